@@ -1,0 +1,231 @@
+"""The shapes that all layers share: Step, Plan, Given, Recipe, Row.
+
+A step is a value that is called: ``smaller = step(model, given)``. It never changes its input. A structural step
+decides first (``plan``), then cuts (``Plan.apply``). Applied plans are remembered by the model they made
+(`Origin`), so that a checkpoint can rebuild the net and fill in its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+_ORIGIN = "_featherweight_origin"
+
+
+class InputError(ValueError):
+    """Something the user handed us is wrong. The message says what, where, and what to do; the shell exits with 2."""
+
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Batches of (images (B, C, H, W) normalised float32, labels (B,) int64)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a step may use besides the model. Data-free steps need `example` alone.
+
+    example      one normalised input batch (B, C, H, W), on the CPU
+    train        training batches, augmented; `choose` ranks and picks; `val` only judges (no step may look at it)
+    calibration  a few hundred training images without augmentation
+    normalisation  (mean, std) per channel that the batches were normalised with
+    folder       where a long step keeps its resumable state and its logs; None keeps nothing
+    resume       go on from the state in `folder` instead of starting afresh
+    say          takes one line for the user
+    """
+
+    example: Tensor
+    train: Batches | None = None
+    choose: Batches | None = None
+    calibration: Batches | None = None
+    classes: tuple[str, ...] = ()
+    device: str = "cpu"
+    seed: int = 0
+    folder: Path | None = None
+    resume: bool = False
+    say: Callable[[str], None] = print
+
+    def need(self, name: str, step: str) -> Batches:
+        """The loader called `name`, or an `InputError` that names the step which cannot do without it."""
+        loader = getattr(self, name)
+        if loader is None:
+            raise InputError(f"{step} needs {name} batches, and none were given: pass Given({name}=...)")
+        return loader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(ABC):
+    """One method with its settings. Subclasses are frozen, keyword-only dataclasses.
+
+    currency: the `Row` field that this step promises not to raise ("macs", "params", "bytes"), or None.
+    """
+
+    currency: ClassVar[str | None] = None
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """A new model; `model` itself is left untouched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuralStep(Step):
+    """A step that changes the shape of a net: it decides, then cuts."""
+
+    @abstractmethod
+    def plan(self, model: nn.Module, given: Given) -> Plan:
+        """What would be cut. Raises `InputError` when that is nothing."""
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """Plan, then apply."""
+        return self.plan(model, given).apply(model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(ABC):
+    """A decision as a plain value: fields are numbers, strings, tuples and dictionaries of these.
+
+    ``str(plan)`` is its table. ``from_fields(plan.to_fields())`` equals the plan after a trip through JSON.
+    """
+
+    kind: ClassVar[str]
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A cut copy of `model` that remembers this plan. `InputError` when the plan was made for another net."""
+        cut = copy.deepcopy(model)
+        cut = self.cut(cut)
+        origin = origin_of(model)
+        if origin is not None:
+            remember(cut, dataclasses.replace(origin, plans=(*origin.plans, self)))
+        return cut
+
+    @abstractmethod
+    def cut(self, model: nn.Module) -> nn.Module:
+        """Cut `model` in place (it is already a copy) and return it."""
+
+    def to_fields(self) -> dict[str, Any]:
+        """The fields and the kind, ready for `json.dumps`."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Plan:
+        """The plan again. JSON's lists come back as tuples."""
+        return cls(**{name: _tuples(value) for name, value in fields.items() if name != "kind"})
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+class ModelSettings(Protocol):
+    """A frozen dataclass that builds a net: ``ShuffleNet(units=(4, 8, 4)).build(num_classes=9)``."""
+
+    def build(self, num_classes: int) -> nn.Module:
+        """A freshly initialised net with `num_classes` outputs that remembers its `Origin`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """How to build a net again, but for its weights: its settings, its outputs, the plans applied since, in order."""
+
+    settings: ModelSettings
+    num_classes: int
+    plans: tuple[Plan, ...] = ()
+
+
+def remember(model: nn.Module, origin: Origin) -> nn.Module:
+    """Attach `origin` to `model` (copies of the model keep it) and return the model."""
+    object.__setattr__(model, _ORIGIN, origin)
+    return model
+
+
+def origin_of(model: nn.Module) -> Origin | None:
+    """Where a net came from, or None for a module that was not built by `solution.models`."""
+    return getattr(model, _ORIGIN, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A named step of a recipe. It goes on from the stage before it, or from the one named in `after`.
+
+    `after=Stage.NEW` starts from a freshly initialised net.
+    """
+
+    NEW: ClassVar[str] = "new"
+    name: str
+    step: Step
+    after: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Data, model, stages: everything that a run needs, as one value. `before` and `after` name the stages compared."""
+
+    name: str
+    data: Any
+    model: ModelSettings
+    stages: tuple[Stage, ...]
+    before: str
+    after: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        taken = {"data", "model", Stage.NEW}
+        for position, stage in enumerate(self.stages):
+            if stage.name in names[:position] or stage.name in taken:
+                raise InputError(f"recipe {self.name}: the stage name {stage.name!r} is taken; names must be unique")
+            if stage.after not in (None, Stage.NEW, *names[:position]):
+                raise InputError(
+                    f"recipe {self.name}: {stage.name} goes on after {stage.after!r}, not an earlier stage"
+                )
+        for role in (self.before, self.after):
+            if role not in names:
+                raise InputError(f"recipe {self.name}: no stage is called {role!r}; there are {', '.join(names)}")
+
+    def source(self, name: str) -> str:
+        """The name of the stage that `name` goes on from, or `Stage.NEW`."""
+        names = [stage.name for stage in self.stages]
+        position = names.index(name)
+        return self.stages[position].after or (names[position - 1] if position else Stage.NEW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one step cost and gained. Deltas are computed where they are shown, never stored; None is "not measured".
+
+    macs             multiply-accumulates of one image in the competition's convention (ptflops hooks)
+    macs_dispatched  the same at the dispatcher: every convolution and matrix product that really ran
+    sparsity         percent of weights that are exactly zero
+    quality          {"f1": macro F1, "accuracy": ...}, fractions of 1, on the val split
+    score            the competition's, lower is better; None when the audit refuses the net
+    latency_ms       {runtime: median of one image}
+    seconds          wall time of the step
+    """
+
+    step: str
+    macs: int
+    macs_dispatched: int | None = None
+    params: int
+    bytes: int
+    sparsity: float = 0.0
+    quality: dict[str, float] = field(default_factory=dict)
+    score: float | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    seconds: float = 0.0
+    seed: int = 0
+    commit: str = ""
+    hardware: str = ""

@@ -1,0 +1,102 @@
+"""Seed, threads, device, folders and safe writing: what a process needs before it computes anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def set_threads(count: int | None = None) -> int:
+    """Set PyTorch's threads: `count`, else SOLUTION_THREADS, else 1. Returns the number.
+
+    One thread per process is the default because OpenMP threads that outnumber free cores spin: small operations
+    then run many times slower on two threads than on one.
+    """
+    import torch
+
+    count = count or int(os.environ.get("SOLUTION_THREADS", "1"))
+    torch.set_num_threads(count)
+    return count
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def pick_device(name: str = "auto") -> torch.device:  # noqa: F821
+    """The device called `name`; "auto" takes CUDA, else the CPU."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def data_folder() -> Path | None:
+    """Where tests and benchmarks find real images: SOLUTION_DATA, else ../shared/data when it is there."""
+    path = Path(os.environ.get("SOLUTION_DATA", ROOT.parent / "shared" / "data"))
+    return path if path.is_dir() else None
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: SOLUTION_CACHE, else ~/.cache/featherweight. Safe to delete."""
+    home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return Path(os.environ.get("SOLUTION_CACHE", Path(home) / "featherweight"))
+
+
+def hardware() -> str:
+    """One line: processor, cores, threads used, GPU if any."""
+    import torch
+
+    name = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
+
+
+def _cpu_lines() -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    return []
+
+
+def commit() -> str:
+    """The short commit of this checkout, with "+" when the tree is changed, or "" outside git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=10"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return ""
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
