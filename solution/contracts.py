@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
+    from torch import Tensor, nn
 
 _ORIGIN = "_featherweight_origin"
 
@@ -25,7 +25,7 @@ class InputError(ValueError):
     """Something the user handed us is wrong. The message says what, where, and what to do; the shell exits with 2."""
 
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 """Batches of (images (B, C, H, W) normalised float32, labels (B,) int64)."""
 
 
@@ -36,7 +36,6 @@ class Given:
     example      one normalised input batch (B, C, H, W), on the CPU
     train        training batches, augmented; `choose` ranks and picks; `val` only judges (no step may look at it)
     calibration  a few hundred training images without augmentation
-    normalisation  (mean, std) per channel that the batches were normalised with
     folder       where a long step keeps its resumable state and its logs; None keeps nothing
     resume       go on from the state in `folder` instead of starting afresh
     say          takes one line for the user

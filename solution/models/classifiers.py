@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,4 +85,6 @@ class Classifier:
         """The net with `num_classes` outputs. `InputError` when the library does not know the name."""
         library, _, model = self.name.partition(":")
         net = LIBRARIES[library](model, self.pretrained, num_classes)
-        return remember(net, Origin(settings=self, num_classes=num_classes))
+        # A rebuilt net gets its weights from the checkpoint: it must not download them again.
+        settings = dataclasses.replace(self, pretrained=False)
+        return remember(net, Origin(settings=settings, num_classes=num_classes))

@@ -1,0 +1,37 @@
+"""The command line: ``python -m solution COMMAND``. Each command is a file of `solution/commands`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from solution.commands import data, prepare, report, run, score
+from solution.contracts import InputError
+
+COMMANDS = {"data": data, "prepare": prepare, "run": run, "report": report, "score": score}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, or 2 after bad input, which is explained on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m solution", description="Featherweight: image models made small.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
+    arguments = parser.parse_args(words)
+    try:
+        COMMANDS[arguments.command].run(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command with --resume to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

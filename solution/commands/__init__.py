@@ -1,0 +1,1 @@
+"""One file per command of `python -m solution`: HELP, add_arguments(parser), run(arguments)."""

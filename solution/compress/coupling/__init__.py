@@ -1,0 +1,17 @@
+"""Which channels of a net must be kept or cut together, and the cut that follows from a choice.
+
+tracing     model + example -> a graph of ATen calls, on shapes alone
+ids         channel ids, ties between them, the axes they lie along
+walk        sends ids through a graph, one rule per call
+rules       what each call does to ids (rules_movement, rules_layers: its two larger parts)
+components  ties -> groups of positions that stay or go together
+analysis    all of the above for a model, or for its skeleton at other sizes
+sizes       how many channels of each kind stay (grouped layers keep equal groups)
+fitting     sizes that the real forward accepts
+wiring      which original channel lies where after the cut
+planning    writes the plan down
+plan        the plan, a plain value
+cutting     slices tensors, sets attributes
+adapters    attributes that particular model families keep beside their tensors
+macs        multiply-accumulates of a graph, per layer
+"""

@@ -1,0 +1,182 @@
+"""From ties to groups: which positions of which tensors must be kept or cut together, and which ones must stay."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from solution.compress.coupling.ids import KEPT, Axis, Ledger
+
+NO_COMPONENT = -1
+FIXED = "it is fed by the input or a constant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """An axis with the component of each of its positions. `role` and `groups` as in `Axis`."""
+
+    tensor: str
+    axis: int
+    role: str
+    groups: int
+    component: np.ndarray
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Tensor name and axis."""
+        return self.tensor, self.axis
+
+    @property
+    def group(self) -> np.ndarray:
+        """(length,) the group of each position."""
+        return np.arange(len(self.component)) // max(1, len(self.component) // self.groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """The components of a net.
+
+    sides      every axis of every tensor along which channels lie
+    signature  (components,) a number that is equal for two components exactly when they hold the same number of
+               positions in each group of each axis: they can take each other's place
+    atom       (components,) components made by the same layers have one number, those that nothing makes have -1
+    reason     component -> why it must stay; the others may be cut
+    """
+
+    sides: tuple[Side, ...]
+    signature: np.ndarray
+    atom: np.ndarray
+    reason: dict[int, str]
+
+    def side(self, tensor: str, axis: int) -> Side | None:
+        """The side called so, if channels lie along it."""
+        return self._by_key.get((tensor, axis))
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, int], Side]:
+        return {side.key: side for side in self.sides}
+
+    def kept(self) -> np.ndarray:
+        """(components,) whether it must stay."""
+        kept = np.zeros(len(self.atom), dtype=bool)
+        kept[list(self.reason)] = True
+        return kept
+
+
+def components_of(ledger: Ledger, known_axes: Mapping[str, int] | None = None) -> Coupling:
+    """Gather the ledger's ties into components.
+
+    known_axes  element tensors -> the axis along which their channels lie, where that was found before
+    """
+    label = _settled_labels(ledger)
+    reason = _reasons(ledger, label)
+    axes = list(ledger.axes.values())
+    for name, ids in ledger.elements.items():
+        side = _element_axis(name, label[ids.numpy()], known_axes)
+        if side is None or any(axis.tensor == name for axis in axes):
+            _keep_all(label, reason, ids, f"{name} is used in two ways")
+        else:
+            first = ids.movedim(side, 0).reshape(ids.shape[side], -1)[:, 0]
+            axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
+    return _compacted([_side(axis, label) for axis in axes], reason)
+
+
+def _settled_labels(ledger: Ledger) -> np.ndarray:
+    """Labels after every postponed meeting is decided."""
+    while True:
+        label = _labels(ledger)
+        first = np.unique(label, return_index=True)[1]
+        if not ledger.postponed or not ledger.settle(torch.from_numpy(first[label])):
+            ledger.give_up_postponed()
+            return label
+
+
+def _labels(ledger: Ledger) -> np.ndarray:
+    """(ids,) the component of each id. Ties to the two special ids join nothing."""
+    edges = torch.cat([torch.empty(2, 0, dtype=torch.long), *ledger.ties], 1)
+    edges = edges[:, (edges > KEPT).all(0)].numpy()
+    graph = coo_array((np.ones(edges.shape[1], dtype=np.int8), edges), shape=(ledger.next_id,) * 2)
+    return connected_components(graph, directed=False)[1]
+
+
+def _reasons(ledger: Ledger, label: np.ndarray) -> dict[int, str]:
+    reason: dict[int, str] = {}
+    for ids, why in ledger.kept:
+        for component in np.unique(label[ids.numpy()]):
+            reason.setdefault(int(component), why)
+    edges = torch.cat([torch.empty(2, 0, dtype=torch.long), *ledger.ties], 1)
+    pinned = edges.amax(0)[(edges == KEPT).any(0)].numpy()
+    for component in np.unique(label[pinned]):
+        reason.setdefault(int(component), FIXED)
+    return reason
+
+
+def _element_axis(name: str, component: np.ndarray, known_axes: Mapping[str, int] | None) -> int | None:
+    """The one axis along which the components of a tensor's elements differ. None when there are several."""
+    if known_axes is not None:
+        return known_axes.get(name)
+    differing = [axis for axis in range(component.ndim) if not (component == np.take(component, [0], axis)).all()]
+    return differing[0] if len(differing) == 1 else None
+
+
+def _keep_all(label: np.ndarray, reason: dict[int, str], ids: Tensor, why: str) -> None:
+    for component in np.unique(label[ids.numpy()]):
+        reason.setdefault(int(component), why)
+
+
+def _side(axis: Axis, label: np.ndarray) -> Side:
+    component = label[axis.ids.numpy()]
+    return Side(tensor=axis.tensor, axis=axis.axis, role=axis.role, groups=axis.groups, component=component)
+
+
+def _compacted(sides: list[Side], reason: dict[int, str]) -> Coupling:
+    """Renumber the components by first appearance, and describe each of them."""
+    order: dict[int, int] = {}
+    for side in sides:
+        for component in side.component.tolist():
+            order.setdefault(component, len(order))
+    sides = [replace(side, component=np.array([order[c] for c in side.component.tolist()])) for side in sides]
+    atom = _atoms(sides, len(order))
+    why = {order[component]: text for component, text in reason.items() if component in order}
+    for component in np.flatnonzero(atom == NO_COMPONENT).tolist():
+        why.setdefault(component, FIXED)
+    return Coupling(sides=tuple(sides), signature=_signatures(sides, len(order)), atom=atom, reason=why)
+
+
+def _hash(*words: object) -> int:
+    digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _signatures(sides: list[Side], count: int) -> np.ndarray:
+    """Sum of a hash per position: equal for equal multisets of (tensor, axis, group)."""
+    signature = np.zeros(count, dtype=np.int64)
+    for side in sides:
+        hashes = np.array([_hash(*side.key, group) for group in range(side.groups)], dtype=np.int64)
+        np.add.at(signature, side.component, hashes[side.group])
+    return signature
+
+
+def _atoms(sides: list[Side], count: int) -> np.ndarray:
+    made = np.zeros(count, dtype=np.int64)
+    for side in sides:
+        if side.role == "out":
+            made[np.unique(side.component)] += _hash(*side.key)
+    _, numbers = np.unique(made, return_inverse=True)
+    numbers = np.where(made == 0, NO_COMPONENT, numbers)
+    return _by_appearance(numbers)
+
+
+def _by_appearance(numbers: np.ndarray) -> np.ndarray:
+    order: dict[int, int] = {NO_COMPONENT: NO_COMPONENT}
+    for number in numbers.tolist():
+        order.setdefault(number, len(order) - 1)
+    return np.array([order[number] for number in numbers.tolist()], dtype=np.int64)

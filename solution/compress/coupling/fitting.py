@@ -1,0 +1,129 @@
+"""From wanted numbers to numbers that the real forward accepts.
+
+The model is cut to the wanted sizes without weights (a skeleton), its forward runs on fake tensors, and ids are sent
+through it again. Numbers fit when every kind of channel that the skeleton has was there before, at least as often.
+What does not fit is tried in steps of 2 and 8, and then kept whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors, skeleton_sizes
+from solution.compress.coupling.components import Coupling
+from solution.compress.coupling.sizes import Classes, classes_of, count_channels
+from solution.compress.coupling.tracing import TraceError
+from solution.contracts import InputError
+
+STEPS = (1, 2, 8)
+MOST_ATTEMPTS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Sizes that work.
+
+    skeleton  the analysis of the model at these sizes
+    replaces  (components of the skeleton,) the class of the full model's components that each of them comes from
+    frozen    atom -> why it was kept whole
+    """
+
+    skeleton: Analysis
+    replaces: np.ndarray
+    frozen: dict[int, str] = field(default_factory=dict)
+
+
+def fit(
+    subject: Subject,
+    full: Analysis,
+    wanted: Mapping[int, int],
+    multiple: Mapping[int, int],
+    frozen: dict[int, str] | None = None,
+) -> Fit:
+    """Sizes as near to `wanted` (atom -> components that stay) as the forward accepts.
+
+    multiple  atom -> its number is a multiple of this
+    frozen    atoms known to resist, with reasons; more are added to it
+    """
+    classes = classes_of(full.coupling)
+    frozen = {} if frozen is None else frozen
+    step: dict[int, int] = {}
+    for _ in range(MOST_ATTEMPTS):
+        free = {atom: number for atom, number in wanted.items() if atom not in frozen}
+        steps = {atom: int(np.lcm(multiple.get(atom, 1), STEPS[step.get(atom, 0)])) for atom in free}
+        counts = count_channels(full.coupling, classes, free, steps)
+        outcome = _attempt(subject, full, classes, counts)
+        if isinstance(outcome, Fit):
+            return Fit(skeleton=outcome.skeleton, replaces=outcome.replaces, frozen=frozen)
+        suspects, reason = outcome
+        _hold_back(next((s & set(free) for s in suspects if s & set(free)), set(free)), reason, step, frozen)
+    raise InputError(f"no sizes were found that the forward accepts in {MOST_ATTEMPTS} attempts")
+
+
+def _hold_back(culprits: set[int], reason: str, step: dict[int, int], frozen: dict[int, str]) -> None:
+    for atom in culprits:
+        step[atom] = step.get(atom, 0) + 1
+        if step[atom] == len(STEPS):
+            frozen[atom] = reason
+
+
+def _attempt(subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray) -> Fit | tuple[list[set[int]], str]:
+    """A fit, or sets of atoms that may be in its way (the likeliest first) and what went wrong."""
+    coupling = full.coupling
+    try:
+        skeleton = analyse(subject, skeleton_sizes(coupling, _first_ones(classes, counts)), full)
+    except TraceError as error:
+        where = error.where or type(subject.model).__name__
+        return _near(subject.model, coupling, error), f"the forward of {where} does not follow a cut of it"
+    small = classes_of(skeleton.coupling)
+    key = {(s, k): n for n, (s, k) in enumerate(_keys(coupling, classes))}
+    replaces = np.array([key.get(pair, -1) for pair in _keys(skeleton.coupling, small)])
+    unfit = [
+        n for n, known in enumerate(replaces.tolist()) if known < 0 or small.size[n] > classes.size[known]
+    ]
+    if unfit:
+        return [_makers(coupling, skeleton.coupling, np.isin(small.of, unfit))], "its channels would meet others than before"
+    return Fit(skeleton=skeleton, replaces=replaces[small.of])
+
+
+def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:
+    return list(zip(coupling.signature[classes.sample].tolist(), classes.kept.tolist(), strict=True))
+
+
+def _first_ones(classes: Classes, counts: np.ndarray) -> np.ndarray:
+    """(components,) whether each is among the first `counts` of its class."""
+    order = np.argsort(classes.of, kind="stable")
+    start = np.concatenate([[0], np.cumsum(classes.size)[:-1]])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - start[classes.of[order]]
+    return rank < counts[classes.of]
+
+
+def _near(model: nn.Module, coupling: Coupling, error: TraceError) -> list[set[int]]:
+    """Suspects, the likeliest first: atoms that touch what ran last, then the failing module, then its parents."""
+    where, suspects = error.where, []
+    if error.after.startswith(f"{where}." if where else ""):
+        suspects.append(_touching(model, coupling, error.after))
+    while where:
+        suspects.append(_touching(model, coupling, where))
+        where = where.rpartition(".")[0]
+    return suspects
+
+
+def _touching(model: nn.Module, coupling: Coupling, path: str) -> set[int]:
+    """Atoms that touch the module at `path` and, when it is made of others, all modules of its kind."""
+    module = model.get_submodule(path)
+    alike = [path]
+    if next(module.children(), None) is not None:
+        alike = [name for name, other in model.named_modules() if type(other) is type(module) and name]
+    return atoms_of_tensors(coupling, lambda name, _: any(name.startswith(f"{path}.") for path in alike))
+
+
+def _makers(coupling: Coupling, skeleton: Coupling, unfit: np.ndarray) -> set[int]:
+    """Atoms of the full model whose layers make the skeleton's `unfit` components."""
+    names = {side.tensor for side in skeleton.sides if unfit[side.component].any() and side.role == "out"}
+    return atoms_of_tensors(coupling, lambda name, role: name in names and role == "out")

@@ -1,0 +1,219 @@
+"""Integer channel ids: one number per element of an activation, saying which channel the element lives or dies with.
+
+An id tensor has the full shape of its activation, but dimensions along which nothing changes (batch, height, width)
+have stride 0 and take no memory. `Ledger` hands out ids, and remembers which are tied and which must stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEUTRAL = 0
+"""An element that has nothing to do with channels: a constant, a mask, padding."""
+KEPT = 1
+"""An element that always stays and is no channel of ours: a pixel of the input."""
+
+MOST_ELEMENTS = 1 << 24
+"""Id tensors are never written out beyond this many elements (128 MiB); what would need more is kept whole."""
+
+
+def uniform(value: int, shape: Sequence[int]) -> Tensor:
+    """The same id everywhere, in no memory."""
+    return torch.tensor(value).expand(tuple(shape))
+
+
+def varies(ids: Tensor, dim: int) -> bool:
+    """Whether ids change along `dim`."""
+    return ids.shape[dim] > 1 and ids.stride(dim) != 0
+
+
+def slim(ids: Tensor) -> Tensor:
+    """The same ids with every uniform dimension narrowed to size 1."""
+    for dim in range(ids.ndim):
+        if ids.shape[dim] > 1 and ids.stride(dim) == 0:
+            ids = ids.narrow(dim, 0, 1)
+    return ids
+
+
+def packed(ids: Tensor) -> Tensor:
+    """The same ids with stride 0 wherever nothing changes."""
+    if ids.numel() == 0:
+        return ids
+    small = slim(ids)
+    for dim in range(small.ndim):
+        if small.shape[dim] > 1:
+            first = small.narrow(dim, 0, 1)
+            small = first if bool((small == first).all()) else small
+    return small.contiguous().expand(ids.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis of a parameter or buffer along which channels can be cut.
+
+    tensor, axis  which one; a tensor's name that starts with ":" stands for no tensor (an output, a norm without weight)
+    role          "out": makes channels; "in": reads them; "with": carries them along (norms, biases, depthwise)
+    groups        the axis falls into so many runs that must keep equal sizes; an "in" axis counts all its groups' inputs
+    ids           (length,) the id of each position
+    """
+
+    tensor: str
+    axis: int
+    role: str
+    groups: int
+    ids: Tensor
+
+
+class Ledger:
+    """Ids handed out so far, ties between them, ids that must stay and why, and the axes they belong to."""
+
+    def __init__(self) -> None:
+        self.next_id = 2
+        self.ties: list[Tensor] = []
+        self.kept: list[tuple[Tensor, str]] = []
+        self.axes: dict[tuple[str, int], Axis] = {}
+        self.elements: dict[str, Tensor] = {}
+        self.postponed: list[tuple[list[Tensor], tuple[int, ...], str]] = []
+
+    def fresh(self, shape: Sequence[int]) -> Tensor:
+        """New ids, all different."""
+        count = int(torch.Size(shape).numel())
+        ids = torch.arange(self.next_id, self.next_id + count).view(tuple(shape))
+        self.next_id += count
+        return ids
+
+    def tie(self, left: Tensor, right: Tensor) -> None:
+        """Elements of two id tensors of one shape stay or go together, pair by pair."""
+        different = (left != right) & (left != NEUTRAL) & (right != NEUTRAL)
+        if bool(different.any()):
+            self.ties.append(torch.stack([left[different], right[different]]).unique(dim=1))
+
+    def keep(self, ids: Tensor, reason: str) -> None:
+        """These ids must stay."""
+        ids = slim(ids).unique()
+        ids = ids[ids > KEPT]
+        if len(ids):
+            self.kept.append((ids, reason))
+
+    def axis(self, tensor: str, axis: int, length: int, role: str, groups: int = 1) -> Tensor:
+        """The ids (length,) of an axis, handed out on first use and the same ever after."""
+        key = (tensor, axis)
+        if key not in self.axes:
+            self.axes[key] = Axis(tensor=tensor, axis=axis, role=role, groups=groups, ids=self.fresh((length,)))
+        known = self.axes[key]
+        if len(known.ids) != length or known.groups != groups:
+            self.keep(known.ids, f"{tensor} is used in two ways")
+            return uniform(KEPT, (length,))
+        return known.ids
+
+    def output(self, name: str, ids: Tensor) -> None:
+        """What the net returns stays, and stays in its place."""
+        self.keep(ids, "it is an output")
+        places = slim(ids).reshape(-1)
+        places = places[places > KEPT]
+        self.axes[name, 0] = Axis(tensor=name, axis=0, role="output", groups=1, ids=places)
+
+    def tensor_elements(self, name: str, shape: Sequence[int]) -> Tensor:
+        """An id for every element of a parameter that takes part as an activation (position embedding, scale)."""
+        count = int(torch.Size(shape).numel())
+        if count == 1:
+            return uniform(NEUTRAL, shape)
+        if len(shape) == 1:
+            return self.axis(name, 0, count, "with")
+        if count > MOST_ELEMENTS:
+            return uniform(KEPT, shape)
+        if name not in self.elements:
+            self.elements[name] = self.fresh(shape)
+        return self.elements[name]
+
+    def collapse(self, ids: Tensor, dims: Iterable[int]) -> Tensor:
+        """Tie everything along `dims` and return ids that are uniform there, in the same shape."""
+        shape = ids.shape
+        for dim in dims:
+            if varies(ids, dim):
+                small = slim(ids)
+                one = small.amax(dim, keepdim=True)
+                self.tie(one.expand_as(small), small)
+                ids = one.expand(ids.narrow(dim, 0, 1).shape)
+                ids = ids.expand([shape[d] if d == dim else ids.shape[d] for d in range(ids.ndim)])
+        return ids
+
+    def meet(self, operands: Sequence[Tensor], shape: Sequence[int], reason: str) -> Tensor:
+        """Ids of an element-wise result: operands that meet in an element are tied.
+
+        An operand that is stretched over another one's channels (a spatial gate, one value for all) is not one of
+        them: the result has the other's ids. It is looked at again when all ties are known (`settle`).
+        """
+        views = [self._laid_out(ids, shape) for ids in operands]
+        views = [view for view in views if view is not None]
+        stretched = [_is_stretched(view, views) for view in views]
+        if any(stretched):
+            self.postponed.append((views, tuple(shape), reason))
+            views = [view for view, is_stretched in zip(views, stretched, strict=True) if not is_stretched]
+        return self._met(views, shape, reason)
+
+    def settle(self, representative: Tensor) -> bool:
+        """Look at stretched operands again, now that `representative` (ids,) gives tied ids one number.
+
+        Where they turn out to meet nothing but one channel they are tied to it. Returns whether any were.
+        """
+        waiting = []
+        for views, shape, reason in self.postponed:
+            known = [packed(representative[slim(view)]).expand(view.shape) for view in views]
+            if any(_is_stretched(view, known) for view in known):
+                waiting.append((views, shape, reason))
+            else:
+                self._met(known, shape, reason)
+        progress = len(waiting) < len(self.postponed)
+        self.postponed = waiting
+        return progress
+
+    def give_up_postponed(self) -> None:
+        """Operands that really are stretched over several channels stay."""
+        for views, _, reason in self.postponed:
+            for view in views:
+                if _is_stretched(view, views):
+                    self.keep(view, f"{reason} stretches it over other channels")
+        self.postponed = []
+
+    def _met(self, views: list[Tensor], shape: Sequence[int], reason: str) -> Tensor:
+        if not views:
+            return uniform(NEUTRAL, shape)
+        views = [view.expand(tuple(shape)) for view in views]
+        for dim in range(len(shape)):
+            if not any(varies(view, dim) for view in views):
+                views = [view.narrow(dim, 0, min(1, view.shape[dim])) for view in views]
+        if views[0].numel() > MOST_ELEMENTS:
+            for view in views:
+                self.keep(view, f"{reason} is too large to follow")
+            return uniform(KEPT, shape)
+        return self._merged(views).expand(tuple(shape))
+
+    def _merged(self, views: list[Tensor]) -> Tensor:
+        views = sorted(views, key=lambda view: slim(view).numel())
+        result = views[0]
+        for view in views[1:]:
+            self.tie(result, view)
+            if bool((slim(result) == NEUTRAL).any()):
+                result = packed(torch.where(result == NEUTRAL, view, result))
+        return result
+
+    def _laid_out(self, ids: Tensor, shape: Sequence[int]) -> Tensor | None:
+        """`ids` with as many dimensions as `shape`, or None when they are neutral throughout."""
+        if not varies_at_all(ids) and (ids.numel() == 0 or int(slim(ids).reshape(-1)[0]) == NEUTRAL):
+            return None
+        return ids[(None,) * (len(shape) - ids.ndim)]
+
+
+def _is_stretched(view: Tensor, views: Sequence[Tensor]) -> bool:
+    """Whether `view` has size 1 in a dimension along which another of `views` varies."""
+    return any(view.shape[dim] == 1 and varies(other, dim) for other in views for dim in range(view.ndim))
+
+
+def varies_at_all(ids: Tensor) -> bool:
+    """Whether ids change along any dimension."""
+    return any(varies(ids, dim) for dim in range(ids.ndim))

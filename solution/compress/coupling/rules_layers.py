@@ -1,0 +1,145 @@
+"""Rules for calls that have weights: convolution, linear, norms, embedding. They make, read and carry channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solution.compress.coupling.ids import KEPT, Ledger, uniform, varies
+from solution.compress.coupling.walk import Call, Weight
+
+
+def channels(ledger: Ledger, ids: Tensor, dim: int) -> Tensor:
+    """(C,) ids along `dim`; what differs elsewhere is tied."""
+    dim %= ids.ndim
+    ids = ledger.collapse(ids, [other for other in range(ids.ndim) if other != dim])
+    return ids.movedim(dim, 0).reshape(ids.shape[dim], -1)[:, 0]
+
+
+def across(ids: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    """(C,) ids laid along `dim` of `shape`, uniform elsewhere."""
+    view = [1] * len(shape)
+    view[dim] = len(ids)
+    return ids.reshape(view).expand(shape)
+
+
+def unknown(call: Call) -> Tensor | list[Tensor] | None:
+    """A call without a rule: everything that enters it stays."""
+    for ids in call.tensors():
+        call.ledger.keep(ids, f"{call.name} is not followed")
+    if isinstance(call.result, torch.Tensor):
+        return uniform(KEPT, call.shape)
+    if isinstance(call.result, list | tuple):
+        return [uniform(KEPT, result.shape) if isinstance(result, torch.Tensor) else result for result in call.result]
+    return None
+
+
+def convolution(call: Call) -> Tensor | list[Tensor] | None:
+    """Plain, grouped, depthwise and transposed convolution of any number of dimensions."""
+    ids, weight = call.ids("input"), call["weight"]
+    if not isinstance(weight, Weight) or len(weight.shape) < 3:
+        return unknown(call)
+    transposed = "transpose" in call.name or bool(call["transposed"])
+    dim = ids.ndim - len(weight.shape) + 1
+    arriving, groups = channels(call.ledger, ids, dim), call["groups"]
+    if groups == len(arriving) > 1:
+        made = _depthwise(call.ledger, weight.name, arriving, call.shape[dim], transposed)
+    else:
+        in_axis, out_axis = (0, 1) if transposed else (1, 0)
+        call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in", groups), arriving)
+        made = call.ledger.axis(weight.name, out_axis, call.shape[dim], "out", groups)
+    carry(call.ledger, call["bias"], made)
+    return across(made, call.shape, dim)
+
+
+def _depthwise(ledger: Ledger, name: str, arriving: Tensor, num_made: int, transposed: bool) -> Tensor:
+    """Every channel has its own filters: they live and die with it."""
+    made = arriving.repeat_interleave(num_made // len(arriving))
+    if transposed and num_made != len(arriving):
+        ledger.keep(arriving, "a transposed depthwise convolution multiplies it")
+        return made
+    ledger.tie(ledger.axis(name, 0, num_made, "with"), made)
+    return made
+
+
+def carry(ledger: Ledger, vector: object, made: Tensor, groups: int = 1) -> None:
+    """A bias, scale or running statistic: one number per channel."""
+    if isinstance(vector, Weight):
+        ledger.tie(ledger.axis(vector.name, 0, len(made), "with", groups), made)
+
+
+def linear(call: Call) -> Tensor | list[Tensor] | None:
+    """``input @ weight.T + bias``."""
+    weight = call["weight"]
+    if not isinstance(weight, Weight) or weight.turned:
+        return unknown(call)
+    return dense(call, call.ids("input"), weight, call["bias"])
+
+
+def dense(call: Call, ids: Tensor, weight: Weight, bias: object) -> Tensor:
+    """A matrix product of activations `ids` (..., I) and a weight whose rows are outputs unless it is turned.
+
+    A layer that mixes positions (all of its inputs belong to one channel) is no maker of channels: they pass through.
+    """
+    if not varies(ids, -1) and any(varies(ids, dim) for dim in range(ids.ndim - 1)):
+        return ids.narrow(-1, 0, 1).expand(call.shape)
+    in_axis, out_axis = (0, 1) if weight.turned else (1, 0)
+    arriving = channels(call.ledger, ids, -1)
+    call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in"), arriving)
+    made = call.ledger.axis(weight.name, out_axis, call.shape[-1], "out")
+    carry(call.ledger, bias, made)
+    return across(made, call.shape, len(call.shape) - 1)
+
+
+def addmm(call: Call) -> Tensor | list[Tensor] | None:
+    """``self + mat1 @ mat2`` where mat2 is a weight, as F.linear is written at a lower level."""
+    weight = call["mat2"]
+    if not isinstance(weight, Weight):
+        return unknown(call)
+    stored = Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
+    source = call.ids("mat1") if call.name == "addmm" else call.ids("self")
+    return dense(call, source, stored, call["self"] if call.name == "addmm" else None)
+
+
+def batch_norm(call: Call) -> Tensor:
+    """Batch and instance norm: one scale, shift, mean and variance per channel."""
+    ids = call.ids("input")
+    made = channels(call.ledger, ids, 1)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        carry(call.ledger, call[name], made)
+    return across(made, call.shape, 1)
+
+
+def group_norm(call: Call) -> Tensor:
+    """Group norm: its groups must keep equal sizes, and statistics are those of the channels that stay."""
+    ids, groups = call.ids("input"), call["num_groups"]
+    made = channels(call.ledger, ids, 1)
+    groups = 1 if groups == len(made) else groups
+    for name in ("weight", "bias"):
+        carry(call.ledger, call[name], made, groups)
+    if not isinstance(call["weight"], Weight):
+        call.ledger.tie(call.ledger.axis(f":{call.label}", 0, len(made), "with", groups), made)
+    return across(made, call.shape, 1)
+
+
+def layer_norm(call: Call) -> Tensor:
+    """Layer and RMS norm: scale and shift lie along the last dimensions."""
+    return call.ledger.meet([call.ids("input"), call.ids("weight"), call.ids("bias")], call.shape, "a norm")
+
+
+def prelu(call: Call) -> Tensor:
+    """One slope per channel, or one for all."""
+    ids, weight = call.ids("self"), call["weight"]
+    if isinstance(weight, Weight) and weight.shape[0] > 1:
+        made = channels(call.ledger, ids, 1)
+        carry(call.ledger, weight, made)
+        return across(made, call.shape, 1)
+    return ids
+
+
+def embedding(call: Call) -> Tensor | list[Tensor] | None:
+    """Rows of a table: its columns are the channels."""
+    weight = call["weight"]
+    if not isinstance(weight, Weight):
+        return unknown(call)
+    return across(call.ledger.axis(weight.name, 1, weight.shape[1], "out"), call.shape, len(call.shape) - 1)

@@ -1,0 +1,153 @@
+"""Rules for calls that only move elements: the call is carried out on the ids themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, Ledger, packed, slim, uniform, varies
+from solution.compress.coupling.walk import Call, Weight
+
+VIEWS = ("view", "reshape", "_unsafe_view", "_reshape_alias", "flatten", "unflatten", "view_as", "reshape_as")
+MOVES = (
+    "permute transpose swapaxes movedim moveaxis t numpy_T mT squeeze unsqueeze select slice narrow split "
+    "split_with_sizes chunk tensor_split hsplit vsplit unbind unfold diagonal flip roll rot90 pixel_shuffle "
+    "pixel_unshuffle channel_shuffle native_channel_shuffle repeat tile repeat_interleave"
+).split()
+COPIES = ("flip", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "repeat", "tile")
+
+
+def moved(call: Call) -> Any:
+    """Carry out the call on the ids."""
+    if call.name in ("t", "transpose", "permute", "numpy_T") and _turns_weight(call):
+        weight = call["self"]
+        return Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
+    ids = call.ids("self")
+    if call.name in COPIES and ids.numel() > MOST_ELEMENTS:
+        return _kept(call, ids)
+    arguments = {name: value for name, value in call.arguments.items() if name != "self"}
+    result = call.op(ids, **arguments)
+    return packed(result) if isinstance(result, Tensor) else list(result)
+
+
+def _turns_weight(call: Call) -> bool:
+    return isinstance(call["self"], Weight) and len(call["self"].shape) == 2
+
+
+def reshaped(call: Call) -> Tensor:
+    """View, reshape, flatten, unflatten: only the resulting shape matters."""
+    ids = call.ids("self")
+    try:
+        return ids.view(call.shape)
+    except RuntimeError:
+        return packed(ids.reshape(call.shape)) if ids.numel() <= MOST_ELEMENTS else _kept(call, ids)
+
+
+def _kept(call: Call, ids: Tensor) -> Tensor:
+    call.ledger.keep(ids, f"{call.name} is too large to follow")
+    return uniform(KEPT, call.shape)
+
+
+def expanded(call: Call) -> Tensor:
+    """Expand and broadcast: new or stretched dimensions are uniform."""
+    return call.ids("self").expand(call.shape)
+
+
+def joined(call: Call) -> Tensor:
+    """Concatenate along `dim`."""
+    dim = call["dim"] % len(call.shape)
+    return _cat(call, [part for part in call.tensors() if part.numel()], dim)
+
+
+def stacked(call: Call) -> Tensor:
+    """Stack along a new `dim`."""
+    dim = call["dim"] % len(call.shape)
+    return _cat(call, [part.unsqueeze(dim) for part in call.tensors()], dim)
+
+
+def _cat(call: Call, parts: list[Tensor], dim: int) -> Tensor:
+    for other in range(len(call.shape)):
+        if other != dim and not any(varies(part, other) for part in parts):
+            parts = [part.narrow(other, 0, 1) for part in parts]
+    if sum(part.numel() for part in parts) > MOST_ELEMENTS:
+        for part in parts:
+            call.ledger.keep(part, f"{call.name} is too large to follow")
+        return uniform(KEPT, call.shape)
+    return packed(torch.cat(parts, dim)).expand(call.shape)
+
+
+def padded(call: Call) -> Tensor:
+    """Zero-padding of channels adds neutral elements; padding of uniform dimensions changes nothing."""
+    ids, amounts = call.ids("self"), list(call["pad"])
+    touched = [ids.ndim - 1 - side // 2 for side, amount in enumerate(amounts) if amount]
+    if not any(varies(ids, dim) for dim in touched):
+        return _stretched(ids, call.shape)
+    if call["mode"] not in (None, "constant") or slim(ids).numel() > MOST_ELEMENTS:
+        return _kept(call, ids)
+    return packed(torch.constant_pad_nd(slim_except(ids, touched), amounts)).expand(call.shape)
+
+
+def slim_except(ids: Tensor, dims: list[int]) -> Tensor:
+    """Uniform dimensions narrowed to 1, but for `dims`."""
+    for dim in range(ids.ndim):
+        if dim not in dims and ids.shape[dim] > 1 and not varies(ids, dim):
+            ids = ids.narrow(dim, 0, 1)
+    return ids
+
+
+def _stretched(ids: Tensor, shape: tuple[int, ...]) -> Tensor:
+    for dim, size in enumerate(shape):
+        if ids.shape[dim] != size:
+            ids = ids.narrow(dim, 0, 1)
+    return ids.expand(shape)
+
+
+def indexed(call: Call) -> Tensor:
+    """Advanced indexing: which elements are taken is unknown, so all along an indexed dimension go together."""
+    ids, indices = call.ids("self"), call["indices"]
+    dims = [dim for dim, index in enumerate(indices) if index is not None]
+    ids = call.ledger.collapse(ids, dims)
+    probe = [None if index is None else torch.zeros(_shape(index), dtype=torch.long) for index in indices]
+    small = slim_except(ids, dims)
+    result = torch.ops.aten.index.Tensor(small, probe) if _written(small, probe) <= MOST_ELEMENTS else None
+    return _kept(call, ids) if result is None else packed(result).expand(call.shape)
+
+
+def _shape(index: Any) -> tuple[int, ...]:
+    return tuple(index.shape)
+
+
+def _written(ids: Tensor, probe: list[Tensor | None]) -> int:
+    taken = max(index.numel() for index in probe if index is not None)
+    return taken * slim(ids).numel()
+
+
+def picked(call: Call) -> Tensor:
+    """index_select and gather: the same along one dimension."""
+    dim = call["dim"] % len(call.shape)
+    ids = call.ledger.collapse(call.ids("self"), [dim])
+    return _stretched(ids, call.shape)
+
+
+def unfolded(call: Call) -> Tensor:
+    """im2col: (B, C, H, W) -> (B, C * kernel, L)."""
+    ids = call.ledger.collapse(call.ids("self"), [2, 3])
+    window = call["kernel_size"][0] * call["kernel_size"][1]
+    return ids[:, :, 0, 0].repeat_interleave(window, 1)[:, :, None].expand(call.shape)
+
+
+def folded(call: Call) -> Tensor:
+    """col2im: (B, C * kernel, L) -> (B, C, H, W)."""
+    ids = call.ledger.collapse(call.ids("self"), [2])[:, :, 0]
+    ids = call.ledger.collapse(ids.reshape(ids.shape[0], call.shape[1], -1), [2])
+    return ids[:, :, :1, None].expand(call.shape)
+
+
+def restored(ledger: Ledger, ids: Tensor, dims: list[int], shape: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Ids of a reduction over `dims`: tied along them, and the dimensions dropped unless `keepdim`."""
+    ids = ledger.collapse(ids, dims)
+    for dim in sorted(dims, reverse=True):
+        ids = ids.narrow(dim, 0, 1) if keepdim else ids.select(dim, 0)
+    return ids.expand(shape)

@@ -1,0 +1,153 @@
+"""A model and an example input in, a graph of ATen calls out: what ran, on which parameters, in what shapes.
+
+The model is copied onto fake tensors (shapes without memory) and its real forward runs once on them, so tracing costs
+no arithmetic, leaves the model untouched and works with any Python control flow that does not look at tensor values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from solution.contracts import InputError
+
+_OWN_FILES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/")
+
+
+class TraceError(InputError):
+    """The forward pass failed in the module named `where`; the last one that had ended before was `after`."""
+
+    def __init__(self, message: str, where: str, after: str) -> None:
+        super().__init__(message)
+        self.where = where
+        self.after = after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One forward pass as a graph.
+
+    graph    the calls; the first placeholders are the tensors below in order, the last one is the input
+    tensors  names of parameters and buffers, each tensor once (the first of its names)
+    parameters  which of them are parameters
+    mode     "eval" or "train"
+    """
+
+    graph: fx.Graph
+    tensors: tuple[str, ...]
+    parameters: frozenset[str]
+    mode: str
+
+    def unused(self) -> list[str]:
+        """Parameters that this pass never read."""
+        sources = [node for node in self.graph.nodes if node.op == "placeholder"]
+        pairs = zip(self.tensors, sources, strict=False)
+        return [name for name, node in pairs if name in self.parameters and not node.users]
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[FakeTensorMode]:
+    """A mode in which tensors have shapes and no memory."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each tensor once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def hollow_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy of `model` whose parameters and buffers have shapes but no memory."""
+    memo: dict[int, object] = {}
+    for tensor in named_tensors(model).values():
+        fake = mode.from_tensor(tensor.detach())
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if is_parameter else fake
+    return copy.deepcopy(model, memo)
+
+
+def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
+    """The graph of ``hollow(example)`` in the mode (train or eval) that `hollow` is in.
+
+    Raises `TraceError` naming the line and the module when the forward fails or branches on tensor values.
+    """
+    tensors = named_tensors(hollow)
+
+    def forward(values: dict[str, Tensor], batch: Tensor) -> object:
+        return torch.func.functional_call(hollow, values, (batch,))
+
+    with _module_path(hollow) as (path, ended), torch.no_grad():
+        try:
+            traced = make_fx(forward, pre_dispatch=True, tracing_mode="fake")(tensors, mode.from_tensor(example))
+        except Exception as error:
+            where, after = (names[-1] if names else "" for names in (path, ended))
+            raise TraceError(_message(error, hollow, example, path), where, after) from error
+    mode_name = "train" if hollow.training else "eval"
+    parameters = frozenset(dict(hollow.named_parameters()))
+    return Trace(graph=traced.graph, tensors=tuple(tensors), parameters=parameters, mode=mode_name)
+
+
+@contextlib.contextmanager
+def _module_path(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
+    """Names of the modules that run, outermost first, and of those that have ended. After an error it shows where."""
+    path: list[str] = []
+    ended: list[str] = []
+    handles = []
+
+    def leave(_module: nn.Module, _inputs: object, _output: object) -> None:
+        ended.append(path.pop())
+
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _module, _inputs, name=name: path.append(name)))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        yield path, ended
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str]) -> str:
+    where = f"{type(model).__name__}{'.' + path[-1] if path and path[-1] else ''}"
+    line = _users_line(error)
+    text = str(error).strip().splitlines()
+    if _depends_on_data(error):
+        return (
+            f"the forward of {where} branches on tensor values at {line}: which way it goes cannot be known without "
+            "data. Move that decision out of the forward, or compress the part around it"
+        )
+    return (
+        f"{where} does not run on an example of shape {tuple(example.shape)} ({line}): "
+        f"{text[0] if text else type(error).__name__}. Pass an example of the shape that the model expects"
+    )
+
+
+def _depends_on_data(error: Exception) -> bool:
+    signs = (
+        "DataDependent",
+        "data-dependent",
+        "tracing tensor",
+        "Could not guard",
+        "GuardOnData",
+        "_local_scalar_dense",
+    )
+    return any(sign in type(error).__name__ or sign in str(error) for sign in signs)
+
+
+def _users_line(error: BaseException) -> str:
+    """The innermost line of the traceback that is neither torch's nor ours: `file:line: code`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OWN_FILES) and frame.line]
+    if not theirs:
+        return "an unknown line"
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}: {theirs[-1].line}"

@@ -1,0 +1,82 @@
+"""The files of a folder: what lies where, and its bytes. Archives look the same: see `archives`."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from solution.contracts import InputError
+from solution.data.source import UnreadableImage, digest
+
+_MAX_DEPTH = 6
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+class Files(ABC):
+    """A tree of files that is read where it lies.
+
+    path     the folder or archive
+    stamps   {path inside the tree: anything that changes when the file does}; hidden files are left out
+    folders  paths of the folders, empty ones too
+    """
+
+    path: Path
+    stamps: dict[str, object]
+    folders: set[str]
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The bytes of the file `name`. Raises `UnreadableImage`."""
+
+    def read_each(self, names: Sequence[str]) -> Iterator[tuple[int, bytes | UnreadableImage]]:
+        """Every file of `names` as (position, bytes or what is wrong), in whatever order is fastest."""
+        for position, name in enumerate(names):
+            try:
+                yield position, self.read(name)
+            except UnreadableImage as error:
+                yield position, error
+
+    def fingerprint(self) -> str:
+        """A key of all names and stamps."""
+        return digest(sorted(self.stamps.items()))
+
+
+class FolderFiles(Files):
+    """A folder on disk. Links in it are followed: whoever owns the folder made them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stamps = {}
+        self.folders = set()
+        try:
+            self._walk(path, "", 0)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be listed ({error})") from None
+
+    def _walk(self, folder: Path, prefix: str, depth: int) -> None:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if hidden(name):
+                    continue
+                if entry.is_dir():
+                    self.folders.add(name)
+                    if depth < _MAX_DEPTH:
+                        self._walk(Path(entry.path), name + "/", depth + 1)
+                elif entry.is_file():
+                    status = entry.stat()
+                    self.stamps[name] = (status.st_size, status.st_mtime_ns)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of the file `name`."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(name, f"cannot be read ({error.strerror})") from None
+
+
+def hidden(name: str) -> bool:
+    """Whether a path is nobody's data: a dot file, or what macOS and Windows leave behind."""
+    return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)

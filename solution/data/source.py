@@ -1,0 +1,111 @@
+"""What every kind of data set looks like to the rest: named classes and items whose pictures can be had one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = ("train", "val", "test", "")
+
+
+class UnreadableImage(ValueError):  # noqa: N818  (it names a picture, not a mistake)
+    """A picture that cannot be decoded. `name` is where it lies in the data set, `reason` what is wrong with it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture of a data set.
+
+    split  "train", "val", "test", or "" when the data set has no splits
+    label  position of its class in `Source.classes`
+    name   its path inside the data set, for messages
+    """
+
+    split: str
+    label: int
+    name: str
+
+
+class Source(ABC):
+    """A data set where it lies: folder, archive, table or array. Nothing is unpacked and nothing is unpickled.
+
+    name      what the data set is called: its root folder, or the stem of its file
+    path      where it lies
+    classes   class names, sorted
+    items     all pictures, sorted by split, class and name
+    rendered  made by this project's generator, thus no photos
+    """
+
+    name: str
+    path: Path
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    rendered: bool = False
+
+    @abstractmethod
+    def read(self, item: Item) -> bytes:
+        """The encoded file of `item`. Raises `UnreadableImage` when it cannot be read."""
+
+    @abstractmethod
+    def image(self, item: Item) -> np.ndarray:
+        """`item` as (H, W, 3) uint8 RGB at full size. Raises `UnreadableImage`."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A short key that changes when the content does. Cheap: it looks at names, sizes and times."""
+
+    def each_image(self, items: Sequence[Item], at_least: int) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
+        """Every item of `items` as (position, picture or what is wrong with it), in whatever order is fastest.
+
+        Pictures are (H, W, 3) uint8 RGB; large ones may come smaller than they are, but not below `at_least` pixels
+        a side.
+        """
+        for position, item in enumerate(items):
+            try:
+                yield position, self.image(item)
+            except UnreadableImage as error:
+                yield position, error
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold pictures, in the order of `SPLITS`."""
+        found = {item.split for item in self.items}
+        return tuple(split for split in SPLITS if split in found)
+
+
+def split_called(folder: str) -> str | None:
+    """The split that a folder or table of this name stands for, or None: "Validation" is "val"."""
+    return _SPLITS.get(folder.lower())
+
+
+def in_order(items: Iterable[Item]) -> tuple[Item, ...]:
+    """`items` sorted by split, class and name, so that their positions mean the same on every machine."""
+    return tuple(sorted(items, key=lambda item: (SPLITS.index(item.split), item.label, item.name)))
+
+
+def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in order: by value when all are whole numbers ("2" before "10"), else alphabetically."""
+    found = set(names)
+    if all(name.isascii() and name.isdigit() for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))
+
+
+def digest(parts: Iterable[object]) -> str:
+    """A key of 24 hexadecimal digits for a series of values."""
+    key = hashlib.sha256()
+    for part in parts:
+        key.update(repr(part).encode())
+        key.update(b"\n")
+    return key.hexdigest()[:24]

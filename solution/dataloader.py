@@ -1,0 +1,195 @@
+"""A named data set -> train, choose, val and calibration loaders: `Data(path="../photos.tar").open(seed=0)`."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from solution.contracts import InputError
+from solution.data.augment import Augment, Viewer
+from solution.data.cache import decode_once
+from solution.data.cards import Card
+from solution.data.readers import Item, Source, open_source
+from solution.data.split import stratified
+from solution.data.views import SAMPLING, EpochSampler, Normalisation, Views, plain_loader, train_loader
+from solution.runtime import ROOT
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's mean and standard deviation per channel, of values from 0 to 1: what pretrained nets expect."""
+
+ALL = ("train", "choose", "val", "calibration")
+_JUDGE_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaders:
+    """The batches of a data set: (images (B, 3, H, W) normalised float32, labels (B,) int64); None when not asked for.
+
+    train        random views; ``train.set_epoch(e)`` before each epoch, also after Accelerate has prepared it
+    choose       a part of train that ranks and picks, not augmented
+    val          judges, and does nothing else
+    calibration  some training pictures, not augmented
+    """
+
+    card: Card
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: DataLoader | None = None
+    choose: DataLoader | None = None
+    val: DataLoader | None = None
+    calibration: DataLoader | None = None
+
+    def num_images(self, split: str) -> int:
+        """How many readable pictures the loader called `split` has."""
+        return len(getattr(self, split).dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which data set, and how it is split, resized, varied and batched.
+
+    path                where it lies, or a name of torchvision's; None takes input/data, else the rendered demo data
+    size                side of the pictures that a net sees, in pixels
+    cache_size          side of the cached training pictures that crops are taken from; None takes 1.25 x `size`
+    batch_size          pictures in a training batch
+    sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
+    choose_share        part of train that becomes the choose split
+    val_share           part of the whole that becomes val when the data set has no val or test split
+    split_seed          seeds both splits
+    workers             processes that make training batches; 0 makes them in this one
+    calibration_images  how many training pictures calibrate
+    """
+
+    path: str | None = None
+    size: int = 80
+    cache_size: int | None = None
+    batch_size: int = 64
+    augment: Augment = field(default_factory=Augment)
+    sampling: str = "shuffle"
+    choose_share: float = 0.1
+    val_share: float = 0.15
+    split_seed: int = 0
+    workers: int = 1
+    calibration_images: int = 256
+
+    def __post_init__(self) -> None:
+        least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
+        for name in ("choose_share", "val_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"data.{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.sampling not in SAMPLING:
+            raise InputError(f"data.sampling must be one of {', '.join(SAMPLING)}, got {self.sampling!r}")
+        if self.cache_size is not None and self.cache_size < self.size:
+            raise InputError(f"data.cache_size must be at least data.size ({self.size}), got {self.cache_size}")
+
+    def source(self) -> Source:
+        """The data set itself. The rendered demo data are made when they are not there yet."""
+        if self.path is not None:
+            return open_source(self.path)
+        if (ROOT / "input" / "data").exists():
+            return open_source(ROOT / "input" / "data")
+        from solution.data.rendered import ensure_rendered
+
+        return open_source(ensure_rendered(ROOT / "input" / "rendered"))
+
+    def open(
+        self,
+        seed: int = 0,
+        splits: Sequence[str] = ALL,
+        normalisation: Normalisation = (MEAN, STD),
+    ) -> Loaders:
+        """Loaders of the named `splits`; only these are decoded. `seed` sets the order and the views of train.
+
+        Raises `InputError` when the data set cannot serve, which says why.
+        """
+        source = self.source()
+        parts, made = self.parts(source)
+        for split in splits:
+            _require(source, split, parts.get(split, ()))
+        loaders = {split: self._loader(source, split, parts[split], seed, normalisation) for split in splits}
+        return Loaders(card=_card(source, parts, made), mean=normalisation[0], std=normalisation[1], **loaders)
+
+    def card(self) -> Card:
+        """What the data set is; no picture is decoded."""
+        source = self.source()
+        return _card(source, *self.parts(source))
+
+    def sized(self, size: int) -> Data:
+        """The same data at another size."""
+        return replace(self, size=size)
+
+    def parts(self, source: Source) -> tuple[dict[str, tuple[Item, ...]], str]:
+        """{split: its items} for train, choose, val and calibration, and how val came about.
+
+        A data set without a val split is judged on its test split; one with neither gives up a stratified share.
+        """
+        given = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
+        train = given.get("train") or given.get("") or ()
+        val, made = given.get("val") or given.get("test") or (), "as given"
+        if not val:
+            train, val = _apart(train, self.val_share, self.split_seed)
+            made = f"val is a stratified {self.val_share:.0%} of all, seed {self.split_seed}"
+        parts = {"val": val}
+        if train:
+            train, choose = _apart(train, self.choose_share, self.split_seed)
+            order = np.random.default_rng(self.split_seed).permutation(len(train))
+            calibration = tuple(train[index] for index in order[: self.calibration_images])
+            parts.update(train=train, choose=choose, calibration=calibration)
+        return parts, made
+
+    def _loader(
+        self, source: Source, split: str, items: tuple[Item, ...], seed: int, normalisation: Normalisation
+    ) -> DataLoader:
+        if split != "train":
+            return plain_loader(decode_once(source, items, self.size), _JUDGE_BATCH, normalisation)
+        cached = decode_once(source, items, self.cache_size or round(1.25 * self.size))
+        views = Views(cached, Viewer(self.augment, self.size, seed), normalisation)
+        return train_loader(views, EpochSampler(cached.labels, self.batch_size, seed, self.sampling), self.workers)
+
+
+def _apart(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    labels = np.array([item.label for item in items], dtype=np.int64)
+    rest, part = stratified(labels, share, seed)
+    return tuple(items[index] for index in rest), tuple(items[index] for index in part)
+
+
+def _require(source: Source, split: str, items: tuple[Item, ...]) -> None:
+    """Refuse to learn from what cannot teach; only warn about what judges."""
+    if split not in ALL:
+        raise InputError(f"there is no split {split!r}; there are {', '.join(ALL)}")
+    if not items:
+        raise InputError(f"{source.path}: no pictures to {split} with; the data set has {_found(source)}")
+    if split == "train" and len(source.classes) < 2:
+        raise InputError(f"{source.path}: one class only ({source.classes[0]}); there is nothing to tell apart")
+    seen = {item.label for item in items}
+    empty = [name for label, name in enumerate(source.classes) if label not in seen]
+    message = f"{source.path}: no {split} pictures of {', '.join(empty)}"
+    if empty and split == "train":
+        raise InputError(f"{message}; add some, or remove the class")
+    if empty and split == "val":
+        warnings.warn(f"{message}; these classes are not judged", stacklevel=3)
+
+
+def _found(source: Source) -> str:
+    return ", ".join(f"a {split} split" if split else "no splits" for split in source.splits) or "no pictures"
+
+
+def _card(source: Source, parts: dict[str, tuple[Item, ...]], made: str) -> Card:
+    counts = {}
+    for split in ("train", "choose", "val"):
+        found = Counter(source.classes[item.label] for item in parts.get(split, ()))
+        if found:
+            counts[split] = {name: found[name] for name in source.classes}
+    where = str(source.path)
+    return Card(
+        name=source.name, classes=source.classes, counts=counts, source=where, rendered=source.rendered, split=made
+    )

@@ -1,0 +1,129 @@
+"""What `test_demo.py` shows: committed checkpoints, judged now, on the data that their classes belong to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solution.contracts import InputError
+from solution.runtime import ROOT, pick_device, set_threads, written_whole
+
+PRETRAINED = ROOT / "pretrained"
+MAIN_SET = "recycle9"
+"""The pair whose cost is shown when no data say which one is meant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """The flags of `test_demo.py`.
+
+    both     After with Before beside it; else Before alone
+    judge    quality on the val split too; else cost alone
+    data     a data set, or None for the demo's default
+    weights  a folder with before.safetensors and after.safetensors, or None to find one by class names
+    json_to  a file, "-" for standard output (and nothing else there), or None
+    """
+
+    both: bool = True
+    judge: bool = True
+    data: str | None = None
+    weights: Path | None = None
+    json_to: str | None = None
+    device: str = "auto"
+
+
+def show(wish: Wish) -> None:
+    """Print the table, and write the JSON when asked to."""
+    set_threads()
+    said = judged(wish) if wish.judge else costed(wish)
+    if wish.json_to == "-":
+        print(json.dumps(said, indent=1))
+        return
+    from solution.report.tables import side_by_side
+
+    print(f"data: {said['data']}" + (f", {said['images']:,} images" if wish.judge else " (not read; cost alone)"))
+    print(side_by_side(said["models"]))
+    for warning in said.pop("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
+    if wish.json_to is not None:
+        with written_whole(Path(wish.json_to)) as path:
+            path.write_text(json.dumps(said, indent=1) + "\n")
+        print(f"figures written to {wish.json_to}")
+
+
+def costed(wish: Wish) -> dict[str, Any]:
+    """{"data", "images", "models"} without quality: no data are touched."""
+    from solution.checkpoint import read_header
+
+    folder = wish.weights or PRETRAINED / MAIN_SET
+    paths = _roles(folder, wish.both)
+    models = {role: _figures(path, None, "cpu") for role, path in paths.items()}
+    return {"data": read_header(paths["before"]).data, "images": 0, "models": models}
+
+
+def judged(wish: Wish) -> dict[str, Any]:
+    """{"data", "images", "models"} with quality on the val split."""
+    from solution.checkpoint import read_header
+    from solution.dataloader import Data
+
+    settings = Data(path=wish.data)
+    card = settings.card()
+    paths = _roles(wish.weights or matching(card.classes), wish.both)
+    header = read_header(paths["before"])
+    _check_classes(paths, card.classes)
+    loaders = settings.sized(header.size).open(splits=("val",), normalisation=(header.mean, header.std))
+    device = str(pick_device(wish.device))
+    models = {role: _figures(path, loaders.val, device) for role, path in paths.items()}
+    return {"data": loaders.card.title, "images": loaders.num_images("val"), "models": models}
+
+
+def _roles(folder: Path, both: bool) -> dict[str, Path]:
+    paths = {role: folder / f"{role}.safetensors" for role in (("before", "after") if both else ("before",))}
+    for path in paths.values():
+        if not path.is_file():
+            raise InputError(f"there is no {path}; --weights names a folder with before and after.safetensors")
+    return paths
+
+
+def matching(classes: tuple[str, ...]) -> Path:
+    """The folder under `pretrained/` whose Before knows exactly these classes."""
+    from solution.checkpoint import read_header
+
+    for path in sorted(PRETRAINED.glob("*/before.safetensors")):
+        if read_header(path).classes == classes:
+            return path.parent
+    raise InputError(
+        f"no checkpoint knows the classes {', '.join(classes)}. Train one with\n"
+        "  python -m solution run waste_shufflenet --data PATH --out runs/mine\n"
+        "then judge it with --data PATH --weights runs/mine"
+    )
+
+
+def _check_classes(paths: Mapping[str, Path], classes: tuple[str, ...]) -> None:
+    from solution.checkpoint import read_header
+
+    for path in paths.values():
+        known = read_header(path).classes
+        if known != classes:
+            raise InputError(f"{path} knows the classes {', '.join(known)}; the data have {', '.join(classes)}")
+
+
+def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
+    import torch
+
+    from solution import checkpoint
+    from solution.evaluate.classify import classify, predictor
+    from solution.evaluate.cost import file_bytes, params
+    from solution.pipeline import scored
+
+    model, header = checkpoint.load(path)
+    example = torch.zeros(1, 3, header.size, header.size)
+    quality = {} if batches is None else classify(predictor(model, device), batches).quality()
+    cost = scored(model, example, quality.get("f1"))
+    score = cost.pop("score")
+    figures = {**cost, "params": params(model), "bytes": file_bytes(path), **quality}
+    return figures if batches is None else {**figures, "score": score}

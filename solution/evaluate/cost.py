@@ -1,0 +1,73 @@
+"""What a net costs: MACs of one image in two counts, parameters, sparsity, bytes on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from solution.contracts import InputError
+from solution.evaluate.dispatch import Dispatched
+from solution.evaluate.hooks import watched
+from solution.evaluate.running import as_judged, images_for, run
+
+
+def macs(model: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of one image in the competition's convention: ptflops 0.7.5, module hooks only.
+
+    example: (B, C, H, W); its first image is run. Convolution + 2 x BatchNorm elements + pooling inputs + linear
+    layers count; what no module hook sees (functional ReLU, shuffle, add) is free. A shared module counts as often
+    as it runs; a parametrized one counts as its original class. `InputError` when the net does not take the image.
+    """
+    calls: list[int] = []
+    with as_judged(model), watched(model, lambda module: None, lambda module, counted: calls.append(counted)):
+        run(model, images_for(model, example[:1]))
+    return sum(calls)
+
+
+def macs_dispatched(model: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of one image at the dispatcher: every convolution and matrix product that really ran."""
+    counter = Dispatched()
+    with as_judged(model), counter:
+        run(model, images_for(model, example[:1]))
+    return counter.macs
+
+
+def params(model: nn.Module) -> int:
+    """The number of trainable and frozen parameters; a shared one counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def sparsity(model: nn.Module) -> float:
+    """Percent of exact zeros among the weights of two or more dimensions, as they are used: masked, quantized."""
+    weights = [weight for weight in _weights(model) if weight.dim() >= 2]
+    count = sum(weight.numel() for weight in weights)
+    nonzero = sum(int(torch.count_nonzero(weight)) for weight in weights)
+    return 100.0 * (count - nonzero) / count if count else 0.0
+
+
+@torch.no_grad()
+def _weights(model: nn.Module) -> Iterator[Tensor]:
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if "parametrizations" in path.split("."):
+            continue
+        if parametrize.is_parametrized(module):
+            yield from (getattr(module, name) for name in module.parametrizations)
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield getattr(module, name.removesuffix("_orig"), parameter)
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a file, or of all files of a folder. `InputError` when there is nothing."""
+    path = Path(path)
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if not path.is_file():
+        raise InputError(f"no file to measure at {path}")
+    return path.stat().st_size

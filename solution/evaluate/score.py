@@ -1,0 +1,57 @@
+"""The competition's score, lower is better: MACs and macro F1 in one number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from solution.contracts import InputError
+
+
+class Scoring(Protocol):
+    """Any rule that turns a cost and a quality into one number; a later edition used measured seconds for cost."""
+
+    def __call__(self, cost: float, f1: float) -> float:
+        """The score; lower is better."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """MACs / reference_macs + F1 term.
+
+    The F1 term is 1 below the cliff, 1 - F1 / reference_f1 up to the reference, and half of that (negative) above.
+    """
+
+    reference_macs: int = 13_863_553
+    reference_f1: float = 0.8365
+    cliff_f1: float = 0.5
+    margin: float = 0.02
+
+    def __call__(self, macs: float, f1: float) -> float:
+        """The score of `macs` multiply-accumulates and a macro F1 in [0, 1]."""
+        return self.macs_term(macs) + self.f1_term(f1)
+
+    def macs_term(self, macs: float) -> float:
+        """The part that work costs."""
+        if not macs >= 0:
+            raise InputError(f"MACs must be 0 or more, got {macs}")
+        return macs / self.reference_macs
+
+    def f1_term(self, f1: float) -> float:
+        """The part that mistakes cost."""
+        if not 0 <= f1 <= 1:
+            raise InputError(f"macro F1 must lie in [0, 1], got {f1} (a fraction, not percent)")
+        if f1 < self.cliff_f1:
+            return 1.0
+        short = 1 - f1 / self.reference_f1
+        return short if f1 < self.reference_f1 else 0.5 * short
+
+    def warning(self, f1: float) -> str | None:
+        """A warning when `f1` is so near the cliff that another set of photos may fall off it, else None."""
+        if abs(f1 - self.cliff_f1) >= self.margin:
+            return None
+        return (
+            f"macro F1 {f1:.4f} is within {self.margin} of the cliff at {self.cliff_f1}: "
+            "below it the F1 term is 1, whatever the MACs"
+        )

@@ -1,0 +1,125 @@
+"""One address for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any
+
+from solution.contracts import InputError, Recipe
+
+
+def knobs(recipe: Recipe) -> dict[str, Any]:
+    """Every address with its value, in reading order."""
+    parts = {"data": recipe.data, "model": recipe.model, **{stage.name: stage.step for stage in recipe.stages}}
+    return {address: value for name, part in parts.items() for address, value in _flat(name, part)}
+
+
+def _flat(address: str, value: Any) -> list[tuple[str, Any]]:
+    if not dataclasses.is_dataclass(value):
+        return [(address, value)]
+    fields = dataclasses.fields(value)
+    return [pair for field in fields for pair in _flat(f"{address}.{field.name}", getattr(value, field.name))]
+
+
+def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
+    """A recipe with one setting changed. A string is read as the setting's type ("2,5,2" as a tuple).
+
+    Raises `InputError` that lists the right addresses for an unknown one, and the type wanted for a wrong value.
+    """
+    known = knobs(recipe)
+    name, _, rest = address.partition(".")
+    if address not in known:
+        raise InputError(_unknown(address, known))
+    if name == "data":
+        return dataclasses.replace(recipe, data=_replaced(recipe.data, rest, value, address))
+    if name == "model":
+        return dataclasses.replace(recipe, model=_replaced(recipe.model, rest, value, address))
+    stages = tuple(
+        dataclasses.replace(stage, step=_replaced(stage.step, rest, value, address)) if stage.name == name else stage
+        for stage in recipe.stages
+    )
+    return dataclasses.replace(recipe, stages=stages)
+
+
+def _unknown(address: str, known: dict[str, Any]) -> str:
+    siblings = [other for other in known if other.partition(".")[0] == address.partition(".")[0]]
+    close = difflib.get_close_matches(address, known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"there is no setting {address!r}{hint}; there are: {', '.join(siblings or known)}"
+
+
+def _replaced(part: Any, path: str, value: Any, address: str) -> Any:
+    field, _, rest = path.partition(".")
+    if rest:
+        return dataclasses.replace(part, **{field: _replaced(getattr(part, field), rest, value, address)})
+    hint = typing.get_type_hints(type(part))[field]
+    try:
+        return dataclasses.replace(part, **{field: parse(value, hint)})
+    except TypeError as error:
+        raise InputError(f"{address} takes {_spelled(hint)}, got {value!r}") from error
+
+
+def parse(value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`; strings are read, other values checked. Raises `TypeError` when it does not fit."""
+    if isinstance(value, str) and not _fits(value, hint):
+        value = _literal(value)
+    if isinstance(value, list):
+        value = tuple(value)
+    value = _widened(value, hint)
+    if not _fits(value, hint):
+        raise TypeError(f"{value!r} is not {_spelled(hint)}")
+    return value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise TypeError(text) from error
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _widened(value: Any, hint: Any) -> Any:
+    options = _options(hint)
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        return float(value)
+    wants_tuple = any(typing.get_origin(option) is tuple for option in options)
+    if wants_tuple and isinstance(value, int | float) and not _fits(value, hint):
+        return (value,)
+    if isinstance(value, tuple):
+        inner = [typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple]
+        return tuple(_widened(item, inner[0]) for item in value) if inner else value
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    return any(_fits_one(value, option) for option in _options(hint))
+
+
+def _fits_one(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and _tuple_fits(value, typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    wanted = typing.get_origin(hint) or hint
+    return isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)
+
+
+def _tuple_fits(value: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
+    if len(inner) == 2 and inner[1] is Ellipsis:
+        return all(_fits(item, inner[0]) for item in value)
+    return len(value) == len(inner) and all(_fits(item, part) for item, part in zip(value, inner, strict=True))
+
+
+def _spelled(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

@@ -1,0 +1,45 @@
+"""Rows on disk: `rows.json` is read back, `rows.csv` is for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from solution.contracts import InputError, Row
+from solution.runtime import written_whole
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Write `rows.json` and `rows.csv` into `folder`, each whole or not at all."""
+    with written_whole(folder / "rows.json") as path:
+        path.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    table = [flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in table for name in row))
+    with written_whole(folder / "rows.csv") as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows in `folder`; none when it has no `rows.json`."""
+    path = folder / "rows.json"
+    if not path.exists():
+        return []
+    try:
+        return [Row(**fields) for fields in json.loads(path.read_text())]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a table of rows ({error}); delete the folder and run again") from error
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """One level: quality and latencies become columns such as `quality.f1` and `latency_ms.onnx`."""
+    fields = dataclasses.asdict(row)
+    columns: dict[str, Any] = {}
+    for name, value in fields.items():
+        columns |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return columns

@@ -1,0 +1,9 @@
+"""Learn.
+
+step      `Train`, the step: its settings, field by field
+loop      the one flat loop that every training goes through
+training  what the loop carries from step to step
+progress  bar with rate and time left
+schedule  learning rate and averaging, as pure functions
+state     what a training needs to go on exactly after a kill
+"""

@@ -1,0 +1,48 @@
+"""Progress of a training: a bar with rate and time left on a terminal, one line in ten epochs elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+class Bar:
+    """A context manager that counts batches as they are taken and shows each epoch's figures."""
+
+    def __init__(self, epochs: int, steps: int, say: Callable[[str], None]) -> None:
+        """`steps` batches an epoch; `say` takes the lines where there is no terminal."""
+        self.epochs, self.steps, self.say = epochs, steps, say
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self.progress = Progress(*columns, transient=True)
+        self.task = self.progress.add_task("training", total=epochs * steps, figures="")
+        self.live = self.progress.console.is_terminal
+
+    def __enter__(self) -> Bar:
+        if self.live:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def watch(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of `epoch`, counted as they are taken."""
+        for step, batch in enumerate(batches, start=epoch * self.steps + 1):
+            yield batch
+            self.progress.update(self.task, completed=step)
+
+    def tell(self, history: list[dict[str, float]]) -> None:
+        """Show the last epoch's figures."""
+        last, done = history[-1], len(history)
+        shown = [f"{name} {last[name]:.4g}" for name in ("loss", "choose_f1", "images_per_s") if name in last]
+        figures = f"epoch {done}/{self.epochs}: {', '.join(shown)}"
+        self.progress.update(self.task, figures=figures)
+        if not self.live and (done % 10 == 0 or done == self.epochs):
+            self.say(figures)

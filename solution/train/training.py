@@ -1,0 +1,160 @@
+"""Everything that a training carries from step to step: weights, optimizer, running average, the best epoch."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from solution.contracts import Given, InputError
+from solution.evaluate.classify import classify, predictor
+from solution.train.schedule import ema_decay, warmup_cosine
+from solution.train.state import load_state
+from solution.train.step import Train
+
+
+class Training:
+    """Model, optimizer, running average and the best epoch so far."""
+
+    def __init__(self, model: nn.Module, settings: Train, device: str, train: Any) -> None:
+        self.settings, self.original = settings, model
+        self.accelerator = _accelerator(device, settings.precision)
+        self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
+        self.steps = len(self.batches)
+        if not self.steps:
+            raise InputError("the training split makes no batch: it is empty")
+        # The layout in which convolutions of small nets run fastest, on the CPU too.
+        net = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        self.model = self.accelerator.prepare(net)
+        self.optimizer = self.accelerator.prepare(_optimizer(self.model, settings))
+        self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
+        self.best_f1, self.best = -1.0, None
+
+    @property
+    def net(self) -> nn.Module:
+        """The bare module, without wrappers for several processes."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def shown(self) -> nn.Module:
+        """What is judged and kept: the running average if there is one."""
+        return self.average.module if self.average else self.net
+
+    def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
+        self.model.train()
+        total, images_seen, waited, start = torch.zeros((), device=self.accelerator.device), 0, 0.0, time.perf_counter()
+        asked = start
+        for step, (images, labels) in enumerate(batches, start=epoch * self.steps):
+            waited += time.perf_counter() - asked
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.lr * self.lr_factor(step)
+            with self.accelerator.autocast():
+                logits = self.model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
+            self.optimizer.step()
+            if self.average:
+                self.average.update_parameters(self.net)
+            total += loss.detach() * len(labels)
+            images_seen += len(labels)
+            asked = time.perf_counter()
+        seconds = asked - start
+        return {
+            "loss": float(total) / images_seen,
+            "images_per_s": round(images_seen / seconds, 1),
+            "data_wait": round(waited / seconds, 4),
+        }
+
+    def lr_factor(self, step: int) -> float:
+        """Factor on the peak learning rate at optimizer step `step`."""
+        total = self.settings.epochs * self.steps
+        return warmup_cosine(step, total, round(self.settings.warmup_epochs * self.steps))
+
+    def judge(self, given: Given) -> dict[str, float]:
+        """Macro F1 on the choose split; the best epoch so far is kept."""
+        if given.choose is None or self.settings.keep == "last":
+            self.best = _copied(self.shown.state_dict())
+            return {}
+        judged = classify(predictor(self.shown, str(self.accelerator.device)), given.choose)
+        if judged.f1 >= self.best_f1:
+            self.best_f1, self.best = judged.f1, _copied(self.shown.state_dict())
+        return {"choose_f1": judged.f1, "choose_accuracy": judged.accuracy}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on, as tensors and numbers."""
+        return {
+            "settings": repr(self.settings),
+            "model": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "best": self.best,
+            "best_f1": self.best_f1,
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, given: Given) -> list[dict[str, float]]:
+        """Take up the state in `given.folder` when asked to; returns the history so far."""
+        state = load_state(given.folder, repr(self.settings)) if given.resume and given.folder else None
+        if state is None:
+            return []
+        self.net.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.best, self.best_f1 = state["best"], state["best_f1"]
+        torch.set_rng_state(state["random"])
+        given.say(f"going on after epoch {len(state['history'])} of {self.settings.epochs}")
+        return state["history"]
+
+    def best_model(self) -> nn.Module:
+        """The kept weights in a copy of the model that was handed in."""
+        model = copy.deepcopy(self.original).cpu()
+        model.load_state_dict(self.best)
+        return model.eval()
+
+
+def _accelerator(device: str, precision: str) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if precision == "auto":
+        precision = "bf16" if device != "cpu" and torch.cuda.is_bf16_supported() else "fp32"
+    # The library keeps one state a process and refuses another precision: each training starts its own.
+    AcceleratorState._reset_state()
+    return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+
+
+def _optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    spared = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+    nesterov = settings.momentum > 0
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
+
+
+def _average(net: nn.Module, decay: float) -> AveragedModel:
+    def update(averaged: list[Tensor], current: list[Tensor], step: int | Tensor) -> None:
+        weight = 1 - ema_decay(int(step), decay)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, weight)
+        else:
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+
+    return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Contiguous: the layout is for speed in training, and a reloaded checkpoint must compute the same bits.
+    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}

@@ -1,0 +1,143 @@
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from solution.contracts import InputError
+from solution.data.readers import UnreadableImage, open_source
+from solution.data.source import in_order, sorted_classes
+
+
+def _put(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (5, 4), "red").save(path, "PNG")
+    return root
+
+
+def _told(source):
+    return [(item.split, source.classes[item.label], item.name) for item in source.items]
+
+
+def test_splits_and_classes_by_folder(tmp_path):
+    root = _put(
+        tmp_path / "waste", "Training/Glass/1.JPG", "Training/Metal/2.jpeg", "VALID/Glass/3.webp", "test/Metal/4.bmp"
+    )
+    source = open_source(root)
+    assert (source.name, source.classes, source.splits) == ("waste", ("Glass", "Metal"), ("train", "val", "test"))
+    assert _told(source) == [
+        ("train", "Glass", "Training/Glass/1.JPG"),
+        ("train", "Metal", "Training/Metal/2.jpeg"),
+        ("val", "Glass", "VALID/Glass/3.webp"),
+        ("test", "Metal", "test/Metal/4.bmp"),
+    ]
+
+
+def test_classes_without_a_split(tmp_path):
+    source = open_source(_put(tmp_path / "waste", "Glass/1.jpg", "Metal/2.jpg"))
+    assert _told(source) == [("", "Glass", "Glass/1.jpg"), ("", "Metal", "Metal/2.jpg")]
+
+
+def test_one_root_folder_is_looked_through_and_names_the_set(tmp_path):
+    root = _put(tmp_path / "download", "waste/train/Glass/1.jpg", "waste/val/Metal/2.jpg")
+    (root / "waste" / "classes.txt").write_text("Glass")
+    source = open_source(str(root))
+    assert source.name == "waste"
+    assert _told(source) == [("train", "Glass", "waste/train/Glass/1.jpg"), ("val", "Metal", "waste/val/Metal/2.jpg")]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_set_with_one_split_alone(tmp_path, split):
+    source = open_source(_put(tmp_path / "mine", f"{split}/Glass/1.jpg", f"{split}/Metal/2.jpg"))
+    assert source.splits == (split,)
+    assert source.classes == ("Glass", "Metal")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    source = open_source(_put(tmp_path / "vehicles", "bus/1.jpg", "train/2.jpg"))
+    assert source.classes == ("bus", "train")
+
+
+def test_an_empty_class_folder_is_still_a_class(tmp_path):
+    root = _put(tmp_path / "waste", "train/Glass/1.jpg", "train/Metal/2.jpg")
+    (root / "train" / "Paper").mkdir()
+    assert open_source(root).classes == ("Glass", "Metal", "Paper")
+
+
+def test_other_files_are_ignored_with_a_warning(tmp_path):
+    root = _put(tmp_path / "waste", "train/Glass/1.jpg", "train/Glass/deep/2.jpg", "train/Metal/3.jpg")
+    (root / "train" / "Glass" / "notes.txt").write_text("x")
+    (root / "README.md").write_text("x")
+    with pytest.warns(UserWarning, match=r"waste: 2 files are ignored \(such as train/Glass/deep/2\.jpg\)"):
+        source = open_source(root)
+    assert len(source.items) == 2
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"val and valid both stand for the val split; keep one"):
+        open_source(_put(tmp_path, "train/A/1.jpg", "val/A/1.jpg", "valid/A/1.jpg"))
+
+
+def test_no_pictures_says_what_is_expected_and_what_is_there(tmp_path):
+    with pytest.raises(InputError, match=r"<split>/<Class>/\*\.jpg.*no files at all"):
+        open_source(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"It has 1 files, such as notes\.txt"):
+        open_source(tmp_path)
+    with pytest.raises(InputError, match=r"train/1\.jpg"):
+        open_source(_put(tmp_path / "flat", "train/1.jpg", "val/2.jpg"))
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no data set at nowhere\.tar: give a folder.*cifar10"):
+        open_source("nowhere.tar")
+    (tmp_path / "set.rar").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"set\.rar: a file of unknown kind.*\.zip"):
+        open_source(tmp_path / "set.rar")
+
+
+def test_rendered_data_know_that_they_are(tmp_path):
+    root = _put(tmp_path / "waste", "train/Glass/1.jpg", "train/Metal/2.jpg")
+    assert not open_source(root).rendered
+    (root / "rendered.json").write_text("{}")
+    with warnings.catch_warnings(action="error"):
+        assert open_source(root).rendered
+
+
+def test_a_file_that_went_away_is_unreadable_by_name(tmp_path):
+    source = open_source(_put(tmp_path, "train/Glass/1.jpg", "train/Metal/2.jpg"))
+    (tmp_path / "train" / "Glass" / "1.jpg").unlink()
+    with pytest.raises(UnreadableImage, match=r"train/Glass/1\.jpg: cannot be read \(No such file"):
+        source.image(source.items[0])
+
+
+def test_the_fingerprint_of_a_folder_follows_its_files(tmp_path):
+    root = _put(tmp_path / "a", "train/Glass/1.jpg", "train/Metal/2.jpg")
+    seen = {open_source(root).fingerprint() for _ in range(2)}
+    assert len(seen) == 1
+    _put(root, "train/Metal/3.jpg")
+    seen.add(open_source(root).fingerprint())
+    (root / "train" / "Metal" / "3.jpg").write_bytes(b"")
+    seen.add(open_source(root).fingerprint())
+    assert len(seen) == 3
+
+
+@given(st.permutations(["train/A/2.jpg", "train/A/10.jpg", "train/B/1.jpg", "val/A/1.jpg"]))
+def test_the_order_of_items_does_not_depend_on_the_order_of_files(names):
+    from solution.data.source import Item
+
+    items = [Item(split=name.split("/")[0], label="AB".index(name.split("/")[1]), name=name) for name in names]
+    assert [item.name for item in in_order(items)] == [
+        "train/A/10.jpg",
+        "train/A/2.jpg",
+        "train/B/1.jpg",
+        "val/A/1.jpg",
+    ]
+
+
+def test_numbered_classes_sort_by_value():
+    assert sorted_classes(["10", "2", "0"]) == ("0", "2", "10")
+    assert sorted_classes(["b", "10", "2"]) == ("10", "2", "b")

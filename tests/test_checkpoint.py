@@ -1,0 +1,147 @@
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solution import checkpoint
+from solution.compress.prune_layers import PruneLayers
+from solution.contracts import Given, InputError
+from solution.models.classifiers import Classifier
+from solution.models.shufflenet import ShuffleNet
+from solution.runtime import ROOT
+
+ABOUT = {"classes": ("a", "b", "c"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32, "data": "toy"}
+
+
+@pytest.fixture
+def saved(small_net, tmp_path):
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(path, small_net, checkpoint.header_of(small_net, **ABOUT))
+    return path
+
+
+def test_a_cut_net_reloads_in_a_fresh_process_to_the_same_bits(small_net, toy, tmp_path):
+    cut = PruneLayers(units=(1, 2, 1))(small_net, toy)
+    path = tmp_path / "cut.safetensors"
+    checkpoint.save(path, cut, checkpoint.header_of(cut, **ABOUT))
+    torch.save((toy.example, cut(toy.example)), tmp_path / "pair.pt")
+    code = (
+        "import sys, torch; from pathlib import Path; from solution import checkpoint;"
+        "from solution.runtime import set_threads; set_threads();"
+        "net, header = checkpoint.load(Path(sys.argv[1]));"
+        "x, y = torch.load(sys.argv[2], weights_only=True); print(torch.equal(net(x), y), header.classes)"
+    )
+    words = [sys.executable, "-c", code, str(path), str(tmp_path / "pair.pt")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "True ('a', 'b', 'c')", done.stderr
+
+
+def test_the_header_says_everything_needed_to_build_and_feed_the_net(saved):
+    header = checkpoint.read_header(saved)
+    assert header.origin.settings == ShuffleNet(units=(3, 3, 2), width=0.1)
+    assert (header.classes, header.mean, header.size, header.data) == (ABOUT["classes"], (0.5,) * 3, 32, "toy")
+
+
+def test_a_classifier_by_name_reloads_too(tmp_path):
+    net = Classifier(name="timm:lcnet_035").build(num_classes=3).eval()
+    checkpoint.save(tmp_path / "x.safetensors", net, checkpoint.header_of(net, **ABOUT))
+    again, _ = checkpoint.load(tmp_path / "x.safetensors")
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(net(x), again(x))
+
+
+def test_a_net_of_unknown_origin_is_not_saved():
+    with pytest.raises(InputError, match="does not remember how it was built"):
+        checkpoint.header_of(torch.nn.Linear(2, 2), **ABOUT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0, 0.999))
+def test_a_truncated_file_is_refused(share, tmp_path_factory):
+    torch.manual_seed(0)
+    net = ShuffleNet(units=(1,), width=0.1).build(num_classes=3)
+    path = tmp_path_factory.mktemp("cut") / "net.safetensors"
+    checkpoint.save(path, net, checkpoint.header_of(net, **ABOUT))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(InputError, match="cut short"):
+        checkpoint.load(path)
+
+
+def test_a_pickle_in_disguise_is_never_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "fired"), "w"))
+
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(InputError, match="pickle"):
+        checkpoint.load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps(Bomb()))
+    with pytest.raises(InputError, match="pickle"):
+        checkpoint.load(path)
+    assert not (tmp_path / "fired").exists()
+
+
+def rewritten(path, change):
+    """The file with its header changed."""
+    raw = path.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    fields = json.loads(header["__metadata__"]["featherweight"])
+    change(header, fields)
+    if "__metadata__" in header:
+        header["__metadata__"]["featherweight"] = json.dumps(fields)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header, fields: fields["net"]["settings"].update(units=[3, 2, 2]), "of another net"),
+        (lambda header, fields: fields["net"]["settings"].update(units=[3, 0, 2]), "broken header|at least 1"),
+        (lambda header, fields: fields["net"].update(kind="unheard"), "broken header"),
+        (lambda header, fields: fields.update(version=99), "newer"),
+        (lambda header, fields: header.pop("__metadata__"), "not written by this project"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_explained(saved, change, message):
+    rewritten(saved, change)
+    with pytest.raises(InputError, match=message):
+        checkpoint.load(saved)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no checkpoint .*absent"):
+        checkpoint.load(tmp_path / "absent.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(saved, small_net, monkeypatch):
+    import safetensors.torch
+
+    old = saved.read_bytes()
+
+    def full_disk(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(saved, small_net, checkpoint.header_of(small_net, **ABOUT))
+    assert saved.read_bytes() == old
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_plans_of_another_net_are_refused(small_net, toy):
+    plan = PruneLayers(units=(1, 2, 1)).plan(small_net, toy)
+    with pytest.raises(InputError, match="made for another net"):
+        plan.apply(Classifier(name="timm:lcnet_035").build(num_classes=3))
+    assert isinstance(toy, Given)

@@ -1,0 +1,263 @@
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from solution import dataloader
+from solution.contracts import InputError
+from solution.data.augment import Augment
+from solution.dataloader import MEAN, STD, Data
+from solution.runtime import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path / "cache"))
+
+
+def _photos(root, counts):
+    """{"train/A": 20}: that many small noisy pictures in each folder."""
+    chance = np.random.default_rng(0)
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            image = chance.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / folder / f"{number:03d}.png")
+    return str(root)
+
+
+FULL = {"train/A": 30, "train/B": 20, "val/A": 6, "val/B": 4}
+
+
+def _small(path, **settings):
+    return Data(path=path, **{"size": 8, "batch_size": 8, "workers": 0, **settings})
+
+
+def _everything(loader):
+    batches = list(loader)
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+def _hash(loader, epoch):
+    loader.set_epoch(epoch)
+    images, labels = _everything(loader)
+    return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+
+
+def test_all_loaders_and_the_card(tmp_path):
+    loaders = _small(_photos(tmp_path / "waste", FULL), calibration_images=7).open()
+    assert (loaders.card.name, loaders.card.title, loaders.card.classes) == ("waste", "waste", ("A", "B"))
+    assert loaders.card.counts == {"train": {"A": 27, "B": 18}, "choose": {"A": 3, "B": 2}, "val": {"A": 6, "B": 4}}
+    assert loaders.card.split == "as given"
+    assert (loaders.mean, loaders.std) == (MEAN, STD)
+    assert [loaders.num_images(split) for split in dataloader.ALL] == [45, 5, 10, 7]
+    images, labels = next(iter(loaders.train))
+    assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 8, 8), torch.float32, torch.int64)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert len(loaders.train) == 5
+    images, labels = _everything(loaders.val)
+    assert (images.shape, labels.tolist()) == ((10, 3, 8, 8), [0] * 6 + [1] * 4)
+
+
+def test_judging_pixels_are_the_resized_pictures_normalised(tmp_path):
+    data = _small(_photos(tmp_path / "waste", FULL), size=12)
+    half = ((0.5,) * 3, (0.5,) * 3)
+    images, _ = _everything(data.open(splits=("val",), normalisation=half).val)
+    picture = np.asarray(Image.open(tmp_path / "waste/val/A/000.png").resize((12, 12), Image.Resampling.BILINEAR))
+    assert np.abs(images[0].permute(1, 2, 0).numpy() * 127.5 + 127.5 - picture).mean() < 1
+    default, _ = _everything(data.open(splits=("val",)).val)
+    back = (default * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 2 - 1
+    assert torch.allclose(back, images, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_judging_split_alone_can_be_judged_but_not_learnt_from(tmp_path, split):
+    data = _small(_photos(tmp_path / "mine", {f"{split}/A": 3, f"{split}/B": 2}))
+    loaders = data.open(splits=("val",))
+    assert loaders.num_images("val") == 5
+    assert loaders.train is None
+    assert loaders.card.counts == {"val": {"A": 3, "B": 2}}
+    with pytest.raises(InputError, match=rf"no pictures to train with; the data set has a {split} split"):
+        data.open(splits=("train",))
+
+
+def test_without_a_val_split_a_stratified_one_is_made_and_recorded(tmp_path):
+    data = _small(_photos(tmp_path / "waste", {"A": 40, "B": 20}), val_share=0.25, split_seed=3)
+    card = data.card()
+    assert card.split == "val is a stratified 25% of all, seed 3"
+    assert card.counts == {"train": {"A": 27, "B": 13}, "choose": {"A": 3, "B": 2}, "val": {"A": 10, "B": 5}}
+    parts, _ = data.parts(data.source())
+    names = [{item.name for item in parts[split]} for split in ("train", "choose", "val")]
+    assert len(set.union(*names)) == sum(map(len, names)) == 60
+    assert {item.name for item in parts["calibration"]} <= names[0]
+    assert parts == data.parts(data.source())[0]
+
+
+def test_only_what_is_asked_for_is_decoded(tmp_path):
+    data = _small(_photos(tmp_path / "waste", FULL))
+    (tmp_path / "waste/train/A/000.png").write_bytes(b"")
+    with warnings.catch_warnings(action="error"):
+        data.open(splits=("val",))
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+PRINT_HASHES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_dataloader import _hash, _small
+for workers in (0, 1):
+    loader = _small(sys.argv[2], workers=workers).open(seed=5, splits=("train",)).train
+    print(_hash(loader, 3), _hash(loader, 0))
+"""
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches_in_any_process(tmp_path):
+    path = _photos(tmp_path / "waste", FULL)
+    loader = _small(path).open(seed=5, splits=("train",)).train
+    first, fourth = _hash(loader, 0), _hash(loader, 3)
+    assert first != fourth
+    assert _hash(loader, 0) == first
+    assert _hash(_small(path).open(seed=6, splits=("train",)).train, 0) != first
+    command = [sys.executable, "-c", PRINT_HASHES, str(Path(__file__).parent), path]
+    fresh = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert fresh.stdout.split() == [fourth, first] * 2
+
+
+def test_a_worker_that_is_not_forked_makes_the_same_views(tmp_path):
+    views = _small(_photos(tmp_path / "waste", FULL)).open(splits=("train",)).train.dataset
+    sent = pickle.dumps(views)
+    assert len(sent) < 20_000
+    pairs = [(2, index) for index in range(8)]
+    assert torch.equal(pickle.loads(sent).__getitems__(pairs)[0], views.__getitems__(pairs)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_accelerate_keeps_order_views_and_epochs(tmp_path, workers):
+    from accelerate import Accelerator
+
+    data = _small(_photos(tmp_path / "waste", FULL), workers=workers)
+    plain = data.open(splits=("train",)).train
+    expected = [_hash(plain, epoch) for epoch in (0, 1, 7)]
+    before = torch.get_rng_state()
+    prepared = Accelerator(cpu=True).prepare(data.open(splits=("train",)).train)
+    assert [_hash(prepared, epoch) for epoch in (0, 1, 7)] == expected
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_accelerate_shares_batches_out_among_processes(tmp_path):
+    from accelerate.data_loader import prepare_data_loader
+
+    data = _small(_photos(tmp_path / "waste", FULL))
+    plain = data.open(splits=("train",)).train
+    plain.set_epoch(4)
+    batches = list(plain)
+    shares = [prepare_data_loader(data.open(splits=("train",)).train, num_processes=2, process_index=i) for i in (0, 1)]
+    for rank, share in enumerate(shares):
+        share.set_epoch(4)
+        for (images, _), (expected, _) in zip(share, batches[rank::2], strict=False):
+            assert torch.equal(images, expected)
+
+
+def test_balanced_sampling_reaches_the_loader(tmp_path):
+    data = _small(_photos(tmp_path / "waste", {**FULL, "train/A": 200}), sampling="balanced")
+    _, labels = _everything(data.open(splits=("train",)).train)
+    assert 0.35 < labels.float().mean() < 0.65
+
+
+def test_grey_arrays_come_out_as_three_equal_channels(tmp_path):
+    np.savez(tmp_path / "digits.npz", x=np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8), y=np.arange(20) % 2)
+    data = _small(str(tmp_path / "digits.npz"), augment=Augment(crop_scale=(1, 1), colour=0))
+    flat = ((0.0,) * 3, (1.0,) * 3)
+    loaders = data.open(normalisation=flat)
+    for split in dataloader.ALL:
+        images, _ = _everything(getattr(loaders, split))
+        assert torch.equal(images[:, 0], images[:, 1])
+        assert torch.equal(images[:, 0], images[:, 2])
+
+
+def test_one_class_only_and_classes_without_pictures(tmp_path):
+    with pytest.raises(InputError, match=r"one class only \(A\); there is nothing to tell apart"):
+        _small(_photos(tmp_path / "one", {"train/A": 9, "val/A": 3})).open()
+    with pytest.raises(InputError, match="no train pictures of C; add some, or remove the class"):
+        _small(_photos(tmp_path / "empty", {**FULL, "train/C": 0})).open()
+    data = _small(_photos(tmp_path / "unjudged", {**FULL, "train/C": 9}))
+    with pytest.warns(UserWarning, match="no val pictures of C; these classes are not judged"):
+        data.open()
+
+
+def test_unreadable_pictures_are_skipped_below_one_percent(tmp_path):
+    path = _photos(tmp_path / "waste", {**FULL, "train/A": 150})
+    (tmp_path / "waste/train/A/007.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"1 of 153 pictures cannot be read: train/A/007\.png"):
+        loaders = _small(path).open(splits=("train",))
+    assert loaders.num_images("train") == 152
+
+
+def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeypatch):
+    import solution.data.rendered as rendered
+
+    def ensure(folder):
+        _photos(folder, FULL)
+        (folder / "rendered.json").write_text(json.dumps({}))
+        return folder
+
+    monkeypatch.setattr(dataloader, "ROOT", tmp_path)
+    monkeypatch.setattr(rendered, "ensure_rendered", ensure)
+    card = _small(None).card()
+    assert (card.title, card.rendered) == ("rendered demo data", True)
+    _photos(tmp_path / "input" / "data", FULL)
+    card = _small(None).card()
+    assert (card.title, card.rendered) == ("data", False)
+
+
+def test_another_size_keeps_the_rest():
+    data = Data(path="x", size=80, batch_size=7)
+    assert data.sized(64) == Data(path="x", size=64, batch_size=7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 7}, r"data\.size must be at least 8, got 7"),
+        ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
+        ({"workers": -1}, r"data\.workers must be at least 0, got -1"),
+        ({"choose_share": 0.0}, r"data\.choose_share must lie between 0 and 1, got 0\.0"),
+        ({"val_share": 1.0}, r"data\.val_share must lie between 0 and 1, got 1\.0"),
+        ({"sampling": "some"}, r"data\.sampling must be one of shuffle, balanced, got 'some'"),
+        ({"cache_size": 60}, r"data\.cache_size must be at least data\.size \(80\), got 60"),
+        ({"calibration_images": 0}, r"data\.calibration_images must be at least 1, got 0"),
+    ],
+)
+def test_impossible_settings_are_named(settings, message):
+    with pytest.raises(InputError, match=message):
+        Data(**settings)
+
+
+def test_unknown_splits_are_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no split 'dev'; there are train, choose, val, calibration"):
+        _small(_photos(tmp_path / "waste", FULL)).open(splits=("dev",))
+
+
+@pytest.mark.real_data
+def test_recycle9_is_what_it_is(tmp_path):
+    from solution.runtime import data_folder
+
+    if data_folder() is None or not (data_folder() / "recycle9.tar").is_file():
+        pytest.skip("no real images: set SOLUTION_DATA to the folder with recycle9.tar")
+    loaders = Data(path=str(data_folder() / "recycle9.tar"), size=32).open(splits=("val",))
+    assert loaders.card.name == "recycle9"
+    assert {split: sum(counts.values()) for split, counts in loaders.card.counts.items()} == {
+        "train": 7434, "choose": 827, "val": 1770,
+    }  # fmt: skip
+    images, labels = _everything(loaders.val)
+    assert np.bincount(labels.numpy()).tolist() == list(loaders.card.counts["val"].values())
+    assert abs(float(images.mean())) < 1
+    assert 0.8 < float(images.std()) < 1.5

@@ -1,0 +1,74 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from solution.contracts import InputError, Recipe, Stage
+from solution.knobs import knobs, with_knob
+from solution.models.shufflenet import ShuffleNet
+from solution.train.step import Train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    flip: float = 0.5
+    scale: tuple[float, float] = (0.5, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    path: str | None = None
+    size: int = 80
+    inner: Inner = field(default_factory=Inner)
+
+
+RECIPE = Recipe(
+    name="demo",
+    data=Photos(),
+    model=ShuffleNet(),
+    stages=(Stage(name="train", step=Train()), Stage(name="again", step=Train(epochs=3))),
+    before="train",
+    after="again",
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "text", "value"),
+    [
+        ("data.size", "64", 64),
+        ("data.path", "photos.tar", "photos.tar"),
+        ("data.path", "None", "None"),
+        ("data.inner.flip", "1", 1.0),
+        ("data.inner.scale", "0.3,1", (0.3, 1.0)),
+        ("model.units", "2,5,2", (2, 5, 2)),
+        ("model.units", "3", (3,)),
+        ("model.widths", "(9, 24, 48, 96)", (9, 24, 48, 96)),
+        ("model.head", "linear", "linear"),
+        ("again.lr", 0.2, 0.2),
+        ("again.epochs", "7", 7),
+    ],
+)
+def test_a_setting_is_changed_by_its_address_and_nothing_else(address, text, value):
+    changed = knobs(with_knob(RECIPE, address, text))
+    assert changed.pop(address) == value
+    before = knobs(RECIPE)
+    before.pop(address)
+    assert changed == before
+
+
+@pytest.mark.parametrize(
+    ("address", "value", "message"),
+    [
+        ("train.lrr", "1", "did you mean train.lr"),
+        ("data.sise", "1", "data.size"),
+        ("nothing", "1", "data.path.*again.lr"),
+        ("train.epochs", "many", "train.epochs takes int, got 'many'"),
+        ("train.epochs", "1.5", "takes int"),
+        ("train.epochs", "True", "takes int"),
+        ("train.epochs", "0", "at least 1, got 0"),
+        ("model.units", "2,x", "model.units"),
+        ("data.inner.scale", "1,2,3", "data.inner.scale"),
+    ],
+)
+def test_wrong_addresses_and_values_are_explained(address, value, message):
+    with pytest.raises(InputError, match=message):
+        with_knob(RECIPE, address, value)

@@ -1,0 +1,87 @@
+"""A file imports from lower layers and from its own folder only; imports inside functions count too."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from solution.runtime import ROOT
+
+LAYERS = {
+    "contracts": 0,
+    "runtime": 0,
+    "knobs": 1,
+    "data": 1,
+    "models": 1,
+    "losses": 1,
+    "dataloader": 2,
+    "evaluate": 3,
+    "train": 4,
+    "compress": 5,
+    "checkpoint": 6,
+    "export": 7,
+    "report": 7,
+    "pipeline": 8,
+    "recipes": 9,
+    "search": 10,
+    "demo": 10,
+    "commands": 11,
+    "__main__": 12,
+}
+FILES = sorted((ROOT / "solution").rglob("*.py"))
+
+
+def part_of(path):
+    return path.relative_to(ROOT / "solution").with_suffix("").parts[0]
+
+
+def imported_parts(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("solution."):
+                yield name.split(".")[1], node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_from_lower_layers_only(path):
+    part = part_of(path)
+    if part == "__init__":
+        return
+    assert part in LAYERS, f"{part} has no layer yet: add it to LAYERS and to the tree in README.md"
+    for other, line in imported_parts(path):
+        fine = other == part or LAYERS[other] < LAYERS[part]
+        assert fine, f"{path}:{line}: {part} (layer {LAYERS[part]}) imports {other} (layer {LAYERS[other]})"
+
+
+def test_no_file_is_longer_than_400_lines():
+    long = {str(path): len(path.read_text().splitlines()) for path in FILES}
+    assert max(long.values()) <= 400, max(long, key=long.get)
+
+
+def test_importing_the_package_and_its_command_line_loads_nothing_heavy():
+    code = (
+        "import sys, solution, solution.__main__;"
+        "print([m for m in ('torch', 'sklearn', 'pandas', 'albumentations', 'timm', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_unpickled():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            where = f"{path}:{node.lineno}"
+            if name == "torch.load":
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert options.get("weights_only") == "True", f"{where}: torch.load without weights_only=True"
+            assert name.split(".")[0] not in ("pickle", "joblib", "exec", "eval", "importlib"), f"{where}: {name}"

@@ -1,0 +1,163 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from solution import checkpoint, pipeline
+from solution.compress.prune_layers import PruneLayers
+from solution.contracts import InputError, Recipe, Stage
+from solution.dataloader import Data
+from solution.models.shufflenet import ShuffleNet
+from solution.report.rows import read_rows
+from solution.runtime import ROOT
+from solution.train.step import Train
+
+SMALL = ["data.size=32", "data.batch_size=16", "data.workers=0", "model.width=0.1"]
+SHORT = ["train.epochs=2", "before.epochs=1", "after.epochs=1", "train.warmup_epochs=1"]
+
+
+def command(photos, out, *more):
+    settings = [word for setting in SMALL + SHORT for word in ("--set", setting)]
+    words = [sys.executable, "-m", "solution", "run", "waste_shufflenet", "--data", str(photos), "--out", str(out)]
+    return [*words, *settings, *more]
+
+
+def run(words):
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def recipe(photos):
+    return Recipe(
+        name="colours",
+        data=Data(path=str(photos), size=32, batch_size=16, workers=0),
+        model=ShuffleNet(units=(2, 2, 1), width=0.1),
+        stages=(
+            Stage(name="train", step=Train(epochs=2, lr=0.05, warmup_epochs=0)),
+            Stage(name="prune_layers", step=PruneLayers(units=(1, 1, 1))),
+            Stage(name="scratch", step=Train(epochs=1), after=Stage.NEW),
+        ),
+        before="train",
+        after="prune_layers",
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    """(folder, printed text) of one whole run by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "colours"
+    done = run(command(photos, out))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_the_command_makes_rows_checkpoints_histories_and_a_table(finished):
+    out, text = finished
+    names = ["train", "before", "prune_layers", "after"]
+    assert [row.step for row in read_rows(out)] == names
+    with (out / "rows.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == names
+    assert all((out / name / "model.safetensors").exists() for name in names)
+    assert (out / "train" / "history.csv").exists()
+    assert json.loads((out / "prune_layers" / "plan.json").read_text())["kind"] == "prune_layers"
+    assert "Before" in text
+    assert "After" in text
+    assert "macro F1" in text
+
+
+def test_rows_say_what_the_checkpoint_is(finished):
+    out, _ = finished
+    row = read_rows(out)[-1]
+    model, header = checkpoint.load(out / "after.safetensors")
+    assert row.bytes == (out / "after.safetensors").stat().st_size
+    assert row.params == sum(p.numel() for p in model.parameters())
+    assert (header.figures["macs"], header.figures["quality"]["f1"]) == (row.macs, row.quality["f1"])
+    assert row.macs < read_rows(out)[1].macs
+
+
+def test_branches_start_where_the_recipe_says(recipe, tmp_path):
+    rows = list(pipeline.run(recipe, tmp_path / "run", say=lambda _: None))
+    assert [row.step for row in rows] == ["train", "prune_layers", "scratch"]
+    assert rows[2].params == rows[0].params > rows[1].params
+
+
+def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_path):
+    rows = list(pipeline.run(recipe, tmp_path, say=lambda _: None))
+    with pytest.raises(InputError, match="--resume"):
+        next(pipeline.run(recipe, tmp_path))
+    assert list(pipeline.run(recipe, tmp_path, resume=True, say=lambda _: None)) == rows
+    with pytest.raises(InputError, match="seed is 0 there, 1 here"):
+        next(pipeline.run(replace(recipe, seed=1), tmp_path, resume=True))
+
+
+def weights(folder):
+    model, _ = checkpoint.load(folder / "after.safetensors")
+    return model.state_dict()
+
+
+def test_a_run_killed_at_any_stage_resumes_to_the_same_weights(photos, finished, tmp_path):
+    whole = weights(finished[0])
+    out = tmp_path / "cut"
+    for landmark in ("train/training.pt", "before/model.safetensors"):
+        words = command(photos, out, *(["--resume"] if out.exists() else []))
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (out / landmark).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run(command(photos, out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    cut = weights(out)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert [row.step for row in read_rows(out)] == ["train", "before", "prune_layers", "after"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "train.epoch=3"], "did you mean train.epochs"),
+        (["--set", "trains.epochs=3"], "there is no setting"),
+        (["--set", "train.epochs"], "ADDRESS=VALUE"),
+        (["--data", "nowhere.tar"], "nowhere.tar"),
+    ],
+)
+def test_bad_words_end_with_code_2_one_clear_line_and_nothing_written(photos, tmp_path, words, message):
+    done = run([*command(photos, tmp_path / "out"), *words])
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_recipe_lists_the_right_ones(tmp_path):
+    done = run([sys.executable, "-m", "solution", "run", "waste", "--out", str(tmp_path / "x")])
+    assert (done.returncode, "waste_shufflenet" in done.stderr) == (2, True)
+
+
+def test_rows_that_are_no_rows_are_refused(tmp_path):
+    (tmp_path / "rows.json").write_text('[{"colour": "blue"}]')
+    with pytest.raises(InputError, match="not a table of rows"):
+        read_rows(tmp_path)
+    assert os.listdir(tmp_path) == ["rows.json"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((Stage(name="a", step=Train()), Stage(name="a", step=Train())), "'a' is taken"),
+        ((Stage(name="data", step=Train()),), "'data' is taken"),
+        ((Stage(name="a", step=Train(), after="b"),), "after 'b'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_addressed_is_refused(recipe, stages, message):
+    with pytest.raises(InputError, match=message):
+        replace(recipe, stages=stages, before="a", after="a")

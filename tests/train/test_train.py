@@ -1,0 +1,165 @@
+import csv
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from solution.contracts import InputError
+from solution.runtime import ROOT
+from solution.train.schedule import ema_decay, warmup_cosine
+from solution.train.step import Train
+
+
+def same(model, other):
+    pairs = zip(model.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(name == twin and torch.equal(a, b) for (name, a), (twin, b) in pairs)
+
+
+def test_training_learns_the_toy_task_and_leaves_its_input_untouched(small_net, toy):
+    before = {name: tensor.clone() for name, tensor in small_net.state_dict().items()}
+    trained = Train(epochs=10, lr=0.1)(small_net, toy)
+    with torch.inference_mode():
+        hits = [(trained(x).argmax(1) == y).float().mean() for x, y in toy.choose]
+    assert sum(hits) / len(hits) > 0.9
+    assert all(torch.equal(before[name], tensor) for name, tensor in small_net.state_dict().items())
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}])
+def test_the_same_seed_gives_the_same_weights(small_net, toy, settings):
+    step = Train(epochs=2, **settings)
+    assert same(step(small_net, toy), step(small_net, toy))
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}])
+def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from solution.train.progress import Bar
+
+    step = Train(epochs=4, **settings)
+    whole = step(small_net, toy)
+
+    def stop_after_two(self, history):
+        if len(history) == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Bar, "tell", stop_after_two)
+        step(small_net, replace(toy, folder=tmp_path))
+    lines = []
+    resumed = step(small_net, replace(toy, folder=tmp_path, resume=True, say=lines.append))
+    assert lines[0] == "going on after epoch 2 of 4"
+    assert same(whole, resumed)
+    with (tmp_path / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
+    code = textwrap.dedent("""
+        import os, signal, sys, torch
+        sys.path.insert(0, "tests")
+        from dataclasses import replace
+        from pathlib import Path
+        from conftest import toy_batches
+        from solution.contracts import Given
+        from solution.models.shufflenet import ShuffleNet
+        from solution.runtime import set_threads
+        from solution.train.step import Train
+        set_threads()
+        folder, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
+        class Deadly(list):  # a training split that kills its reader in the third pass
+            passes = 0
+            def __iter__(self):
+                Deadly.passes += 1
+                for number, batch in enumerate(super().__iter__()):
+                    if sys.argv[2] == "die" and Deadly.passes == 3 and number == 3:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    yield batch
+        torch.manual_seed(0)
+        net = ShuffleNet(units=(1, 2, 1), width=0.1, dropout=0.2).build(num_classes=3)
+        given = Given(example=torch.zeros(1, 3, 32, 32), train=Deadly(toy_batches(6, 0)), choose=toy_batches(2, 1),
+                      folder=folder, resume=resume)
+        torch.save(Train(epochs=4, ema_decay=0.9)(net, given).state_dict(), folder / "result.pt")
+    """)
+
+    def run(folder, mode):
+        folder.mkdir(exist_ok=True)
+        return subprocess.run([sys.executable, "-c", code, str(folder), mode], cwd=ROOT, env=os.environ).returncode
+
+    assert run(tmp_path / "whole", "fresh") == 0
+    assert run(tmp_path / "cut", "die") == -signal.SIGKILL
+    assert run(tmp_path / "cut", "resume") == 0
+    whole, cut = (torch.load(tmp_path / name / "result.pt", weights_only=True) for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_the_best_epoch_is_kept(small_net, toy, tmp_path):
+    from dataclasses import replace
+
+    from solution.evaluate.classify import classify, predictor
+
+    trained = Train(epochs=5, lr=0.05)(small_net, replace(toy, folder=tmp_path))
+    with (tmp_path / "history.csv").open() as file:
+        best = max(float(row["choose_f1"]) for row in csv.DictReader(file))
+    assert classify(predictor(trained), toy.choose).f1 == pytest.approx(best)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice_and_keeps_the_last_good_state(small_net, toy, tmp_path):
+    from dataclasses import replace
+
+    poisoned = [(x * math.nan, y) for x, y in toy.train]
+    with pytest.raises(InputError, match=r"epoch 1.*Lower lr \(now 0.1\)"):
+        Train(epochs=2)(small_net, replace(toy, train=poisoned, folder=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_state_of_other_settings_and_broken_state_are_refused(small_net, toy, tmp_path):
+    from dataclasses import replace
+
+    given = replace(toy, folder=tmp_path, resume=True)
+    Train(epochs=1)(small_net, given)
+    with pytest.raises(InputError, match="other settings"):
+        Train(epochs=2)(small_net, given)
+    (tmp_path / "training.pt").write_bytes(b"\x80\x04broken")
+    with pytest.raises(InputError, match="delete it"):
+        Train(epochs=1)(small_net, given)
+
+
+def test_missing_batches_are_named(small_net, toy):
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match="training needs train batches"):
+        Train(epochs=1)(small_net, replace(toy, train=None))
+
+
+def test_the_schedule_rises_then_falls_to_near_zero():
+    factors = [warmup_cosine(step, 100, 10) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert factors[10] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
+    assert factors[-1] < 0.001
+
+
+def test_the_average_forgets_the_start():
+    assert ema_decay(0, 0.999) == pytest.approx(0.1)
+    assert ema_decay(10**6, 0.999) == 0.999
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"lr": 0.0}, {"momentum": 1.0}, {"optimizer": "lion"}, {"precision": "int8"}, {"keep": "worst"}],
+)
+def test_bad_settings_name_the_value(wrong):
+    (value,) = wrong.values()
+    with pytest.raises(InputError, match=str(value)):
+        Train(**wrong)
