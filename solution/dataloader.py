@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -122,10 +122,6 @@ class Data:
         """What the data set is; no picture is decoded."""
         source = self.source()
         return _card(source, *self.parts(source))
-
-    def sized(self, size: int) -> Data:
-        """The same data at another size."""
-        return replace(self, size=size)
 
     def parts(self, source: Source) -> tuple[dict[str, tuple[Item, ...]], str]:
         """{split: its items} for train, choose, val and calibration, and how val came about.

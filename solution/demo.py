@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
@@ -47,12 +48,19 @@ def show(wish: Wish) -> None:
 
     print(f"data: {said['data']}" + (f", {said['images']:,} images" if wish.judge else " (not read; cost alone)"))
     print(side_by_side(said["models"]))
-    for warning in said.pop("warnings", ()):
-        print(f"warning: {warning}", file=sys.stderr)
+    for role, figures in said["models"].items():
+        _warn(role, figures)
     if wish.json_to is not None:
         with written_whole(Path(wish.json_to)) as path:
             path.write_text(json.dumps(said, indent=1) + "\n")
         print(f"figures written to {wish.json_to}")
+
+
+def _warn(role: str, figures: Mapping[str, Any]) -> None:
+    from solution.evaluate.score import Scorer
+
+    if "f1" in figures and (warning := Scorer().warning(figures["f1"])):
+        print(f"warning: {role}: {warning}", file=sys.stderr)
 
 
 def costed(wish: Wish) -> dict[str, Any]:
@@ -71,12 +79,13 @@ def judged(wish: Wish) -> dict[str, Any]:
     from solution.dataloader import Data
 
     settings = Data(path=wish.data)
-    card = settings.card()
-    paths = _roles(wish.weights or matching(card.classes), wish.both)
+    classes = settings.card().classes
+    paths = _roles(wish.weights or matching(classes), wish.both)
+    _check_classes(paths, classes)
     header = read_header(paths["before"])
-    _check_classes(paths, card.classes)
-    loaders = settings.sized(header.size).open(splits=("val",), normalisation=(header.mean, header.std))
-    device = str(pick_device(wish.device))
+    settings = dataclasses.replace(settings, size=header.size)
+    loaders = settings.open(splits=("val",), normalisation=(header.mean, header.std))
+    device = pick_device(wish.device)
     models = {role: _figures(path, loaders.val, device) for role, path in paths.items()}
     return {"data": loaders.card.title, "images": loaders.num_images("val"), "models": models}
 

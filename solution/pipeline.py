@@ -5,7 +5,7 @@ A run keeps everything in one folder, so that a stop costs one epoch at most:
     recipe.json, rows.json, rows.csv     settings; one row per finished stage
     <stage>/model.safetensors            the stage's checkpoint
     <stage>/plan.json, plan.txt          what a structural step decided
-    <stage>/history.csv, training.pt     one row per epoch; the state to go on from
+    <stage>/history.csv, training.safetensors     one row per epoch; the state to go on from
     before.safetensors, after.safetensors   the two stages that the recipe compares
 """
 

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from solution.contracts import InputError
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -37,13 +39,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def pick_device(name: str = "auto") -> torch.device:  # noqa: F821
-    """The device called `name`; "auto" takes CUDA, else the CPU."""
+def pick_device(name: str = "auto") -> str:
+    """The device called `name`; "auto" takes CUDA when there is one, else the CPU."""
     import torch
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device {name!r} here ({error}); use cpu or auto") from error
+    return name
 
 
 def data_folder() -> Path | None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shell import command, run
 
 from solution.contracts import Given
 from solution.models.shufflenet import ShuffleNet
@@ -76,3 +77,12 @@ def photos(tmp_path_factory):
                 pixels[..., 2 - channel] += 90
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(photos, tmp_path_factory):
+    """(folder, printed text) of one whole run of the main recipe by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "colours"
+    done = run(command(photos, out))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout

@@ -218,11 +218,6 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
     assert (card.title, card.rendered) == ("data", False)
 
 
-def test_another_size_keeps_the_rest():
-    data = Data(path="x", size=80, batch_size=7)
-    assert data.sized(64) == Data(path="x", size=64, batch_size=7)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from shell import command, run
 
 from solution import checkpoint, pipeline
 from solution.compress.prune_layers import PruneLayers
@@ -18,19 +19,6 @@ from solution.models.shufflenet import ShuffleNet
 from solution.report.rows import read_rows
 from solution.runtime import ROOT
 from solution.train.step import Train
-
-SMALL = ["data.size=32", "data.batch_size=16", "data.workers=0", "model.width=0.1"]
-SHORT = ["train.epochs=2", "before.epochs=1", "after.epochs=1", "train.warmup_epochs=1"]
-
-
-def command(photos, out, *more):
-    settings = [word for setting in SMALL + SHORT for word in ("--set", setting)]
-    words = [sys.executable, "-m", "solution", "run", "waste_shufflenet", "--data", str(photos), "--out", str(out)]
-    return [*words, *settings, *more]
-
-
-def run(words):
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -47,15 +35,6 @@ def recipe(photos):
         before="train",
         after="prune_layers",
     )
-
-
-@pytest.fixture(scope="module")
-def finished(photos, tmp_path_factory):
-    """(folder, printed text) of one whole run by the command line."""
-    out = tmp_path_factory.mktemp("runs") / "colours"
-    done = run(command(photos, out))
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
 
 
 def test_the_command_makes_rows_checkpoints_histories_and_a_table(finished):
@@ -105,7 +84,7 @@ def weights(folder):
 def test_a_run_killed_at_any_stage_resumes_to_the_same_weights(photos, finished, tmp_path):
     whole = weights(finished[0])
     out = tmp_path / "cut"
-    for landmark in ("train/training.pt", "before/model.safetensors"):
+    for landmark in ("train/training.safetensors", "before/model.safetensors"):
         words = command(photos, out, *(["--resume"] if out.exists() else []))
         process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120

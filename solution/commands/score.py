@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from solution.evaluate.score import Scorer
+
 HELP = "the competition's score of MACs and macro F1, lower is better"
 
 
@@ -14,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the score, then how it came about."""
-    from solution.evaluate.score import Scorer
-
+    """Print the score, then its terms with more digits, and a warning near the cliff."""
     scorer = Scorer()
     macs, f1 = arguments.macs, arguments.f1
     score = scorer(macs, f1)

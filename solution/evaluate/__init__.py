@@ -5,5 +5,5 @@ audit       compares both counts module by module and refuses a net that hides w
 classify    macro F1, accuracy and confusion of any callable on a batch
 score       the competition's score as a small value
 
-hooks, dispatch, operations, tape and running are what cost and audit are made of.
+hooks, dispatch, running, and the audit's tape, charges, operations and ledger, are what cost and audit are made of.
 """

@@ -46,7 +46,8 @@ class Finding:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path or '(the net itself)'} ({self.kind}): counted {self.counted:,}, ran {self.ran:,}: {self.reason}"
+        place = f"{self.path or '(the net itself)'} ({self.kind})"
+        return f"{place}: counted {self.counted:,}, ran {self.ran:,}: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,28 +112,28 @@ def _forgive_timm(ledger: Ledger) -> None:
 
 
 def _verdict(model: nn.Module, alone: Ledger, pair: Ledger, complaints: list[str]) -> Audit:
-    entries = alone.entries.values()
+    entries = sorted(alone.entries.values(), key=lambda entry: -entry.hidden)
     counted, hidden = sum(entry.counted for entry in entries), sum(entry.hidden for entry in entries)
     allowed = TOLERANCE * counted
-    whole = Entry(path="", module=model, counted=counted, hidden=hidden)
-    if abs(pair.ran - 2 * alone.ran) > 2 * allowed and not complaints:
-        complaints.append(
-            f"one image costs {alone.ran:,} MACs, two others {pair.ran:,}: its work depends on what it sees"
-        )
-    findings = [_finding(whole, alone.ran, reason) for reason in complaints]
-    refusals = {
-        reason: entry for ledger in (pair, alone) for entry in ledger.entries.values() for reason in entry.refused
-    }
-    findings += [_finding(entry, entry.ran.total(), reason) for reason, entry in refusals.items()]
+    if not complaints and abs(pair.ran - 2 * alone.ran) > 2 * allowed:
+        complaints = [f"one image costs {alone.ran:,} MACs, two others {pair.ran:,}: its work depends on what it sees"]
+    whole = Entry(path="", module=model, counted=counted)
+    findings = [_finding(whole, reason, alone.ran) for reason in complaints]
+    findings += [_finding(entry, reason) for reason, entry in _refusals(pair, alone).items()]
     if sum(entry.attention for entry in entries) > allowed:
-        findings += [_finding(entry, entry.ran.total(), _ATTENTION) for entry in entries if entry.attention]
+        findings += [_finding(entry, _ATTENTION) for entry in entries if entry.attention]
     if hidden > allowed:
-        hiding = sorted((entry for entry in entries if entry.hidden), key=lambda entry: -entry.hidden)
-        findings += [_finding(entry, entry.ran.total(), _reason(entry)) for entry in hiding if not entry.attention]
+        findings += [_finding(entry, _reason(entry)) for entry in entries if entry.hidden and not entry.attention]
     return Audit(ok=not findings, findings=tuple(findings), counted=counted, hidden=hidden)
 
 
-def _finding(entry: Entry, ran: int, reason: str) -> Finding:
+def _refusals(*ledgers: Ledger) -> dict[str, Entry]:
+    entries = [entry for ledger in ledgers for entry in ledger.entries.values()]
+    return {reason: entry for entry in entries for reason in entry.refused}
+
+
+def _finding(entry: Entry, reason: str, ran: int | None = None) -> Finding:
+    ran = entry.ran.total() if ran is None else ran
     return Finding(path=entry.path, kind=type(entry.module).__name__, counted=entry.counted, ran=ran, reason=reason)
 
 

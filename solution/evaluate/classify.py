@@ -1,4 +1,4 @@
-"""How well any callable on a batch classifies: macro F1, accuracy, confusion. An exported runtime is such a callable."""
+"""How well any callable on a batch classifies, an exported runtime too: macro F1, accuracy, confusion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY_CLASSES = 20
 """From so many classes on, the share of images whose class is among the five likeliest is told too."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Classified:
     """Every prediction of one pass, and the figures that follow from it.
 
@@ -44,13 +44,13 @@ class Classified:
 
     @property
     def f1(self) -> float:
-        """Mean of the F1 of the classes that occur among labels or predictions (macro F1)."""
+        """Macro F1: the mean over the classes that occur among labels or predictions."""
         from sklearn.metrics import f1_score
 
         return float(f1_score(self.labels, self.predictions, average="macro", zero_division=0))
 
     @property
-    def class_f1(self) -> np.ndarray:
+    def per_class_f1(self) -> np.ndarray:
         """(num_classes,) F1 of each class; 0 for one that never occurs."""
         from sklearn.metrics import f1_score
 
@@ -71,13 +71,16 @@ class Classified:
 
 
 def classify(predict: Predict, batches: Batches) -> Classified:
-    """Run `predict` over all batches. `InputError` when there are none, or when a logit is not a number."""
+    """Run `predict` over all batches.
+
+    Raises `InputError` when there are no images, when a logit is not a finite number, or when the answers do not fit
+    the labels.
+    """
     labels, predictions, among_five, num_classes = [], [], 0, 0
     with torch.inference_mode():
-        for images, wanted in batches:
-            logits = predict(images).cpu()
-            if not torch.isfinite(logits).all():
-                raise InputError("the model answers with values that are not numbers: its weights are damaged")
+        for images, batch_labels in batches:
+            logits, wanted = predict(images).cpu(), batch_labels.cpu()  # (B, num_classes), (B,)
+            _check(logits, wanted, len(labels))
             num_classes = logits.shape[1]
             likeliest = logits.topk(min(5, num_classes), dim=1).indices  # (B, 5)
             among_five += int((likeliest == wanted[:, None]).any(1).sum())
@@ -89,15 +92,32 @@ def classify(predict: Predict, batches: Batches) -> Classified:
     return Classified(labels=seen, predictions=said, top5=among_five / len(seen), num_classes=num_classes)
 
 
+def _check(logits: Tensor, labels: Tensor, batch: int) -> None:
+    if logits.dim() != 2 or len(logits) != len(labels):
+        raise InputError(f"{len(labels)} images need logits (B, classes), the model gave {tuple(logits.shape)}")
+    damaged = int((~torch.isfinite(logits)).any(1).sum())
+    if damaged:
+        raise InputError(
+            f"the model answers with NaN or infinity for {damaged} of {len(logits)} images of batch {batch}: "
+            "its weights are damaged, or half precision overflowed"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise InputError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, but the model knows {logits.shape[1]} "
+            "classes: it was trained for other data"
+        )
+
+
 def predictor(model: nn.Module, device: str = "cpu") -> Predict:
-    """`model` as a callable in evaluation mode on `device`; its own mode is put back after every batch."""
+    """`model`, moved to `device`, as a callable in eval mode. Its modules' own modes are put back after every batch."""
 
     def predict(images: Tensor) -> Tensor:
-        training = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.to(device).eval()
         try:
             return model(images.to(device)).float()
         finally:
-            model.train(training)
+            for module, training in modes:
+                module.training = training
 
     return predict

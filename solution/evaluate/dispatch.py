@@ -62,9 +62,13 @@ CONTRACTIONS: dict[str, Callable[[Arguments, Any], int]] = {
 
 
 def operation_name(operation: OpOverload) -> str:
-    """`aten.mul_.Tensor` and `aten.mul.Scalar` are both "mul"; an operation from outside aten keeps its namespace."""
+    """`aten.mul_.Tensor` and `aten.mul.Scalar` are both "mul"; an operation from outside aten keeps its namespace.
+
+    An overload that reduces (`aten.scatter.reduce`) is told apart from its plain sisters.
+    """
     name = operation._schema.name.removeprefix("aten::")
-    return name if name.endswith("__") else name.removesuffix("_")
+    name = name if name.endswith("__") else name.removesuffix("_")
+    return f"{name}.reduce" if "reduce" in operation._overloadname else name
 
 
 def decomposed(mode: TorchDispatchMode, operation: OpOverload, arguments: Arguments, named: Mapping[str, Any]) -> Any:

@@ -1,23 +1,29 @@
-"""What a training needs to go on exactly after a kill: one file, written whole after every epoch."""
+"""What a training needs to go on exactly after a kill: one file, written whole after every epoch, never unpickled."""
 
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from solution.contracts import InputError
 from solution.runtime import written_whole
 
-STATE, HISTORY = "training.pt", "history.csv"
+STATE, HISTORY = "training.safetensors", "history.csv"
 
 
 def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write the state and the history (one row per epoch) into `folder`."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    rest = json.dumps(_without_tensors(state | {"history": history}, tensors))
     with written_whole(folder / STATE) as path:
-        torch.save(state | {"history": history}, path)
+        save_file(tensors, path, metadata={"training": rest})
     with written_whole(folder / HISTORY) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
@@ -26,16 +32,41 @@ def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, floa
 
 def load_state(folder: Path, settings: str) -> dict[str, Any] | None:
     """The state in `folder`, or None when there is none. `InputError` when it is broken or of other settings."""
+    from safetensors import SafetensorError, safe_open
+
     path = folder / STATE
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            state = _with_tensors(json.loads(file.metadata()["training"]), tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); delete it to start this step afresh") from error
-    if state.get("settings") != settings:
+    if state["settings"] != settings:
         raise InputError(
             f"{path} belongs to a training with other settings; run without --resume, or into another folder.\n"
-            f"  there: {state.get('settings')}\n  here:  {settings}"
+            f"  there: {state['settings']}\n  here:  {settings}"
         )
     return state
+
+
+def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` for JSON: tensors move into `tensors`; keys that are numbers stay numbers."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"pairs": [[key, _without_tensors(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, tensors) for item in value]
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict) and "tensor" in value:
+        return tensors[value["tensor"]]
+    if isinstance(value, dict):
+        return {key: _with_tensors(item, tensors) for key, item in value["pairs"]}
+    return [_with_tensors(item, tensors) for item in value] if isinstance(value, list) else value

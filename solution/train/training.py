@@ -108,6 +108,7 @@ class Training:
             return []
         self.net.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        _lay_out_like_parameters(self.optimizer)
         if self.average:
             self.average.load_state_dict(state["average"])
         self.best, self.best_f1 = state["best"], state["best_f1"]
@@ -153,6 +154,14 @@ def _average(net: nn.Module, decay: float) -> AveragedModel:
                 old.copy_(new)
 
     return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum in the memory layout of its parameter: the file keeps numbers, and sums depend on their order."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -130,7 +130,7 @@ def test_state_of_other_settings_and_broken_state_are_refused(small_net, toy, tm
     Train(epochs=1)(small_net, given)
     with pytest.raises(InputError, match="other settings"):
         Train(epochs=2)(small_net, given)
-    (tmp_path / "training.pt").write_bytes(b"\x80\x04broken")
+    (tmp_path / "training.safetensors").write_bytes(b"\x80\x04broken")
     with pytest.raises(InputError, match="delete it"):
         Train(epochs=1)(small_net, given)
 

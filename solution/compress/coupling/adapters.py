@@ -6,34 +6,37 @@ allows it: what does not run, or does not couple as before, is kept whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
-Shapes = dict[str, tuple[int, ...]]
+Shape = tuple[int, ...]
 
 
-def adapted_attributes(model: nn.Module, shapes: Shapes) -> dict[str, dict[str, int]]:
-    """Attributes to change after a cut. `shapes` are those of the tensors before it."""
-    changed = {}
-    for path, module in model.named_modules():
-        values = _attention_heads(path, module, shapes)
-        if values:
-            changed[path] = values
-    return changed
+def adapted(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    """Attributes of `module` once tensors have gone from shapes `before` to `after`.
+
+    prefix  the module's path with a dot, which its tensors' names begin with
+    """
+    return _attention_heads(module, prefix, before, after)
 
 
-def _attention_heads(path: str, module: nn.Module, shapes: Shapes) -> dict[str, int]:
+def _attention_heads(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
     """Attention with one projection `qkv`, or `q`: as many heads as whole heads are left of it."""
     heads = getattr(module, "num_heads", None)
-    projection = next((name for name in ("qkv", "q", "q_proj") if isinstance(getattr(module, name, None), nn.Linear)), None)
-    if not isinstance(heads, int) or projection is None:
+    names = [f"{prefix}{name}.weight" for name in ("qkv", "q", "q_proj")]
+    name = next((name for name in names if name in before), None)
+    if not isinstance(heads, int) or name is None:
         return {}
-    before = shapes[f"{path}.{projection}.weight" if path else f"{projection}.weight"][0]
-    after = getattr(module, projection).weight.shape[0]
-    if before == after or heads * after % before:
+    old, new = before[name][0], after[name][0]
+    if heads * new % old:
         return {}
-    left = {"num_heads": heads * after // before}
-    for name in ("attn_dim", "all_head_dim", "inner_dim"):
-        size = getattr(module, name, None)
-        if isinstance(size, int):
-            left[name] = size * after // before
-    return left
+    sizes = {name: getattr(module, name, None) for name in ("attn_dim", "all_head_dim", "inner_dim")}
+    return {
+        "num_heads": heads * new // old,
+        **{name: size * new // old for name, size in sizes.items() if isinstance(size, int)},
+    }

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from solution.compress.coupling.adapters import adapted_attributes
+from solution.compress.coupling.attributes import Attributes, all_shapes, attributes_after, set_attributes
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, components_of
-from solution.compress.coupling.cutting import attributes_of, cut_tensors, set_attributes
 from solution.compress.coupling.ids import Ledger
 from solution.compress.coupling.rules import apply_rule
-from solution.compress.coupling.tracing import Trace, TraceError, hollow_copy, named_tensors, shapes_only, trace
+from solution.compress.coupling.skeleton import Sizes, fitting_inputs, shrink
+from solution.compress.coupling.tracing import Trace, TraceError, hollow_copy, shapes_only, trace
 from solution.compress.coupling.walk import walk
-
-Sizes = dict[tuple[str, int], np.ndarray]
-"""(Tensor, axis) -> which positions a skeleton has; only their number in each group matters."""
-
 
 def every_output(_position: int) -> bool:
     """All outputs matter."""
@@ -48,7 +46,7 @@ class Analysis:
 
     coupling: Coupling
     traces: tuple[Trace, ...]
-    attributes: dict[str, dict[str, int | tuple[int, ...]]]
+    attributes: Attributes
     unreached: tuple[str, ...]
 
 
@@ -60,8 +58,11 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
     """
     with shapes_only() as mode:
         hollow = hollow_copy(subject.model, mode)
-        attributes = _shrink(hollow, sizes, before) if sizes is not None and before is not None else {}
+        if sizes is not None and before is not None:
+            shrink(hollow, before.coupling, sizes)
+            set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
         traces = _traces(hollow, subject.example, mode, before)
+        attributes = attributes_after(subject.model, all_shapes(hollow))
     ledger = Ledger()
     for one in traces:
         walk(one, ledger, apply_rule, subject.keeps_output)
@@ -70,38 +71,36 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
     return Analysis(coupling=coupling, traces=traces, attributes=attributes, unreached=_unreached(traces))
 
 
-def _traces(hollow: nn.Module, example: Tensor, mode: object, before: Analysis | None) -> tuple[Trace, ...]:
+def _traces(hollow: nn.Module, example: Tensor, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
     """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads)."""
+    if before is not None:
+        return tuple(_fitted_trace(hollow.train(one.mode == "train"), example, mode) for one in before.traces)
     traces = [trace(hollow.eval(), example, mode)]
-    two_passes = traces[0].unused() if before is None else len(before.traces) > 1
-    if two_passes:
-        try:
-            traces.append(trace(hollow.train(), torch.cat([example, example]), mode))
-        except TraceError:
-            if before is not None:
-                raise
+    if traces[0].unused():
+        with suppress(TraceError):
+            traces.append(trace(hollow.train(), _two(example), mode))
     return tuple(traces)
+
+
+def _two(example: Tensor) -> Tensor:
+    """Batch norm in training wants more than one value per channel."""
+    return torch.cat([example, example])
+
+
+def _fitted_trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
+    """Trace a skeleton. Where sizes do not match, layers are first fitted to what arrives at them."""
+    batch = _two(example) if hollow.training else example
+    try:
+        return trace(hollow, batch, mode)
+    except TraceError:
+        with fitting_inputs(hollow), torch.no_grad(), suppress(Exception):
+            hollow(mode.from_tensor(batch))
+        return trace(hollow, batch, mode)
 
 
 def _unreached(traces: tuple[Trace, ...]) -> tuple[str, ...]:
     unused = [set(one.unused()) for one in traces]
     return tuple(sorted(set.intersection(*unused)))
-
-
-def _shrink(hollow: nn.Module, sizes: Sizes, before: Analysis) -> dict[str, dict[str, int | tuple[int, ...]]]:
-    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(hollow).items()}
-    cuts: dict[str, list[tuple[int, int, list[int]]]] = {}
-    for side in before.coupling.sides:
-        positions = sizes.get(side.key)
-        if positions is not None and side.tensor in shapes:
-            cuts.setdefault(side.tensor, []).append((side.axis, side.groups, positions.tolist()))
-    cut_tensors(hollow, cuts)
-    attributes = attributes_of(hollow)
-    set_attributes(hollow, attributes)
-    for path, values in adapted_attributes(hollow, shapes).items():
-        attributes.setdefault(path, {}).update(values)
-    set_attributes(hollow, attributes)
-    return attributes
 
 
 def _protect(coupling: Coupling, patterns: tuple[str, ...]) -> Coupling:
@@ -111,15 +110,6 @@ def _protect(coupling: Coupling, patterns: tuple[str, ...]) -> Coupling:
             for component in np.unique(side.component).tolist():
                 coupling.reason.setdefault(component, "it is protected")
     return coupling
-
-
-def skeleton_sizes(coupling: Coupling, stays: np.ndarray) -> Sizes:
-    """The positions along every axis whose components (components,) stay."""
-    return {
-        side.key: np.flatnonzero(stays[side.component])
-        for side in coupling.sides
-        if side.role != "output" and not stays[side.component].all()
-    }
 
 
 def atoms_of_tensors(coupling: Coupling, chosen: Callable[[str, str], bool]) -> set[int]:

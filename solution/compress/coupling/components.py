@@ -165,6 +165,15 @@ def _signatures(sides: list[Side], count: int) -> np.ndarray:
     return signature
 
 
+def made_alike(coupling: Coupling) -> np.ndarray:
+    """(components,) a number equal for two components that the same layers make and carry, groups aside."""
+    signature = np.zeros(len(coupling.atom), dtype=np.int64)
+    for side in coupling.sides:
+        if side.role != "in":
+            np.add.at(signature, side.component, _hash(*side.key))
+    return signature
+
+
 def _atoms(sides: list[Side], count: int) -> np.ndarray:
     made = np.zeros(count, dtype=np.int64)
     for side in sides:

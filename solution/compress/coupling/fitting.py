@@ -2,7 +2,8 @@
 
 The model is cut to the wanted sizes without weights (a skeleton), its forward runs on fake tensors, and ids are sent
 through it again. Numbers fit when every kind of channel that the skeleton has was there before, at least as often.
-What does not fit is tried in steps of 2 and 8, and then kept whole.
+A few channels too many are allowed: they get weights of zero where they are read (`SPARE`). What does not fit
+otherwise is tried again with equal shares in steps of 2 and of 8, and then kept whole.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors, skeleton_sizes
+from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors
 from solution.compress.coupling.components import Coupling
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
+from solution.compress.coupling.skeleton import skeleton_sizes
 from solution.compress.coupling.tracing import TraceError
 from solution.contracts import InputError
 
 STEPS = (1, 2, 8)
 MOST_ATTEMPTS = 60
+MOST_SPARE = 0.03
+"""Channels that come from no original one, as a fraction of those that stay."""
+SPARE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,8 @@ class Fit:
     """Sizes that work.
 
     skeleton  the analysis of the model at these sizes
-    replaces  (components of the skeleton,) the class of the full model's components that each of them comes from
+    replaces  (components of the skeleton,) the class of the full model's components that each of them comes from,
+              or SPARE
     frozen    atom -> why it was kept whole
     """
 
@@ -50,25 +56,26 @@ def fit(
     frozen    atoms known to resist, with reasons; more are added to it
     """
     classes = classes_of(full.coupling)
+    sizes = classes.atom_sizes()
     frozen = {} if frozen is None else frozen
-    step: dict[int, int] = {}
+    wanted, step = dict(wanted), dict.fromkeys(wanted, 0)
     for _ in range(MOST_ATTEMPTS):
         free = {atom: number for atom, number in wanted.items() if atom not in frozen}
-        steps = {atom: int(np.lcm(multiple.get(atom, 1), STEPS[step.get(atom, 0)])) for atom in free}
+        steps = {atom: int(np.lcm(multiple.get(atom, 1), STEPS[step[atom]])) for atom in free}
         counts = count_channels(full.coupling, classes, free, steps)
         outcome = _attempt(subject, full, classes, counts)
         if isinstance(outcome, Fit):
             return Fit(skeleton=outcome.skeleton, replaces=outcome.replaces, frozen=frozen)
         suspects, reason = outcome
-        _hold_back(next((s & set(free) for s in suspects if s & set(free)), set(free)), reason, step, frozen)
-    raise InputError(f"no sizes were found that the forward accepts in {MOST_ATTEMPTS} attempts")
-
-
-def _hold_back(culprits: set[int], reason: str, step: dict[int, int], frozen: dict[int, str]) -> None:
-    for atom in culprits:
-        step[atom] = step.get(atom, 0) + 1
-        if step[atom] == len(STEPS):
-            frozen[atom] = reason
+        culprits = next((some & set(free) for some in suspects if some & set(free)), set(free))
+        if not culprits:
+            break
+        share = sum(wanted[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
+        for atom in culprits:
+            step[atom], wanted[atom] = step[atom] + 1, max(1, round(share * sizes[atom]))
+            if step[atom] == len(STEPS):
+                frozen[atom] = reason
+    raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
 
 
 def _attempt(subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray) -> Fit | tuple[list[set[int]], str]:
@@ -79,15 +86,26 @@ def _attempt(subject: Subject, full: Analysis, classes: Classes, counts: np.ndar
     except TraceError as error:
         where = error.where or type(subject.model).__name__
         return _near(subject.model, coupling, error), f"the forward of {where} does not follow a cut of it"
-    small = classes_of(skeleton.coupling)
-    key = {(s, k): n for n, (s, k) in enumerate(_keys(coupling, classes))}
-    replaces = np.array([key.get(pair, -1) for pair in _keys(skeleton.coupling, small)])
-    unfit = [
-        n for n, known in enumerate(replaces.tolist()) if known < 0 or small.size[n] > classes.size[known]
-    ]
-    if unfit:
-        return [_makers(coupling, skeleton.coupling, np.isin(small.of, unfit))], "its channels would meet others than before"
-    return Fit(skeleton=skeleton, replaces=replaces[small.of])
+    replaces = _replaced(full.coupling, classes, skeleton.coupling)
+    spare = replaces == SPARE
+    if spare.sum() > MOST_SPARE * len(spare) or _any_may_not_be_spare(skeleton.coupling, spare):
+        return [_makers(coupling, skeleton.coupling, spare)], "its channels would meet others than before"
+    return Fit(skeleton=skeleton, replaces=replaces)
+
+
+def _replaced(full: Coupling, classes: Classes, skeleton: Coupling) -> np.ndarray:
+    """(components of the skeleton,) the class that each comes from; SPARE beyond what the class had."""
+    small = classes_of(skeleton)
+    number = {key: n for n, key in enumerate(_keys(full, classes))}
+    comes_from = np.array([number.get(key, SPARE) for key in _keys(skeleton, small)])
+    rank = _ranks(small)
+    replaces = comes_from[small.of]
+    return np.where((replaces != SPARE) & (rank < classes.size[replaces]), replaces, SPARE)
+
+
+def _any_may_not_be_spare(skeleton: Coupling, spare: np.ndarray) -> bool:
+    """A spare channel would change the statistics of a norm over channels, or what the net returns."""
+    return any(spare[side.component].any() for side in skeleton.sides if side.role in ("joint", "output"))
 
 
 def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:
@@ -96,11 +114,16 @@ def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:
 
 def _first_ones(classes: Classes, counts: np.ndarray) -> np.ndarray:
     """(components,) whether each is among the first `counts` of its class."""
+    return _ranks(classes) < counts[classes.of]
+
+
+def _ranks(classes: Classes) -> np.ndarray:
+    """(components,) how many of its class come before each."""
     order = np.argsort(classes.of, kind="stable")
     start = np.concatenate([[0], np.cumsum(classes.size)[:-1]])
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order)) - start[classes.of[order]]
-    return rank < counts[classes.of]
+    return rank
 
 
 def _near(model: nn.Module, coupling: Coupling, error: TraceError) -> list[set[int]]:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from solution.compress.coupling.cutting import cut_tensors, set_attributes
+from solution.compress.coupling.attributes import set_attributes
+from solution.compress.coupling.cutting import cut_tensors
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import InputError, Plan
 

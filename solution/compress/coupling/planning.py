@@ -8,17 +8,17 @@ import numpy as np
 
 from solution.compress.coupling.analysis import Analysis
 from solution.compress.coupling.components import Side
-from solution.compress.coupling.fitting import Fit
+from solution.compress.coupling.fitting import SPARE, Fit
 from solution.compress.coupling.macs import layer_macs
 from solution.compress.coupling.plan import ChannelPlan
-from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.wiring import choose, selections
 
 
 def written_plan(full: Analysis, fitted: Fit, score: np.ndarray) -> ChannelPlan:
     """The plan that keeps the channels of highest `score` (components,) at the sizes of `fitted`."""
-    chosen = choose(classes_of(full.coupling), fitted, score)
-    kept = selections(full.coupling, fitted.skeleton.coupling, chosen)
+    skeleton = fitted.skeleton.coupling
+    chosen = choose(full.coupling, skeleton, fitted.replaces, score)
+    kept = selections(full.coupling, skeleton, chosen, fitted.replaces == SPARE)
     shapes = _shapes(full)
     numbers: dict[tuple[int, ...], int] = {}
     tensors: dict[str, tuple[tuple[int, int, int], ...]] = {}

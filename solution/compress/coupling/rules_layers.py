@@ -62,10 +62,10 @@ def _depthwise(ledger: Ledger, name: str, arriving: Tensor, num_made: int, trans
     return made
 
 
-def carry(ledger: Ledger, vector: object, made: Tensor, groups: int = 1) -> None:
+def carry(ledger: Ledger, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
     """A bias, scale or running statistic: one number per channel."""
     if isinstance(vector, Weight):
-        ledger.tie(ledger.axis(vector.name, 0, len(made), "with", groups), made)
+        ledger.tie(ledger.axis(vector.name, 0, len(made), role, groups), made)
 
 
 def linear(call: Call) -> Tensor | list[Tensor] | None:
@@ -116,14 +116,18 @@ def group_norm(call: Call) -> Tensor:
     made = channels(call.ledger, ids, 1)
     groups = 1 if groups == len(made) else groups
     for name in ("weight", "bias"):
-        carry(call.ledger, call[name], made, groups)
+        carry(call.ledger, call[name], made, "joint", groups)
     if not isinstance(call["weight"], Weight):
-        call.ledger.tie(call.ledger.axis(f":{call.label}", 0, len(made), "with", groups), made)
+        call.ledger.tie(call.ledger.axis(f":{call.label}", 0, len(made), "joint", groups), made)
     return across(made, call.shape, 1)
 
 
 def layer_norm(call: Call) -> Tensor:
     """Layer and RMS norm: scale and shift lie along the last dimensions."""
+    for name in ("weight", "bias"):
+        vector = call[name]
+        if isinstance(vector, Weight) and len(vector.shape) == 1:
+            call.ledger.axis(vector.name, 0, vector.shape[0], "joint")
     return call.ledger.meet([call.ids("input"), call.ids("weight"), call.ids("bias")], call.shape, "a norm")
 
 

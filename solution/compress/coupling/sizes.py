@@ -74,10 +74,9 @@ def _share_out(
     if multiple > 1 and total < sizes.sum():
         total = max(multiple, total // multiple * multiple)
     exact = sizes * (total / sizes.sum())
-    share = np.minimum(np.maximum(np.floor(exact), 1 if len(members) <= total else 0), sizes).astype(int)
-    for place in np.argsort(share - exact, kind="stable").tolist() * 2:
-        if share.sum() < total and share[place] < sizes[place]:
-            share[place] += 1
+    share = np.floor(exact).astype(int)
+    short = np.argsort(share - exact, kind="stable")[: total - share.sum()]
+    share[short] += 1
     counts[members] = share
 
 

@@ -4,34 +4,55 @@ from __future__ import annotations
 
 import numpy as np
 
-from solution.compress.coupling.components import Coupling, Side
-from solution.compress.coupling.fitting import Fit
-from solution.compress.coupling.sizes import Classes
+from solution.compress.coupling.components import Coupling, Side, made_alike
+from solution.compress.coupling.fitting import SPARE
+from solution.compress.coupling.sizes import classes_of
 from solution.contracts import InputError
 
 
-def choose(classes: Classes, fitted: Fit, score: np.ndarray) -> np.ndarray:
+def choose(full: Coupling, skeleton: Coupling, replaces: np.ndarray, score: np.ndarray) -> np.ndarray:
     """(components of the skeleton,) the original component in the place of each: the best-scored of its class.
 
-    They keep their order. score: (components of the full model,), higher stays.
+    They keep their order. A spare place gets the best unused channel that the same layers make; nothing will read it.
+    replaces: the class that each comes from, or SPARE; score: (components of the full model,), higher stays.
     """
-    chosen = np.empty(len(fitted.replaces), dtype=np.int64)
-    for number in np.unique(fitted.replaces).tolist():
-        places = np.flatnonzero(fitted.replaces == number)
-        members = np.flatnonzero(classes.of == number)
+    of = classes_of(full).of
+    chosen = np.empty(len(replaces), dtype=np.int64)
+    for number in np.unique(replaces[replaces != SPARE]).tolist():
+        places = np.flatnonzero(replaces == number)
+        members = np.flatnonzero(of == number)
         best = members[np.argsort(-score[members], kind="stable")[: len(places)]]
         chosen[places] = np.sort(best)
+    _lend(full, skeleton, replaces == SPARE, score, chosen)
     return chosen
 
 
-def selections(full: Coupling, skeleton: Coupling, chosen: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
-    """(Tensor, axis) -> kept indices in the order in which channels arrive there, for every axis that changes."""
+def _lend(full: Coupling, skeleton: Coupling, spare: np.ndarray, score: np.ndarray, chosen: np.ndarray) -> None:
+    """Choose for the spare places."""
+    if spare.any():
+        donors, places = made_alike(full), made_alike(skeleton)
+        for place in np.flatnonzero(spare).tolist():
+            members = np.flatnonzero(donors == places[place])
+            unused = members[~np.isin(members, chosen[~spare])]
+            pool = unused if len(unused) else members
+            if not len(pool):
+                raise InputError("the wiring of the cut net has channels that the full net has not")
+            chosen[place] = pool[np.argmax(score[pool])]
+
+
+def selections(
+    full: Coupling, skeleton: Coupling, chosen: np.ndarray, spare: np.ndarray
+) -> dict[tuple[str, int], np.ndarray]:
+    """(Tensor, axis) -> kept indices in the order in which channels arrive there, for every axis that changes.
+
+    Where a spare channel (components of the skeleton,) is read the index is -1.
+    """
     found = {}
     for side in full.sides:
         small = skeleton.side(*side.key)
-        if small is None:
+        if small is None or (small.role == "output" and spare[small.component].any()):
             raise InputError(f"channels no longer lie along axis {side.axis} of {side.tensor} after the cut")
-        kept = _kept_positions(side, small, chosen)
+        kept = _kept_positions(side, small, chosen, spare)
         if not np.array_equal(kept, np.arange(len(side.component))):
             found[side.key] = kept
             if side.role == "output":
@@ -39,11 +60,24 @@ def selections(full: Coupling, skeleton: Coupling, chosen: np.ndarray) -> dict[t
     return found
 
 
-def _kept_positions(side: Side, small: Side, chosen: np.ndarray) -> np.ndarray:
+def _kept_positions(side: Side, small: Side, chosen: np.ndarray, spare: np.ndarray) -> np.ndarray:
     """Positions of `side`, in the order of `small`: the nth of a component in a group is its nth there."""
-    wanted = _ranked(chosen[small.component], small.group)
-    position = {key: p for p, key in enumerate(_ranked(side.component, side.group))}
-    return np.array([position[key] for key in wanted], dtype=np.int64)
+    if side.role == "in":
+        return _matched(side, small, chosen, spare, side.group, small.group)
+    kept = _matched(side, small, chosen, spare, side.group, small.group)
+    if (kept < 0).any():
+        one = np.zeros(len(side.component), dtype=np.int64), np.zeros(len(small.component), dtype=np.int64)
+        loose = _matched(side, small, chosen, np.zeros_like(spare), *one)
+        kept = np.where(kept < 0, loose, kept)
+    return kept
+
+
+def _matched(
+    side: Side, small: Side, chosen: np.ndarray, spare: np.ndarray, groups: np.ndarray, small_groups: np.ndarray
+) -> np.ndarray:
+    position = {key: p for p, key in enumerate(_ranked(side.component, groups))}
+    wanted = _ranked(np.where(spare[small.component], -1, chosen[small.component]), small_groups)
+    return np.array([position[key] if key[0] >= 0 else -1 for key in wanted], dtype=np.int64)
 
 
 def _ranked(component: np.ndarray, group: np.ndarray) -> list[tuple[int, int, int]]:

@@ -1,0 +1,83 @@
+"""A model at other sizes, without weights: cut on shapes alone, its layers fitted to what arrives at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from solution.compress.coupling.attributes import all_shapes, implied, set_attributes
+from solution.compress.coupling.components import Coupling
+from solution.compress.coupling.cutting import cut_tensors
+from solution.compress.coupling.tracing import named_tensors
+
+Sizes = dict[tuple[str, int], np.ndarray]
+"""(Tensor, axis) -> positions that a skeleton has; only their number in each group matters."""
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
+
+def skeleton_sizes(coupling: Coupling, stays: np.ndarray) -> Sizes:
+    """The positions along every axis whose components (components,) stay."""
+    return {
+        side.key: np.flatnonzero(stays[side.component])
+        for side in coupling.sides
+        if side.role != "output" and not stays[side.component].all()
+    }
+
+
+def shrink(hollow: nn.Module, coupling: Coupling, sizes: Sizes) -> None:
+    """Cut `hollow` to `sizes`, attributes too, in place."""
+    tensors = named_tensors(hollow)
+    cuts: dict[str, list[tuple[int, int, list[int]]]] = {}
+    for side in coupling.sides:
+        if side.key in sizes and side.tensor in tensors:
+            cuts.setdefault(side.tensor, []).append((side.axis, side.groups, sizes[side.key].tolist()))
+    cut_tensors(hollow, cuts)
+
+
+@contextmanager
+def fitting_inputs(hollow: nn.Module) -> Iterator[None]:
+    """While open, a forward pass resizes what each layer reads and carries to the channels that arrive at it.
+
+    How many channels each layer makes stays, so the pass shows where they go in the real wiring.
+    """
+    handles = [
+        module.register_forward_pre_hook(_fit)
+        for module in hollow.modules()
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear, *NORMS))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _fit(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    weight = module._parameters.get("weight")
+    if isinstance(module, NORMS):
+        _resize(module, ("weight", "bias", "running_mean", "running_var"), 0, inputs[0].shape[1])
+    elif isinstance(module, nn.Linear):
+        _resize(module, ("weight",), 1, inputs[0].shape[-1])
+    elif weight is not None and not module.transposed:
+        arriving = inputs[0].shape[1 - weight.ndim]
+        if module.groups == module.in_channels > 1:
+            made = arriving * (module.out_channels // module.in_channels)
+            _resize(module, ("weight", "bias"), 0, made)
+        elif arriving % module.groups == 0:
+            _resize(module, ("weight",), 1, arriving // module.groups)
+    set_attributes(module, {"": implied(module, all_shapes(module))})
+
+
+def _resize(module: nn.Module, names: tuple[str, ...], axis: int, size: int) -> None:
+    for name in names:
+        for store in (module._parameters, module._buffers):
+            old = store.get(name)
+            if old is not None and old.shape[axis] != size:
+                shape = [size if dim == axis else length for dim, length in enumerate(old.shape)]
+                new = torch.empty(shape, dtype=old.dtype)
+                store[name] = nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
