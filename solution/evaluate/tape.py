@@ -27,9 +27,7 @@ CONSTANT_ELEMENTS = 4
 _VALUE_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _READING = ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__")
 _READS = {getattr(Tensor, name) for name in _READING}
-_STRANGER = (
-    "uses a tensor that its modules do not hold and PyTorch did not make on the way, so work on it may go unseen"
-)
+_STRANGER = "uses a tensor that no module holds and PyTorch did not make on the way: work on it may go unseen"
 
 
 class Tape(TorchDispatchMode):

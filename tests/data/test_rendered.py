@@ -1,7 +1,6 @@
 import hashlib
 import json
 import multiprocessing
-import time
 from pathlib import Path
 
 import cv2

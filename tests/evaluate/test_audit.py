@@ -8,13 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize, prune
 from torch.utils._python_dispatch import _disable_current_modes
 
 from solution.evaluate.audit import CLASSIFIER_TOLERANCE, TOLERANCE, audit
 from solution.models.shufflenet import ShuffleNet
 
 IMAGE = torch.zeros(1, 3, 80, 80)
-SIZES = {"one percent": (8, 4), "big": (2, 16)}
+SIZES = {"one percent": (8, 4), "big": (1, 4)}
 """Stride with which a cheat samples the image, filters it applies: 10,800 and 691,200 MACs, beside 1,083,210."""
 
 
@@ -312,7 +313,7 @@ def test_hidden_work_is_told_exactly(net):
         (scripted, "convolution"),
         (Fourier, "runs _fft_r2c, whose work the audit cannot tell"),
         (Numpy, "takes values of the image out of PyTorch (numpy)"),
-        (Thread, "no module holds"),
+        (Thread, "PyTorch did not make on the way"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -434,10 +435,10 @@ def test_work_on_weights_alone_is_free(net):
     quantized, masked = copy.deepcopy(net), copy.deepcopy(net)
     for module in list(quantized.modules()):
         if isinstance(module, nn.Conv2d):
-            nn.utils.parametrize.register_parametrization(module, "weight", Rounded())
+            parametrize.register_parametrization(module, "weight", Rounded())
     for module in masked.modules():
         if isinstance(module, nn.Conv2d):
-            nn.utils.prune.l1_unstructured(module, "weight", 0.5)
+            prune.l1_unstructured(module, "weight", 0.5)
     for changed in (quantized, masked):
         assert audit(changed, IMAGE) == audit(net, IMAGE)
 
