@@ -21,13 +21,6 @@ STAGE_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Channels of the first stage at width 1, by groups (table 1 of the paper); each later stage has twice as many."""
 
 
-def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """Deal the channels of each group out over all groups: channel (i, j) moves to (j, i). Shape (B, C, H, W) stays."""
-    batch, channels, height, width = x.shape
-    x = x.view(batch, groups, channels // groups, height, width)
-    return x.transpose(1, 2).reshape(batch, channels, height, width)
-
-
 class ShuffleUnit(nn.Module):
     """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, beside an identity (sum) or an average pool (concatenation)."""
 
@@ -49,12 +42,12 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape, or to (B, out_channels, H/2, W/2) when downsampling."""
-        out = F.relu(self.compress_bn1(self.compress_conv1(x)))
-        out = shuffle_channels(out, self.groups)
+        out = F.relu(self.compress_bn1(self.compress_conv1(x)), inplace=True)
+        out = F.channel_shuffle(out, self.groups)
         out = self.dw_bn2(self.dw_conv2(out))
         out = self.expand_bn3(self.expand_conv3(out))
         out = torch.cat((out, self.avgpool(x)), 1) if self.downsample else out + x
-        return F.relu(out)
+        return F.relu(out, inplace=True)
 
 
 class Stem(nn.Module):
@@ -68,7 +61,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, out_channels, H/4, W/4)."""
-        return self.pool(F.relu(self.bn(self.conv(x))))
+        return self.pool(F.relu(self.bn(self.conv(x)), inplace=True))
 
 
 class ShuffleNetModule(nn.Module):
@@ -160,11 +153,12 @@ class ShuffleNet:
         return (stem, *(_round_to(stage * self.width, 4 * self.groups) for stage in stages))
 
     def build(self, num_classes: int) -> nn.Module:
-        """A freshly initialised net (He et al., 2015) for `num_classes` classes."""
+        """A fresh net for `num_classes` classes: convolutions after He et al., 2015, a quiet classifier."""
         net = ShuffleNetModule(self, num_classes)
-        for module in net.modules():
+        for module in net.features.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.normal_(net.output.weight, std=0.01)
         return remember(net, Origin(settings=self, num_classes=num_classes))
 
 

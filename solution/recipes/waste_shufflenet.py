@@ -2,14 +2,15 @@
 
     python -m solution run waste_shufflenet --data ../shared/data/recycle9.tar --out runs/recycle9
 
-Before and After come from one net of 80 epochs: Before trains 40 more, After loses layers and trains 40 more, so that
-both have seen the same epochs with the same augmentation.
+Before and After come from one net of 30 epochs: Before trains 90 more, After loses layers and trains 90 more, so that
+both have seen the same epochs with the same augmentation. The augmentation is mild: nets this small underfit.
 """
 
 from __future__ import annotations
 
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import Recipe, Stage
+from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.models.shufflenet import ShuffleNet
 from solution.train.step import Train
@@ -19,13 +20,13 @@ def recipe() -> Recipe:
     """Base -> Before; base -> pruned -> After."""
     return Recipe(
         name="waste_shufflenet",
-        data=Data(),
+        data=Data(augment=Augment(crop_scale=(0.4, 1.0), quarter_turn=0.0, colour=0.1)),
         model=ShuffleNet(units=(4, 8, 4)),
         stages=(
-            Stage(name="train", step=Train(epochs=80, lr=0.2, ema_decay=0.998)),
-            Stage(name="before", step=Train(epochs=40, lr=0.1, ema_decay=0.998)),
+            Stage(name="train", step=Train(epochs=30, lr=0.2, ema_decay=0.998)),
+            Stage(name="before", step=Train(epochs=90, lr=0.2, ema_decay=0.998)),
             Stage(name="prune_layers", step=PruneLayers(units=(2, 5, 2)), after="train"),
-            Stage(name="after", step=Train(epochs=40, lr=0.1, ema_decay=0.998)),
+            Stage(name="after", step=Train(epochs=90, lr=0.2, ema_decay=0.998)),
         ),
         before="before",
         after="after",

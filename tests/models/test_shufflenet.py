@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solution.contracts import InputError, origin_of
-from solution.models.shufflenet import STAGE_CHANNELS, ShuffleNet, load_pytorchcv, shuffle_channels
+from solution.models.shufflenet import STAGE_CHANNELS, ShuffleNet, load_pytorchcv
 
 
 def randomise(net):
@@ -77,11 +77,6 @@ def test_every_setting_builds_a_net_that_runs(units, groups, width, head):
 def test_widths_are_taken_as_given():
     net = ShuffleNet(units=(1, 1, 1), widths=(9, 24, 60, 96)).build(num_classes=4).eval()
     assert net.features.stage3.unit1(torch.zeros(1, 60, 8, 8)).shape == (1, 96, 4, 4)
-
-
-def test_shuffle_deals_channels_out_over_the_groups():
-    x = torch.arange(6.0).view(1, 6, 1, 1)
-    assert shuffle_channels(x, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
 
 
 @pytest.mark.parametrize(
