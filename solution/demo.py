@@ -48,19 +48,10 @@ def show(wish: Wish) -> None:
 
     print(f"data: {said['data']}" + (f", {said['images']:,} images" if wish.judge else " (not read; cost alone)"))
     print(side_by_side(said["models"]))
-    for role, figures in said["models"].items():
-        _warn(role, figures)
     if wish.json_to is not None:
         with written_whole(Path(wish.json_to)) as path:
             path.write_text(json.dumps(said, indent=1) + "\n")
         print(f"figures written to {wish.json_to}")
-
-
-def _warn(role: str, figures: Mapping[str, Any]) -> None:
-    from solution.evaluate.score import Scorer
-
-    if "f1" in figures and (warning := Scorer().warning(figures["f1"])):
-        print(f"warning: {role}: {warning}", file=sys.stderr)
 
 
 def costed(wish: Wish) -> dict[str, Any]:
@@ -132,7 +123,11 @@ def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
     model, header = checkpoint.load(path)
     example = torch.zeros(1, 3, header.size, header.size)
     quality = {} if batches is None else classify(predictor(model, device), batches).quality()
-    cost = scored(model, example, quality.get("f1"))
+    cost = scored(model, example, quality.get("f1"), say=_to_stderr)
     score = cost.pop("score")
     figures = {**cost, "params": params(model), "bytes": file_bytes(path), **quality}
     return figures if batches is None else {**figures, "score": score}
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -163,7 +163,7 @@ class Job:
     def judge(self, model: nn.Module) -> dict[str, Any]:
         """The figures of a row that are the model's own; quality is measured on the val split."""
         judged = classify(predictor(model, self.device), self.loaders.val)
-        cost = scored(model, self.example(), judged.f1)
+        cost = scored(model, self.example(), judged.f1, self.say)
         return {**cost, "params": params(model), "sparsity": sparsity(model), "quality": judged.quality()}
 
     def header(self, stage: Stage, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
@@ -180,15 +180,23 @@ class Job:
         )
 
 
-def scored(model: nn.Module, example: torch.Tensor, f1: float | None) -> dict[str, Any]:
-    """{"macs", "macs_dispatched", "score"}; the score is None without `f1`, or when the audit refuses the net."""
-    counted = macs(model, example)
-    fair = f1 is not None and audit(model, example).ok
-    return {
-        "macs": counted,
-        "macs_dispatched": macs_dispatched(model, example),
-        "score": Scorer()(counted, f1) if fair else None,
-    }
+def scored(
+    model: nn.Module, example: torch.Tensor, f1: float | None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """{"macs", "macs_dispatched", "score"}. The score is None without `f1`, or when the audit refuses the net.
+
+    `say` takes the audit's reasons, and a warning when `f1` is near the cliff.
+    """
+    cost = {"macs": macs(model, example), "macs_dispatched": macs_dispatched(model, example)}
+    if f1 is None:
+        return cost | {"score": None}
+    verdict, scorer = audit(model, example), Scorer()
+    if not verdict.ok:
+        say(f"no score, because the audit does not trust the count of MACs; {verdict}")
+        return cost | {"score": None}
+    if warning := scorer.warning(f1):
+        say(f"warning: {warning}")
+    return cost | {"score": scorer(cost["macs"], f1)}
 
 
 def _write_plan(folder: Path, plan: Plan) -> None:

@@ -9,6 +9,7 @@ followed. It guards against loopholes, not against code that attacks the Python 
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +105,8 @@ def _forgive_timm(ledger: Ledger) -> None:
 
     Its BatchNorm with activation folds into the convolution before it; its Linear is the classifier of small nets.
     """
+    if "timm" not in sys.modules:  # then no module can be of its classes, and its import takes seconds
+        return
     from timm.layers import BatchNormAct2d, Linear
 
     counted = sum(entry.counted for entry in ledger.entries.values())
