@@ -31,7 +31,7 @@ from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, sp
 from solution.evaluate.score import Scorer
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
-from solution.runtime import commit, hardware, seed_everything, written_whole
+from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
 
 MODEL = "model.safetensors"
 
@@ -48,16 +48,36 @@ def run(
 
     Raises `InputError` when `out` holds another run, or this one and `resume` is not set.
     """
+    processes = _processes(device)
     _check(recipe, out, resume)
     loaders = recipe.data.open(seed=recipe.seed)
-    _claim(recipe, out)
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        _claim(recipe, out)
     job = Job(recipe=recipe, out=out, loaders=loaders, device=device, resume=resume, say=say)
     rows = read_rows(out)
     yield from rows
     for stage in recipe.stages[len(rows) :]:
-        rows.append(job.finish(stage))
-        write_rows(out, rows)
+        model, seconds = job.step(stage)
+        if processes.is_main_process:
+            write_rows(out, [*rows, job.row(stage, model, seconds)])
+        processes.wait_for_everyone()
+        rows = read_rows(out)
         yield rows[-1]
+    if processes.is_main_process:
+        _copy_compared(recipe, out)
+
+
+def _processes(device: str) -> Any:
+    """The processes that share this run (one, unless it was started by `accelerate launch`)."""
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=device == "cpu")
+    set_threads()  # the library sets them too when there are several processes
+    return processes
+
+
+def _copy_compared(recipe: Recipe, out: Path) -> None:
     for role, name in (("before", recipe.before), ("after", recipe.after)):
         with written_whole(out / f"{role}.safetensors") as path:
             shutil.copyfile(out / name / MODEL, path)
@@ -102,20 +122,28 @@ class Job:
     resume: bool
     say: Callable[[str], None]
 
-    def finish(self, stage: Stage) -> Row:
-        """Run one stage, judge it, write its checkpoint."""
+    def step(self, stage: Stage) -> tuple[nn.Module, float]:
+        """The model that `stage` makes, and the seconds it took. A structural step says its plan first."""
         folder = self.out / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"\n{stage.name}: {stage.step}")
         start = time.perf_counter()
-        model = self.step(stage, self.source(stage.name), folder)
-        seconds = round(time.perf_counter() - start, 1)
-        figures = self.judge(model)
-        checkpoint.save(folder / MODEL, model, self.header(stage, model, figures))
+        source, given = self.source(stage.name), self.given(folder)
+        if not isinstance(stage.step, StructuralStep):
+            return stage.step(source, given), time.perf_counter() - start
+        plan = stage.step.plan(source, given)
+        self.say(str(plan))
+        _write_plan(folder, plan)
+        return plan.apply(source), time.perf_counter() - start
+
+    def row(self, stage: Stage, model: nn.Module, seconds: float) -> Row:
+        """Judge the model and write its checkpoint."""
+        path, figures = self.out / stage.name / MODEL, self.judge(model)
+        checkpoint.save(path, model, self.header(stage, model, figures))
         return Row(
             step=stage.name,
-            bytes=file_bytes(folder / MODEL),
-            seconds=seconds,
+            bytes=file_bytes(path),
+            seconds=round(seconds, 1),
             seed=self.recipe.seed,
             commit=commit(),
             hardware=hardware(),
@@ -129,16 +157,6 @@ class Job:
             return checkpoint.load(self.out / source / MODEL)[0]
         seed_everything(self.recipe.seed)
         return self.recipe.model.build(len(self.loaders.card.classes))
-
-    def step(self, stage: Stage, model: nn.Module, folder: Path) -> nn.Module:
-        """Call the step; a structural one says its plan first."""
-        given = self.given(folder)
-        if not isinstance(stage.step, StructuralStep):
-            return stage.step(model, given)
-        plan = stage.step.plan(model, given)
-        self.say(str(plan))
-        _write_plan(folder, plan)
-        return plan.apply(model)
 
     def given(self, folder: Path) -> Given:
         """What the recipe's data offer to a step that keeps its files in `folder`."""

@@ -29,6 +29,11 @@ def set_threads(count: int | None = None) -> int:
     return count
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks and writes: the only one, or the first of those started by `accelerate launch`."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch."""
     import numpy

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from solution.contracts import Recipe
 
 HELP = "run a recipe: train, prune, judge; one row per step"
 
@@ -24,24 +29,26 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the recipe; print its rows as they come and Before beside After."""
     from solution import pipeline
     from solution.report.tables import heading, line, side_by_side
-    from solution.runtime import pick_device, set_threads
+    from solution.runtime import is_main_process, pick_device, set_threads
 
     set_threads()
     recipe = chosen(arguments)
-    out = arguments.out or Path("runs") / recipe.name
+    out, device = arguments.out or Path("runs") / recipe.name, pick_device(arguments.device)
+    say = functools.partial(print, flush=True) if is_main_process() else _nothing
     rows = []
-    for row in pipeline.run(recipe, out, device=pick_device(arguments.device), resume=arguments.resume):
+    for row in pipeline.run(recipe, out, device=device, resume=arguments.resume, say=say):
         rows.append(row)
-        print("\n" + heading(), *map(line, rows), sep="\n", flush=True)
-    shown = {name: next(row for row in rows if row.step == name) for name in (recipe.before, recipe.after)}
-    figures = {
-        role: {**vars(row), **row.quality} for role, row in zip(("before", "after"), shown.values(), strict=True)
-    }
-    print("\n" + side_by_side(figures))
-    print(f"\nrows, checkpoints and histories are in {out}")
+        say("\n".join(["", heading(), *map(line, rows)]))
+    found = {row.step: {**vars(row), **row.quality} for row in rows}
+    say("\n" + side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
+    say(f"\nrows, checkpoints and histories are in {out}")
 
 
-def chosen(arguments: argparse.Namespace) -> "Recipe":  # noqa: F821, UP037
+def _nothing(_: str) -> None:
+    """What the helpers of a main process say."""
+
+
+def chosen(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the flags describe."""
     import dataclasses
 
