@@ -36,6 +36,7 @@ class Given:
     example      one normalised input batch (B, C, H, W), on the CPU
     train        training batches, augmented; `choose` ranks and picks; `val` only judges (no step may look at it)
     calibration  a few hundred training images without augmentation
+    counts       training images of each class
     folder       where a long step keeps its resumable state and its logs; None keeps nothing
     resume       go on from the state in `folder` instead of starting afresh
     say          takes one line for the user
@@ -46,6 +47,7 @@ class Given:
     choose: Batches | None = None
     calibration: Batches | None = None
     classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
     device: str = "cpu"
     seed: int = 0
     folder: Path | None = None

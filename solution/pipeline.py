@@ -167,6 +167,7 @@ class Job:
             choose=loaders.choose,
             calibration=loaders.calibration,
             classes=loaders.card.classes,
+            counts=tuple(loaders.card.counts["train"].values()),
             device=self.device,
             seed=self.recipe.seed,
             folder=folder,

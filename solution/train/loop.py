@@ -21,9 +21,8 @@ def fit(model: nn.Module, settings: Train, given: Given) -> nn.Module:
     there and ends with the very weights that it would have had without the stop.
     """
     seed_everything(given.seed)
-    train = given.need("train", "training")
-    run = Training(model, settings, given.device, train)
-    history = run.restore(given)
+    run = Training(model, settings, given)
+    history = run.restore()
     with Bar(settings.epochs, run.steps, given.say) as bar:
         for epoch in range(len(history), settings.epochs):
             if hasattr(run.batches, "set_epoch"):
@@ -31,7 +30,7 @@ def fit(model: nn.Module, settings: Train, given: Given) -> nn.Module:
             figures = run.epoch(epoch, bar.watch(run.batches, epoch))
             if not math.isfinite(figures["loss"]):
                 raise InputError(_diverged(epoch, settings))
-            figures |= run.judge(given)
+            figures |= run.judge()
             history.append({"epoch": epoch + 1, **figures})
             if given.folder and run.accelerator.is_main_process:
                 save_state(given.folder, run.state(), history)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from solution.contracts import Given, InputError, Step
+from solution.losses.mixing import Mixing
+from solution.losses.objective import Loss
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -20,7 +22,8 @@ class Train(Step):
     lr               peak learning rate, reached after `warmup_epochs`, then a cosine down to 0
     optimizer        "sgd" (Nesterov momentum) or "adamw"
     weight_decay     on weights of two or more dimensions; norms and biases are spared
-    label_smoothing  share of the target spread evenly over all classes (Szegedy et al., 2016, arXiv:1512.00567)
+    loss             what is made small: a blend of losses, label smoothing, class weights
+    mixing           mixup and cutmix of the training batches
     ema_decay        running average of the weights that is judged and kept; 0 switches it off
     precision        "fp32", "bf16", "fp16", or "auto": bf16 on a GPU that has it, fp32 on the CPU, where small nets
                      were slower in bf16
@@ -33,7 +36,8 @@ class Train(Step):
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_epochs: float = 2.0
-    label_smoothing: float = 0.1
+    loss: Loss = field(default_factory=Loss)
+    mixing: Mixing = field(default_factory=Mixing)
     ema_decay: float = 0.0
     precision: str = "auto"
     keep: str = "best"
@@ -44,7 +48,7 @@ class Train(Step):
         for name, low, high in (("lr", 0, 100), ("warmup_epochs", -1, 1e6)):
             if not low < getattr(self, name) <= high:
                 raise InputError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "label_smoothing", "ema_decay"):
+        for name in ("momentum", "weight_decay", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -23,9 +22,11 @@ from solution.train.step import Train
 class Training:
     """Model, optimizer, running average and the best epoch so far."""
 
-    def __init__(self, model: nn.Module, settings: Train, device: str, train: Any) -> None:
-        self.settings, self.original = settings, model
-        self.accelerator = _accelerator(device, settings.precision)
+    def __init__(self, model: nn.Module, settings: Train, given: Given) -> None:
+        self.settings, self.given, self.original = settings, given, model
+        self.chance = torch.Generator()
+        self.accelerator = _accelerator(given.device, settings.precision)
+        train = given.need("train", "training")
         self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
         self.steps = len(self.batches)
         if not self.steps:
@@ -50,21 +51,12 @@ class Training:
     def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
         self.model.train()
-        total, images_seen, waited, start = torch.zeros((), device=self.accelerator.device), 0, 0.0, time.perf_counter()
-        asked = start
+        self.chance.manual_seed(self.given.seed * 100_003 + epoch)
+        total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
+        start = asked = time.perf_counter()
         for step, (images, labels) in enumerate(batches, start=epoch * self.steps):
             waited += time.perf_counter() - asked
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.lr * self.lr_factor(step)
-            with self.accelerator.autocast():
-                logits = self.model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
-            self.optimizer.zero_grad()
-            self.accelerator.backward(loss)
-            self.optimizer.step()
-            if self.average:
-                self.average.update_parameters(self.net)
-            total += loss.detach() * len(labels)
+            total += self.update(step, images, labels) * len(labels)
             images_seen += len(labels)
             asked = time.perf_counter()
         seconds = asked - start
@@ -74,17 +66,38 @@ class Training:
             "data_wait": round(waited / seconds, 4),
         }
 
+    def update(self, step: int, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step on images (B, C, H, W) and labels (B,). Returns the loss, a scalar."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * self.lr_factor(step)
+        seen, targets = self.mixed(images, labels)
+        with self.accelerator.autocast():
+            logits = self.model(seen)
+        loss = self.settings.loss(logits.float(), targets, self.given.counts)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.net)
+        return loss.detach()
+
     def lr_factor(self, step: int) -> float:
         """Factor on the peak learning rate at optimizer step `step`."""
         total = self.settings.epochs * self.steps
         return warmup_cosine(step, total, round(self.settings.warmup_epochs * self.steps))
 
-    def judge(self, given: Given) -> dict[str, float]:
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch after mixup and cutmix; targets are then probabilities (B, num_classes)."""
+        if not self.settings.mixing.on:
+            return images, labels
+        return self.settings.mixing(images, labels, len(self.given.classes), self.chance)
+
+    def judge(self) -> dict[str, float]:
         """Macro F1 on the choose split; the best epoch so far is kept."""
-        if given.choose is None or self.settings.keep == "last":
+        if self.given.choose is None or self.settings.keep == "last":
             self.best = _copied(self.shown.state_dict())
             return {}
-        judged = classify(predictor(self.shown, str(self.accelerator.device)), given.choose)
+        judged = classify(predictor(self.shown, str(self.accelerator.device)), self.given.choose)
         if judged.f1 >= self.best_f1:
             self.best_f1, self.best = judged.f1, _copied(self.shown.state_dict())
         return {"choose_f1": judged.f1, "choose_accuracy": judged.accuracy}
@@ -101,8 +114,9 @@ class Training:
             "random": torch.get_rng_state(),
         }
 
-    def restore(self, given: Given) -> list[dict[str, float]]:
+    def restore(self) -> list[dict[str, float]]:
         """Take up the state in `given.folder` when asked to; returns the history so far."""
+        given = self.given
         state = load_state(given.folder, repr(self.settings)) if given.resume and given.folder else None
         if state is None:
             return []

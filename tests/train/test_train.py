@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from solution.contracts import InputError
+from solution.losses.mixing import Mixing
 from solution.runtime import ROOT
 from solution.train.schedule import ema_decay, warmup_cosine
 from solution.train.step import Train
@@ -40,7 +41,9 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}, {"mixing": Mixing(mixup=0.2, cutmix=1.0)}]
+)
 def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings, tmp_path, monkeypatch):
     from dataclasses import replace
 

@@ -1,0 +1,107 @@
+"""Losses of a classifier. Targets are labels (B,) int64, or probabilities (B, C) as mixup and cutmix make them.
+
+A label and its one-hot probabilities give the same loss, class weights included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solution.contracts import InputError
+
+SCHEMES = ("none", "balanced", "effective")
+EFFECTIVE_BETA = 0.999
+"""The overlap of images that "effective" assumes: a class of several thousand images hardly gains from more."""
+
+
+def as_probabilities(targets: Tensor, logits: Tensor) -> Tensor:
+    """Targets as probabilities (B, C) in the type of `logits` (B, C): labels become one-hot.
+
+    Raises `InputError` when they are neither labels nor probabilities for these logits.
+    """
+    check_targets(targets, logits)
+    if targets.ndim == 2:
+        return targets.to(logits.dtype)
+    return torch.zeros_like(logits).scatter_(1, targets[:, None], 1)
+
+
+def check_targets(targets: Tensor, logits: Tensor) -> None:
+    """`InputError` unless targets are labels (B,) int64 or probabilities (B, C) for logits (B, C)."""
+    labels = targets.dtype == torch.int64 and targets.shape == logits.shape[:1]
+    probabilities = targets.is_floating_point() and targets.shape == logits.shape
+    if logits.ndim != 2 or not (labels or probabilities):
+        raise InputError(
+            f"logits (B, C) need targets of int64 (B,) or probabilities (B, C), got {targets.dtype} "
+            f"{tuple(targets.shape)} for logits {tuple(logits.shape)}"
+        )
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy with label smoothing (Szegedy et al., 2016, arXiv:1512.00567).
+
+    weights (C,): each image counts as much as its class; their common scale has no effect.
+    """
+    check_targets(targets, logits)
+    if weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    wanted = as_probabilities(targets, logits)
+    total = F.cross_entropy(logits, wanted, weight=weights, label_smoothing=smoothing, reduction="sum")
+    return total / (wanted @ weights).sum()
+
+
+def focal(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma: float = 2.0,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Mean focal loss (Lin et al., 2017, arXiv:1708.02002): what is already known counts (1 - p)^gamma as much.
+
+    With probabilities as targets each class is discounted by its own p. gamma 0 gives `cross_entropy`.
+    """
+    wanted = as_probabilities(targets, logits)
+    smoothed = wanted * (1 - smoothing) + smoothing / logits.shape[1]
+    log_p = logits.log_softmax(1)
+    unknown = (-log_p.expm1()).clamp(min=1e-12)  # the slope of x^gamma at 0 is infinite for gamma below 1
+    losses = -smoothed * unknown**gamma * log_p  # (B, C)
+    if weights is None:
+        return losses.sum(1).mean()
+    return (losses @ weights).sum() / (wanted @ weights).sum()
+
+
+def soft_macro_f1(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 - mean over the batch's classes of the soft F1, where counts are sums of probabilities; in [0, 1].
+
+    Classes that no target of the batch holds have no F1 and are left out, so that a perfect prediction of labels
+    costs 0. Batches of several images a class estimate it; tiny ones do not.
+    """
+    wanted, p = as_probabilities(targets, logits), logits.softmax(1)
+    held = wanted.sum(0)  # (C,)
+    f1 = 2 * (p * wanted).sum(0) / (p.sum(0) + held).clamp(min=1e-12)
+    present = (held > 0).to(f1.dtype)
+    return 1 - (f1 * present).sum() / present.sum()
+
+
+def class_weights(counts: Sequence[int], scheme: str) -> Tensor:
+    """Weights (C,) float32 from the images per class, scaled so that their mean over the images is 1.
+
+    "none" weighs all alike, "balanced" by 1 / n, "effective" by (1 - beta) / (1 - beta^n) (Cui et al., 2019,
+    arXiv:1901.05555). Raises `InputError` for another scheme and for a class without images.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"class_weights must be one of {', '.join(SCHEMES)}, got {scheme!r}")
+    if not counts or min(counts) < 1:
+        raise InputError(f"class weights need at least one image of every class, got counts {tuple(counts)}")
+    n = torch.tensor(counts, dtype=torch.float64)
+    raw = {
+        "none": torch.ones_like(n),
+        "balanced": 1 / n,
+        "effective": (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**n),
+    }[scheme]
+    return (raw * n.sum() / (raw * n).sum()).float()

@@ -1,0 +1,138 @@
+"""Angular margins: classes pushed apart while training, at no cost afterwards.
+
+``net.output = MarginHead(net.output, Margin())``, train on ``head.with_margin(net(images), targets)``, then
+``net.output = head.fold()``: a plain classifier of the old shape.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solution.contracts import InputError
+from solution.losses.classification import as_probabilities
+
+KINDS = ("arcface", "cosface")
+
+
+def arcface(cosines: Tensor, targets: Tensor, margin: float) -> Tensor:
+    """Cosines (B, C) whose target's angle is widened by `margin` radians (Deng et al., 2019, arXiv:1801.07698).
+
+    Past half a turn, where the cosine would rise again, it goes on falling along a line. Probabilities (B, C) as
+    targets widen each class in proportion.
+    """
+    m = margin * as_probabilities(targets, cosines)
+    sines = (1 - cosines.square()).clamp(min=1e-6).sqrt()
+    return torch.where(cosines > -m.cos(), cosines * m.cos() - sines * m.sin(), cosines - m * m.sin())
+
+
+def cosface(cosines: Tensor, targets: Tensor, margin: float) -> Tensor:
+    """Cosines (B, C) whose target is lowered by `margin` (Wang et al., 2018, arXiv:1801.09414).
+
+    Probabilities (B, C) as targets lower each class in proportion.
+    """
+    return cosines - margin * as_probabilities(targets, cosines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """Settings of a `MarginHead`.
+
+    kind     "arcface": the margin is an angle in radians; "cosface": a difference of cosines
+    margin   0 leaves a cosine classifier
+    scale    logits are scale * cosine; nine classes need about 6 to reach a probability of 0.99 (CosFace, section 3.3)
+    centres  sub-centres a class, of which the nearest counts (Deng et al., 2020, ECCV), for classes of several looks
+    """
+
+    kind: str = "arcface"
+    margin: float = 0.3
+    scale: float = 16.0
+    centres: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not 0 <= self.margin < math.pi / 2:
+            raise InputError(f"margin must lie in [0, pi / 2), got {self.margin}")
+        if not 0 < self.scale < math.inf:
+            raise InputError(f"scale must be above 0 and finite, got {self.scale}")
+        if self.centres < 1:
+            raise InputError(f"centres must be at least 1, got {self.centres}")
+
+
+class MarginHead(nn.Module):
+    """A cosine classifier with a margin, in place of an `nn.Linear` or a 1x1 `nn.Conv2d`, whose weights it takes over.
+
+    Sub-centres beyond the first start scattered around them. A bias has no part in it and folds to 0.
+    """
+
+    def __init__(self, classifier: nn.Module, settings: Margin) -> None:
+        """`InputError` when `classifier` is anything but a linear map of the features."""
+        super().__init__()
+        self.settings, self.plain = settings, _maker(classifier)
+        rows = classifier.weight.detach().flatten(1)[:, None]  # (C, 1, F)
+        others = rows + rows.std() * torch.randn_like(rows.expand(-1, settings.centres - 1, -1))
+        self.weight = nn.Parameter(torch.cat((rows, others), 1))  # (C, centres, F)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) or (B, F, 1, 1) to scale * cosine (B, C), of the nearest centre of each class."""
+        return self.settings.scale * self._cosines(features).amax(2)
+
+    def _cosines(self, features: Tensor) -> Tensor:
+        directions = F.normalize(self.weight, dim=2, eps=1e-6)
+        cosines = F.normalize(features.flatten(1), eps=1e-6) @ directions.flatten(0, 1).T
+        return cosines.unflatten(1, self.weight.shape[:2])  # (B, C, centres)
+
+    def with_margin(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """This head's logits (B, C) made harder for their targets, for the training loss alone."""
+        harder = arcface if self.settings.kind == "arcface" else cosface
+        scale = self.settings.scale
+        return scale * harder(logits / scale, targets, self.settings.margin)
+
+    @torch.no_grad()
+    def dominant(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The sub-centre (C,) of each class nearest to most of its training images, as features (N, F) and labels (N,).
+
+        A class without images keeps its first.
+        """
+        nearest = self._cosines(features).argmax(2).gather(1, labels[:, None])  # (N, 1)
+        wins = torch.zeros(self.weight.shape[:2], device=labels.device)  # (C, centres)
+        ones = torch.ones(len(labels), device=labels.device)
+        return wins.index_put_((labels, nearest[:, 0]), ones, accumulate=True).argmax(1)
+
+    @torch.no_grad()
+    def fold(self, dominant: Tensor | None = None) -> nn.Module:
+        """A plain classifier of the old kind and shape, so of the old MACs, with rows of length 1.
+
+        Its logits are |features| * cosine: for every image this head's logits times |features| / scale, so the order
+        of the classes is the same and only the confidence differs. The nearest of several sub-centres is no linear
+        map: as in the paper the `dominant` one of each class (C,) is kept, and the order is that of this head with
+        the others removed. Raises `InputError` when there are several and none is chosen.
+        """
+        index = torch.arange(len(self.weight), device=self.weight.device)
+        if dominant is None and self.settings.centres > 1:
+            raise InputError(
+                f"one of {self.settings.centres} centres a class must be chosen: "
+                "pass fold(head.dominant(features, labels))"
+            )
+        kept = torch.zeros_like(index) if dominant is None else dominant.to(index)
+        plain, rows = self.plain().to(self.weight), self.weight[index, kept]
+        plain.weight.copy_(F.normalize(rows, eps=1e-6).view_as(plain.weight))
+        if plain.bias is not None:
+            plain.bias.zero_()
+        return plain
+
+
+def _maker(classifier: nn.Module) -> functools.partial[nn.Module]:
+    """What builds a classifier of the same kind, shape and keys."""
+    has_bias = getattr(classifier, "bias", None) is not None
+    if isinstance(classifier, nn.Linear):
+        return functools.partial(nn.Linear, classifier.in_features, classifier.out_features, bias=has_bias)
+    if isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1) and classifier.groups == 1:
+        return functools.partial(nn.Conv2d, classifier.in_channels, classifier.out_channels, 1, bias=has_bias)
+    raise InputError(f"a margin head replaces an nn.Linear or an ungrouped 1x1 nn.Conv2d, got {classifier}")
