@@ -17,8 +17,9 @@ from solution.compress.coupling.components import NO_COMPONENT, Coupling, compon
 from solution.compress.coupling.ids import Ledger
 from solution.compress.coupling.rules import apply_rule
 from solution.compress.coupling.skeleton import Sizes, fitting_inputs, shrink
-from solution.compress.coupling.tracing import Trace, TraceError, hollow_copy, shapes_only, trace
+from solution.compress.coupling.tracing import Trace, TraceError, hollow_copy, named_tensors, shapes_only, trace
 from solution.compress.coupling.walk import walk
+
 
 def every_output(_position: int) -> bool:
     """All outputs matter."""
@@ -29,7 +30,7 @@ def every_output(_position: int) -> bool:
 class Subject:
     """What is looked at, and what the caller wants left alone.
 
-    example       an input batch
+    example       an input batch, of which one image is looked at
     protected     glob patterns of modules whose own outputs keep all channels ("stem.*", "fc")
     keeps_output  position among the flattened outputs -> whether it must keep its shape
     """
@@ -38,6 +39,11 @@ class Subject:
     example: Tensor
     protected: tuple[str, ...] = ()
     keeps_output: Callable[[int], bool] = every_output
+
+    def image(self) -> Tensor:
+        """One image, where the model is."""
+        device = next((tensor.device for tensor in named_tensors(self.model).values()), self.example.device)
+        return self.example[:1].to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
         if sizes is not None and before is not None:
             shrink(hollow, before.coupling, sizes)
             set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
-        traces = _traces(hollow, subject.example, mode, before)
+        traces = _traces(hollow, subject.image(), mode, before)
         attributes = attributes_after(subject.model, all_shapes(hollow))
     ledger = Ledger()
     for one in traces:

@@ -56,5 +56,3 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, objec
         module = model.get_submodule(path)
         for name, value in values.items():
             setattr(module, name, value)
-
-

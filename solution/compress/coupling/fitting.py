@@ -78,7 +78,9 @@ def fit(
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
 
 
-def _attempt(subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray) -> Fit | tuple[list[set[int]], str]:
+def _attempt(
+    subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray
+) -> Fit | tuple[list[set[int]], str]:
     """A fit, or sets of atoms that may be in its way (the likeliest first) and what went wrong."""
     coupling = full.coupling
     try:

@@ -55,9 +55,9 @@ def packed(ids: Tensor) -> Tensor:
 class Axis:
     """One axis of a parameter or buffer along which channels can be cut.
 
-    tensor, axis  which one; a tensor's name that starts with ":" stands for no tensor (an output, a norm without weight)
+    tensor, axis  which one; a name that starts with ":" stands for no tensor (an output, a norm without weight)
     role          "out": makes channels; "in": reads them; "with": carries them along (norms, biases, depthwise)
-    groups        the axis falls into so many runs that must keep equal sizes; an "in" axis counts all its groups' inputs
+    groups        the axis falls into so many runs that must keep equal sizes; an "in" axis counts the inputs of all
     ids           (length,) the id of each position
     """
 

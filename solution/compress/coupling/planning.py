@@ -62,7 +62,13 @@ def _layers(
 ) -> tuple[tuple[str, int, int, int, int], ...]:
     before, after = layer_macs(full.traces[0]), layer_macs(fitted.skeleton.traces[0])
     return tuple(
-        (_layer(side.tensor), len(side.component), len(kept[side.key]), before.get(side.tensor, 0), after.get(side.tensor, 0))
+        (
+            _layer(side.tensor),
+            len(side.component),
+            len(kept[side.key]),
+            before.get(side.tensor, 0),
+            after.get(side.tensor, 0),
+        )
         for side in _makers(full)
         if side.key in kept
     )

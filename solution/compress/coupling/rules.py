@@ -138,7 +138,7 @@ RULES: dict[str, Rule] = {
     **_named("prelu", layers.prelu),
     **_named("embedding", layers.embedding),
     **dict.fromkeys(movement.VIEWS, movement.reshaped),
-    **dict.fromkeys(movement.MOVES, movement.moved),
+    **_named(movement.MOVES, movement.moved),
     **_named("expand expand_as broadcast_to", movement.expanded),
     **_named("cat concat concatenate", movement.joined),
     **_named("stack", movement.stacked),
@@ -164,7 +164,8 @@ RULES: dict[str, Rule] = {
         pooling,
     ),
     **_named(
-        "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty bernoulli",
+        "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty "
+        "bernoulli",
         neutral,
     ),
     **_named(

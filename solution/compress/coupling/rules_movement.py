@@ -11,11 +11,11 @@ from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, Ledger, packed, 
 from solution.compress.coupling.walk import Call, Weight
 
 VIEWS = ("view", "reshape", "_unsafe_view", "_reshape_alias", "flatten", "unflatten", "view_as", "reshape_as")
-MOVES = (
-    "permute transpose swapaxes movedim moveaxis t numpy_T mT squeeze unsqueeze select slice narrow split "
-    "split_with_sizes chunk tensor_split hsplit vsplit unbind unfold diagonal flip roll rot90 pixel_shuffle "
-    "pixel_unshuffle channel_shuffle native_channel_shuffle repeat tile repeat_interleave"
-).split()
+MOVES = """
+permute transpose swapaxes movedim moveaxis t numpy_T mT squeeze unsqueeze select slice narrow split split_with_sizes
+chunk tensor_split hsplit vsplit unbind unfold diagonal flip roll rot90 pixel_shuffle pixel_unshuffle channel_shuffle
+native_channel_shuffle repeat tile repeat_interleave
+"""
 COPIES = ("flip", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "repeat", "tile")
 
 

@@ -54,25 +54,22 @@ def count_channels(
     counts = np.where(classes.kept, classes.size, 0)
     grouped = _grouped_classes(coupling, classes)
     for atom, size in classes.atom_sizes().items():
-        of_atom = (classes.atom == atom) & ~grouped
         target = size if atom == NO_COMPONENT else wanted.get(atom, size)
-        _share_out(counts, classes, of_atom, target, size, multiple.get(atom, 1))
+        _share_out(counts, classes, (classes.atom == atom) & ~grouped, target, multiple.get(atom, 1))
     if grouped.any():
         _solve_grouped(coupling, classes, grouped, wanted, multiple, counts)
     return counts
 
 
-def _share_out(
-    counts: np.ndarray, classes: Classes, of_atom: np.ndarray, target: int, atom_size: int, multiple: int
-) -> None:
+def _share_out(counts: np.ndarray, classes: Classes, of_atom: np.ndarray, target: int, multiple: int) -> None:
     """Split an atom's target over its classes in proportion; the largest remainders get what rounding leaves."""
     members = np.flatnonzero(of_atom & ~classes.kept)
     if not len(members):
         return
-    sizes = classes.size[members]
-    total = min(int(sizes.sum()), max(1, round(target * sizes.sum() / atom_size)))
-    if multiple > 1 and total < sizes.sum():
-        total = max(multiple, total // multiple * multiple)
+    sizes, stay = classes.size[members], int(classes.size[of_atom & classes.kept].sum())
+    if multiple > 1 and target < stay + sizes.sum():
+        target = max(multiple, target // multiple * multiple)
+    total = min(int(sizes.sum()), max(0 if stay else 1, target - stay))
     exact = sizes * (total / sizes.sum())
     share = np.floor(exact).astype(int)
     short = np.argsort(share - exact, kind="stable")[: total - share.sum()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
     def forward(values: dict[str, Tensor], batch: Tensor) -> object:
         return torch.func.functional_call(hollow, values, (batch,))
 
-    with _module_path(hollow) as (path, ended), torch.no_grad():
+    with _module_path(hollow) as (path, ended), torch.no_grad(), _quiet():
         try:
             traced = make_fx(forward, pre_dispatch=True, tracing_mode="fake")(tensors, mode.from_tensor(example))
         except Exception as error:
@@ -115,6 +116,17 @@ def _module_path(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch logs errors of fake tensors besides raising them."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str]) -> str:

@@ -110,7 +110,9 @@ def _called(node: fx.Node, values: dict[fx.Node, Any], ledger: Ledger, rule: Rul
     for position, argument in enumerate(node.target._schema.arguments):
         default = keywords.get(argument.name, argument.default_value)
         bound[argument.name] = arguments[position] if position < len(arguments) else default
-    return rule(Call(ledger=ledger, op=node.target, label=f"{mode} {node.name}", arguments=bound, result=node.meta.get("val")))
+    return rule(
+        Call(ledger=ledger, op=node.target, label=f"{mode} {node.name}", arguments=bound, result=node.meta.get("val"))
+    )
 
 
 def _keep_outputs(outputs: Any, ledger: Ledger, keeps_output: Callable[[int], bool], mode: str) -> None:

@@ -62,22 +62,15 @@ def selections(
 
 def _kept_positions(side: Side, small: Side, chosen: np.ndarray, spare: np.ndarray) -> np.ndarray:
     """Positions of `side`, in the order of `small`: the nth of a component in a group is its nth there."""
+    wanted = chosen[small.component]
+    place = {key: p for p, key in enumerate(_ranked(side.component, side.group))}
+    kept = np.array([place.get(key, -1) for key in _ranked(wanted, small.group)], dtype=np.int64)
+    lent = spare[small.component]
     if side.role == "in":
-        return _matched(side, small, chosen, spare, side.group, small.group)
-    kept = _matched(side, small, chosen, spare, side.group, small.group)
-    if (kept < 0).any():
-        one = np.zeros(len(side.component), dtype=np.int64), np.zeros(len(small.component), dtype=np.int64)
-        loose = _matched(side, small, chosen, np.zeros_like(spare), *one)
-        kept = np.where(kept < 0, loose, kept)
-    return kept
-
-
-def _matched(
-    side: Side, small: Side, chosen: np.ndarray, spare: np.ndarray, groups: np.ndarray, small_groups: np.ndarray
-) -> np.ndarray:
-    position = {key: p for p, key in enumerate(_ranked(side.component, groups))}
-    wanted = _ranked(np.where(spare[small.component], -1, chosen[small.component]), small_groups)
-    return np.array([position[key] if key[0] >= 0 else -1 for key in wanted], dtype=np.int64)
+        return np.where(lent, -1, kept)
+    anywhere = {key: p for p, key in enumerate(_ranked(side.component, np.zeros_like(side.group)))}
+    loose = [anywhere.get(key, -1) for key in _ranked(np.where(lent, wanted, -1), np.zeros_like(small.group))]
+    return np.where(lent, np.array(loose, dtype=np.int64), kept)
 
 
 def _ranked(component: np.ndarray, group: np.ndarray) -> list[tuple[int, int, int]]:
