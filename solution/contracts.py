@@ -37,6 +37,7 @@ class Given:
     train        training batches, augmented; `choose` ranks and picks; `val` only judges (no step may look at it)
     calibration  a few hundred training images without augmentation
     counts       training images of each class
+    load         a checkpoint's path -> its net and header: for steps that learn from a finished net
     folder       where a long step keeps its resumable state and its logs; None keeps nothing
     resume       go on from the state in `folder` instead of starting afresh
     say          takes one line for the user
@@ -48,6 +49,7 @@ class Given:
     calibration: Batches | None = None
     classes: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    load: Callable[[Path], tuple[nn.Module, Any]] | None = None
     device: str = "cpu"
     seed: int = 0
     folder: Path | None = None

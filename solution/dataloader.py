@@ -59,6 +59,8 @@ class Data:
     cache_size          side of the cached training pictures that crops are taken from; None takes 1.25 x `size`
     batch_size          pictures in a training batch
     sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
+    views               different views of each training picture, shown in turn; 0 makes a new one every epoch.
+                        Cached teachers need a number: they answer each view once
     choose_share        part of train that becomes the choose split
     val_share           part of the whole that becomes val when the data set has no val or test split
     split_seed          seeds both splits
@@ -72,6 +74,7 @@ class Data:
     batch_size: int = 64
     augment: Augment = field(default_factory=Augment)
     sampling: str = "shuffle"
+    views: int = 0
     choose_share: float = 0.1
     val_share: float = 0.15
     split_seed: int = 0
@@ -79,7 +82,7 @@ class Data:
     calibration_images: int = 256
 
     def __post_init__(self) -> None:
-        least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0}
+        least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0, "views": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
@@ -149,7 +152,8 @@ class Data:
             return plain_loader(decode_once(source, items, self.size), _JUDGE_BATCH, normalisation)
         cached = decode_once(source, items, self.cache_size or round(1.25 * self.size))
         views = Views(cached, Viewer(self.augment, self.size, seed), normalisation)
-        return train_loader(views, EpochSampler(cached.labels, self.batch_size, seed, self.sampling), self.workers)
+        sampler = EpochSampler(cached.labels, self.batch_size, seed, self.sampling, self.views)
+        return train_loader(views, sampler, self.workers)
 
 
 def _apart(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:

@@ -168,6 +168,7 @@ class Job:
             calibration=loaders.calibration,
             classes=loaders.card.classes,
             counts=tuple(loaders.card.counts["train"].values()),
+            load=checkpoint.load,
             device=self.device,
             seed=self.recipe.seed,
             folder=folder,

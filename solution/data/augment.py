@@ -74,8 +74,8 @@ class Viewer:
     """
 
     def __init__(self, augment: Augment, size: int, seed: int) -> None:
+        self.augment, self.size, self.seed = augment, size, seed
         self._pipeline = augment.pipeline(size)
-        self._seed = seed
         self._chance = random.Random()
         self._numbers = np.random.PCG64()
         self._pipeline.set_random_state(np.random.Generator(self._numbers), self._chance)
@@ -83,7 +83,7 @@ class Viewer:
     def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
         """(H, W, 3) uint8 -> (size, size, 3) uint8."""
         # The leading bit gives all keys one length: Python seeds index 2 of epochs 0 and 1 alike otherwise.
-        self._chance.seed((1 << 128) | (self._seed << 64) | (epoch << 32) | index)
+        self._chance.seed((1 << 128) | (self.seed << 64) | (epoch << 32) | index)
         position = {"state": self._chance.getrandbits(128), "inc": 1}
         self._numbers.state = {"bit_generator": "PCG64", "state": position, "has_uint32": 0, "uinteger": 0}
         return self._pipeline(image=image)["image"]

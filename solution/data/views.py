@@ -42,21 +42,30 @@ class Plain(Dataset):
 
 
 class Views(Dataset):
-    """Random views of cached pictures; fetched a batch of (epoch, index) pairs at a time."""
+    """Random views of cached pictures; fetched a batch of (view, index) pairs at a time.
 
-    def __init__(self, cached: Cached, viewer: Viewer, normalisation: Normalisation) -> None:
+    beside: (num_views, N, K) values that go with each view of each picture, such as a teacher's logits; a batch then
+    is images, labels and these.
+    """
+
+    def __init__(
+        self, cached: Cached, viewer: Viewer, normalisation: Normalisation, beside: np.ndarray | None = None
+    ) -> None:
+        self.cached, self.view, self.normalisation, self.beside = cached, viewer, normalisation, beside
         self.images = cached.images
         self.labels = torch.from_numpy(cached.labels)
-        self.view = viewer
-        self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """(B, 3, size, size) normalised float32 and (B,) int64."""
-        views = np.stack([self.view(self.images[index], epoch, index) for epoch, index in pairs])
-        return as_batch(views, self.normalisation), self.labels[[index for _, index in pairs]]
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+        """(B, 3, size, size) normalised float32, (B,) int64, and (B, K) float32 of what lies beside, if anything."""
+        pixels = np.stack([self.view(self.images[index], view, index) for view, index in pairs])
+        shown, positions = zip(*pairs, strict=True)
+        batch = as_batch(pixels, self.normalisation), self.labels[list(positions)]
+        if self.beside is None:
+            return batch
+        return *batch, torch.from_numpy(self.beside[list(shown), list(positions)].astype(np.float32))
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker that is not forked opens the cache file itself, instead of being sent all pictures."""
@@ -67,15 +76,18 @@ class Views(Dataset):
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) pairs whose order depends on seed and epoch alone.
+    """Batches of (view, index) pairs whose order depends on seed and epoch alone.
 
+    num_views   how many views there are of each picture: epoch e shows view e modulo this; 0 shows a new one each time
     sampling    "shuffle": every picture once an epoch; "balanced": as many draws, with replacement, every class as
                 often as any other
     The last batch is left out when it is not full, unless it is the only one.
     """
 
-    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, sampling: str = "shuffle") -> None:
-        self.batch_size = batch_size
+    def __init__(
+        self, labels: np.ndarray, batch_size: int, seed: int, sampling: str = "shuffle", num_views: int = 0
+    ) -> None:
+        self.batch_size, self.num_views = batch_size, num_views
         self.drop_last = len(labels) >= batch_size
         self.epoch = 0
         self._labels = labels
@@ -95,10 +107,10 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return max(len(self._labels) // self.batch_size, 1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = self.epoch
-        order = self._order(epoch)
+        order = self._order(self.epoch)
+        view = self.epoch % self.num_views if self.num_views else self.epoch
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(epoch, index) for index in order[start : start + self.batch_size]]
+            yield [(view, index) for index in order[start : start + self.batch_size]]
 
     def _order(self, epoch: int) -> list[int]:
         chance = np.random.default_rng([self._seed, epoch])
@@ -125,13 +137,20 @@ def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoad
     return TrainLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=_as_is, generator=own, **alive)
 
 
+def with_beside(loader: TrainLoader, beside: np.ndarray) -> TrainLoader:
+    """The same batches with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
+    views: Views = loader.dataset
+    richer = Views(views.cached, views.view, views.normalisation, beside)
+    return train_loader(richer, loader.batch_sampler, loader.num_workers)
+
+
 def plain_loader(cached: Cached, batch_size: int, normalisation: Normalisation) -> DataLoader:
     """Batches of the pictures as they are, in straight order, in this process."""
     own = torch.Generator()
     return DataLoader(Plain(cached, normalisation), batch_size=batch_size, collate_fn=_as_is, generator=own)
 
 
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return batch
 
 

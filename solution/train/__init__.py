@@ -1,6 +1,8 @@
 """Learn.
 
 step      `Train`, the step: its settings, field by field
+distill   `Distill`, the step: a student learns from teachers besides the labels
+teachers  their answers, stored once for every view
 loop      the one flat loop that every training goes through
 training  what the loop carries from step to step
 progress  bar with rate and time left

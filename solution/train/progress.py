@@ -32,7 +32,7 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def watch(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def watch(self, batches: Iterable[tuple[Tensor, ...]], epoch: int) -> Iterator[tuple[Tensor, ...]]:
         """The batches of `epoch`, counted as they are taken."""
         for step, batch in enumerate(batches, start=epoch * self.steps + 1):
             yield batch

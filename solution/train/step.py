@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from solution.contracts import Given, InputError, Step
 from solution.losses.mixing import Mixing
@@ -54,6 +54,10 @@ class Train(Step):
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    def objective(self, logits: Tensor, targets: Tensor, beside: Tensor | None, given: Given) -> Tensor:
+        """Scalar to make small: logits (B, C), labels (B,) or probabilities (B, C), what lies beside the batch."""
+        return self.loss(logits, targets, given.counts)
 
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """A trained copy of `model`. `InputError` when the loss stops being a number."""

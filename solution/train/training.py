@@ -48,16 +48,16 @@ class Training:
         """What is judged and kept: the running average if there is one."""
         return self.average.module if self.average else self.net
 
-    def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, float]:
         """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
         self.model.train()
         self.chance.manual_seed(self.given.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
         start = asked = time.perf_counter()
-        for step, (images, labels) in enumerate(batches, start=epoch * self.steps):
+        for step, batch in enumerate(batches, start=epoch * self.steps):
             waited += time.perf_counter() - asked
-            total += self.update(step, images, labels) * len(labels)
-            images_seen += len(labels)
+            total += self.update(step, *batch) * len(batch[0])
+            images_seen += len(batch[0])
             asked = time.perf_counter()
         seconds = asked - start
         return {
@@ -66,14 +66,14 @@ class Training:
             "data_wait": round(waited / seconds, 4),
         }
 
-    def update(self, step: int, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimizer step on images (B, C, H, W) and labels (B,). Returns the loss, a scalar."""
+    def update(self, step: int, images: Tensor, labels: Tensor, beside: Tensor | None = None) -> Tensor:
+        """One optimizer step on images (B, C, H, W), labels (B,) and what lies beside. Returns the loss, a scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(images, labels)
         with self.accelerator.autocast():
             logits = self.model(seen)
-        loss = self.settings.loss(logits.float(), targets, self.given.counts)
+        loss = self.settings.objective(logits.float(), targets, beside, self.given)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
