@@ -20,7 +20,11 @@ def adapted(
 
     prefix  the module's path with a dot, which its tensors' names begin with
     """
-    return _attention_heads(module, prefix, before, after)
+    return {
+        **_attention_heads(module, prefix, before, after),
+        **_split_sizes(module, prefix, after),
+        **_half_width(module, prefix, before, after),
+    }
 
 
 def _attention_heads(
@@ -40,3 +44,23 @@ def _attention_heads(
         "num_heads": heads * new // old,
         **{name: size * new // old for name, size in sizes.items() if isinstance(size, int)},
     }
+
+
+def _split_sizes(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """Convolutions of several kernel sizes, each on its part of the channels (timm's MixedConv2d)."""
+    splits, children = getattr(module, "splits", None), list(module.named_children())
+    if splits is None or len(splits) != len(children) or not all(isinstance(c, nn.Conv2d) for _, c in children):
+        return {}
+    shapes = [after[f"{prefix}{name}.weight"] for name, _ in children]
+    depthwise = [child.groups == child.in_channels > 1 for _, child in children]
+    return {"splits": tuple(shape[0 if own else 1] for shape, own in zip(shapes, depthwise, strict=True))}
+
+
+def _half_width(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    """Blocks that split what `cv1` makes into two halves of `c` channels (the C2 family of YOLO)."""
+    name, half = f"{prefix}cv1.conv.weight", getattr(module, "c", None)
+    if not isinstance(half, int) or name not in before or before[name][0] != 2 * half:
+        return {}
+    return {"c": after[name][0] // 2}

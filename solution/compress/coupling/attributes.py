@@ -26,10 +26,14 @@ def attributes_after(model: nn.Module, shapes: Mapping[str, Shape]) -> Attribute
         prefix = f"{path}." if path else ""
         own = {name: shapes[prefix + name] for name in _own_names(module)}
         values = {**implied(module, own), **adapted(module, prefix, before, shapes)}
-        values = {name: value for name, value in values.items() if getattr(module, name, value) != value}
+        values = {name: value for name, value in values.items() if _differs(getattr(module, name, value), value)}
         if values:
             changed[path] = values
     return changed
+
+
+def _differs(old: object, new: object) -> bool:
+    return (tuple(old) if isinstance(old, list) else old) != new
 
 
 def _own_names(module: nn.Module) -> list[str]:

@@ -1,0 +1,85 @@
+"""Meeting a budget: the sizes whose true cost comes closest to it without going over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from solution.compress.coupling.plan import ChannelPlan
+from solution.compress.coupling.targets import Room, Wanted
+from solution.contracts import InputError
+
+MOST_ROUNDS = 8
+BISECTIONS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the cut net may cost.
+
+    name       the currency, for messages
+    before     what the full net costs
+    limit      what the cut net may cost at most
+    tolerance  the fraction of the limit that may stay unused
+    measure    the true cost of the net that a plan makes, in the unit of the limit
+    """
+
+    name: str
+    before: float
+    limit: float
+    tolerance: float
+    measure: Callable[[ChannelPlan], float]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit < self.before:
+            raise InputError(
+                f"{self.name} must come below {self.before:,.6g}, which the net has, got {self.limit:,.6g}"
+            )
+
+
+def meet(
+    budget: Budget, room: Room, estimate: Callable[[Wanted], float], plan: Callable[[Wanted], ChannelPlan]
+) -> ChannelPlan:
+    """The plan that comes closest to the budget from below. The estimate leads, the true cost corrects it.
+
+    `InputError` names the least cost that can be reached, and what protects the rest.
+    """
+    best, best_cost = None, -1.0
+    aim = budget.limit * estimate(room.size) / budget.before
+    for _ in range(MOST_ROUNDS):
+        wanted = largest_within(aim, room, estimate)
+        made = plan(wanted)
+        cost = budget.measure(made)
+        if best_cost < cost <= budget.limit:
+            best, best_cost = made, cost
+        if budget.limit * (1 - budget.tolerance) <= best_cost:
+            return best
+        if cost > budget.limit and wanted == room.lowest():
+            break
+        aim *= budget.limit * (1 - budget.tolerance / 4) / cost
+    if best is None:
+        made = plan(room.lowest())
+        raise InputError(_unreachable(budget, budget.measure(made), made))
+    return best
+
+
+def largest_within(aim: float, room: Room, estimate: Callable[[Wanted], float]) -> Wanted:
+    """The numbers under the least pressure whose estimate is at most `aim`, then single steps more where they fit."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if estimate(room.whole(middle)) <= aim else (middle, high)
+    wanted, exact = room.whole(high), room.exact(high)
+    for atom in sorted(wanted, key=lambda atom: wanted[atom] - exact[atom]):
+        more = {**wanted, atom: min(room.size[atom], wanted[atom] + room.multiple[atom])}
+        if estimate(more) <= aim:
+            wanted = more
+    return wanted
+
+
+def _unreachable(budget: Budget, least: float, plan: ChannelPlan) -> str:
+    protected = "; ".join(f"{layer} ({reason})" for layer, reason in list(plan.kept.items())[:4])
+    rest = (
+        f"What protects the rest: {protected}" if protected else "Every layer is down to its least number of channels"
+    )
+    return f"{budget.name} {budget.limit:,.6g} cannot be reached: the least is {least:,.6g}. {rest}"

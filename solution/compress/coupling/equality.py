@@ -1,0 +1,116 @@
+"""Proof of a cut: the cut net equals the full one whose cut channels nobody reads.
+
+Zeroing the columns with which later layers read a channel removes it exactly, whatever lies between (a sigmoid does not
+map zero to zero, so zeroing what makes it would not). Layer and group norms, whose statistics span channels, take them
+over the channels that stay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from solution.compress.coupling.analysis import Analysis
+from solution.compress.coupling.plan import ChannelPlan
+from solution.compress.coupling.tracing import named_tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Largest differences of outputs, relative to the largest output.
+
+    error  between the cut net and the masked one: rounding only, when the cut is right
+    moved  between the cut net and the full one: not zero, or the comparison says nothing
+    """
+
+    error: float
+    moved: float
+
+
+def compare(model: nn.Module, plan: ChannelPlan, full: Analysis, example: Tensor) -> Difference:
+    """Cut and mask copies of `model` in eval mode and float64, and compare what they return for `example`."""
+    model = copy.deepcopy(model).double().eval()
+    cut = plan.apply(model)
+    example = example.double()
+    with torch.no_grad():
+        sliced, masked, whole = (_flat(net(example)) for net in (cut, masked_copy(model, cut, plan, full), model))
+    return Difference(error=_distance(sliced, masked), moved=_distance(sliced, whole))
+
+
+def _flat(output: object) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _distance(left: list[Tensor], right: list[Tensor]) -> float:
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a.shape == b.shape]
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
+
+
+def masked_copy(model: nn.Module, cut: nn.Module, plan: ChannelPlan, full: Analysis) -> nn.Module:
+    """`model` in which nothing reads the channels that `plan` cuts. `cut` is the cut net, for its norms."""
+    masked = copy.deepcopy(model)
+    tensors = named_tensors(masked)
+    for side in full.coupling.sides:
+        place = _place(plan.tensors, side.tensor, side.axis)
+        if place is not None and side.role == "in":
+            kept = plan.selections[place[2]]
+            with torch.no_grad():
+                _zero_columns(tensors[side.tensor], side.axis, side.groups, np.array([k for k in kept if k >= 0]))
+        if place is not None and side.role == "joint":
+            path = side.tensor.rpartition(".")[0]
+            _norm_over_kept(masked.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]])
+    return masked
+
+
+def _place(
+    tensors: Mapping[str, tuple[tuple[int, int, int], ...]], name: str, axis: int
+) -> tuple[int, int, int] | None:
+    return next((place for place in tensors.get(name, ()) if place[0] == axis), None)
+
+
+def _zero_columns(weight: Tensor, axis: int, groups: int, kept: np.ndarray) -> None:
+    """Columns count the inputs of all groups one after another; each group of rows reads its own."""
+    grouped_columns = groups > 1 and axis == 1
+    width = weight.shape[axis]
+    blocks = weight.chunk(groups, 0) if grouped_columns else [weight]
+    for number, block in enumerate(blocks):
+        gone = np.setdiff1d(np.arange(width), kept - number * width)
+        block.index_fill_(axis, torch.from_numpy(gone), 0)
+
+
+def _norm_over_kept(norm: nn.Module, small: nn.Module, kept: tuple[int, ...]) -> None:
+    """Let `norm` see and return only its kept channels, the others zero."""
+    index = torch.tensor(kept)
+    channels = len(norm.weight)
+
+    def forward(x: Tensor) -> Tensor:
+        last = isinstance(norm, nn.LayerNorm | nn.RMSNorm) and "2d" not in type(norm).__name__
+        dim = x.ndim - 1 if last and x.shape[-1] == channels else 1
+        return torch.zeros_like(x).index_copy(dim, index, small(x.index_select(dim, index)))
+
+    norm.forward = forward
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random norm statistics, scales and zero-initialised layers, in place: no comparison passes by accident."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2.0, generator=generator)
+            elif name.endswith("running_mean") or (tensor.ndim == 1 and name.endswith("bias")):
+                tensor.normal_(0.0, 0.2, generator=generator)
+            elif isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and _is_flat(tensor):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def _is_flat(tensor: Tensor) -> bool:
+    """A scale, or a tensor that is the same everywhere (zero-initialised)."""
+    return tensor.squeeze().ndim <= 1 or bool((tensor == tensor.flatten()[0]).all())

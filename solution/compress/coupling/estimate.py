@@ -1,0 +1,42 @@
+"""What a net would cost at other sizes, by arithmetic alone: every layer's cost is a product of its axes' lengths."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from solution.compress.coupling.analysis import Analysis
+from solution.compress.coupling.macs import layer_macs
+from solution.compress.coupling.sizes import Classes
+
+
+class Estimator:
+    """Estimated MACs or parameters for any number of channels per class.
+
+    Numbers need not be whole. Products without a weight (attention) and tensors without channels keep their cost.
+    """
+
+    def __init__(self, full: Analysis, classes: Classes, currency: str) -> None:
+        """currency: "macs" or "params"."""
+        costs = layer_macs(full.traces[0]) if currency == "macs" else _tensor_sizes(full)
+        self.sizes = classes.size
+        sides = [side for side in full.coupling.sides if side.tensor in costs]
+        tensors = {name: row for row, name in enumerate(costs)}
+        self.costs = np.array(list(costs.values()), dtype=float)
+        self.row = np.array([tensors[side.tensor] for side in sides], dtype=int)
+        self.share = np.zeros((len(sides), len(classes.size)))
+        for number, side in enumerate(sides):
+            np.add.at(self.share[number], classes.of[side.component], 1 / len(side.component))
+
+    def __call__(self, counts: np.ndarray) -> float:
+        """counts: (classes,) how many components of each stay."""
+        left = np.ones(len(self.costs))
+        np.multiply.at(left, self.row, self.share @ (counts / self.sizes))
+        return float(left @ self.costs)
+
+
+def _tensor_sizes(full: Analysis) -> dict[str, int]:
+    sources = [node for node in full.traces[0].graph.nodes if node.op == "placeholder"]
+    pairs = zip(full.traces[0].tensors, sources, strict=False)
+    return {name: prod(node.meta["val"].shape) for name, node in pairs if name in full.traces[0].parameters}

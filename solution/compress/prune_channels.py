@@ -1,0 +1,200 @@
+"""Channel pruning: fewer channels in every layer, of any net, by a share or down to a budget.
+
+    from solution.compress.prune_channels import PruneChannels
+    from solution.contracts import Given
+    smaller = PruneChannels(ratio=0.5)(model, Given(example=x))
+
+Which channels belong together is read from the net's own forward (`solution.compress.coupling`), so channel shuffle,
+grouped convolutions, chunks, dense concatenation and attention heads need no rule per model, and the cut net is made of
+the same modules as the full one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from solution.compress.coupling.analysis import Analysis, Subject, analyse
+from solution.compress.coupling.budget import Budget, meet
+from solution.compress.coupling.estimate import Estimator
+from solution.compress.coupling.fitting import fit
+from solution.compress.coupling.plan import ChannelPlan
+from solution.compress.coupling.planning import written_plan
+from solution.compress.coupling.sizes import classes_of
+from solution.compress.coupling.targets import Wanted, room_of, spread
+from solution.compress.coupling.tracing import named_tensors
+from solution.compress.importance import CRITERIA, component_scores
+from solution.contracts import Batches, Given, InputError, StructuralStep
+from solution.evaluate.cost import macs, params
+
+RANKINGS = ("uniform", "global")
+BUDGETS = ("macs", "params", "bytes", "latency_ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneChannels(StructuralStep):
+    """Take channels out. Give either `ratio` or one budget.
+
+    ratio       fraction of channels that go, in (0, 1)
+    macs, params, bytes, latency_ms
+                what the cut net may cost at most: a fraction of the full net's cost up to 1, else the number itself.
+                Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the competition's
+                convention, bytes of all tensors, latency as the median of one image on `given.device`
+    ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go
+    importance  what makes a channel worth keeping: l1, l2, fpgm, bn_scale, random, or on calibration batches taylor,
+                fisher, hessian, activation
+    round_to    channel numbers become multiples of this where the layer has so many
+    limits      glob pattern of layers -> the largest fraction of their channels that may go
+    protect     glob patterns of layers that keep all their channels
+    outputs     positions of the outputs that must keep their shape, when a forward returns several; () means all
+    """
+
+    currency: ClassVar[str | None] = "macs"
+    ratio: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    bytes: float | None = None
+    latency_ms: float | None = None
+    ranking: str = "uniform"
+    importance: str = "l2"
+    round_to: int = 1
+    limits: dict[str, float] = field(default_factory=dict)
+    protect: tuple[str, ...] = ()
+    outputs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("ratio", *BUDGETS) if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(f"give ratio or one of {', '.join(BUDGETS)}, got {', '.join(given) or 'none of them'}")
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise InputError(f"ratio is the fraction of channels that go, between 0 and 1, got {self.ratio}")
+        if getattr(self, given[0]) <= 0:
+            raise InputError(f"{given[0]} must be positive, got {getattr(self, given[0])}")
+        if self.ranking not in RANKINGS:
+            raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
+        if self.importance not in CRITERIA:
+            raise InputError(f"importance must be one of {', '.join(CRITERIA)}, got {self.importance!r}")
+        if self.round_to < 1:
+            raise InputError(f"round_to must be at least 1, got {self.round_to}")
+        for pattern, fraction in self.limits.items():
+            if not 0 <= fraction <= 1:
+                raise InputError(f"limits: the fraction for {pattern!r} must lie between 0 and 1, got {fraction}")
+
+    def plan(self, model: nn.Module, given: Given) -> ChannelPlan:
+        """Which channels stay. `InputError` when nothing can go, or the budget cannot be met."""
+        _check_numbers(model)
+        subject = Subject(
+            model=model, example=given.example, protected=self.protect, keeps_output=_Matters(outputs=self.outputs)
+        )
+        full = analyse(subject)
+        score = component_scores(model, full.coupling, self.importance, given)
+        classes, frozen = classes_of(full.coupling), {}
+        ranked = score if self.ranking == "global" else None
+        room = room_of(full.coupling, classes, self.limits, self.round_to, ranked)
+
+        def planned(wanted: Wanted) -> ChannelPlan:
+            return written_plan(full, fit(subject, full, wanted, room.multiple, frozen), score)
+
+        if self.ratio is not None:
+            return _checked(planned(room.whole(self.ratio)), full)
+        budget = self._budget(model, given)
+        estimator = Estimator(full, classes, "macs" if budget.name in ("macs", "latency_ms") else "params")
+        return _checked(meet(budget, room, lambda wanted: estimator(spread(classes, wanted)), planned), full)
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """Plan, cut, and measure batch-norm statistics again where calibration batches are given."""
+        cut = self.plan(model, given).apply(model)
+        return cut if given.calibration is None else recalibrated(cut, given.calibration)
+
+    def _budget(self, model: nn.Module, given: Given) -> Budget:
+        name = next(name for name in BUDGETS if getattr(self, name) is not None)
+        cost = _COSTS[name]
+        before = cost(model, given)
+        asked = getattr(self, name)
+        return Budget(
+            name=name,
+            before=before,
+            limit=asked * before if asked <= 1 else asked,
+            tolerance=0.1 if name == "latency_ms" else 0.01,
+            measure=lambda plan: cost(plan.apply(model), given),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matters:
+    """Which outputs must keep their shape."""
+
+    outputs: tuple[int, ...]
+
+    def __call__(self, position: int) -> bool:
+        return not self.outputs or position in self.outputs
+
+
+def _check_numbers(model: nn.Module) -> None:
+    for name, tensor in named_tensors(model).items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"{name} holds NaN or infinite values: channels cannot be ranked. Load sound weights first"
+            )
+
+
+def _checked(plan: ChannelPlan, full: Analysis) -> ChannelPlan:
+    """A plan that cuts nothing is an error that says why."""
+    if not plan.tensors:
+        reasons = sorted(set(plan.kept.values())) or ["it has no layer with channels"]
+        raise InputError(f"nothing would be cut from {len(full.coupling.sides)} axes: {'; '.join(reasons)}")
+    return plan
+
+
+def tensor_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers, each once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in named_tensors(model).values())
+
+
+def median_latency_ms(model: nn.Module, image: Tensor, device: str, runs: int = 21) -> float:
+    """Median milliseconds of a forward on `image` (1, C, H, W) in eval mode, after three to warm up."""
+    training = model.training
+    net, image = model.to(device).eval(), image.to(device)
+    times = []
+    with torch.inference_mode():
+        for _ in range(runs + 3):
+            start = time.perf_counter()
+            net(image)
+            if image.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+    model.train(training)
+    return statistics.median(times[3:]) * 1e3
+
+
+_COSTS = {
+    "macs": lambda model, given: macs(model, given.example),
+    "params": lambda model, _: params(model),
+    "bytes": lambda model, _: tensor_bytes(model),
+    "latency_ms": lambda model, given: median_latency_ms(model, given.example[:1], given.device),
+}
+
+
+def recalibrated(model: nn.Module, batches: Batches) -> nn.Module:
+    """Measure the running statistics of every batch norm of `model` afresh, in place: the mean over all batches."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    modes, momenta = {module: module.training for module in model.modules()}, {norm: norm.momentum for norm in norms}
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for images, _ in batches:
+            model(images)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+    for module, training in modes.items():
+        module.training = training
+    return model
