@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,9 @@ class Views(Dataset):
     is images, labels and these.
     """
 
-    def __init__(
-        self, cached: Cached, viewer: Viewer, normalisation: Normalisation, beside: np.ndarray | None = None
-    ) -> None:
-        self.cached, self.view, self.normalisation, self.beside = cached, viewer, normalisation, beside
+    def __init__(self, cached: Cached, viewer: Viewer, normalisation: Normalisation) -> None:
+        self.view, self.normalisation = viewer, normalisation
+        self.beside: np.ndarray | None = None
         self.images = cached.images
         self.labels = torch.from_numpy(cached.labels)
 
@@ -139,8 +139,8 @@ def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoad
 
 def with_beside(loader: TrainLoader, beside: np.ndarray) -> TrainLoader:
     """The same batches with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
-    views: Views = loader.dataset
-    richer = Views(views.cached, views.view, views.normalisation, beside)
+    richer = copy.copy(loader.dataset)
+    richer.beside = beside
     return train_loader(richer, loader.batch_sampler, loader.num_workers)
 
 

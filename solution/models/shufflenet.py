@@ -148,9 +148,13 @@ class ShuffleNet:
         """Channels of the stem and of each stage."""
         if self.widths is not None:
             return self.widths
-        stages = [STAGE_CHANNELS[self.groups] * 2**index for index in range(len(self.units))]
-        stem = _round_to(STEM_CHANNELS * self.width, self.groups)
-        return (stem, *(_round_to(stage * self.width, 4 * self.groups) for stage in stages))
+        widths = [_round_to(STEM_CHANNELS * self.width, self.groups)]
+        for index in range(len(self.units)):
+            wanted = STAGE_CHANNELS[self.groups] * 2**index * self.width
+            # A stage's first unit adds channels to those that pass it by, so every stage must be wider.
+            least = _round_up(widths[-1] + 1, 4 * self.groups)
+            widths.append(max(least, _round_to(wanted, 4 * self.groups)))
+        return tuple(widths)
 
     def build(self, num_classes: int) -> nn.Module:
         """A fresh net for `num_classes` classes: convolutions after He et al., 2015, a quiet classifier."""
@@ -164,6 +168,10 @@ class ShuffleNet:
 
 def _round_to(value: float, multiple: int) -> int:
     return max(multiple, round(value / multiple) * multiple)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
 
 
 def load_pytorchcv(net: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -4,6 +4,9 @@
 
 Before and After come from one net of 30 epochs: Before trains 90 more, After loses layers and trains 90 more, so that
 both have seen the same epochs with the same augmentation. The augmentation is mild: nets this small underfit.
+
+Expected on recycle9's val split, mean and standard deviation of seeds 0, 1: Before F1 0.7422 ± 0.0037, score
+0.2346 ± 0.0044; After F1 0.7364 ± 0.0058, score 0.1978 ± 0.0069. Time: about 45 minutes on one free core.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ augmentation and its seed, so answers of another set or another seed are never t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,9 @@ def answers(teacher: nn.Module, views: Views, num_views: int, say: Callable[[str
 
 def as_teacher_sees(views: Views, size: int, normalisation: Normalisation) -> Views:
     """The same crops, flips and colours at a teacher's own size in pixels, normalised as it wants them."""
-    return Views(views.cached, Viewer(views.view.augment, size, views.view.seed), normalisation)
+    own = copy.copy(views)
+    own.view, own.normalisation = Viewer(views.view.augment, size, views.view.seed), normalisation
+    return own
 
 
 def _ask(teacher: nn.Module, views: Views, num_views: int) -> np.ndarray:

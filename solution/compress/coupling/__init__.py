@@ -4,8 +4,11 @@ tracing     model + example -> a graph of ATen calls, on shapes alone
 ids         channel ids, ties between them, the axes they lie along
 walk        sends ids through a graph, one rule per call
 rules       what each call does to ids (rules_movement, rules_layers: its two larger parts)
+derived     convolution weights that are computed before use
 components  ties -> groups of positions that stay or go together
 analysis    all of the above for a model, or for its skeleton at other sizes
+attributes  sizes that plain layers keep beside their tensors
+skeleton    a model at other sizes, without weights
 sizes       how many channels of each kind stay (grouped layers keep equal groups)
 fitting     sizes that the real forward accepts
 wiring      which original channel lies where after the cut
@@ -13,5 +16,9 @@ planning    writes the plan down
 plan        the plan, a plain value
 cutting     slices tensors, sets attributes
 adapters    attributes that particular model families keep beside their tensors
+targets     a share, or one threshold over all layers -> numbers of channels
+budget      the numbers that meet a budget
+estimate    what other sizes would cost, by arithmetic
+equality    proof of a cut: masked equals sliced
 macs        multiply-accumulates of a graph, per layer
 """

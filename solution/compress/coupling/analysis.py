@@ -48,12 +48,18 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """The coupling of a subject, with the traces that it was read from and the sizes set beside the tensors."""
+    """The coupling of a subject, and what it was read from.
+
+    attributes  sizes that modules keep beside their tensors, where they differ from the full model's
+    unreached   parameters that the forward never reads
+    derived     weights that the forward computes something from before it convolves with that
+    """
 
     coupling: Coupling
     traces: tuple[Trace, ...]
     attributes: Attributes
     unreached: tuple[str, ...]
+    derived: frozenset[str]
 
 
 def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | None = None) -> Analysis:
@@ -69,18 +75,25 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
             set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
         traces = _traces(hollow, subject.image(), mode, before)
         attributes = attributes_after(subject.model, all_shapes(hollow))
-    ledger = Ledger()
+    ledger = Ledger(frozenset() if before is None else before.coupling.readers())
     for one in traces:
         walk(one, ledger, apply_rule, subject.keeps_output)
     known = None if before is None else {side.tensor: side.axis for side in before.coupling.sides}
     coupling = _protect(components_of(ledger, known), subject.protected)
-    return Analysis(coupling=coupling, traces=traces, attributes=attributes, unreached=_unreached(traces))
+    return Analysis(
+        coupling=coupling,
+        traces=traces,
+        attributes=attributes,
+        unreached=_unreached(traces),
+        derived=frozenset(ledger.derived),
+    )
 
 
 def _traces(hollow: nn.Module, example: Tensor, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
     """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads)."""
     if before is not None:
-        return tuple(_fitted_trace(hollow.train(one.mode == "train"), example, mode) for one in before.traces)
+        passes = (hollow.train(one.mode == "train") for one in before.traces)
+        return tuple(_fitted_trace(net, example, mode, before.coupling) for net in passes)
     traces = [trace(hollow.eval(), example, mode)]
     if traces[0].unused():
         with suppress(TraceError):
@@ -93,13 +106,13 @@ def _two(example: Tensor) -> Tensor:
     return torch.cat([example, example])
 
 
-def _fitted_trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
+def _fitted_trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode, coupling: Coupling) -> Trace:
     """Trace a skeleton. Where sizes do not match, layers are first fitted to what arrives at them."""
     batch = _two(example) if hollow.training else example
     try:
         return trace(hollow, batch, mode)
     except TraceError:
-        with fitting_inputs(hollow), torch.no_grad(), suppress(Exception):
+        with fitting_inputs(hollow, coupling.readers()), torch.no_grad(), suppress(Exception):
             hollow(mode.from_tensor(batch))
         return trace(hollow, batch, mode)
 

@@ -64,6 +64,10 @@ class Coupling:
     def _by_key(self) -> dict[tuple[str, int], Side]:
         return {side.key: side for side in self.sides}
 
+    def readers(self) -> frozenset[str]:
+        """Weights that read channels: every layer but norms and depthwise convolutions."""
+        return frozenset(side.tensor for side in self.sides if side.role == "in")
+
     def kept(self) -> np.ndarray:
         """(components,) whether it must stay."""
         kept = np.zeros(len(self.atom), dtype=bool)

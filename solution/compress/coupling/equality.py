@@ -58,12 +58,16 @@ def masked_copy(model: nn.Module, cut: nn.Module, plan: ChannelPlan, full: Analy
     tensors = named_tensors(masked)
     for side in full.coupling.sides:
         place = _place(plan.tensors, side.tensor, side.axis)
-        if place is not None and side.role == "in":
+        path = side.tensor.rpartition(".")[0]
+        if place is not None and side.role == "in" and side.tensor in full.derived:
+            made = _place(plan.tensors, side.tensor, 0)
+            rows = None if made is None else plan.selections[made[2]]
+            _convolution_over_kept(masked.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]], rows)
+        elif place is not None and side.role == "in":
             kept = plan.selections[place[2]]
             with torch.no_grad():
                 _zero_columns(tensors[side.tensor], side.axis, side.groups, np.array([k for k in kept if k >= 0]))
         if place is not None and side.role == "joint":
-            path = side.tensor.rpartition(".")[0]
             _norm_over_kept(masked.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]])
     return masked
 
@@ -95,6 +99,19 @@ def _norm_over_kept(norm: nn.Module, small: nn.Module, kept: tuple[int, ...]) ->
         return torch.zeros_like(x).index_copy(dim, index, small(x.index_select(dim, index)))
 
     norm.forward = forward
+
+
+def _convolution_over_kept(
+    layer: nn.Module, small: nn.Module, kept: tuple[int, ...], rows: tuple[int, ...] | None
+) -> None:
+    """Let a convolution with computed weights see only its kept inputs, and make only its kept outputs."""
+    inputs, outputs = (torch.tensor(kept), torch.arange(layer.out_channels) if rows is None else torch.tensor(rows))
+
+    def forward(x: Tensor) -> Tensor:
+        made = small(x.index_select(1, inputs))
+        return made.new_zeros(len(x), layer.out_channels, *made.shape[2:]).index_copy(1, outputs, made)
+
+    layer.forward = forward
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

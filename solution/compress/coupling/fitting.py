@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors
-from solution.compress.coupling.components import Coupling
+from solution.compress.coupling.components import Coupling, made_alike
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
 from solution.compress.coupling.skeleton import skeleton_sizes
 from solution.compress.coupling.tracing import TraceError
@@ -72,7 +72,7 @@ def fit(
             break
         share = sum(wanted[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         for atom in culprits:
-            step[atom], wanted[atom] = step[atom] + 1, max(1, round(share * sizes[atom]))
+            step[atom], wanted[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
             if step[atom] == len(STEPS):
                 frozen[atom] = reason
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
@@ -90,7 +90,7 @@ def _attempt(
         return _near(subject.model, coupling, error), f"the forward of {where} does not follow a cut of it"
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
     spare = replaces == SPARE
-    if spare.sum() > MOST_SPARE * len(spare) or _any_may_not_be_spare(skeleton.coupling, spare):
+    if spare.sum() > MOST_SPARE * len(spare) or not _may_be_spare(coupling, skeleton.coupling, spare):
         return [_makers(coupling, skeleton.coupling, spare)], "its channels would meet others than before"
     return Fit(skeleton=skeleton, replaces=replaces)
 
@@ -105,9 +105,12 @@ def _replaced(full: Coupling, classes: Classes, skeleton: Coupling) -> np.ndarra
     return np.where((replaces != SPARE) & (rank < classes.size[replaces]), replaces, SPARE)
 
 
-def _any_may_not_be_spare(skeleton: Coupling, spare: np.ndarray) -> bool:
-    """A spare channel would change the statistics of a norm over channels, or what the net returns."""
-    return any(spare[side.component].any() for side in skeleton.sides if side.role in ("joint", "output"))
+def _may_be_spare(full: Coupling, skeleton: Coupling, spare: np.ndarray) -> bool:
+    """Whether spare channels have others to borrow weights from, and change neither statistics nor outputs."""
+    lenders = np.isin(made_alike(skeleton)[spare], made_alike(full)).all()
+    return bool(lenders) and not any(
+        spare[side.component].any() for side in skeleton.sides if side.role in ("joint", "output")
+    )
 
 
 def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:

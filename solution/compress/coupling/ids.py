@@ -71,12 +71,15 @@ class Axis:
 class Ledger:
     """Ids handed out so far, ties between them, ids that must stay and why, and the axes they belong to."""
 
-    def __init__(self) -> None:
+    def __init__(self, readers: frozenset[str] = frozenset()) -> None:
+        """readers: weights known to read channels (not depthwise), however few inputs their groups have left."""
+        self.readers = readers
         self.next_id = 2
         self.ties: list[Tensor] = []
         self.kept: list[tuple[Tensor, str]] = []
         self.axes: dict[tuple[str, int], Axis] = {}
         self.elements: dict[str, Tensor] = {}
+        self.derived: set[str] = set()
         self.postponed: list[tuple[list[Tensor], tuple[int, ...], str]] = []
 
     def fresh(self, shape: Sequence[int]) -> Tensor:

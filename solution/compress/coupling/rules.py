@@ -85,7 +85,7 @@ def pooling(call: Call) -> Any:
 
 def matmul(call: Call) -> Any:
     """A product of two activations (..., n, k) and (..., k, m), or of an activation and a weight."""
-    left, right = call.ids("self"), call["other"] if "other" in call.arguments else call["mat2"]
+    left, right = (call.ids("self"), call["other"] if "other" in call.arguments else call["mat2"])
     if isinstance(right, Weight) and len(right.shape) == 2:
         stored = Weight(name=right.name, shape=right.shape, turned=not right.turned)
         return layers.dense(call, left, stored, None)

@@ -42,13 +42,14 @@ def convolution(call: Call) -> Tensor | list[Tensor] | None:
     transposed = "transpose" in call.name or bool(call["transposed"])
     dim = ids.ndim - len(weight.shape) + 1
     arriving, groups = channels(call.ledger, ids, dim), call["groups"]
-    if groups == len(arriving) > 1:
+    if groups == len(arriving) > 1 and weight.name not in call.ledger.readers:
         made = _depthwise(call.ledger, weight.name, arriving, call.shape[dim], transposed)
     else:
         in_axis, out_axis = (0, 1) if transposed else (1, 0)
         call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in", groups), arriving)
         made = call.ledger.axis(weight.name, out_axis, call.shape[dim], "out", groups)
-    carry(call.ledger, call["bias"], made)
+    for vector in (call["bias"], *(Weight(name=gain, shape=()) for gain in weight.gains)):
+        carry(call.ledger, vector, made)
     return across(made, call.shape, dim)
 
 

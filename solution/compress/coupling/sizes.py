@@ -146,11 +146,7 @@ def _solve_grouped(
 
 
 def _program(
-    coupling: Coupling,
-    classes: Classes,
-    grouped: np.ndarray,
-    wanted: Mapping[int, int],
-    multiple: Mapping[int, int],
+    coupling: Coupling, classes: Classes, grouped: np.ndarray, wanted: Mapping[int, int], multiple: Mapping[int, int]
 ) -> tuple[_Program, dict[int, int]]:
     program = _Program()
     numbers = np.flatnonzero(grouped).tolist()
@@ -175,12 +171,7 @@ def _equal_groups(program: _Program, side: Side, classes: Classes, variable: dic
 
 
 def _near_target(
-    program: _Program,
-    classes: Classes,
-    atom: int,
-    variable: dict[int, int],
-    wanted: Mapping[int, int],
-    multiple: int,
+    program: _Program, classes: Classes, atom: int, variable: dict[int, int], wanted: Mapping[int, int], multiple: int
 ) -> None:
     members = np.flatnonzero(classes.atom == atom).tolist()
     size = int(classes.size[members].sum())

@@ -40,16 +40,20 @@ def shrink(hollow: nn.Module, coupling: Coupling, sizes: Sizes) -> None:
 
 
 @contextmanager
-def fitting_inputs(hollow: nn.Module) -> Iterator[None]:
+def fitting_inputs(hollow: nn.Module, readers: frozenset[str]) -> Iterator[None]:
     """While open, a forward pass resizes what each layer reads and carries to the channels that arrive at it.
 
     How many channels each layer makes stays, so the pass shows where they go in the real wiring.
+    readers: weights that read channels; convolutions that are none of them carry their channels along.
     """
-    handles = [
-        module.register_forward_pre_hook(_fit)
-        for module in hollow.modules()
-        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear, *NORMS))
-    ]
+    rules = {nn.Linear: _fit_linear, nn.modules.conv._ConvNd: _fit_convolution, **dict.fromkeys(NORMS, _fit_norm)}
+    handles = []
+    for path, module in hollow.named_modules():
+        fit = next((rule for kind, rule in rules.items() if isinstance(module, kind)), None)
+        if fit is _fit_convolution and f"{path}.weight" not in readers:
+            fit = _fit_depthwise
+        if fit is not None:
+            handles.append(module.register_forward_pre_hook(fit))
     try:
         yield
     finally:
@@ -57,20 +61,29 @@ def fitting_inputs(hollow: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _fit(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    weight = module._parameters.get("weight")
-    if isinstance(module, NORMS):
-        _resize(module, ("weight", "bias", "running_mean", "running_var"), 0, inputs[0].shape[1])
-    elif isinstance(module, nn.Linear):
-        _resize(module, ("weight",), 1, inputs[0].shape[-1])
-    elif weight is not None and not module.transposed:
-        arriving = inputs[0].shape[1 - weight.ndim]
-        if module.groups == module.in_channels > 1:
-            made = arriving * (module.out_channels // module.in_channels)
-            _resize(module, ("weight", "bias"), 0, made)
-        elif arriving % module.groups == 0:
-            _resize(module, ("weight",), 1, arriving // module.groups)
+def _fit_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    _resize(module, ("weight", "bias", "running_mean", "running_var"), 0, inputs[0].shape[1])
     set_attributes(module, {"": implied(module, all_shapes(module))})
+
+
+def _fit_linear(module: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+    _resize(module, ("weight",), 1, inputs[0].shape[-1])
+    module.in_features = inputs[0].shape[-1]
+
+
+def _fit_convolution(module: nn.modules.conv._ConvNd, inputs: tuple[Tensor, ...]) -> None:
+    arriving = inputs[0].shape[1 - module.weight.ndim]
+    if not module.transposed and arriving % module.groups == 0:
+        _resize(module, ("weight",), 1, arriving // module.groups)
+        module.in_channels = arriving
+
+
+def _fit_depthwise(module: nn.modules.conv._ConvNd, inputs: tuple[Tensor, ...]) -> None:
+    arriving = inputs[0].shape[1 - module.weight.ndim]
+    if not module.transposed:
+        made = arriving * (module.out_channels // module.in_channels)
+        _resize(module, ("weight", "bias"), 0, made)
+        module.in_channels, module.out_channels, module.groups = arriving, made, arriving
 
 
 def _resize(module: nn.Module, names: tuple[str, ...], axis: int, size: int) -> None:

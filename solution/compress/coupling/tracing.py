@@ -120,13 +120,16 @@ def _module_path(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch logs errors of fake tensors besides raising them."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
+    """torch logs errors of fake tensors besides raising them, and thousands of lines to handlers that want all."""
+    loggers = [logging.getLogger(name) for name in ("torch._subclasses.fake_tensor", "torch.__trace")]
+    before = [logger.disabled for logger in loggers]
     try:
+        for logger in loggers:
+            logger.disabled = True
         yield
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str]) -> str:

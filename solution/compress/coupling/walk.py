@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from solution.compress.coupling.derived import derived_weights
 from solution.compress.coupling.ids import KEPT, NEUTRAL, Ledger, uniform
 from solution.compress.coupling.tracing import Trace
 
@@ -17,12 +18,15 @@ from solution.compress.coupling.tracing import Trace
 class Weight:
     """A parameter or buffer of the model, before anything was done to it but moving its two axes.
 
-    name     its name in the model; turned: its two axes are swapped
+    name     its name in the model
+    turned   its two axes are swapped
+    gains    parameters of one number per row that it is multiplied with before use
     """
 
     name: str
     shape: tuple[int, ...]
     turned: bool = False
+    gains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +81,19 @@ def walk(trace: Trace, ledger: Ledger, rule: Rule, keeps_output: Callable[[int],
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
     values: dict[fx.Node, Any] = {}
     sources = iter([*trace.tensors, None])
+    derived, between = derived_weights(trace)
     for node in trace.graph.nodes:
         if node.op == "placeholder":
             values[node] = _source(node, next(sources))
         elif node.op == "get_attr":
             constant = getattr(trace.graph.owning_module, node.target)
             values[node] = uniform(KEPT if constant.numel() > 1 else NEUTRAL, constant.shape)
+        elif node in derived:
+            source, gains = derived[node].source, derived[node].gains
+            values[node] = replace(values[source], gains=tuple(values[gain].name for gain in gains))
+            ledger.derived.add(values[source].name)
+        elif node in between:
+            values[node] = None
         elif node.op == "call_function":
             values[node] = _called(node, values, ledger, rule, trace.mode)
         elif node.op == "output":
