@@ -1,6 +1,6 @@
 """Images per second of our training loop against a plain one, in turns, one thread each.
 
-    python benchmarks/training.py ../shared/data/recycle9.tar
+    python -m benchmarks.training ../shared/data/recycle9.tar
 
 Plain: torchvision's ImageFolder, the same albumentations, an eager float32 loop over a DataLoader without workers.
 Ours: the decode-once cache, views made by one worker process, channels-last, a fused optimizer.
