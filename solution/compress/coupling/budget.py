@@ -69,20 +69,11 @@ def largest_within(aim: float, room: Room, estimate: Callable[[Wanted], float]) 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if estimate(room.whole(middle)) <= aim else (middle, high)
-    return _topped_up(room.whole(high), room.exact(high), aim, room, estimate)
-
-
-def _topped_up(
-    wanted: Wanted, exact: dict[int, float], aim: float, room: Room, estimate: Callable[[Wanted], float]
-) -> Wanted:
-    """Single steps more, the atoms first that rounding took most from, as long as any fits."""
-    fitted = True
-    while fitted:
-        fitted = False
-        for atom in sorted(wanted, key=lambda atom: wanted[atom] - exact[atom]):
-            more = {**wanted, atom: min(room.size[atom], wanted[atom] + room.multiple[atom])}
-            if more != wanted and estimate(more) <= aim:
-                wanted, fitted = more, True
+    wanted, exact = room.whole(high), room.exact(high)
+    for atom in sorted(wanted, key=lambda atom: wanted[atom] - exact[atom]):
+        more = {**wanted, atom: min(room.size[atom], wanted[atom] + room.multiple[atom])}
+        if estimate(more) <= aim:
+            wanted = more
     return wanted
 
 

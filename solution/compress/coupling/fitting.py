@@ -2,8 +2,8 @@
 
 The model is cut to the wanted sizes without weights (a skeleton), its forward runs on fake tensors, and ids are sent
 through it again. Numbers fit when every kind of channel that the skeleton has was there before, at least as often.
-A few channels that were not there are allowed: they get weights of zero where they are read (`SPARE`). What does not
-fit otherwise is tried again with equal shares in steps of 2 and of 8, and then kept whole.
+A few channels too many are allowed: they get weights of zero where they are read (`SPARE`). What does not fit
+otherwise is tried again with equal shares in steps of 2 and of 8, and then kept whole.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from solution.contracts import InputError
 
 STEPS = (1, 2, 8)
 MOST_ATTEMPTS = 60
-MOST_SPARE = (0.03, 0.03, 0.1)
-"""Channels that come from no original one, as a fraction of those that stay: at first, and in steps of 2 and of 8."""
+MOST_SPARE = 0.03
+"""Channels that come from no original one, as a fraction of those that stay."""
 SPARE = -1
 
 
@@ -63,8 +63,7 @@ def fit(
         free = {atom: number for atom, number in wanted.items() if atom not in frozen}
         steps = {atom: int(np.lcm(multiple.get(atom, 1), STEPS[step[atom]])) for atom in free}
         counts = count_channels(full.coupling, classes, free, steps)
-        most_spare = MOST_SPARE[max(step[atom] for atom in free)] if free else 0.0
-        outcome = _attempt(subject, full, classes, counts, most_spare)
+        outcome = _attempt(subject, full, classes, counts)
         if isinstance(outcome, Fit):
             return Fit(skeleton=outcome.skeleton, replaces=outcome.replaces, frozen=frozen)
         suspects, reason = outcome
