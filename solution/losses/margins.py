@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from solution.contracts import InputError
 from solution.losses.classification import as_probabilities
 
-KINDS = ("arcface", "cosface")
+KINDS = ("arcface", "cosface", "none")
 
 
 def arcface(cosines: Tensor, targets: Tensor, margin: float) -> Tensor:
@@ -43,7 +43,7 @@ def cosface(cosines: Tensor, targets: Tensor, margin: float) -> Tensor:
 class Margin:
     """Settings of a `MarginHead`.
 
-    kind     "arcface": the margin is an angle in radians; "cosface": a difference of cosines
+    kind     "arcface": the margin is an angle in radians; "cosface": a difference of cosines; "none": no such head
     margin   0 leaves a cosine classifier
     scale    logits are scale * cosine; nine classes need about 6 to reach a probability of 0.99 (CosFace, section 3.3)
     centres  sub-centres a class, of which the nearest counts (Deng et al., 2020, ECCV), for classes of several looks
@@ -63,6 +63,11 @@ class Margin:
             raise InputError(f"scale must be above 0 and finite, got {self.scale}")
         if self.centres < 1:
             raise InputError(f"centres must be at least 1, got {self.centres}")
+
+    @property
+    def on(self) -> bool:
+        """Whether the classifier is replaced while training."""
+        return self.kind != "none"
 
 
 class MarginHead(nn.Module):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from solution.contracts import InputError, Origin, remember
+from solution.models.taps import classifier_path, replace
 
 
 def _timm(name: str, pretrained: bool, num_classes: int) -> nn.Module:
@@ -50,11 +51,13 @@ def _check(name: str, known: list[str], library: str) -> None:
 
 
 def _replace_head(net: nn.Module, num_classes: int) -> nn.Module:
-    path, last = next(
-        (path, module) for path, module in reversed(list(net.named_modules())) if isinstance(module, nn.Linear)
-    )
-    parent = net.get_submodule(path.rpartition(".")[0])
-    setattr(parent, path.rpartition(".")[2], nn.Linear(last.in_features, num_classes, bias=last.bias is not None))
+    path = classifier_path(net)
+    last = net.get_submodule(path)
+    has_bias = last.bias is not None
+    if isinstance(last, nn.Linear):
+        replace(net, path, nn.Linear(last.in_features, num_classes, bias=has_bias))
+    else:
+        replace(net, path, nn.Conv2d(last.in_channels, num_classes, 1, bias=has_bias))
     return net
 
 

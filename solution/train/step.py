@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from solution.contracts import Given, InputError, Step
+from solution.losses.margins import Margin
 from solution.losses.mixing import Mixing
 from solution.losses.objective import Loss
+from solution.train.lesson import Lesson
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -24,6 +26,8 @@ class Train(Step):
     weight_decay     on weights of two or more dimensions; norms and biases are spared
     loss             what is made small: a blend of losses, label smoothing, class weights
     mixing           mixup and cutmix of the training batches
+    margin           angular margin between the classes while training, folded to the plain classifier at the end
+    auxiliary        weight of heads on earlier feature maps, thrown away at the end; 0 makes none
     ema_decay        running average of the weights that is judged and kept; 0 switches it off
     precision        "fp32", "bf16", "fp16", or "auto": bf16 on a GPU that has it, fp32 on the CPU, where small nets
                      were slower in bf16
@@ -38,6 +42,8 @@ class Train(Step):
     warmup_epochs: float = 2.0
     loss: Loss = field(default_factory=Loss)
     mixing: Mixing = field(default_factory=Mixing)
+    margin: Margin = field(default_factory=lambda: Margin(kind="none"))
+    auxiliary: float = 0.0
     ema_decay: float = 0.0
     precision: str = "auto"
     keep: str = "best"
@@ -48,6 +54,8 @@ class Train(Step):
         for name, low, high in (("lr", 0, 100), ("warmup_epochs", -1, 1e6)):
             if not low < getattr(self, name) <= high:
                 raise InputError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")
+        if not 0 <= self.auxiliary <= 100:
+            raise InputError(f"auxiliary must lie in [0, 100], got {self.auxiliary}")
         for name in ("momentum", "weight_decay", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -55,9 +63,9 @@ class Train(Step):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
-    def objective(self, logits: Tensor, targets: Tensor, beside: Tensor | None, given: Given) -> Tensor:
-        """Scalar to make small: logits (B, C), labels (B,) or probabilities (B, C), what lies beside the batch."""
-        return self.loss(logits, targets, given.counts)
+    def lesson(self, net: nn.Module, given: Given) -> Lesson:
+        """What a training makes small: `net` and its loss."""
+        return Lesson(net, self, given)
 
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """A trained copy of `model`. `InputError` when the loss stops being a number."""

@@ -1,7 +1,7 @@
-"""Teachers' answers, computed once for every view of every training picture and memory-mapped.
+"""Teachers: their answers, computed once for every view of every training picture and memory-mapped, or live.
 
-A student's epoch then costs no teacher's forward. The file's name is a hash of the teacher, the pictures, the
-augmentation and its seed, so answers of another set or another seed are never taken up.
+With stored answers a student's epoch costs no teacher's forward. The file's name is a hash of the teacher, the
+pictures, the augmentation and its seed, so answers of another set or another seed are never taken up.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from solution.contracts import Given, InputError
 from solution.data.augment import Viewer
 from solution.data.views import Normalisation, Views
+from solution.losses.distillation import Seen
+from solution.models.taps import Taps, scales
 from solution.runtime import cache_folder, written_whole
 
 BATCH = 64
@@ -62,7 +67,48 @@ def _key(teacher: nn.Module, views: Views, num_views: int) -> str:
     return content.hexdigest()[:32]
 
 
-def checkpoint_path(name: str) -> Path:
-    """The path of a teacher: a checkpoint, or a folder of a run, whose After it is."""
+def find_teacher(name: str, given: Given) -> tuple[nn.Module, Any]:
+    """The net and the header of a checkpoint, or of the After of a run's folder.
+
+    `InputError` when it knows other classes than the data.
+    """
     path = Path(name)
-    return path / "after.safetensors" if path.is_dir() else path
+    path = path / "after.safetensors" if path.is_dir() else path
+    teacher, header = given.load(path)
+    if header.classes != given.classes:
+        raise InputError(
+            f"the teacher {path} knows the classes {', '.join(header.classes)}; "
+            f"the data have {', '.join(given.classes)}"
+        )
+    return teacher, header
+
+
+class LiveTeacher:
+    """A teacher that sees a student's batches, resized and normalised as it wants them."""
+
+    def __init__(self, name: str, given: Given) -> None:
+        self.net, header = find_teacher(name, given)
+        self.net.requires_grad_(False).to(given.device)
+        self.size, theirs = header.size, (header.mean, header.std)
+        ours = getattr(getattr(given.train, "dataset", None), "normalisation", theirs)
+        as_column = [[torch.tensor(values).view(1, -1, 1, 1) for values in pair] for pair in (ours, theirs)]
+        (mean, std), (their_mean, their_std) = as_column
+        self.factor, self.shift = std / their_std, (mean - their_mean) / their_std
+        self.map = ""
+
+    def map_channels(self, example: Tensor) -> int:
+        """Channels of the last feature map, which is kept from now on."""
+        shapes = scales(self.net, self._wanted(example.to(next(self.net.parameters()).device)))
+        self.map = list(shapes)[-1]
+        return shapes[self.map][1]
+
+    def __call__(self, images: Tensor, with_map: bool) -> Seen:
+        """Logits (B, num_classes) and, if wanted, the last feature map (B, F, H, W), of images (B, C, H, W)."""
+        with Taps(self.net, (self.map,) if with_map else ()) as taps:
+            logits = self.net(self._wanted(images)).float()
+        return Seen(logits, taps.maps[self.map].float() if with_map else None)
+
+    def _wanted(self, images: Tensor) -> Tensor:
+        if images.shape[2] != self.size:
+            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return images * self.factor.to(images) + self.shift.to(images)

@@ -20,7 +20,7 @@ from solution.train.step import Train
 
 
 class Training:
-    """Model, optimizer, running average and the best epoch so far."""
+    """Lesson, optimizer, running average and the best epoch so far."""
 
     def __init__(self, model: nn.Module, settings: Train, given: Given) -> None:
         self.settings, self.given, self.original = settings, given, model
@@ -33,15 +33,15 @@ class Training:
             raise InputError("the training split makes no batch: it is empty")
         # The layout in which convolutions of small nets run fastest, on the CPU too.
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        self.model = self.accelerator.prepare(net)
-        self.optimizer = self.accelerator.prepare(_optimizer(self.model, settings))
+        self.lesson = self.accelerator.prepare(settings.lesson(net, given))
+        self.optimizer = self.accelerator.prepare(_optimizer(self.lesson, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
         self.best_f1, self.best = -1.0, None
 
     @property
     def net(self) -> nn.Module:
-        """The bare module, without wrappers for several processes."""
-        return self.accelerator.unwrap_model(self.model)
+        """The bare net, without its lesson and without wrappers for several processes."""
+        return self.accelerator.unwrap_model(self.lesson).net
 
     @property
     def shown(self) -> nn.Module:
@@ -50,7 +50,7 @@ class Training:
 
     def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, float]:
         """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
-        self.model.train()
+        self.lesson.train()
         self.chance.manual_seed(self.given.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
         start = asked = time.perf_counter()
@@ -72,8 +72,7 @@ class Training:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(images, labels)
         with self.accelerator.autocast():
-            logits = self.model(seen)
-        loss = self.settings.objective(logits.float(), targets, beside, self.given)
+            loss = self.lesson(seen, targets, beside)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -106,7 +105,7 @@ class Training:
         """Everything that the rest of the training depends on, as tensors and numbers."""
         return {
             "settings": repr(self.settings),
-            "model": self.net.state_dict(),
+            "lesson": self.accelerator.unwrap_model(self.lesson).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "best": self.best,
@@ -120,7 +119,7 @@ class Training:
         state = load_state(given.folder, repr(self.settings)) if given.resume and given.folder else None
         if state is None:
             return []
-        self.net.load_state_dict(state["model"])
+        self.accelerator.unwrap_model(self.lesson).load_state_dict(state["lesson"])
         self.optimizer.load_state_dict(state["optimizer"])
         _lay_out_like_parameters(self.optimizer)
         if self.average:
@@ -132,8 +131,10 @@ class Training:
 
     def best_model(self) -> nn.Module:
         """The kept weights in a copy of the model that was handed in."""
+        net = copy.deepcopy(self.net).cpu()
+        net.load_state_dict(self.best)
         model = copy.deepcopy(self.original).cpu()
-        model.load_state_dict(self.best)
+        model.load_state_dict(self.accelerator.unwrap_model(self.lesson).finished(net).state_dict())
         return model.eval()
 
 

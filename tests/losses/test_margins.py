@@ -156,7 +156,7 @@ def test_what_is_no_classifier_is_refused(wrong):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "sphereface"}, "arcface, cosface, got 'sphereface'"),
+        ({"kind": "sphereface"}, "arcface, cosface, none, got 'sphereface'"),
         ({"margin": -0.1}, "got -0.1"),
         ({"margin": 2.0}, "got 2.0"),
         ({"scale": 0.0}, "scale must be above 0 and finite, got 0.0"),

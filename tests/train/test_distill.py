@@ -7,6 +7,8 @@ import torch
 from solution import checkpoint
 from solution.contracts import Given, InputError
 from solution.dataloader import MEAN, STD, Data
+from solution.losses.distillation import Kd
+from solution.losses.mixing import Mixing
 from solution.models.shufflenet import ShuffleNet
 from solution.train import teachers
 from solution.train.distill import Distill
@@ -94,3 +96,37 @@ def test_what_is_missing_is_said(small_net, given_photos, tmp_path, change, sett
     settings = {name: tuple(value.format(path=path) for value in values) for name, values in settings.items()}
     with pytest.raises(InputError, match=message):
         Distill(epochs=1, **settings)(small_net, replace(given_photos, **change))
+
+
+@pytest.mark.parametrize("kd", [Kd(hint=1.0), Kd(logits=0.0, attention=100.0), Kd(distance=5.0, angle=5.0)])
+def test_a_live_teacher_shows_its_feature_maps(small_net, given_photos, tmp_path, kd):
+    path = saved(small_net, tmp_path / "teacher.safetensors", given_photos.classes)
+    torch.manual_seed(1)
+    student = ShuffleNet(units=(1, 1, 1), width=0.1).build(num_classes=3)
+    step = Distill(epochs=1, teachers=(path,), live=True, kd=kd)
+    taught = step(student, replace(given_photos, folder=tmp_path))
+    assert [*taught.state_dict()] == [*student.state_dict()]
+    plain = Distill(epochs=1, teachers=(path,), live=True)(student, given_photos)
+    assert not torch.equal(taught.output.weight, plain.output.weight)
+
+
+def test_a_live_teacher_says_what_is_stored(small_net, given_photos, loaders, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    about = {"classes": given_photos.classes, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), "size": 48}
+    checkpoint.save(path, small_net, checkpoint.header_of(small_net, **about))
+    images, _ = loaders.train.dataset.__getitems__([(0, 0), (0, 1)])
+    teacher = teachers.LiveTeacher(str(path), given_photos)
+    raw = images * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)
+    large = torch.nn.functional.interpolate(raw, size=(48, 48), mode="bilinear", antialias=True)
+    wanted = (large - torch.tensor(about["mean"]).view(1, 3, 1, 1)) / torch.tensor(about["std"]).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(teacher(images, False).logits, small_net(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_a_live_teacher_answers_mixed_images(small_net, given_photos, tmp_path):
+    path = saved(small_net, tmp_path / "teacher.safetensors", given_photos.classes)
+    Distill(epochs=1, teachers=(path, path), live=True, mixing=Mixing(mixup=0.2))(small_net, given_photos)
+    with pytest.raises(InputError, match="live=True"):
+        Distill(teachers=(path,), mixing=Mixing(mixup=0.2))
+    with pytest.raises(InputError, match="live=True"):
+        Distill(teachers=(path,), kd=Kd(hint=1.0))
