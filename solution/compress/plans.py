@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from solution.compress.cluster import ClusterPlan
+from solution.compress.coupling.plan import ChannelPlan
+from solution.compress.decompose import DecomposePlan
 from solution.compress.prune_layers import LayerPlan
+from solution.compress.prune_weights import SparsityPlan
 from solution.contracts import Plan
 
-PLANS: dict[str, type[Plan]] = {LayerPlan.kind: LayerPlan}
+PLANS: dict[str, type[Plan]] = {
+    plan.kind: plan for plan in (LayerPlan, ChannelPlan, SparsityPlan, DecomposePlan, ClusterPlan)
+}

@@ -3,6 +3,7 @@
 step      `Train`, the step: its settings, field by field
 lesson    what is made small: the net with its loss, margin and auxiliary heads
 distill   `Distill`, the step: a student learns from teachers besides the labels
+assist    `Assist`, the step: a second net learns what the student misses, and the two are summed
 teachers  their answers, stored once for every view, or live
 loop      the one flat loop that every training goes through
 training  what the loop carries from step to step
