@@ -15,7 +15,7 @@ from solution.data.augment import Augment, Viewer
 from solution.data.cache import decode_once
 from solution.data.cards import Card
 from solution.data.readers import Item, Source, open_source
-from solution.data.split import stratified
+from solution.data.split import fold, stratified
 from solution.data.views import SAMPLING, EpochSampler, Normalisation, Views, plain_loader, train_loader
 from solution.runtime import ROOT
 
@@ -63,7 +63,11 @@ class Data:
                         Cached teachers need a number: they answer each view once
     choose_share        part of train that becomes the choose split
     val_share           part of the whole that becomes val when the data set has no val or test split
-    split_seed          seeds both splits
+    split_seed          seeds all splits
+    folds, fold         with folds above 1, one of that many stratified parts of train is val, counted from 0, and the
+                        set's own val is left alone: K-fold validation
+    everything          the choose split stays in train, for a last run whose settings are settled: nothing can be
+                        chosen any more, so the last epoch is kept
     workers             processes that make training batches; 0 makes them in this one
     calibration_images  how many training pictures calibrate
     """
@@ -78,17 +82,22 @@ class Data:
     choose_share: float = 0.1
     val_share: float = 0.15
     split_seed: int = 0
+    folds: int = 0
+    fold: int = 0
+    everything: bool = False
     workers: int = 1
     calibration_images: int = 256
 
     def __post_init__(self) -> None:
         least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0, "views": 0}
-        for name, low in least.items():
+        for name, low in (least | {"folds": 0, "fold": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
         for name in ("choose_share", "val_share"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"data.{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.fold >= max(self.folds, 1):
+            raise InputError(f"data.fold must be below data.folds ({self.folds}), got {self.fold}")
         if self.sampling not in SAMPLING:
             raise InputError(f"data.sampling must be one of {', '.join(SAMPLING)}, got {self.sampling!r}")
         if self.cache_size is not None and self.cache_size < self.size:
@@ -116,6 +125,7 @@ class Data:
         """
         source = self.source()
         parts, made = self.parts(source)
+        splits = [split for split in splits if split != "choose" or not self.everything]
         for split in splits:
             _require(source, split, parts.get(split, ()))
         loaders = {split: self._loader(source, split, parts[split], seed, normalisation) for split in splits}
@@ -134,15 +144,19 @@ class Data:
         given = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
         train = given.get("train") or given.get("") or ()
         val, made = given.get("val") or given.get("test") or (), "as given"
-        if not val:
+        if self.folds > 1:
+            train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed))
+            made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"
+        elif not val:
             train, val = _apart(train, self.val_share, self.split_seed)
             made = f"val is a stratified {self.val_share:.0%} of all, seed {self.split_seed}"
         parts = {"val": val}
         if train:
-            train, choose = _apart(train, self.choose_share, self.split_seed)
+            if not self.everything:
+                train, parts["choose"] = _apart(train, self.choose_share, self.split_seed)
             order = np.random.default_rng(self.split_seed).permutation(len(train))
             calibration = tuple(train[index] for index in order[: self.calibration_images])
-            parts.update(train=train, choose=choose, calibration=calibration)
+            parts.update(train=train, calibration=calibration)
         return parts, made
 
     def _loader(
@@ -157,8 +171,16 @@ class Data:
 
 
 def _apart(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    labels = np.array([item.label for item in items], dtype=np.int64)
-    rest, part = stratified(labels, share, seed)
+    return _picked(items, *stratified(_labels(items), share, seed))
+
+
+def _labels(items: tuple[Item, ...]) -> np.ndarray:
+    return np.array([item.label for item in items], dtype=np.int64)
+
+
+def _picked(
+    items: tuple[Item, ...], rest: tuple[int, ...], part: tuple[int, ...]
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     return tuple(items[index] for index in rest), tuple(items[index] for index in part)
 
 

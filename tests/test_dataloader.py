@@ -256,3 +256,25 @@ def test_recycle9_is_what_it_is(tmp_path):
     assert np.bincount(labels.numpy()).tolist() == list(loaders.card.counts["val"].values())
     assert abs(float(images.mean())) < 1
     assert 0.8 < float(images.std()) < 1.5
+
+
+def test_folds_judge_on_parts_of_train_and_leave_val_alone(tmp_path):
+    path = _photos(tmp_path / "waste", FULL)
+    source = _small(path).source()
+    judged = []
+    for number in range(3):
+        data = _small(path, folds=3, fold=number)
+        parts, made = data.parts(source)
+        assert made == f"val is part {number} of 3 of train, seed 0"
+        judged += parts["val"]
+        together = [*parts["train"], *parts["choose"], *parts["val"]]
+        assert len(together) == len(set(together)) == 50
+    assert sorted(item.name for item in judged) == sorted(i.name for i in source.items if i.split == "train")
+    with pytest.raises(InputError, match=r"data.fold must be below data.folds \(3\), got 3"):
+        _small(path, folds=3, fold=3)
+
+
+def test_everything_leaves_nothing_to_choose_with(tmp_path):
+    loaders = _small(_photos(tmp_path / "waste", FULL), everything=True).open()
+    assert loaders.choose is None
+    assert loaders.num_images("train") == 50

@@ -140,3 +140,11 @@ def test_rows_that_are_no_rows_are_refused(tmp_path):
 def test_a_recipe_that_cannot_be_addressed_is_refused(recipe, stages, message):
     with pytest.raises(InputError, match=message):
         replace(recipe, stages=stages, before="a", after="a")
+
+
+def test_folds_run_one_after_another_and_their_spread_is_shown(photos, tmp_path):
+    done = run(command(photos, tmp_path / "folds", "--folds", "2"))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in sorted((tmp_path / "folds").iterdir())] == ["fold0", "fold1"]
+    assert "2 run(s)" in done.stdout
+    assert " ± " in done.stdout

@@ -23,6 +23,28 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[tuple[int, 
     return tuple(rest.tolist()), tuple(sorted(part.tolist()))
 
 
+def fold(labels: np.ndarray, folds: int, number: int, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(rest, part), each ascending: `part` is one of `folds` stratified parts of the positions, counted from 0.
+
+    Over all numbers every position is in exactly one part. `InputError` when a class has fewer pictures than folds:
+    it would vanish from a part.
+    """
+    if not 0 <= number < folds or folds < 2:
+        raise InputError(f"fold must lie between 0 and {folds - 1} of at least 2 folds, got fold {number} of {folds}")
+    names, counts = np.unique(labels, return_counts=True)
+    if len(labels) and counts.min() < folds:
+        raise InputError(
+            f"class number {names[counts.argmin()]} has {counts.min()} pictures, fewer than {folds} folds: "
+            "it would vanish from one; take fewer folds or add pictures"
+        )
+    chance = np.random.default_rng([seed, folds])
+    shuffled = [chance.permutation(np.flatnonzero(labels == name)) for name in names]
+    # Dealt out class after class without starting anew, so that the parts differ by one picture at most.
+    part = np.concatenate(shuffled)[number::folds]
+    rest = np.setdiff1d(np.arange(len(labels)), part)
+    return tuple(rest.tolist()), tuple(sorted(part.tolist()))
+
+
 def _some(positions: np.ndarray, share: float, chance: np.random.Generator) -> np.ndarray:
     wanted = round(len(positions) * share)
     wanted = min(max(wanted, 1), len(positions) - 1) if len(positions) > 1 else 0

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solution.contracts import InputError
-from solution.data.split import stratified
+from solution.data.split import fold, stratified
 
 
 def test_golden_split():
@@ -38,3 +38,21 @@ def test_too_few_pictures_and_impossible_shares_are_refused():
         stratified(np.array([0, 1]), 0.1, 0)
     with pytest.raises(InputError, match="share must lie between 0 and 1, got 1"):
         stratified(np.array([0, 0]), 1, 0)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(2, 5), st.integers(0, 9))
+def test_every_position_is_in_one_fold_and_every_class_in_each(classes, folds, seed):
+    labels = np.array(sorted(set(classes)) * folds + classes)
+    parts = [fold(labels, folds, number, seed) for number in range(folds)]
+    assert sorted(position for _, part in parts for position in part) == list(range(len(labels)))
+    for rest, part in parts:
+        assert sorted(rest + part) == list(range(len(labels)))
+        assert set(labels[list(part)]) == set(labels)
+        assert abs(len(part) - len(labels) / folds) < 1
+
+
+def test_too_few_pictures_for_the_folds_are_refused():
+    with pytest.raises(InputError, match="class number 1 has 2 pictures, fewer than 3 folds"):
+        fold(np.array([0, 0, 0, 1, 1]), 3, 0, seed=0)
+    with pytest.raises(InputError, match="got fold 3 of 3"):
+        fold(np.zeros(9), 3, 3, seed=0)
