@@ -86,9 +86,15 @@ class StructuralStep(Step):
     def plan(self, model: nn.Module, given: Given) -> Plan:
         """What would be cut. Raises `InputError` when that is nothing."""
 
+    def apply(self, plan: Plan, model: nn.Module, given: Given) -> nn.Module:
+        """`plan`, which this step made for `model`, carried out. A step may mend the cut net with what `given` has:
+        statistics of its norms, biases; no plan holds these, so they travel with the weights.
+        """
+        return plan.apply(model)
+
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """Plan, then apply."""
-        return self.plan(model, given).apply(model)
+        return self.apply(self.plan(model, given), model, given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,13 +66,20 @@ def _replaced(part: Any, path: str, value: Any, address: str) -> Any:
 def parse(value: Any, hint: Any) -> Any:
     """`value` as the type `hint`; strings are read, other values checked. Raises `TypeError` when it does not fit."""
     if isinstance(value, str) and not _fits(value, hint):
-        value = _literal(value)
+        value = _names(value) if tuple[str, ...] in _options(hint) else _literal(value)
     if isinstance(value, list):
         value = tuple(value)
     value = _widened(value, hint)
     if not _fits(value, hint):
         raise TypeError(f"{value!r} is not {_spelled(hint)}")
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """The words of "a,b"; a literal ("('a', 'b')") is read as one."""
+    if text.startswith(("(", "[")):
+        return _literal(text)
+    return tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
 def _literal(text: str) -> Any:

@@ -134,7 +134,7 @@ class Job:
         plan = stage.step.plan(source, given)
         self.say(str(plan))
         _write_plan(folder, plan)
-        return plan.apply(source), time.perf_counter() - start
+        return stage.step.apply(plan, source, given), time.perf_counter() - start
 
     def row(self, stage: Stage, model: nn.Module, seconds: float) -> Row:
         """Judge the model and write its checkpoint."""

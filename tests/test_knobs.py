@@ -18,6 +18,7 @@ class Inner:
 class Photos:
     path: str | None = None
     size: int = 80
+    names: tuple[str, ...] = ()
     inner: Inner = field(default_factory=Inner)
 
 
@@ -36,6 +37,9 @@ RECIPE = Recipe(
     [
         ("data.size", "64", 64),
         ("data.path", "photos.tar", "photos.tar"),
+        ("data.names", "fc", ("fc",)),
+        ("data.names", "features.*, fc", ("features.*", "fc")),
+        ("data.names", "('fc',)", ("fc",)),
         ("data.path", "None", "None"),
         ("data.inner.flip", "1", 1.0),
         ("data.inner.scale", "0.3,1", (0.3, 1.0)),

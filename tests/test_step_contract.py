@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from solution import checkpoint
+from solution.compress.cluster import Cluster
+from solution.compress.decompose import Decompose
 from solution.compress.plans import PLANS
+from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
+from solution.compress.prune_weights import PruneWeights
 from solution.contracts import InputError, StructuralStep, origin_of
 from solution.evaluate.cost import macs, params
 from solution.runtime import ROOT
@@ -21,77 +25,102 @@ STEPS = {
     "train": Train(epochs=1),
     "prune_layers by units": PruneLayers(units=(2, 1, 1), ranking="last"),
     "prune_layers by measured loss": PruneLayers(count=2),
+    "prune_channels": PruneChannels(ratio=0.5),
+    "prune_weights": PruneWeights(sparsity=0.6),
+    "decompose by energy": Decompose(rank="energy", energy=0.5),
+    "decompose to a budget": Decompose(macs=0.85),
+    "cluster": Cluster(bits=3),
 }
 NO_OPS = {
     "prune_layers to what there is": PruneLayers(units=(3, 3, 2)),
+    "prune_channels of protected layers": PruneChannels(ratio=0.5, protect=("*",)),
+    "prune_weights by less than one": PruneWeights(sparsity=1e-6),
+    "decompose at ranks beyond the full one": Decompose(rank=10_000),
+    "cluster what is too small for a codebook": Cluster(bits=8, layers=("*.dw_conv2",)),
 }
-COST = {"macs": macs, "params": lambda model, _: params(model)}
+COST = {
+    "macs": macs,
+    "params": lambda model, _: params(model),
+    "bytes": lambda model, _: sum(tensor.nbytes for tensor in model.state_dict().values()),
+}
 STRUCTURAL = [name for name, step in STEPS.items() if isinstance(step, StructuralStep)]
 
 
-@pytest.fixture(params=STEPS)
-def step(request):
-    return STEPS[request.param]
+@pytest.fixture(scope="module")
+def finished():
+    """Models made so far: {name of the step: model}."""
+    return {}
 
 
-@pytest.fixture(params=STRUCTURAL)
-def structural(request):
-    return STEPS[request.param]
+@pytest.fixture
+def make(finished, small_net, toy):
+    """Name of a step -> the model that it makes of the small net, made once for all tests."""
+
+    def made(name):
+        if name not in finished:
+            finished[name] = STEPS[name](small_net, toy)
+        return finished[name]
+
+    return made
 
 
 def state_bytes(model):
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
 
 
-def test_the_input_is_left_untouched(step, small_net, toy):
+@pytest.mark.parametrize("name", STEPS)
+def test_the_input_is_left_untouched(name, small_net, toy, finished):
     before, modules, training = state_bytes(small_net), str(small_net), small_net.training
-    step(small_net, toy)
+    finished[name] = STEPS[name](small_net, toy)
     assert (state_bytes(small_net), str(small_net), small_net.training) == (before, modules, training)
     assert all(parameter.grad is None for parameter in small_net.parameters())
 
 
-def test_the_output_has_the_shape_of_before(step, small_net, toy):
-    assert step(small_net, toy)(toy.example).shape == small_net(toy.example).shape
+@pytest.mark.parametrize("name", STEPS)
+def test_the_same_seed_gives_the_same_model(name, small_net, toy, make):
+    assert state_bytes(STEPS[name](small_net, toy)) == state_bytes(make(name))
 
 
-def test_the_declared_currency_does_not_rise(step, small_net, toy):
-    if step.currency is None:
-        pytest.skip("this step promises nothing about cost")
-    cost = COST[step.currency]
-    assert cost(step(small_net, toy), toy.example) < cost(small_net, toy.example)
+@pytest.mark.parametrize("name", STEPS)
+def test_the_output_has_the_shape_of_before(name, small_net, toy, make):
+    assert make(name)(toy.example).shape == small_net(toy.example).shape
 
 
-def test_the_same_seed_gives_the_same_model(step, small_net, toy):
-    assert state_bytes(step(small_net, toy)) == state_bytes(step(small_net, toy))
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.currency])
+def test_the_declared_currency_does_not_rise(name, small_net, toy, make):
+    cost = COST[STEPS[name].currency]
+    assert cost(make(name), toy.example) < cost(small_net, toy.example)
 
 
-def test_the_plan_survives_json_and_replays_to_the_same_net(structural, small_net, toy):
-    plan = structural.plan(small_net, toy)
+@pytest.mark.parametrize("name", STRUCTURAL)
+def test_the_plan_survives_json_replays_to_the_same_net_and_is_remembered(name, small_net, toy):
+    plan = STEPS[name].plan(small_net, toy)
     fields = json.loads(json.dumps(plan.to_fields()))
     again = PLANS[fields["kind"]].from_fields(fields)
     assert again == plan
     assert str(again) == str(plan)
-    assert state_bytes(again.apply(small_net)) == state_bytes(plan.apply(small_net))
-
-
-def test_the_model_remembers_its_plan(structural, small_net, toy):
-    plan = structural.plan(small_net, toy)
-    assert origin_of(plan.apply(small_net)).plans == (plan,)
+    made = plan.apply(small_net)
+    assert state_bytes(again.apply(small_net)) == state_bytes(made)
+    assert origin_of(made).plans == (plan,)
     assert origin_of(small_net).plans == ()
 
 
-def test_the_checkpoint_reloads_to_the_same_bits_in_a_fresh_process(step, small_net, toy, tmp_path):
-    model = step(small_net, toy).eval()
-    header = checkpoint.header_of(model, classes=toy.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
-    checkpoint.save(tmp_path / "model.safetensors", model, header)
-    torch.save((toy.example, model(toy.example).detach()), tmp_path / "pair.pt")
+def test_checkpoints_reload_to_the_same_bits_in_a_fresh_process(toy, make, tmp_path):
+    for name in STEPS:
+        model = make(name).eval()
+        header = checkpoint.header_of(model, classes=toy.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
+        checkpoint.save(tmp_path / name / "model.safetensors", model, header)
+        torch.save((toy.example, model(toy.example).detach()), tmp_path / name / "pair.pt")
     code = (
         "import sys, torch; from pathlib import Path; from solution import checkpoint;"
-        "from solution.runtime import set_threads; set_threads(); folder = Path(sys.argv[1]);"
-        "net, _ = checkpoint.load(folder / 'model.safetensors');"
-        "x, y = torch.load(folder / 'pair.pt', weights_only=True); sys.exit(not torch.equal(net(x), y))"
+        "from solution.runtime import set_threads; set_threads()\n"
+        "for folder in Path(sys.argv[1]).iterdir():\n"
+        "    net, _ = checkpoint.load(folder / 'model.safetensors')\n"
+        "    x, y = torch.load(folder / 'pair.pt', weights_only=True)\n"
+        "    print(folder.name, 'reloads' if torch.equal(net(x), y) else 'differs')\n"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == sorted(f"{name} reloads" for name in STEPS), done.stderr
 
 
 @pytest.mark.parametrize("name", NO_OPS)

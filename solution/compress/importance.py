@@ -78,8 +78,8 @@ def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given
     tensors = named_tensors(model)
     sides = [side for side in coupling.sides if side.tensor in tensors]
     if criterion in OF_WEIGHTS:
-        weighty = [side for side in sides if side.role in ("out", "in")]
-        return grouped(coupling, {s.key: OF_WEIGHTS[criterion](rows_of(tensors[s.tensor], s)) for s in weighty})
+        weighty = [(side, tensors[side.tensor].detach()) for side in sides if side.role in ("out", "in")]
+        return grouped(coupling, {s.key: OF_WEIGHTS[criterion](rows_of(tensor, s)) for s, tensor in weighty})
     if criterion == "bn_scale":
         return grouped(coupling, _norm_scales(model, sides))
     batches = given.need("calibration", f"importance {criterion!r}")
@@ -100,8 +100,7 @@ def grouped(coupling: Coupling, scores: SideScores) -> np.ndarray:
 
 
 def rows_of(tensor: Tensor, side: Side) -> Rows:
-    """The weights that belong to each position of `side`."""
-    tensor = tensor.detach()
+    """The weights that belong to each position of `side`, differentiable in them."""
     if side.axis == 1 and side.groups > 1:
         blocks = tensor.reshape(side.groups, -1, *tensor.shape[1:])
         return blocks.transpose(1, 2).reshape(len(side.component), -1)
@@ -131,7 +130,7 @@ def _gradient_scores(
         for side in made:
             weight = tensors[side.tensor]
             if weight.grad is not None:
-                total[side.key] += criterion(rows_of(weight, side), rows_of(weight.grad, side)).cpu()
+                total[side.key] += criterion(rows_of(weight.detach(), side), rows_of(weight.grad, side)).cpu()
     return total
 
 

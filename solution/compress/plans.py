@@ -7,8 +7,11 @@ from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.decompose import DecomposePlan
 from solution.compress.prune_layers import LayerPlan
 from solution.compress.prune_weights import SparsityPlan
+from solution.compress.quantization.plan import FreezePlan, QuantizePlan
 from solution.contracts import Plan
+from solution.train.assist import AssistPlan
 
 PLANS: dict[str, type[Plan]] = {
-    plan.kind: plan for plan in (LayerPlan, ChannelPlan, SparsityPlan, DecomposePlan, ClusterPlan)
+    plan.kind: plan
+    for plan in (LayerPlan, AssistPlan, ChannelPlan, SparsityPlan, DecomposePlan, ClusterPlan, QuantizePlan, FreezePlan)
 }

@@ -1,6 +1,6 @@
 """Channel pruning: fewer channels in every layer, of any net, by a share or down to a budget.
 
-    from solution.compress.prune_channels import PruneChannels
+    from solution.compress import PruneChannels
     from solution.contracts import Given
     smaller = PruneChannels(ratio=0.5)(model, Given(example=x))
 
@@ -29,6 +29,7 @@ from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.targets import Wanted, room_of, spread
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.importance import CRITERIA, component_scores
+from solution.compress.parametrized import folded
 from solution.contracts import Batches, Given, InputError, StructuralStep
 from solution.evaluate.cost import macs, params
 
@@ -85,8 +86,14 @@ class PruneChannels(StructuralStep):
             if not 0 <= fraction <= 1:
                 raise InputError(f"limits: the fraction for {pattern!r} must lie between 0 and 1, got {fraction}")
 
+    @property
+    def budget(self) -> str | None:
+        """Which budget is given, None for a ratio."""
+        return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+
     def plan(self, model: nn.Module, given: Given) -> ChannelPlan:
         """Which channels stay. `InputError` when nothing can go, or the budget cannot be met."""
+        model = folded(model)
         _check_numbers(model)
         subject = Subject(
             model=model, example=given.example, protected=self.protect, keeps_output=_Matters(outputs=self.outputs)
@@ -104,24 +111,27 @@ class PruneChannels(StructuralStep):
             return _checked(planned(room.whole(self.ratio)), full)
         budget = self._budget(model, given)
         estimator = Estimator(full, classes, "macs" if budget.name in ("macs", "latency_ms") else "params")
-        return _checked(meet(budget, room, lambda wanted: estimator(spread(classes, wanted)), planned), full)
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
-        """Plan, cut, and measure batch-norm statistics again where calibration batches are given."""
-        cut = self.plan(model, given).apply(model)
+        def estimate(wanted: Wanted) -> float:
+            left = {atom: number for atom, number in wanted.items() if atom not in frozen}
+            return estimator(spread(classes, left))
+
+        return _checked(meet(budget, room, estimate, planned), full)
+
+    def apply(self, plan: ChannelPlan, model: nn.Module, given: Given) -> nn.Module:
+        """Cut, and measure batch-norm statistics again where calibration batches are given."""
+        cut = plan.apply(model)
         return cut if given.calibration is None else recalibrated(cut, given.calibration)
 
     def _budget(self, model: nn.Module, given: Given) -> Budget:
-        name = next(name for name in BUDGETS if getattr(self, name) is not None)
-        cost = _COSTS[name]
-        before = cost(model, given)
-        asked = getattr(self, name)
+        name, asked = self.budget, getattr(self, self.budget)
+        before = cost_of(name, model, given)
         return Budget(
             name=name,
             before=before,
             limit=asked * before if asked <= 1 else asked,
             tolerance=0.1 if name == "latency_ms" else 0.01,
-            measure=lambda plan: cost(plan.apply(model), given),
+            measure=lambda plan: cost_of(name, plan.apply(model), given),
         )
 
 
@@ -172,12 +182,13 @@ def median_latency_ms(model: nn.Module, image: Tensor, device: str, runs: int = 
     return statistics.median(times[3:]) * 1e3
 
 
-_COSTS = {
-    "macs": lambda model, given: macs(model, given.example),
-    "params": lambda model, _: params(model),
-    "bytes": lambda model, _: tensor_bytes(model),
-    "latency_ms": lambda model, given: median_latency_ms(model, given.example[:1], given.device),
-}
+def cost_of(name: str, model: nn.Module, given: Given) -> float:
+    """What `model` costs in the currency of the budget called `name`."""
+    if name == "latency_ms":
+        return median_latency_ms(model, given.example[:1], given.device)
+    if name == "macs":
+        return macs(model, given.example)
+    return params(model) if name == "params" else tensor_bytes(model)
 
 
 def recalibrated(model: nn.Module, batches: Batches) -> nn.Module:

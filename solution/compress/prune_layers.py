@@ -1,92 +1,29 @@
 """Layer pruning: whole blocks leave a net, the rest keeps its weights.
 
-A block can go when it keeps the shape of its input: the units of a stage but its first, the residual blocks of a
-ResNet. Which ones go is measured (the blocks whose removal hurts least on the choose split, one after another, so that
-each choice knows the earlier ones; after Elkerdawy et al., 2020, arXiv:2011.14260) or simply the last ones.
+    from solution.compress import PruneLayers
+    from solution.contracts import Given
+    smaller = PruneLayers(macs=0.7, ranking="influence")(model, Given(example=x))
+
+What can go is found in the net itself (`solution.compress.residual`): the units of a ShuffleNet stage but its first,
+the residual blocks of a ResNet, the layers of a vision transformer. Which ones go is measured
+(`solution.compress.block_ranking`) or simply the last ones.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from solution.contracts import Batches, Given, InputError, Plan, StructuralStep
+from solution.compress.block_ranking import Pick, last_first, least_harm, least_influence
+from solution.compress.listing import savings
+from solution.compress.residual import Block, Stage, module_at, stages_of, taken_out, without
+from solution.contracts import Given, InputError, Plan, StructuralStep
 from solution.evaluate.cost import macs, params
 
-RANKINGS = ("choose", "last")
-
-
-def mean_loss(model: nn.Module, batches: Batches) -> float:
-    """Mean cross-entropy over all images: smoother than a count of hits, so better for ranking."""
-    total, images = 0.0, 0
-    with torch.inference_mode():
-        for x, labels in batches:
-            total += float(F.cross_entropy(model(x), labels, reduction="sum"))
-            images += len(labels)
-    return total / images
-
-
-def stages_of(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ...]]:
-    """Every stage (an `nn.Sequential` of blocks) with the names of its blocks that may go, in order of execution.
-
-    A stage that has no such block left is listed with none.
-    """
-    shapes = _shapes(model, example)
-    stages = {}
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Sequential) and _is_stage(module):
-            paths = [f"{path}.{name}" if path else name for name, _ in module.named_children()]
-            stages[path] = tuple(block for block in paths if shapes.get(block, False))
-    return stages
-
-
-def _is_stage(module: nn.Sequential) -> bool:
-    children = list(module.children())
-    blocks = [child for child in children if sum(1 for leaf in child.modules() if _has_weight(leaf)) > 1]
-    return bool(blocks) and not any(isinstance(child, nn.Sequential) for child in children)
-
-
-def _has_weight(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False))
-
-
-def _shapes(model: nn.Module, example: Tensor) -> dict[str, bool]:
-    """Module path -> does it have weights and keep the shape of its one input."""
-    kept: dict[str, bool] = {}
-
-    def hook(path: str) -> object:
-        def remember_shape(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            plain = len(inputs) == 1 and isinstance(output, Tensor) and isinstance(inputs[0], Tensor)
-            weights = any(True for _ in module.parameters())
-            kept[path] = plain and weights and inputs[0].shape == output.shape
-
-        return remember_shape
-
-    probe = copy.deepcopy(model).eval()
-    for path, module in probe.named_modules():
-        module.register_forward_hook(hook(path))
-    with torch.inference_mode():
-        probe(example)
-    return kept
-
-
-def without(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
-    """Take `blocks` out of `model`, in place. `InputError` for a name that it does not have."""
-    for path in blocks:
-        stage_path, _, name = path.rpartition(".")
-        try:
-            stage = model.get_submodule(stage_path)
-            stage.get_submodule(name)
-        except AttributeError as error:
-            raise InputError(f"this plan was made for another net: there is no block {path!r}") from error
-        del stage._modules[name]
-    return model
+RANKINGS = ("choose", "influence", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +33,27 @@ class LayerPlan(Plan):
     removed  module paths
     units    stage path -> (blocks before, blocks after)
     saves    {"macs": (before, after), "params": (before, after)}
+    blocks   removed block -> (MACs of one image that it saves, parameters that it saves)
+    listed   removed blocks whose place a `PassThrough` takes
     """
 
     kind: ClassVar[str] = "prune_layers"
     removed: tuple[str, ...]
     units: dict[str, tuple[int, int]]
     saves: dict[str, tuple[int, int]]
+    blocks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
 
     def cut(self, model: nn.Module) -> nn.Module:
-        """Take the blocks out."""
-        return without(model, self.removed)
+        """Take the blocks out. `InputError` names a block that this net does not have, or has in another size."""
+        for path, (_, expected) in self.blocks.items():
+            found = params(module_at(model, path, path))
+            if found != expected:
+                raise InputError(
+                    f"this plan was made for another net: block {path!r} has {found:,} parameters here, "
+                    f"{expected:,} in the plan"
+                )
+        return without(model, self.removed, self.listed)
 
     def __str__(self) -> str:
         width = max(len(stage) for stage in self.units)
@@ -113,95 +61,145 @@ class LayerPlan(Plan):
         for stage, (before, after) in self.units.items():
             gone = [path.rpartition(".")[2] for path in self.removed if path.rpartition(".")[0] == stage]
             lines.append(f"{stage:<{width}}  {f'{before} -> {after}':<6}  {', '.join(gone) or '-'}")
-        lines += [
-            f"{name}: {before:,} -> {after:,} ({after / before - 1:+.1%})"
-            for name, (before, after) in self.saves.items()
-        ]
-        return "\n".join(lines)
+        lines += [f"{path} saves {macs:,} MACs, {params:,} parameters" for path, (macs, params) in self.blocks.items()]
+        return "\n".join([*lines, *savings(self.saves)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneLayers(StructuralStep):
-    """Take whole blocks out.
+    """Take whole blocks out. Give one of `units`, `count` and `macs`.
 
     units    blocks to leave in each stage, such as (2, 5, 2)
-    count    or: how many blocks to take out, wherever it hurts least
-    ranking  "choose": those whose removal raises the loss on the choose split least; "last": the last of a stage
+    count    or: how many blocks to take out, wherever the ranking says
+    macs     or: what the cut net may cost at most, in the competition's convention: a fraction of the full net's MACs
+             up to 1, else the number itself. Never exceeded; blocks that the budget has room for stay
+    ranking  "choose": those whose removal raises the loss on the choose split least, one after another;
+             "influence": those that change their input least, on calibration batches or the example alone;
+             "last": the last ones
     """
 
     currency: ClassVar[str | None] = "macs"
     units: tuple[int, ...] | None = None
     count: int | None = None
+    macs: float | None = None
     ranking: str = "choose"
 
     def __post_init__(self) -> None:
-        if (self.units is None) == (self.count is None):
-            raise InputError(f"give either units or count, got units={self.units} and count={self.count}")
+        given = {name: getattr(self, name) for name in ("units", "count", "macs")}
+        if sum(value is not None for value in given.values()) != 1:
+            said = ", ".join(f"{name}={value}" for name, value in given.items())
+            raise InputError(f"give either units or count or macs, got {said}")
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
+        if self.macs is not None and self.macs <= 0:
+            raise InputError(f"macs must be positive, got {self.macs}")
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
 
     def plan(self, model: nn.Module, given: Given) -> LayerPlan:
-        """Choose the blocks. `InputError` when there are not so many, or nothing would go."""
+        """Choose the blocks. `InputError` when there are not so many, nothing would go, or the budget is too small."""
         stages = stages_of(model, given.example)
-        quota = self._quota(model, stages)
-        removed = _last(stages, quota) if self.ranking == "last" else _least_harm(model, stages, quota, given)
-        sizes = {stage: len(model.get_submodule(stage)) for stage in stages}
-        left = {stage: sizes[stage] - sum(path in removed for path in blocks) for stage, blocks in stages.items()}
-        smaller = without(copy.deepcopy(model), removed)
-        saves = {
-            "macs": (macs(model, given.example), macs(smaller, given.example)),
-            "params": (params(model), params(smaller)),
-        }
-        return LayerPlan(removed=removed, units={s: (sizes[s], left[s]) for s in stages}, saves=saves)
+        if not stages:
+            raise InputError(
+                f"{type(model).__name__} has no block that it can do without, so nothing would be taken out: a block "
+                "hands its input on beside what it computes, and is one of several in a Sequential or ModuleList"
+            )
+        removed = self._removed(model, given, stages)
+        smaller = taken_out(model, removed)
+        return LayerPlan(
+            removed=tuple(block.path for block in removed),
+            units={s.path: (s.size, s.size - sum(block in removed for block in s.blocks)) for s in stages},
+            saves={
+                "macs": (macs(model, given.example), macs(smaller, given.example)),
+                "params": (params(model), params(smaller)),
+            },
+            blocks={block.path: (block.macs, block.params) for block in removed},
+            listed=tuple(block.path for block in removed if block.listed),
+        )
 
-    def _quota(self, model: nn.Module, stages: dict[str, tuple[str, ...]]) -> dict[str, int]:
-        """How many blocks each stage must lose; under `count`, the empty key holds how many go in all."""
-        free = sum(len(blocks) for blocks in stages.values())
-        if self.count is not None:
-            if self.count > free:
-                raise InputError(f"cannot take out {self.count} blocks: only {free} keep the shape of their input")
-            return {"": self.count}
-        sizes = [len(model.get_submodule(stage)) for stage in stages]
-        if len(sizes) != len(self.units):
-            raise InputError(f"units {self.units} names {len(self.units)} stages, the net has {len(sizes)}: {sizes}")
-        quota = {stage: size - keep for stage, size, keep in zip(stages, sizes, self.units, strict=True)}
-        for stage, size in zip(stages, sizes, strict=True):
-            if not 0 <= quota[stage] <= len(stages[stage]):
-                least = size - len(stages[stage])
-                raise InputError(f"{stage} has {size} blocks and can keep {least} to {size}, not {size - quota[stage]}")
-        if not any(quota.values()):
-            raise InputError(f"units {self.units} is what the net already has: nothing would be taken out")
-        return quota
+    def _removed(self, model: nn.Module, given: Given, stages: Sequence[Stage]) -> list[Block]:
+        """The blocks that go, in order of execution."""
+        blocks = [block for stage in stages for block in stage.blocks]
+        if self.units is not None:
+            open_blocks = _by_stage(stages, self.units)
+        elif self.count is not None:
+            open_blocks = _counted(self.count, blocks)
+        else:
+            saving = _saving(self.macs, macs(model, given.example), blocks)
+            open_blocks = _until(lambda gone: _macs(gone) >= saving, blocks)
+        gone: list[Block] = []
+        pick = self._pick(model, blocks, given)
+        while candidates := open_blocks(gone):
+            gone.append(pick(gone, candidates))
+        if self.macs is not None:
+            gone = _needed(gone, saving)
+        return [block for block in blocks if block in gone]
+
+    def _pick(self, model: nn.Module, blocks: Sequence[Block], given: Given) -> Pick:
+        if self.ranking == "choose":
+            return least_harm(model, given)
+        return least_influence(model, blocks, given) if self.ranking == "influence" else last_first
 
 
-def _last(stages: dict[str, tuple[str, ...]], quota: dict[str, int]) -> tuple[str, ...]:
-    if "" in quota:
-        blocks = [block for stage in stages.values() for block in stage]
-        return tuple(blocks[len(blocks) - quota[""] :])
-    return tuple(block for stage, blocks in stages.items() for block in blocks[len(blocks) - quota[stage] :])
+Open = Callable[[Sequence[Block]], Sequence[Block]]
+"""Blocks that are gone -> blocks of which one more must go, in order of execution; none when enough are gone."""
 
 
-def _least_harm(
-    model: nn.Module, stages: dict[str, tuple[str, ...]], quota: dict[str, int], given: Given
-) -> tuple[str, ...]:
-    """Greedy: of all blocks that may still go, take out the one after which the loss is lowest, and look again."""
-    batches = list(given.need("choose", 'ranking "choose"'))
-    probe, removed, quota = copy.deepcopy(model).eval(), [], dict(quota)
-    while any(quota.values()):
-        open_blocks = [
-            (stage, block)
-            for stage, blocks in stages.items()
-            for block in blocks
-            if block not in removed and quota.get(stage, quota.get("", 0))
+def _until(enough: Callable[[Sequence[Block]], bool], blocks: Sequence[Block]) -> Open:
+    return lambda gone: [] if enough(gone) else [block for block in blocks if block not in gone]
+
+
+def _counted(count: int, blocks: Sequence[Block]) -> Open:
+    if count > len(blocks):
+        raise InputError(f"cannot take out {count} blocks: only {len(blocks)} keep the shape of their input")
+    return _until(lambda gone: len(gone) == count, blocks)
+
+
+def _by_stage(stages: Sequence[Stage], units: Sequence[int]) -> Open:
+    """Each stage comes down to its number of `units`."""
+    sizes = [stage.size for stage in stages]
+    if len(sizes) != len(units):
+        raise InputError(f"units {units} names {len(units)} stages, the net has {len(sizes)}: {sizes}")
+    for stage, keep in zip(stages, units, strict=True):
+        least = stage.size - len(stage.blocks)
+        if not least <= keep <= stage.size:
+            raise InputError(f"{stage.path} has {stage.size} blocks and can keep {least} to {stage.size}, not {keep}")
+    if sizes == list(units):
+        raise InputError(f"units {units} is what the net already has: nothing would be taken out")
+
+    def open_blocks(gone: Sequence[Block]) -> Sequence[Block]:
+        return [
+            block
+            for stage, keep in zip(stages, units, strict=True)
+            if stage.size - sum(block in gone for block in stage.blocks) > keep
+            for block in stage.blocks
+            if block not in gone
         ]
-        losses = {
-            (stage, block): mean_loss(without(copy.deepcopy(probe), [block]), batches) for stage, block in open_blocks
-        }
-        stage, block = min(losses, key=losses.__getitem__)
-        given.say(f"without {block}: loss {losses[stage, block]:.3f} on the choose split")
-        probe = without(probe, [block])
-        removed.append(block)
-        quota[stage if stage in quota else ""] -= 1
-    return tuple(removed)
+
+    return open_blocks
+
+
+def _macs(blocks: Sequence[Block]) -> int:
+    return sum(block.macs for block in blocks)
+
+
+def _saving(asked: float, full: int, blocks: Sequence[Block]) -> float:
+    """MACs that have to go. `InputError` names the least that can be left."""
+    limit, least = asked * full if asked <= 1 else asked, full - _macs(blocks)
+    if limit >= full:
+        raise InputError(f"macs must come below {full:,}, which the net has, got {limit:,.0f}: nothing would go")
+    if limit < least:
+        raise InputError(
+            f"macs {limit:,.0f} cannot be reached by taking out blocks: the least is {least:,} "
+            f"({least / full:.1%} of {full:,}), without all {len(blocks)} that can go"
+        )
+    return full - limit
+
+
+def _needed(gone: Sequence[Block], saving: float) -> list[Block]:
+    """`gone` without the blocks that may come back while `saving` MACs stay saved; those missed most come first."""
+    needed = list(gone)
+    for block in reversed(gone):
+        if _macs(needed) - block.macs >= saving:
+            needed.remove(block)
+    return needed

@@ -40,6 +40,8 @@ def _pytorchcv(name: str, pretrained: bool, num_classes: int) -> nn.Module:
         return _replace_head(get_model(name, pretrained=True), num_classes)
     except ValueError as error:
         raise InputError(f"pytorchcv has no model called {name!r}: {error}") from error
+    except AssertionError as error:  # its CIFAR and SVHN nets insist on their own number of classes
+        raise InputError(f"pytorchcv's {name} cannot be built for {num_classes} classes") from error
 
 
 def _check(name: str, known: list[str], library: str) -> None:

@@ -9,7 +9,7 @@ from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.targets import Room, Wanted
 from solution.contracts import InputError
 
-MOST_ROUNDS = 8
+MOST_PLANS = 8
 BISECTIONS = 24
 
 
@@ -44,36 +44,49 @@ def meet(
 
     `InputError` names the least cost that can be reached, and what protects the rest.
     """
-    best, best_cost = None, -1.0
-    aim = budget.limit * estimate(room.size) / budget.before
-    for _ in range(MOST_ROUNDS):
+    tried: dict[tuple[int, ...], tuple[float, ChannelPlan]] = {}
+    low, high = 0.0, estimate(room.size)
+    aim = budget.limit * high / budget.before
+    for _ in range(BISECTIONS):
         wanted = largest_within(aim, room, estimate)
-        made = plan(wanted)
-        cost = budget.measure(made)
-        if best_cost < cost <= budget.limit:
-            best, best_cost = made, cost
-        if budget.limit * (1 - budget.tolerance) <= best_cost:
-            return best
-        if cost > budget.limit and wanted == room.lowest():
+        numbers = tuple(wanted.values())
+        if numbers not in tried:
+            if len(tried) == MOST_PLANS:
+                break
+            made = plan(wanted)
+            tried[numbers] = budget.measure(made), made
+        cost = tried[numbers][0]
+        if budget.limit * (1 - budget.tolerance) <= cost <= budget.limit:
             break
+        low, high = (aim, high) if cost <= budget.limit else (low, aim)
         aim *= budget.limit * (1 - budget.tolerance / 4) / cost
-    if best is None:
-        made = plan(room.lowest())
-        raise InputError(_unreachable(budget, budget.measure(made), made))
-    return best
+        aim = aim if low < aim < high else (low + high) / 2
+    within = [outcome for outcome in tried.values() if outcome[0] <= budget.limit]
+    return max(within, key=lambda outcome: outcome[0])[1] if within else _least(budget, plan(room.lowest()))
+
+
+def _least(budget: Budget, lowest: ChannelPlan) -> ChannelPlan:
+    """The plan with as little as may be, if that is little enough."""
+    least = budget.measure(lowest)
+    if least > budget.limit:
+        raise InputError(_unreachable(budget, least, lowest))
+    return lowest
 
 
 def largest_within(aim: float, room: Room, estimate: Callable[[Wanted], float]) -> Wanted:
-    """The numbers under the least pressure whose estimate is at most `aim`, then single steps more where they fit."""
+    """The numbers under the least pressure whose estimate is at most `aim`, then single steps more while any fits."""
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if estimate(room.whole(middle)) <= aim else (middle, high)
     wanted, exact = room.whole(high), room.exact(high)
-    for atom in sorted(wanted, key=lambda atom: wanted[atom] - exact[atom]):
-        more = {**wanted, atom: min(room.size[atom], wanted[atom] + room.multiple[atom])}
-        if estimate(more) <= aim:
-            wanted = more
+    fitted = True
+    while fitted:
+        fitted = False
+        for atom in sorted(wanted, key=lambda atom: wanted[atom] - exact[atom]):
+            more = {**wanted, atom: min(room.size[atom], wanted[atom] + room.multiple[atom])}
+            if more != wanted and estimate(more) <= aim:
+                wanted, fitted = more, True
     return wanted
 
 

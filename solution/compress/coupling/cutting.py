@@ -16,14 +16,22 @@ Cuts = Mapping[str, Iterable[tuple[int, int, Sequence[int]]]]
 def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
     """Slice parameters and buffers of `model` in place, under every name that they have."""
     tensors = named_tensors(model)
-    replaced = {}
+    cut = {}
     for name, places in cuts.items():
         old = tensors[name]
-        new = old.detach()
+        cut[name] = old.detach()
         for axis, groups, kept in sorted(places, key=lambda place: place[0]):
-            new = sliced(new, axis, groups, torch.tensor(kept, dtype=torch.long, device=old.device))
+            cut[name] = sliced(cut[name], axis, groups, torch.tensor(kept, dtype=torch.long, device=old.device))
+    replace_tensors(model, cut)
+
+
+def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
+    """Put tensors in the places of parameters and buffers of `model`, under every name that these have."""
+    tensors, replaced = named_tensors(model), {}
+    for name, tensor in new.items():
+        old = tensors[name]
         is_parameter = isinstance(old, nn.Parameter)
-        replaced[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
+        replaced[id(old)] = nn.Parameter(tensor, requires_grad=old.requires_grad) if is_parameter else tensor
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
@@ -48,11 +56,3 @@ def _taken(tensor: Tensor, axis: int, kept: Tensor) -> Tensor:
     shape = [1] * tensor.ndim
     shape[axis] = -1
     return taken.masked_fill((kept < 0).view(shape), 0)
-
-
-def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, object]]) -> None:
-    """Set sizes that modules keep beside their tensors."""
-    for path, values in attributes.items():
-        module = model.get_submodule(path)
-        for name, value in values.items():
-            setattr(module, name, value)

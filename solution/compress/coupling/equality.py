@@ -34,12 +34,12 @@ class Difference:
 
 def compare(model: nn.Module, plan: ChannelPlan, full: Analysis, example: Tensor) -> Difference:
     """Cut and mask copies of `model` in eval mode and float64, and compare what they return for `example`."""
-    model = copy.deepcopy(model).double().eval()
-    cut = plan.apply(model)
+    cut, whole = (net.double().eval() for net in (plan.apply(model), copy.deepcopy(model)))
     example = example.double()
     with torch.no_grad():
-        sliced, masked, whole = (_flat(net(example)) for net in (cut, masked_copy(model, cut, plan, full), model))
-    return Difference(error=_distance(sliced, masked), moved=_distance(sliced, whole))
+        sliced, full_sized = _flat(cut(example)), _flat(whole(example))
+        masked = _flat(mask(whole, cut, plan, full)(example))
+    return Difference(error=_distance(sliced, masked), moved=_distance(sliced, full_sized))
 
 
 def _flat(output: object) -> list[Tensor]:
@@ -52,24 +52,23 @@ def _distance(left: list[Tensor], right: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
-def masked_copy(model: nn.Module, cut: nn.Module, plan: ChannelPlan, full: Analysis) -> nn.Module:
-    """`model` in which nothing reads the channels that `plan` cuts. `cut` is the cut net, for its norms."""
-    masked = copy.deepcopy(model)
-    tensors = named_tensors(masked)
+def mask(model: nn.Module, cut: nn.Module, plan: ChannelPlan, full: Analysis) -> nn.Module:
+    """`model` in which nothing reads the channels that `plan` cuts, in place. `cut` is the cut net, for its norms."""
+    tensors = named_tensors(model)
     for side in full.coupling.sides:
         place = _place(plan.tensors, side.tensor, side.axis)
         path = side.tensor.rpartition(".")[0]
         if place is not None and side.role == "in" and side.tensor in full.derived:
             made = _place(plan.tensors, side.tensor, 0)
             rows = None if made is None else plan.selections[made[2]]
-            _convolution_over_kept(masked.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]], rows)
+            _convolution_over_kept(model.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]], rows)
         elif place is not None and side.role == "in":
             kept = plan.selections[place[2]]
             with torch.no_grad():
                 _zero_columns(tensors[side.tensor], side.axis, side.groups, np.array([k for k in kept if k >= 0]))
         if place is not None and side.role == "joint":
-            _norm_over_kept(masked.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]])
-    return masked
+            _norm_over_kept(model.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]])
+    return model
 
 
 def _place(

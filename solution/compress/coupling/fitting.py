@@ -2,8 +2,8 @@
 
 The model is cut to the wanted sizes without weights (a skeleton), its forward runs on fake tensors, and ids are sent
 through it again. Numbers fit when every kind of channel that the skeleton has was there before, at least as often.
-A few channels too many are allowed: they get weights of zero where they are read (`SPARE`). What does not fit
-otherwise is tried again with equal shares in steps of 2 and of 8, and then kept whole.
+A few channels that were not there are allowed: they get weights of zero where they are read (`SPARE`). What does not
+fit otherwise is tried again with equal shares in coarser steps (`ladders`), and then kept whole.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from solution.contracts import InputError
 
 STEPS = (1, 2, 8)
 MOST_ATTEMPTS = 60
-MOST_SPARE = 0.03
-"""Channels that come from no original one, as a fraction of those that stay."""
+MOST_SPARE = 0.25
+"""Channels of an atom that come from no original one, as a fraction of those that stay of it."""
 SPARE = -1
 
 
@@ -56,12 +56,12 @@ def fit(
     frozen    atoms known to resist, with reasons; more are added to it
     """
     classes = classes_of(full.coupling)
-    sizes = classes.atom_sizes()
+    sizes, ladder = classes.atom_sizes(), ladders(full.coupling, classes)
     frozen = {} if frozen is None else frozen
     wanted, step = dict(wanted), dict.fromkeys(wanted, 0)
     for _ in range(MOST_ATTEMPTS):
         free = {atom: number for atom, number in wanted.items() if atom not in frozen}
-        steps = {atom: int(np.lcm(multiple.get(atom, 1), STEPS[step[atom]])) for atom in free}
+        steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
         counts = count_channels(full.coupling, classes, free, steps)
         outcome = _attempt(subject, full, classes, counts)
         if isinstance(outcome, Fit):
@@ -73,9 +73,24 @@ def fit(
         share = sum(wanted[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         for atom in culprits:
             step[atom], wanted[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
-            if step[atom] == len(STEPS):
+            if step[atom] == len(ladder[atom]):
                 frozen[atom] = reason
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
+
+
+def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
+    """Atom -> the steps that its number is tried in, finest first.
+
+    Behind a channel shuffle of g groups, multiples of g in every group always fit: g * g in all.
+    """
+    groups = dict.fromkeys(classes.atom_sizes(), 1)
+    for side in coupling.sides:
+        for atom in np.unique(coupling.atom[side.component]).tolist():
+            groups[atom] = max(groups[atom], side.groups)
+    return {
+        atom: tuple(step for step in ((1, 2, groups[atom] ** 2) if groups[atom] > 1 else STEPS) if step < max(2, size))
+        for atom, size in classes.atom_sizes().items()
+    }
 
 
 def _attempt(
@@ -89,9 +104,9 @@ def _attempt(
         where = error.where or type(subject.model).__name__
         return _near(subject.model, coupling, error), f"the forward of {where} does not follow a cut of it"
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
-    spare = replaces == SPARE
-    if spare.sum() > MOST_SPARE * len(spare) or not _may_be_spare(coupling, skeleton.coupling, spare):
-        return [_makers(coupling, skeleton.coupling, spare)], "its channels would meet others than before"
+    misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
+    if misfits.any():
+        return [_makers(coupling, skeleton.coupling, misfits)], "its channels would meet others than before"
     return Fit(skeleton=skeleton, replaces=replaces)
 
 
@@ -105,12 +120,20 @@ def _replaced(full: Coupling, classes: Classes, skeleton: Coupling) -> np.ndarra
     return np.where((replaces != SPARE) & (rank < classes.size[replaces]), replaces, SPARE)
 
 
-def _may_be_spare(full: Coupling, skeleton: Coupling, spare: np.ndarray) -> bool:
-    """Whether spare channels have others to borrow weights from, and change neither statistics nor outputs."""
-    lenders = np.isin(made_alike(skeleton)[spare], made_alike(full)).all()
-    return bool(lenders) and not any(
-        spare[side.component].any() for side in skeleton.sides if side.role in ("joint", "output")
-    )
+def _misfits(full: Coupling, skeleton: Coupling, spare: np.ndarray) -> np.ndarray:
+    """(components of the skeleton,) the spare channels of atoms that have too many, and those that cannot be spare.
+
+    A spare channel borrows weights from another of the same layers, and may change no statistics and no outputs.
+    """
+    misfit = spare & ~np.isin(made_alike(skeleton), made_alike(full))
+    for side in skeleton.sides:
+        if side.role in ("joint", "output"):
+            misfit[side.component] |= spare[side.component]
+    for atom in np.unique(skeleton.atom[spare]):
+        members = skeleton.atom == atom
+        if spare[members].mean() > MOST_SPARE:
+            misfit |= members & spare
+    return misfit
 
 
 def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:

@@ -17,6 +17,9 @@ NEUTRAL = 0
 KEPT = 1
 """An element that always stays and is no channel of ours: a pixel of the input."""
 
+PAIR_BITS = 31
+"""Ids are smaller than 2 ** 31, so that two of them fit into one number."""
+
 MOST_ELEMENTS = 1 << 24
 """Id tensors are never written out beyond this many elements (128 MiB); what would need more is kept whole."""
 
@@ -93,7 +96,8 @@ class Ledger:
         """Elements of two id tensors of one shape stay or go together, pair by pair."""
         different = (left != right) & (left != NEUTRAL) & (right != NEUTRAL)
         if bool(different.any()):
-            self.ties.append(torch.stack([left[different], right[different]]).unique(dim=1))
+            pairs = (left[different] << PAIR_BITS | right[different]).unique()  # much faster than unique(dim=1)
+            self.ties.append(torch.stack([pairs >> PAIR_BITS, pairs & (1 << PAIR_BITS) - 1]))
 
     def keep(self, ids: Tensor, reason: str) -> None:
         """These ids must stay."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from solution.compress.coupling.attributes import all_shapes, implied, set_attributes
 from solution.compress.coupling.components import Coupling
-from solution.compress.coupling.cutting import cut_tensors
+from solution.compress.coupling.cutting import replace_tensors
 from solution.compress.coupling.tracing import named_tensors
 
 Sizes = dict[tuple[str, int], np.ndarray]
@@ -30,13 +30,15 @@ def skeleton_sizes(coupling: Coupling, stays: np.ndarray) -> Sizes:
 
 
 def shrink(hollow: nn.Module, coupling: Coupling, sizes: Sizes) -> None:
-    """Cut `hollow` to `sizes`, attributes too, in place."""
+    """Give the tensors of `hollow` the shapes that they have at `sizes`, in place."""
     tensors = named_tensors(hollow)
-    cuts: dict[str, list[tuple[int, int, list[int]]]] = {}
+    shapes = {side.tensor: list(tensors[side.tensor].shape) for side in coupling.sides if side.tensor in tensors}
     for side in coupling.sides:
         if side.key in sizes and side.tensor in tensors:
-            cuts.setdefault(side.tensor, []).append((side.axis, side.groups, sizes[side.key].tolist()))
-    cut_tensors(hollow, cuts)
+            each = side.groups if side.axis == 1 else 1
+            shapes[side.tensor][side.axis] = len(sizes[side.key]) // each
+    resized = {name: shape for name, shape in shapes.items() if shape != list(tensors[name].shape)}
+    replace_tensors(hollow, {name: tensors[name].new_empty(shape) for name, shape in resized.items()})
 
 
 @contextmanager

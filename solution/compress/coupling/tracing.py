@@ -58,7 +58,7 @@ class Trace:
 @contextlib.contextmanager
 def shapes_only() -> Iterator[FakeTensorMode]:
     """A mode in which tensors have shapes and no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with _quiet(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
 
 
@@ -87,9 +87,10 @@ def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
     def forward(values: dict[str, Tensor], batch: Tensor) -> object:
         return torch.func.functional_call(hollow, values, (batch,))
 
-    with _module_path(hollow) as (path, ended), torch.no_grad(), _quiet():
+    with _module_path(hollow) as (path, ended), torch.no_grad():
         try:
-            traced = make_fx(forward, pre_dispatch=True, tracing_mode="fake")(tensors, mode.from_tensor(example))
+            # "real" takes the inputs as they are, and they are fake already: nothing is computed.
+            traced = make_fx(forward, pre_dispatch=True, tracing_mode="real")(tensors, mode.from_tensor(example))
         except Exception as error:
             where, after = (names[-1] if names else "" for names in (path, ended))
             raise TraceError(_message(error, hollow, example, path), where, after) from error
@@ -120,16 +121,16 @@ def _module_path(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch logs errors of fake tensors besides raising them, and thousands of lines to handlers that want all."""
+    """torch logs errors of fake tensors besides raising them, and takes a stack trace for each tensor that it makes."""
     loggers = [logging.getLogger(name) for name in ("torch._subclasses.fake_tensor", "torch.__trace")]
-    before = [logger.disabled for logger in loggers]
+    before = [(logger.disabled, logger.handlers) for logger in loggers]
     try:
         for logger in loggers:
-            logger.disabled = True
+            logger.disabled, logger.handlers = True, []
         yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        for logger, (disabled, handlers) in zip(loggers, before, strict=True):
+            logger.disabled, logger.handlers = disabled, handlers
 
 
 def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str]) -> str:

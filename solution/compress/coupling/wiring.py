@@ -63,20 +63,37 @@ def selections(
 def _kept_positions(side: Side, small: Side, chosen: np.ndarray, spare: np.ndarray) -> np.ndarray:
     """Positions of `side`, in the order of `small`: the nth of a component in a group is its nth there."""
     wanted = chosen[small.component]
-    place = {key: p for p, key in enumerate(_ranked(side.component, side.group))}
-    kept = np.array([place.get(key, -1) for key in _ranked(wanted, small.group)], dtype=np.int64)
+    kept = _matched((side.component, side.group), (wanted, small.group))
     lent = spare[small.component]
+    if not lent.any():
+        return kept
     if side.role == "in":
         return np.where(lent, -1, kept)
-    anywhere = {key: p for p, key in enumerate(_ranked(side.component, np.zeros_like(side.group)))}
-    loose = [anywhere.get(key, -1) for key in _ranked(np.where(lent, wanted, -1), np.zeros_like(small.group))]
-    return np.where(lent, np.array(loose, dtype=np.int64), kept)
+    anywhere = np.zeros_like(side.group), np.zeros_like(small.group)
+    loose = _matched((side.component, anywhere[0]), (np.where(lent, wanted, -1), anywhere[1]))
+    return np.where(lent, loose, kept)
 
 
-def _ranked(component: np.ndarray, group: np.ndarray) -> list[tuple[int, int, int]]:
-    seen: dict[tuple[int, int], int] = {}
-    ranked = []
-    for pair in zip(component.tolist(), group.tolist(), strict=True):
-        seen[pair] = seen.get(pair, -1) + 1
-        ranked.append((*pair, seen[pair]))
-    return ranked
+Kinds = tuple[np.ndarray, np.ndarray]
+"""(positions,) component, and (positions,) group."""
+
+
+def _matched(there: Kinds, here: Kinds) -> np.ndarray:
+    """For each position here the one there that is the nth of the same component and group too, or -1."""
+    component, group = np.concatenate([np.stack(there), np.stack(here)], 1)
+    number = (component + 1) * (group.max() + 1) + group
+    theirs, ours = number[: len(there[0])], number[len(there[0]) :]
+    rank_there, rank_here = _rank(theirs), _rank(ours)
+    most = max(len(theirs), len(ours)) + 1
+    place = dict(zip((theirs * most + rank_there).tolist(), range(len(theirs)), strict=True))
+    return np.array([place.get(key, -1) for key in (ours * most + rank_here).tolist()], dtype=np.int64)
+
+
+def _rank(number: np.ndarray) -> np.ndarray:
+    """(N,) how many equal ones come before each."""
+    order = np.argsort(number, kind="stable")
+    ordered = number[order]
+    start = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    rank = np.empty(len(number), dtype=np.int64)
+    rank[order] = np.arange(len(number)) - np.repeat(start, np.diff(start, append=len(number)))
+    return rank

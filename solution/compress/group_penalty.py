@@ -1,0 +1,82 @@
+"""Training that pulls whole channels towards zero, so that a cut after it takes little away.
+
+    GroupPenalty(epochs=20, strength=1e-3), then PruneChannels(macs=0.5)
+
+A group lasso (Yuan & Lin, 2006; on filters: Wen et al., 2016, arXiv:1608.03665) over everything that is cut together
+with a channel (as Fang et al., 2023, arXiv:2301.12900): what makes it, what reads it, its norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from solution.compress.coupling.analysis import Subject, analyse
+from solution.compress.coupling.tracing import named_tensors
+from solution.compress.importance import rows_of
+from solution.contracts import Given, InputError
+from solution.train.lesson import Lesson
+from solution.train.step import Train
+
+
+class ChannelNorms(nn.Module):
+    """Length of all weights of each group of coupled channels that may be cut. Holds no weights of its own."""
+
+    def __init__(self, net: nn.Module, example: Tensor, protect: tuple[str, ...] = ()) -> None:
+        """net, example, protect: as in PruneChannels. `InputError` when nothing can be cut."""
+        super().__init__()
+        coupling = analyse(Subject(model=net, example=example, protected=protect)).coupling
+        parameters = dict(net.named_parameters())
+        self.sides = [side for side in coupling.sides if side.tensor in parameters]
+        self.count = len(coupling.atom)
+        for number, side in enumerate(self.sides):
+            self.register_buffer(f"group{number}", torch.from_numpy(side.component), persistent=False)
+        self.register_buffer("free", torch.from_numpy(~coupling.kept()), persistent=False)
+        if not self.free.any():
+            raise InputError("no channel of the net can be cut: there is nothing to penalise")
+
+    def forward(self, net: nn.Module) -> Tensor:
+        """(groups that may be cut,) Euclidean lengths, differentiable in the weights of `net`."""
+        tensors = named_tensors(net)
+        squares = torch.zeros(self.count, device=self.free.device)
+        for number, side in enumerate(self.sides):
+            if side.tensor in tensors:
+                of_each = rows_of(tensors[side.tensor], side).float().square().sum(1)
+                squares = squares.index_add(0, getattr(self, f"group{number}"), of_each)
+        return (squares[self.free] + 1e-12).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPenalty(Train):
+    """Train, and keep the sum of the lengths of all coupled channel groups small.
+
+    strength  what one unit of length costs in units of the loss
+    protect   glob patterns of layers whose channels are left alone
+    """
+
+    strength: float = 1e-4
+    protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strength <= 0:
+            raise InputError(f"strength must be above 0, got {self.strength}")
+
+    def lesson(self, net: nn.Module, given: Given) -> Lesson:
+        """The net, its loss on labels and the penalty."""
+        return Penalised(net, self, given)
+
+
+class Penalised(Lesson):
+    """A lesson with a penalty on the lengths of channel groups."""
+
+    def __init__(self, net: nn.Module, settings: GroupPenalty, given: Given) -> None:
+        norms = ChannelNorms(net, given.example, settings.protect)
+        super().__init__(net, settings, given)
+        self.norms = norms
+
+    def forward(self, images: Tensor, targets: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Scalar loss of images (B, C, H, W), targets, and what lies beside them."""
+        return super().forward(images, targets, beside) + self.settings.strength * self.norms(self.net).sum()

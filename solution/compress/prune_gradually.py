@@ -1,0 +1,57 @@
+"""Channel pruning in stages: cut a little, train, cut again. What is left can adapt before more goes.
+
+smaller = PruneGradually(prune=PruneChannels(macs=0.25), between=Train(epochs=5), stages=3)(model, given)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import nn
+
+from solution.compress.prune_channels import PruneChannels, cost_of
+from solution.contracts import Given, InputError, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneGradually(Step):
+    """Reach what `prune` asks for in equal relative steps, with a training after each cut but the last.
+
+    prune    the whole cut: its ratio or its budget is met by the last stage
+    between  the step that trains: Train, Distill, GroupPenalty
+    stages   number of cuts, at least 2
+
+    Stage k of n leaves share ** (k / n) of the cost, where `share` is what the whole cut leaves. Training keeps its
+    state in folders of its own below `given.folder`.
+    """
+
+    currency: ClassVar[str | None] = "macs"
+    prune: PruneChannels
+    between: Step
+    stages: int = 3
+
+    def __post_init__(self) -> None:
+        if self.stages < 2:
+            raise InputError(f"stages must be at least 2 (PruneChannels alone cuts in one), got {self.stages}")
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """The cut net. `InputError` where a stage would cut nothing, or cannot meet its budget."""
+        before = cost_of(self.prune.budget, model, given) if self.prune.budget else 0.0
+        for stage in range(1, self.stages + 1):
+            part = self._part(stage, model, before, given)
+            model = model if part is None else part(model, given)
+            if stage < self.stages:
+                folder = given.folder and given.folder / f"stage{stage}"
+                model = self.between(model, replace(given, folder=folder))
+        return model
+
+    def _part(self, stage: int, model: nn.Module, before: float, given: Given) -> PruneChannels | None:
+        """The cut of one stage, of a `model` whose full form cost `before`. None where a coarse cut went as far."""
+        name = self.prune.budget
+        if name is None:
+            return replace(self.prune, ratio=1 - (1 - self.prune.ratio) ** (1 / self.stages))
+        asked = getattr(self.prune, name)
+        share = asked if asked <= 1 else asked / before
+        left = before * share ** (stage / self.stages) / cost_of(name, model, given)
+        return replace(self.prune, **{name: left}) if left < 1 else None

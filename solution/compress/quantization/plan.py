@@ -1,0 +1,179 @@
+"""What was decided: layer -> scheme, ranges of inputs, folded norms. On a fresh net it makes the same forms."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from solution.compress.listing import columns, left_alone, savings
+from solution.compress.quantization.activations import InputGrid, quantize_inputs
+from solution.compress.quantization.codes import Codes, Half, finish, plain, stored_bytes
+from solution.compress.quantization.equalise import equalise
+from solution.compress.quantization.folding import fold_norms, module_at
+from solution.compress.quantization.graph import Chain
+from solution.compress.quantization.layers import CONVOLUTIONS, TRANSPOSED, channel_axis
+from solution.compress.quantization.learned import LEARNED, grid_of, learn
+from solution.compress.quantization.schemes import HALVES, SCHEMES, Scheme
+from solution.contracts import InputError, Plan
+
+Saves = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizePlan(Plan):
+    """Which layer takes which scheme.
+
+    schemes     {layer: name of its scheme}, in order of execution
+    learn       weights stay float32 behind grids that train; else they become codes, or half precision
+    folded      {norm: the layer it is folded into}
+    equalised   pairs of layers brought to one range, with the channel shuffles between them
+    activation_bits, ranges     of the inputs: {layer: (low, high)}
+    others      "float32", or the half precision in which all other parameters are kept
+    kept        {layer: why it stays in float}
+    saves       {"bytes": (before, after)}, codes counted with their bits
+    """
+
+    kind: ClassVar[str] = "quantize"
+    schemes: dict[str, str]
+    learn: bool = False
+    folded: dict[str, str] = field(default_factory=dict)
+    equalised: tuple[Chain, ...] = ()
+    activation_bits: int = 8
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    others: str = "float32"
+    kept: dict[str, str] = field(default_factory=dict)
+    saves: Saves = field(default_factory=dict)
+
+    def cut(self, model: nn.Module) -> nn.Module:
+        """Fold and equalise, then give every layer its form."""
+        self.prepare(model)
+        for path, name in self.schemes.items():
+            _quantize(_layer_at(model, path), SCHEMES[name], self.learn)
+        for path, (low, high) in self.ranges.items():
+            quantize_inputs(_layer_at(model, path), InputGrid(self.activation_bits, low, high, self.learn))
+        keep_in_half(model, self.others)
+        return model
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Fold and equalise alone, in place: the net whose answers the quantized one should give."""
+        fold_norms(model, self.folded)
+        equalise(model, self.equalised)
+        return model
+
+    def without(self, layers: tuple[str, ...], reason: str) -> QuantizePlan:
+        """The same plan with `layers` left in float."""
+        return dataclasses.replace(
+            self,
+            schemes={path: name for path, name in self.schemes.items() if path not in layers},
+            ranges={path: ends for path, ends in self.ranges.items() if path not in layers},
+            kept=self.kept | dict.fromkeys(layers, reason),
+        )
+
+    def finished(self) -> QuantizePlan:
+        """The same plan without a training in between."""
+        return dataclasses.replace(self, learn=False)
+
+    def measured(self, model: nn.Module) -> QuantizePlan:
+        """The same plan with what it saves on `model`, once all has its finished form."""
+        cut = self.finished().cut(copy.deepcopy(model))
+        return dataclasses.replace(self, saves={"bytes": (stored_bytes(model), stored_bytes(cut))})
+
+    def __str__(self) -> str:
+        table = _table(self.schemes, self.ranges)
+        return "\n".join([*table, *_notes(self), *left_alone(self.kept), *savings(self.saves)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezePlan(Plan):
+    """Which trained grids become codes. `schemes`, `folded`, `others` and `saves` as in `QuantizePlan`."""
+
+    kind: ClassVar[str] = "freeze"
+    schemes: dict[str, str]
+    folded: dict[str, str] = field(default_factory=dict)
+    others: str = "float32"
+    saves: Saves = field(default_factory=dict)
+
+    def cut(self, model: nn.Module) -> nn.Module:
+        """Weights on their grids become codes with the very same values, but for a folded norm's factor."""
+        steps = {}
+        for path in self.schemes:
+            module = module_at(model, path)
+            grid = grid_of(module)
+            if grid is None:
+                raise InputError(f"this plan was made for another net: {path} has no grid that trains")
+            steps[path] = grid.step(module.weight.detach())
+            plain(module)
+        factors = fold_norms(model, self.folded)
+        for path, name in self.schemes.items():
+            module = model.get_submodule(path)
+            scale = steps[path] * factors[path] if path in factors else steps[path]
+            finish(module, "weight", Codes(SCHEMES[name], channel_axis(module), scale))
+        keep_in_half(model, self.others)
+        return model
+
+    def __str__(self) -> str:
+        return "\n".join([*_table(self.schemes, {}), *savings(self.saves)])
+
+
+def keep_in_half(model: nn.Module, name: str) -> None:
+    """Keep every float32 parameter that is not yet in another form in half precision; "float32" changes nothing.
+
+    A tensor that half precision cannot hold (beyond 65504 in float16) makes an `InputError`.
+    """
+    if name == "float32":
+        return
+    for path, module in list(model.named_modules()):
+        if {"parametrizations", "input_grid"} & set(path.split(".")):
+            continue
+        for tensor_name, tensor in list(module.named_parameters(recurse=False)):
+            if tensor.dtype is torch.float32:
+                if not torch.isfinite(tensor.to(HALVES[name])).all():
+                    raise InputError(f"{path}.{tensor_name} holds numbers that {name} cannot: use bfloat16 or float32")
+                finish(module, tensor_name, Half(name))
+
+
+def _layer_at(model: nn.Module, path: str) -> nn.Module:
+    module = module_at(model, path)
+    if not isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
+        raise InputError(f"this plan was made for another net: {path} is a {type(module).__name__}")
+    return module
+
+
+def _quantize(module: nn.Module, scheme: Scheme, trains: bool) -> None:
+    """Masks stay before a grid that trains; a finished form is made of what they leave."""
+    if not trains or _is_quantized(module):
+        plain(module)
+    if trains:
+        learn(module, scheme, channel_axis(module))
+    elif scheme.dtype is not None:
+        finish(module, "weight", Half(scheme.name))
+    else:
+        finish(module, "weight", Codes(scheme, channel_axis(module)))
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    forms = module.parametrizations["weight"] if parametrize.is_parametrized(module, "weight") else ()
+    return any(isinstance(form, (Codes, Half, *LEARNED)) for form in forms)
+
+
+def _table(schemes: Mapping[str, str], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    rows = [("layer", "weights", "inputs")]
+    for path, name in schemes.items():
+        rows.append((path, name, "{:.4g} to {:.4g}".format(*ranges[path]) if path in ranges else "float"))
+    return columns(rows)
+
+
+def _notes(plan: QuantizePlan) -> list[str]:
+    notes = {
+        f"norms folded into the layers before them: {len(plan.folded)}": plan.folded,
+        f"pairs of layers equalised: {len(plan.equalised)}": plan.equalised,
+        f"all other parameters: {plan.others}": plan.others != "float32",
+    }
+    return [note for note, wanted in notes.items() if wanted]

@@ -1,0 +1,248 @@
+"""Quantization: fewer bits for every weight, in one step after training or with a training in between.
+
+After training:     Quantize(scheme="int8")                       codes at once
+With training:      Quantize(scheme="int4", learn=True), Train(...), Freeze()
+A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes=0.2)
+
+Weights lie on a grid per output channel, inputs (`activations`) on one per layer. A finished weight is stored as small
+integers and scales (`quantization.codes`). Running a net in integers is the runtimes' work: see `solution.export`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from solution.compress.quantization.codes import stored_bytes
+from solution.compress.quantization.correct import correct
+from solution.compress.quantization.graph import Wiring
+from solution.compress.quantization.layers import Layers, find_layers
+from solution.compress.quantization.learned import grid_of
+from solution.compress.quantization.mixed import Mix, first_within, last_good, sensitivities, steps_down
+from solution.compress.quantization.observers import OBSERVERS, ranges
+from solution.compress.quantization.plan import FreezePlan, QuantizePlan
+from solution.compress.quantization.schemes import HALVES, scheme_called
+from solution.compress.quantization.sparing import GROUPS, spare
+from solution.contracts import Batches, Given, InputError, StructuralStep
+from solution.evaluate.classify import classify, predictor
+
+_OTHERS = ("float32", *HALVES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(StructuralStep):
+    """Give the weights of convolutions and linear layers fewer bits.
+
+    scheme       float16, bfloat16, int8 ... int2, binary
+    lower        schemes that layers may take instead, least sensitive first, under one budget:
+    bytes        what the net may take at most: a fraction of the float net's bytes up to 1, else the number itself
+    f1_drop      or: macro F1 that may be lost on the choose split
+    learn        float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Freeze` should follow
+    activations  bits of the layers' inputs, 2 to 8; 0 leaves them in float
+    observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy
+    images       calibration images to look at; the user is told when there are fewer
+    fold_norms   batch norms go into the convolution before them
+    equalise     bring channels of neighbouring layers to one range; needs fold_norms
+    correct_bias undo the mean error of each layer, measured on calibration images, where such are given
+    others       float32, float16 or bfloat16: how all other parameters are kept
+    spare        groups (first, last, depthwise) to leave in float where that is measured to be better
+    protect      glob patterns of layers that stay in float
+    """
+
+    scheme: str = "int8"
+    lower: tuple[str, ...] = ()
+    bytes: float | None = None
+    f1_drop: float | None = None
+    learn: bool = False
+    activations: int = 0
+    observer: str = "mse"
+    images: int = 256
+    fold_norms: bool = False
+    equalise: bool = False
+    correct_bias: bool = True
+    others: str = "float32"
+    spare: tuple[str, ...] = ()
+    protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        bits = [scheme_called(name).bits for name in (self.scheme, *self.lower)]
+        if sorted(set(bits), reverse=True) != bits:
+            raise InputError(f"lower must name ever fewer bits than {self.scheme}, got {', '.join(self.lower)}")
+        budgets = [value for value in (self.bytes, self.f1_drop) if value is not None]
+        if len(budgets) != bool(self.lower):
+            raise InputError(f"lower, and one of bytes and f1_drop, go together, got {self._budget()}")
+        if any(value <= 0 for value in budgets):
+            raise InputError(f"a budget must be positive, got {self._budget()}")
+        if self.activations and not 2 <= self.activations <= 8:
+            raise InputError(f"activations must be 2 to 8 bits, or 0 for float, got {self.activations}")
+        if self.images < 1:
+            raise InputError(f"images must be at least 1, got {self.images}")
+        if self.equalise and not self.fold_norms:
+            raise InputError("equalise needs fold_norms=True: a norm between two layers hides what they share")
+        self._check_names()
+        self._check_learn(max(bits))
+
+    def _budget(self) -> str:
+        return f"lower={self.lower}, bytes={self.bytes}, f1_drop={self.f1_drop}"
+
+    def _check_names(self) -> None:
+        for name, known in (("observer", tuple(OBSERVERS)), ("others", _OTHERS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        unknown = [group for group in self.spare if group not in GROUPS]
+        if unknown:
+            raise InputError(f"spare may name {', '.join(GROUPS)}, got {unknown[0]!r}")
+
+    def _check_learn(self, bits: int) -> None:
+        if self.learn and bits > 8:
+            raise InputError(f"learn is for grids of 8 bits and fewer, got {self.scheme}")
+        if self.learn and self.others != "float32":
+            raise InputError(f"a training needs float32: give others={self.others!r} to Freeze instead")
+
+    @property
+    def currency(self) -> str | None:
+        """Bytes; a net that is to learn first carries its float weights on."""
+        return None if self.learn else "bytes"
+
+    def plan(self, model: nn.Module, given: Given) -> QuantizePlan:
+        """Which layer takes which scheme. `InputError` when there is none to quantize, or a budget cannot be met."""
+        layers = find_layers(model, given.example, self.protect)
+        if not layers.paths:
+            raise InputError(f"nothing can be quantized: {_reasons(layers)}")
+        self._tell_if_few(given)
+        plan = QuantizePlan(
+            schemes=dict.fromkeys(layers.paths, self.scheme),
+            learn=self.learn,
+            folded=Wiring(model).norms() if self.fold_norms else {},
+            activation_bits=self.activations,
+            others=self.others,
+            kept=layers.kept,
+        )
+        plan = self._with_ranges(self._with_chains(plan, model), model, given)
+        if self.spare:
+            plan = spare(plan, model, self.spare, list(given.need("choose", "spare")), given.say)
+        if self.lower:
+            plan = dataclasses.replace(plan, schemes=self._mix(plan, model, given))
+        return plan.measured(model)
+
+    def apply(self, plan: QuantizePlan, model: nn.Module, given: Given) -> nn.Module:
+        """Apply, and correct the biases."""
+        return self.mended(plan.apply(model), plan, model, given)
+
+    def mended(self, cut: nn.Module, plan: QuantizePlan, model: nn.Module, given: Given) -> nn.Module:
+        """`cut`, made from `model` by `plan`, with corrected biases where that is asked for and possible, in place."""
+        if not self._corrects or given.calibration is None:
+            return cut
+        behind = {layer: norm for norm, layer in _norms_of(model).items() if norm not in plan.folded}
+        places = {path: path for path in plan.schemes if cut.get_submodule(path).bias is not None}
+        places = {path: behind[path] for path in plan.schemes if path in behind} | places
+        exact = plan.prepare(copy.deepcopy(model))
+        correct(cut, exact, places, list(_first(given.calibration, self.images)))
+        return cut
+
+    def _with_chains(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
+        if not self.equalise:
+            return plan
+        folded = plan.prepare(copy.deepcopy(model))
+        chains = [chain for chain in Wiring(folded).chains() if {*chain[:2]} <= plan.schemes.keys()]
+        return dataclasses.replace(plan, equalised=tuple(chains))
+
+    def _with_ranges(self, plan: QuantizePlan, model: nn.Module, given: Given) -> QuantizePlan:
+        if not self.activations:
+            return plan
+        images = list(_first(given.need("calibration", "quantizing activations"), self.images))
+        exact = plan.prepare(copy.deepcopy(model))
+        found = ranges(exact, plan.schemes, images, self.observer, self.activations)
+        return dataclasses.replace(plan, ranges=found)
+
+    @property
+    def _corrects(self) -> bool:
+        return self.correct_bias and not self.learn
+
+    def _tell_if_few(self, given: Given) -> None:
+        if given.calibration is None or not (self.activations or self._corrects):
+            return
+        found = sum(len(images) for images in _first(given.calibration, self.images))
+        if not found:
+            raise InputError("there are no calibration images to quantize with")
+        if found < self.images:
+            given.say(f"asked for {self.images} calibration images, there are {found}: going on with these")
+
+    def _mix(self, plan: QuantizePlan, model: nn.Module, given: Given) -> Mix:
+        """A scheme for each layer within the budget; what `spare` left in float stays so."""
+        choose = list(given.need("choose", "mixed precision"))
+        exact = plan.prepare(copy.deepcopy(model))
+        names, paths = (self.scheme, *self.lower), tuple(plan.schemes)
+        harm = sensitivities(exact, paths, names, [images for images, _ in choose])
+        steps = steps_down(exact, names, harm, paths)
+        if self.bytes is not None:
+            before, after = plan.measured(model).saves["bytes"]
+            return first_within(steps, after - round(self.bytes * before if self.bytes <= 1 else self.bytes))
+        least = _f1(model, choose) - self.f1_drop
+        return last_good(steps, lambda mix: self._f1_of(mix, plan, model, given) >= least)
+
+    def _f1_of(self, mix: Mix, plan: QuantizePlan, model: nn.Module, given: Given) -> float:
+        plan = dataclasses.replace(plan, schemes=mix).finished()
+        cut = plan.cut(copy.deepcopy(model))
+        f1 = _f1(dataclasses.replace(self, learn=False).mended(cut, plan, model, given), given.choose)
+        given.say(f"{sum(name != self.scheme for name in mix.values())} layers lower: F1 {f1:.4f} on the choose split")
+        return f1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze(StructuralStep):
+    """Weights behind grids that have trained become codes: the same values, without the float weights.
+
+    fold_norms  batch norms go into the convolution before them: a norm's factor goes into the scales
+    others      float32, float16 or bfloat16: how all other parameters are kept
+    """
+
+    currency: ClassVar[str | None] = "bytes"
+    fold_norms: bool = False
+    others: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.others not in _OTHERS:
+            raise InputError(f"others must be one of {', '.join(_OTHERS)}, got {self.others!r}")
+
+    def plan(self, model: nn.Module, given: Given) -> FreezePlan:
+        """Which grids become codes. `InputError` when there is none."""
+        grids = {path: grid_of(module) for path, module in model.named_modules()}
+        schemes = {path: grid.scheme.name for path, grid in grids.items() if grid is not None}
+        if not schemes:
+            raise InputError("there is nothing to freeze: no weight has a grid that trains; Quantize(learn=True) first")
+        folded = Wiring(model).norms() if self.fold_norms else {}
+        plan = FreezePlan(schemes=schemes, folded=folded, others=self.others)
+        saves = {"bytes": (stored_bytes(model), stored_bytes(plan.cut(copy.deepcopy(model))))}
+        return dataclasses.replace(plan, saves=saves)
+
+
+def _first(batches: Batches, count: int) -> Iterator[Tensor]:
+    """The first `count` images of `batches`, in batches."""
+    for images, _ in batches:
+        yield images[:count]
+        count -= len(images)
+        if count <= 0:
+            return
+
+
+def _norms_of(model: nn.Module) -> dict[str, str]:
+    try:
+        return Wiring(model).norms()
+    except InputError:  # then only layers with a bias of their own can be corrected
+        return {}
+
+
+def _f1(model: nn.Module, batches: Batches) -> float:
+    return classify(predictor(model), batches).f1
+
+
+def _reasons(layers: Layers) -> str:
+    reasons = sorted(set(layers.kept.values())) or ["the net has no convolution and no linear layer"]
+    return "; ".join(itertools.islice(reasons, 4))

@@ -1,0 +1,240 @@
+"""Residual blocks: the modules that a net can do without, found in any net by running it.
+
+A block hands its input on beside what it computes (He et al., 2016, arXiv:1603.05027), so the net still runs when it is
+gone. No rule names a model: with all its weights at zero, a block still puts out values of its input, unchanged (a sum)
+or moved to other channels (a split, a shuffle). A plain convolution then puts out nothing, and a gate puts out less.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solution.contracts import InputError
+from solution.evaluate.cost import params
+from solution.evaluate.hooks import watched
+from solution.evaluate.running import as_judged, images_for, run
+
+CONTAINERS = (nn.Sequential, nn.ModuleList)
+LOUD = 100.0
+"""Standard deviation of the noise that is sent through a block: so loud that smooth activations pass it unbent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A block that can go.
+
+    path    module path
+    stage   path of the container that holds it
+    macs    multiply-accumulates that one image spends in it
+    params  its parameters
+    listed  its container is not run as a plain sequence: a `PassThrough` has to take its place
+    """
+
+    path: str
+    stage: str
+    macs: int
+    params: int
+    listed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A container of blocks.
+
+    size    how many blocks it has, with those that change the shape and cannot go
+    blocks  those that can go, in order of execution
+    """
+
+    path: str
+    size: int
+    blocks: tuple[Block, ...]
+
+
+class PassThrough(nn.Module):
+    """Stands where a block was: its first input is its output."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """`x`."""
+        return x
+
+
+def stages_of(model: nn.Module, example: Tensor) -> tuple[Stage, ...]:
+    """Every container with blocks of a kind that can go somewhere in the net; one may have none left that can.
+
+    example: (B, C, H, W); its first image is run. `InputError` when the net does not take it.
+    """
+    blocks = blocks_of(model, example)
+    kinds = {type(model.get_submodule(block.path)) for block in blocks}
+    stages = []
+    for path, container in model.named_modules():
+        size = sum(type(child) in kinds for child in container.children()) if isinstance(container, CONTAINERS) else 0
+        if size:
+            own = tuple(block for block in blocks if block.stage == path)
+            stages.append(Stage(path=path, size=size, blocks=own))
+    return tuple(stages)
+
+
+def blocks_of(model: nn.Module, example: Tensor) -> tuple[Block, ...]:
+    """Every block without which the net still answers in the same shape, in order of execution."""
+    probe = copy.deepcopy(model)
+    seen = _watch(probe, example)
+    with as_judged(probe):
+        passing = [path for path, call in seen.calls.items() if _hands_on(probe.get_submodule(path), call)]
+    # A stage hands on too; the blocks are the smallest modules that do.
+    paths = [path for path in passing if not any(other.startswith(f"{path}.") for other in passing)]
+    macs = _macs_inside(model, example, paths)
+    found = [
+        Block(
+            path=path,
+            stage=path.rpartition(".")[0],
+            macs=macs[path],
+            params=params(model.get_submodule(path)),
+            listed=path.rpartition(".")[0] not in seen.sequences,
+        )
+        for path in paths
+    ]
+    return _spared(model, example, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """How a module was called: its first input, and the others."""
+
+    x: Tensor
+    others: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What one forward pass showed.
+
+    calls      module path -> the first call that kept the shape
+    sequences  paths of the containers that ran as plain sequences
+    """
+
+    calls: dict[str, _Call] = field(default_factory=dict)
+    sequences: set[str] = field(default_factory=set)
+
+
+def _watch(model: nn.Module, example: Tensor) -> _Seen:
+    """Run `model` and remember the calls of the weighty children of containers that kept the shape of their input."""
+    seen = _Seen()
+    handles = [
+        module.register_forward_hook(_remember(seen, path), with_kwargs=True) for path, module in _in_containers(model)
+    ]
+    handles += [
+        module.register_forward_hook(lambda *_, path=path: seen.sequences.add(path))
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    ]
+    try:
+        with as_judged(model):
+            run(model, images_for(model, example[:1]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _in_containers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, container in model.named_modules():
+        if isinstance(container, CONTAINERS):
+            for name, child in container.named_children():
+                if any(parameter.dim() >= 2 for parameter in child.parameters()):
+                    yield (f"{path}.{name}" if path else name), child
+
+
+def _remember(seen: _Seen, path: str) -> Callable[..., None]:
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        x = inputs[0] if inputs else None
+        if isinstance(x, Tensor) and isinstance(output, Tensor) and x.shape == output.shape and x.is_floating_point():
+            seen.calls.setdefault(path, _Call(x=x, others=inputs[1:], named=named))
+
+    return hook
+
+
+def _hands_on(module: nn.Module, call: _Call) -> bool:
+    """Whether `module` puts out values of its input when all its weights are zero. They are zero afterwards."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.zero_()
+    noise = torch.randn(call.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    noise = (LOUD * noise).to(call.x)
+    output = module(noise.clone(), *call.others, **call.named)
+    loud = output[output.abs() > 1]
+    return loud.numel() > 0 and float(torch.isin(loud, noise).float().mean()) > 0.5
+
+
+def _macs_inside(model: nn.Module, example: Tensor, paths: Iterable[str]) -> dict[str, int]:
+    """Path -> multiply-accumulates that one image spends in that module. The modules do not hold each other."""
+    names = {model.get_submodule(path): path for path in paths}
+    spent, inside = dict.fromkeys(names.values(), 0), []
+
+    def entered(module: nn.Module) -> None:
+        if module in names:
+            inside.append(names[module])
+
+    def left(module: nn.Module, counted: int) -> None:
+        if inside:
+            spent[inside[-1]] += counted
+        if module in names:
+            inside.pop()
+
+    with as_judged(model), watched(model, entered, left):
+        run(model, images_for(model, example[:1]))
+    return spent
+
+
+def _spared(model: nn.Module, example: Tensor, blocks: list[Block]) -> tuple[Block, ...]:
+    """The blocks without which the net runs. All at once is the usual case; one by one is looked at when it fails."""
+    shape = _answer_shape(model, example)
+    if _answer_shape(taken_out(model, blocks), example) == shape:
+        return tuple(blocks)
+    return tuple(block for block in blocks if _answer_shape(taken_out(model, [block]), example) == shape)
+
+
+def _answer_shape(model: nn.Module, example: Tensor) -> tuple[int, ...] | None:
+    """The shape of the answer to one image; None when there is no answer."""
+    try:
+        with as_judged(model):
+            output = model(images_for(model, example[:1]))
+    except Exception:  # whatever a net cannot do without the block, the block has to stay
+        return None
+    return tuple(getattr(output, "shape", ()))
+
+
+def taken_out(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
+    """A copy of `model` without `blocks`."""
+    blocks = list(blocks)
+    listed = {block.path for block in blocks if block.listed}
+    return without(copy.deepcopy(model), [block.path for block in blocks], listed)
+
+
+def without(model: nn.Module, paths: Iterable[str], listed: Collection[str] = ()) -> nn.Module:
+    """Take the blocks at `paths` out of `model`, in place; a `PassThrough` takes the place of the `listed` ones.
+
+    `InputError` for a block that the net does not have.
+    """
+    for path in paths:
+        container, name = module_at(model, path.rpartition(".")[0], path), path.rpartition(".")[2]
+        module_at(container, name, path)
+        if path in listed:
+            container._modules[name] = PassThrough()
+        else:
+            del container._modules[name]
+    return model
+
+
+def module_at(model: nn.Module, path: str, block: str) -> nn.Module:
+    """The module at `path`; `InputError` that names `block` when there is none."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise InputError(f"this plan was made for another net: there is no block {block!r}") from error

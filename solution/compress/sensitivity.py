@@ -1,0 +1,154 @@
+"""Sensitivity: what quality is left when one layer alone is pruned (after Li et al., 2017, arXiv:1608.08710).
+
+    from solution.compress.sensitivity import as_text, sensitivity
+    table = sensitivity(model, Given(example=x, choose=batches))
+    print(as_text(table))
+
+Layers whose channels can only go together (those of one residual stream) are one entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from solution.compress.parametrized import layers_of
+from solution.compress.prune_channels import PruneChannels
+from solution.compress.prune_weights import PruneWeights
+from solution.contracts import Given, InputError, Step
+from solution.evaluate.classify import classify, predictor
+from solution.evaluate.cost import macs
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+RATIOS = (0.25, 0.5, 0.75)
+
+Alone = Callable[[float], Step]
+"""A pruning ratio in (0, 1) -> the step that prunes one entry by it, and nothing else."""
+
+
+def channels_alone(model: nn.Module, given: Given) -> dict[str, Alone]:
+    """Entry -> the step that takes out a share of its channels."""
+    groups = tied_layers(model, given)
+    layers = [layer for group in groups for layer in group]
+
+    def alone(group: tuple[str, ...]) -> Alone:
+        limits = {glob.escape(layer): 0.0 for layer in layers if layer not in group}
+        return lambda ratio: PruneChannels(ratio=ratio, limits=limits)
+
+    return {_label(group): alone(group) for group in groups}
+
+
+def weights_alone(model: nn.Module, _given: Given) -> dict[str, Alone]:
+    """Layer -> the step that sets a share of its weights to zero."""
+
+    def alone(layer: str) -> Alone:
+        return lambda ratio: PruneWeights(sparsity=ratio, scope="local", layers=(glob.escape(layer),))
+
+    return {layer: alone(layer) for layer in layers_of(model, ("*",), ())[0]}
+
+
+METHODS: Mapping[str, Callable[[nn.Module, Given], dict[str, Alone]]] = {
+    "prune_channels": channels_alone,
+    "prune_weights": weights_alone,
+}
+
+
+def sensitivity(
+    model: nn.Module, given: Given, methods: Sequence[str] = tuple(METHODS), ratios: Sequence[float] = RATIOS
+) -> DataFrame:
+    """One line per method, entry and ratio, in order of execution: f1 and accuracy on the choose split, and MACs.
+
+    Columns: method, layer, ratio, f1, accuracy, macs; ratio 0 is the whole net. Nothing is trained between; batch-norm
+    statistics are measured again where calibration batches are given. What cannot be pruned so is told and left out.
+    """
+    import pandas as pd
+
+    _check(methods, ratios)
+    given.need("choose", "sensitivity")
+    whole = _figures(model, given)
+    rows = []
+    for method in methods:
+        for layer, step in METHODS[method](model, given).items():
+            rows.append({"method": method, "layer": layer, "ratio": 0.0, **whole})
+            rows += [{"method": method, "layer": layer, **row} for row in _measured(model, given, layer, step, ratios)]
+    if not rows:
+        raise InputError(f"{type(model).__name__} has no layer that can be pruned alone: nothing to measure")
+    return pd.DataFrame(rows)
+
+
+def _check(methods: Sequence[str], ratios: Sequence[float]) -> None:
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown or not methods:
+        raise InputError(f"methods must be some of {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")
+    wrong = [ratio for ratio in ratios if not 0 < ratio < 1]
+    if wrong or not ratios:
+        raise InputError(f"ratios must lie between 0 and 1, got {wrong or 'none'}")
+
+
+def _measured(
+    model: nn.Module, given: Given, layer: str, step: Alone, ratios: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    quiet = dataclasses.replace(given, say=lambda _: None)
+    for ratio in ratios:
+        try:
+            figures = _figures(step(ratio)(model, quiet), given)
+        except InputError as error:
+            given.say(f"{layer} at {ratio:.0%}: left out, {error}")
+            continue
+        given.say(f"{layer} at {ratio:.0%}: F1 {figures['f1']:.4f}")
+        yield {"ratio": ratio, **figures}
+
+
+def _figures(model: nn.Module, given: Given) -> dict[str, Any]:
+    judged = classify(predictor(model, given.device), given.choose)
+    return {"f1": judged.f1, "accuracy": judged.accuracy, "macs": macs(model, given.example)}
+
+
+def tied_layers(model: nn.Module, given: Given) -> list[tuple[str, ...]]:
+    """Layers in groups whose channels go together: keeping one whole keeps the whole group."""
+    layers = _layers_cut(model, given)
+    groups: list[tuple[str, ...]] = []
+    for layer in layers:
+        known = {other for group in groups for other in group}
+        if layer not in known:
+            others = _layers_cut(model, given, {glob.escape(layer): 0.0})
+            groups.append(tuple(one for one in layers if one not in others and one not in known))
+    return groups
+
+
+def _layers_cut(model: nn.Module, given: Given, limits: Mapping[str, float] | None = None) -> list[str]:
+    """The layers that lose channels when half of all that are free go."""
+    try:
+        plan = PruneChannels(ratio=0.5, limits=dict(limits or {})).plan(model, given)
+    except InputError:
+        if limits is None:
+            raise
+        return []
+    return [name for name, before, after, *_ in plan.layers if after < before]
+
+
+def _label(group: tuple[str, ...]) -> str:
+    return group[0] if len(group) == 1 else f"{group[0]} +{len(group) - 1}"
+
+
+def as_text(table: DataFrame) -> str:
+    """F1 by layer and ratio, one block per method, the whole net's first."""
+    parts = []
+    for method, some in table.groupby("method", sort=False):
+        whole = some[some.ratio == 0].iloc[0]
+        wide = by_ratio(some)
+        wide.columns = [f"{ratio:.0%}" for ratio in wide.columns]
+        parts.append(f"{method}: F1 {whole.f1:.4f} on the choose split as it is\n{wide.to_string(float_format='%.4f')}")
+    return "\n\n".join(parts)
+
+
+def by_ratio(table: DataFrame) -> DataFrame:
+    """(layers, ratios) F1 of one method; the layers keep their order, and NaN is what was left out."""
+    wide = table[table.ratio > 0].pivot_table(index="layer", columns="ratio", values="f1", sort=False)
+    return wide.reindex(columns=sorted(wide.columns))

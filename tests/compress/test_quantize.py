@@ -1,0 +1,303 @@
+"""The steps `Quantize` and `Freeze`: what they decide, what they make, and what they refuse."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from conftest import toy_batches
+from torch import nn
+from torch.nn.utils import parametrize
+
+from solution.compress.quantization.codes import Codes, Half, stored_bytes
+from solution.compress.quantization.learned import grid_of
+from solution.compress.quantization.plan import FreezePlan, QuantizePlan
+from solution.compress.quantize import Freeze, Quantize
+from solution.contracts import Given, InputError, origin_of
+from solution.evaluate.audit import audit
+from solution.evaluate.cost import macs, macs_dispatched
+from solution.models.shufflenet import ShuffleNet
+from solution.train.step import Train
+
+STEPS = {
+    "int8": Quantize(),
+    "int8, inputs too": Quantize(activations=8, fold_norms=True, equalise=True),
+    "int4, folded, rest in half": Quantize(scheme="int4", fold_norms=True, others="float16"),
+    "int2 to learn": Quantize(scheme="int2", activations=4, learn=True),
+    "binary": Quantize(scheme="binary"),
+    "float16": Quantize(scheme="float16", others="float16"),
+    "bfloat16": Quantize(scheme="bfloat16", others="bfloat16"),
+    "mixed by bytes": Quantize(lower=("int4", "int2"), bytes=0.25, fold_norms=True, others="float16"),
+}
+
+
+@pytest.fixture
+def small_net():
+    """Fewer layers than the one that all tests share: this file quantizes it many times."""
+    torch.manual_seed(0)
+    return ShuffleNet(units=(3, 1), width=0.1).build(num_classes=3).eval()
+
+
+@pytest.fixture(params=STEPS)
+def step(request):
+    return STEPS[request.param]
+
+
+def state_bytes(model):
+    return {
+        name: tensor.contiguous().flatten().view(torch.uint8).tolist() for name, tensor in model.state_dict().items()
+    }
+
+
+def answers(model, toy):
+    with torch.no_grad():
+        return model.eval()(toy.choose[0][0])
+
+
+def forms(model):
+    return {
+        path: module.parametrizations["weight"][-1]
+        for path, module in model.named_modules()
+        if parametrize.is_parametrized(module, "weight") and isinstance(module, nn.Conv2d)
+    }
+
+
+def test_the_input_stays_and_plan_and_state_of_a_file_rebuild_the_net(step, small_net, toy):
+    before, text = state_bytes(small_net), str(small_net)
+    model = step(small_net, toy)
+    assert (state_bytes(small_net), str(small_net)) == (before, text)
+    (plan,) = origin_of(model).plans
+    again = QuantizePlan.from_fields(json.loads(json.dumps(plan.to_fields())))
+    assert (again, str(again)) == (plan, str(plan))
+    torch.manual_seed(9)
+    fresh = again.apply(ShuffleNet(units=(3, 1), width=0.1).build(num_classes=3))
+    assert {n: (t.dtype, t.shape) for n, t in fresh.state_dict().items()} == {
+        n: (t.dtype, t.shape) for n, t in model.state_dict().items()
+    }
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(answers(fresh, toy), answers(model, toy))
+
+
+def test_bytes_fall_as_the_plan_says_and_cost_and_audit_still_see_every_layer(step, small_net, toy):
+    plan = step.plan(small_net, toy)
+    before, after = plan.saves["bytes"]
+    assert before == stored_bytes(small_net)
+    assert after < before
+    assert f"bytes: {before:,} -> {after:,}" in str(plan)
+    model = plan.apply(small_net)
+    assert macs_dispatched(model, toy.example) >= macs_dispatched(small_net, toy.example)
+    assert macs(model, toy.example) <= macs(small_net, toy.example)
+    assert audit(model, toy.example).ok
+    if not step.learn:
+        assert stored_bytes(model) == after
+        assert step.currency == "bytes"
+
+
+def test_the_same_seed_gives_the_same_model(small_net, toy):
+    step = STEPS["int8, inputs too"]
+    assert state_bytes(step(small_net, toy)) == state_bytes(step(small_net, toy))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small net that knows the toy task."""
+    torch.manual_seed(0)
+    train = toy_batches(12, seed=0)
+    given = Given(example=train[0][0][:2], train=train, choose=toy_batches(2, seed=1), say=lambda _: None)
+    net = ShuffleNet(units=(1, 1), width=0.1).build(num_classes=3)
+    return Train(epochs=6, lr=0.1)(net, given)
+
+
+def distance(model, other, toy):
+    return float((answers(model, toy) - answers(other, toy)).norm() / answers(other, toy).norm())
+
+
+def test_more_bits_stay_closer_and_correction_helps(trained, toy):
+    far = {
+        name: distance(Quantize(scheme=name)(trained, toy), trained, toy)
+        for name in ("float16", "int8", "int5", "int3")
+    }
+    assert list(far.values()) == sorted(far.values())
+    assert far["int8"] < 0.05
+    blind = distance(Quantize(scheme="int3", correct_bias=False)(trained, toy), trained, toy)
+    assert far["int3"] < blind
+
+
+@pytest.mark.parametrize("scheme", ["int4", "int2", "binary"])
+def test_training_with_grids_mends_what_rounding_broke(scheme, trained, toy):
+    rounded = Quantize(scheme=scheme, learn=True)(trained, toy)
+    learned = Train(epochs=3, lr=0.02, keep="last", warmup_epochs=0)(rounded, toy)
+    frozen = Freeze(fold_norms=False, others="float32")(learned, toy)
+    assert torch.equal(answers(frozen, toy), answers(learned, toy))
+    assert all(isinstance(form, Codes) for form in forms(frozen).values())
+    labels = toy.choose[0][1]
+    loss = {
+        name: float(nn.functional.cross_entropy(answers(net, toy), labels))
+        for name, net in (("r", rounded), ("l", learned))
+    }
+    assert loss["l"] < loss["r"]
+
+
+def test_a_frozen_net_with_folded_norms_answers_as_before_and_rebuilds(trained, toy):
+    learned = Quantize(scheme="int4", learn=True)(trained, toy)
+    frozen = Freeze(fold_norms=True, others="float16")(learned, toy)
+    assert distance(frozen, learned, toy) < 0.02
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
+    fresh = ShuffleNet(units=(1, 1), width=0.1).build(num_classes=3)
+    for plan in origin_of(frozen).plans:
+        kind = FreezePlan if plan.kind == "freeze" else QuantizePlan
+        fresh = kind.from_fields(json.loads(json.dumps(plan.to_fields()))).apply(fresh)
+    fresh.load_state_dict(frozen.state_dict())
+    assert torch.equal(answers(fresh, toy), answers(frozen, toy))
+
+
+def test_learned_steps_are_parameters_that_weight_decay_spares(small_net, toy):
+    model = Quantize(scheme="int4", learn=True)(small_net, toy)
+    scales = {name: p for name, p in model.named_parameters() if name.endswith("scale")}
+    assert len(scales) == len(forms(model))
+    assert all(p.requires_grad and p.dim() == 1 for p in scales.values())
+
+
+def test_a_mask_stays_before_a_grid_that_trains(small_net, toy):
+    class Masked(nn.Module):
+        def forward(self, weight):
+            return weight * (torch.arange(weight.numel()).view(weight.shape) % 2)
+
+    parametrize.register_parametrization(small_net.output, "weight", Masked())
+    learned = Quantize(scheme="int4", learn=True)(small_net, toy)
+    assert len(learned.output.parametrizations["weight"]) == 2
+    finished = Freeze()(learned, toy)
+    assert not finished.output.weight.flatten()[::2].any()
+    assert finished.output.weight.flatten()[1::2].any()
+    assert isinstance(forms(Quantize()(small_net, toy))["output"], Codes)
+
+
+def test_quantizing_again_replaces_the_form(small_net, toy):
+    model = Quantize(scheme="int4")(Quantize(scheme="int8")(small_net, toy), toy)
+    assert {form.scheme.name for form in forms(model).values()} == {"int4"}
+    again = Quantize(scheme="int8", learn=True)(model, toy)
+    assert all(grid_of(again.get_submodule(path)) for path in forms(again))
+
+
+def test_float16_keeps_every_parameter_in_half(small_net, toy):
+    model = Quantize(scheme="float16", others="float16")(small_net, toy)
+    assert list(model.parameters()) == []
+    kept = [form for form in model.modules() if isinstance(form, Half)]
+    assert len(kept) == len(list(small_net.parameters()))
+
+
+def test_numbers_beyond_float16_are_named(small_net, toy):
+    with torch.no_grad():
+        small_net.features.init_block.bn.weight[0] = 1e6
+    with pytest.raises(InputError, match=r"features\.init_block\.bn\.weight .*float16 cannot: use bfloat16"):
+        Quantize(others="float16")(small_net, toy)
+
+
+def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
+    with torch.no_grad():
+        small_net.features.stage1.unit1.dw_conv2.weight[0] = float("nan")
+    small_net.features.stage1.unit2.expand_conv3.weight = small_net.features.stage1.unit3.expand_conv3.weight
+    small_net.spare = nn.Linear(2, 2)
+    small_net.table = nn.Embedding(4, 4)
+    plan = Quantize(protect=("output",)).plan(small_net, toy)
+    assert plan.kept == {
+        "output": "protected",
+        "features.stage1.unit1.dw_conv2": "its weight holds NaN or infinite values",
+        "features.stage1.unit2.expand_conv3": "its weights are shared with another layer",
+        "features.stage1.unit3.expand_conv3": "its weights are shared with another layer",
+        "spare": "it is not called on the example, so its inputs cannot be seen",
+        "table": "Embedding is neither a convolution nor a linear layer",
+    }
+    assert not plan.kept.keys() & plan.schemes.keys()
+    assert "spare: left as it is, it is not called" in str(plan)
+    assert plan.apply(small_net).table.weight.dtype is torch.float32
+
+
+def test_fewer_calibration_images_than_asked_are_said(small_net, toy):
+    said = []
+    Quantize(activations=8, images=100).plan(small_net, dataclasses.replace(toy, say=said.append))
+    assert said == ["asked for 100 calibration images, there are 32: going on with these"]
+    said.clear()
+    Quantize(activations=8, images=20).plan(small_net, dataclasses.replace(toy, say=said.append))
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"calibration": None}, r"quantizing activations needs calibration batches"),
+        ({"calibration": []}, r"there are no calibration images"),
+    ],
+)
+def test_activations_need_calibration_images(given, message, small_net, toy):
+    with pytest.raises(InputError, match=message):
+        Quantize(activations=8)(small_net, dataclasses.replace(toy, **given))
+
+
+def test_without_data_weights_alone_are_quantized(small_net, toy):
+    model = Quantize(scheme="int8")(small_net, Given(example=toy.example))
+    assert len(forms(model)) == sum(isinstance(module, nn.Conv2d) for module in small_net.modules())
+
+
+def test_groups_are_left_in_float_where_that_is_measured_to_be_better(trained, toy):
+    torch.manual_seed(0)
+    with torch.no_grad():  # a channel far above the others, which carries the answer: binary weights lose it
+        trained.output.weight.copy_(
+            torch.randn_like(trained.output.weight)
+            * torch.logspace(-3, 1, trained.output.in_channels).view(1, -1, 1, 1)
+        )
+    labelled = [(images, answers_of(trained, images)) for images, _ in toy.choose]
+    given = dataclasses.replace(toy, choose=labelled)
+    plan = Quantize(scheme="binary", spare=("first", "last")).plan(trained, given)
+    assert "output" not in plan.schemes
+    assert plan.kept["output"] == "better so on the choose split (last)"
+    assert Quantize(scheme="int8", spare=("first", "last", "depthwise")).plan(trained, given).kept == {}
+
+
+def answers_of(net, images):
+    with torch.no_grad():
+        return net(images).argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda: Quantize(scheme="int9"), r"no scheme 'int9'"),
+        (lambda: Quantize(scheme="int4", lower=("int8",), bytes=0.5), r"ever fewer bits than int4, got int8"),
+        (lambda: Quantize(lower=("int4",)), r"go together, got lower=\('int4',\), bytes=None, f1_drop=None"),
+        (lambda: Quantize(bytes=0.5), r"go together"),
+        (lambda: Quantize(bytes=0.5, f1_drop=0.1), r"go together"),
+        (lambda: Quantize(lower=("int4",), bytes=-1), r"must be positive, got .*bytes=-1"),
+        (lambda: Quantize(activations=1), r"activations must be 2 to 8 bits, or 0 for float, got 1"),
+        (lambda: Quantize(images=0), r"images must be at least 1, got 0"),
+        (lambda: Quantize(observer="guess"), r"observer must be one of minmax, .*got 'guess'"),
+        (lambda: Quantize(others="int8"), r"others must be one of float32, .*got 'int8'"),
+        (lambda: Quantize(spare=("middle",)), r"spare may name first, last, depthwise, got 'middle'"),
+        (lambda: Quantize(equalise=True), r"equalise needs fold_norms=True"),
+        (lambda: Quantize(scheme="float16", learn=True), r"learn is for grids of 8 bits and fewer, got float16"),
+        (lambda: Quantize(learn=True, others="float16"), r"give others='float16' to Freeze"),
+        (lambda: Freeze(others="int8"), r"others must be one of"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(step, message):
+    with pytest.raises(InputError, match=message):
+        step()
+
+
+def test_nothing_to_do_is_refused(small_net, toy):
+    with pytest.raises(InputError, match="nothing can be quantized: protected"):
+        Quantize(protect=("*",)).plan(small_net, toy)
+    with pytest.raises(InputError, match=r"nothing to freeze.*Quantize\(learn=True\) first"):
+        Freeze().plan(small_net, toy)
+
+
+def test_a_plan_for_another_net_is_refused(small_net, toy):
+    other = ShuffleNet(units=(1, 1, 1), width=0.1).build(num_classes=3)
+    with pytest.raises(InputError, match="made for another net: there is no layer"):
+        Quantize().plan(small_net, toy).apply(other)
+    with pytest.raises(InputError, match="made for another net: features is a Sequential"):
+        QuantizePlan(schemes={"features": "int8"}).apply(small_net)
+    with pytest.raises(InputError, match="output has no grid that trains"):
+        FreezePlan(schemes={"output": "int8"}).apply(small_net)
+    with pytest.raises(InputError, match="output is no batch norm"):
+        QuantizePlan(schemes={}, folded={"output": "features.init_block.conv"}).apply(small_net)
