@@ -1,28 +1,81 @@
-"""`python -m solution report DIR...`: the rows of finished runs, and their spread over seeds."""
+"""`python -m solution report DIR...`: the rows of finished runs, their spread over seeds, and a page to look at."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-HELP = "mean and spread of one recipe's runs with several seeds"
+from solution.contracts import InputError
+from solution.runtime import ROOT, written_whole
+
+if TYPE_CHECKING:
+    from solution.report.run_folder import Run
+
+HELP = "tables, drawings and one HTML page of finished runs; docs/results.md with --docs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """DIR..."""
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders that `run` wrote")
+    """DIR... and its options."""
+    parser.add_argument("folders", metavar="DIR", nargs="*", type=Path, help="folders that `run` wrote, one per seed")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="the page (default: DIR/report.html for one DIR)")
+    parser.add_argument("--data", metavar="PATH", help="photos, to judge the first DIR's checkpoints once more")
+    parser.add_argument("--docs", action="store_true", help="write docs/results.md from docs/rows instead")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table."""
-    from solution.contracts import InputError
-    from solution.report.rows import read_rows
+    """Print the table and write the page, or write the documentation."""
+    if arguments.docs == bool(arguments.folders):
+        raise InputError("name the folders of finished runs, or say --docs alone")
+    if arguments.docs:
+        write_docs(ROOT / "docs")
+        return
+    from solution.report.run_folder import read_run
     from solution.report.spread import spread_table
 
-    runs = [read_rows(folder) for folder in arguments.folders]
-    for folder, rows in zip(arguments.folders, runs, strict=True):
-        if not rows:
-            raise InputError(
-                f"{folder} holds no rows.json with rows: name a folder that `python -m solution run` wrote"
-            )
-    print(spread_table(runs))
+    runs = [read_run(folder) for folder in arguments.folders]
+    print(spread_table([one.rows for one in runs]))
+    target = arguments.html or (runs[0].folder / "report.html" if len(runs) == 1 else None)
+    if target is not None:
+        write_page(runs, target, arguments.data)
+    elif arguments.data is not None:
+        raise InputError("--data serves the page: with several folders name its file with --html FILE")
+
+
+def write_docs(folder: Path) -> None:
+    """Write `results.md` and its picture into `folder` from the rows in its `rows`."""
+    from solution.report.docs import PICTURE, picture, results
+
+    rows = folder / "rows"
+    for name, text in (("results.md", results(rows, defaults)), (PICTURE, picture(rows).file_text())):
+        with written_whole(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+        print(f"written: {folder / name}")
+
+
+def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
+    """Write the page of `runs` to `target`; with `data`, the checkpoints of the first are judged again."""
+    from solution.report.page import page
+
+    seen = None
+    if data is not None:
+        from solution.report.looking import look
+        from solution.runtime import set_threads
+
+        set_threads()
+        if not runs[0].checkpoints():
+            raise InputError(f"{runs[0].folder} holds no before.safetensors or after.safetensors to judge")
+        seen = look(runs[0].checkpoints(), data, runs[0].knobs)
+    text = page(runs, seen, defaults)
+    with written_whole(target) as path:
+        path.write_text(text, encoding="utf-8")
+    print(f"page: {target}")
+
+
+def defaults(recipe: str) -> Mapping[str, Any]:
+    """The settings that the recipe of this name has today; none for a recipe that is not ours."""
+    from solution.knobs import knobs
+    from solution.recipes import RECIPES, named
+
+    return knobs(named(recipe)) if recipe in RECIPES else {}

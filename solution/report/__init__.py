@@ -1,6 +1,14 @@
 """Tell.
 
-rows    rows to and from `rows.json` and `rows.csv`
-tables  rows as a growing table, and two models side by side
-spread  several seeds of one recipe: mean and spread
+rows        rows to and from `rows.json` and `rows.csv`
+tables      a table as text, markdown or HTML; two models side by side
+spread      several seeds of one recipe: mean and spread
+ablation    one switch at a time against the same base
+published   what the competition's teams published
+run_folder  what a run left in its folder
+style       the house style of all drawings
+curves, front, classes, embedding     the drawings
+looking     finished checkpoints judged once more, every answer kept
+sections, inside, template, page      one self-contained HTML page
+docs        `docs/results.md`, from committed rows
 """

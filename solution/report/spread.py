@@ -3,38 +3,83 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from solution.contracts import InputError, Row
+from solution.report.tables import Table
+
+QUALITY = {"f1": "macro F1", "accuracy": "accuracy", "top5": "top-5 accuracy"}
+"""What the figures of `Row.quality` are called in tables; others keep their names."""
+
+Column = tuple[str, Callable[[Sequence[Row]], str]]
 
 
 def spread_table(runs: Sequence[Sequence[Row]]) -> str:
-    """A markdown table with a line per step: MACs, parameters, mean ± sample standard deviation of F1 and score.
+    """The table of `spread` in markdown."""
+    return spread(runs).markdown()
 
-    Raises `InputError` when the runs are not of the same steps.
+
+def spread(runs: Sequence[Sequence[Row]]) -> Table:
+    """A line per step: cost, mean ± sample standard deviation of quality and score, minutes.
+
+    Columns that no row fills are left out. Raises `InputError` when the runs are not of the same steps.
     """
     names = [[row.step for row in rows] for rows in runs]
-    if not runs or any(steps != names[0] for steps in names):
+    if not runs or not names[0] or any(steps != names[0] for steps in names):
         raise InputError(f"these runs are not of one recipe; their steps are {names}")
+    columns = _columns([row for rows in runs for row in rows])
     seeds = ", ".join(str(rows[0].seed) for rows in runs)
-    lines = [
-        "| step | MACs | parameters | bytes | macro F1 | accuracy | score | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_line(rows) for rows in zip(*runs, strict=True)),
-        f"\n{len(runs)} run(s), seeds {seeds}; {runs[0][0].hardware}; commit {runs[0][0].commit}",
-    ]
-    return "\n".join(lines)
+    hardware, commits = (_stated(runs, field) for field in ("hardware", "commit"))
+    return Table(
+        headings=("step", *(heading for heading, _ in columns)),
+        rows=tuple(
+            (rows[0].step, *(cell(rows) for _, cell in columns)) for rows in zip(*runs, strict=True)
+        ),
+        note=f"{len(runs)} run(s), seeds {seeds}; {hardware}; commit {commits}",
+    )  # fmt: skip
 
 
-def _line(rows: Sequence[Row]) -> str:
-    f1, accuracy = ([row.quality[name] for row in rows] for name in ("f1", "accuracy"))
-    scores = [row.score for row in rows if row.score is not None]
-    first, minutes = rows[0], statistics.mean(row.seconds for row in rows) / 60
-    cells = [f"{first.macs:,}", f"{first.params:,}", f"{first.bytes:,}"]
-    cells += [_mean(f1), _mean(accuracy), _mean(scores) if scores else "-"]
-    return f"| {first.step} | {' | '.join(cells)} | {minutes:.1f} |"
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns that at least one row fills."""
+    columns = [_counts("MACs", "macs"), _counts("parameters", "params"), _counts("bytes", "bytes")]
+    if any(row.sparsity for row in rows):
+        columns.append(("zeros, %", lambda some: mean([row.sparsity for row in some], "{:.1f}")))
+    for name in dict.fromkeys(name for row in rows for name in row.quality):
+        columns.append((QUALITY.get(name, name), _quality(name)))
+    if any(row.score is not None for row in rows):
+        columns.append(("score", lambda some: mean([row.score for row in some])))
+    for runtime in dict.fromkeys(name for row in rows for name in row.latency_ms):
+        columns.append((f"ms, {runtime}", _latency(runtime)))
+    columns.append(("minutes", lambda some: f"{statistics.mean(row.seconds for row in some) / 60:.1f}"))
+    return columns
 
 
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
+def _stated(runs: Sequence[Sequence[Row]], field: str) -> str:
+    """Every value of `field` once, in order."""
+    return ", ".join(dict.fromkeys(getattr(row, field) for rows in runs for row in rows))
+
+
+def _counts(heading: str, field: str) -> Column:
+    return heading, lambda rows: mean_count([getattr(row, field) for row in rows])
+
+
+def _quality(name: str) -> Callable[[Sequence[Row]], str]:
+    return lambda rows: mean([row.quality.get(name) for row in rows])
+
+
+def _latency(runtime: str) -> Callable[[Sequence[Row]], str]:
+    return lambda rows: mean([row.latency_ms.get(runtime) for row in rows], "{:.3g}")
+
+
+def mean_count(values: Sequence[int]) -> str:
+    """A whole number; the mean, rounded, where runs differ."""
+    return f"{round(statistics.mean(values)):,}"
+
+
+def mean(values: Sequence[float | None], form: str = "{:.4f}") -> str:
+    """ "0.7200 ± 0.0200": the mean and the sample standard deviation of the values there are; "-" without any."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    deviation = f" ± {form.format(statistics.stdev(known))}" if len(known) > 1 else ""
+    return form.format(statistics.mean(known)) + deviation

@@ -1,0 +1,56 @@
+"""Training curves: one line per stage, one panel per figure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from solution.contracts import InputError
+from solution.report.style import DASHES, HUES, Drawing, canvas, colour, drawn, quiet
+
+History = Mapping[str, Sequence[float]]
+"""{"epoch": (1, 2, ...), "loss": ..., "choose_f1": ...}: the columns of a `history.csv`."""
+
+PANELS: Mapping[str, str] = {"loss": "training loss", "choose_f1": "macro F1 on the choose split"}
+
+
+def read_history(path: Path) -> History:
+    """The columns of `path`, a `history.csv`. `InputError` when it is not a table of numbers."""
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: tuple(float(row[name]) for row in rows) for name in (rows[0] if rows else ())}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a table of numbers, one line per epoch ({error}); train again") from error
+
+
+def training_curves(
+    histories: Mapping[str, History], panels: Mapping[str, str] = PANELS, name: str = "curves"
+) -> Drawing:
+    """{stage: history} as lines over epochs, one panel for each column of `panels` that a history has."""
+    shown = {column: title for column, title in panels.items() if any(column in some for some in histories.values())}
+    with canvas(0.6 + 2.0 * len(shown), len(shown), sharex=True, squeeze=False) as (figure, grid):
+        for axes, (column, title) in zip(grid[:, 0], shown.items(), strict=True):
+            for index, (stage, history) in enumerate(histories.items()):
+                if column in history:
+                    ink, dash = _look(stage, index)
+                    axes.plot(history["epoch"], history[column], dash, color=ink, label=stage)
+            axes.set_title(title)
+            quiet(axes)
+        grid[-1, 0].set_xlabel("epoch of the stage")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        return drawn(figure, name, _told(histories), "One line per stage; the epoch that was kept is the best one.")
+
+
+def _look(stage: str, index: int) -> tuple[str, str]:
+    known = {"before": (colour("before"), "--"), "after": (colour("after"), "-")}
+    return known.get(stage, (colour(HUES[(index + 2) % len(HUES)]), DASHES[(index + 2) % len(DASHES)]))
+
+
+def _told(histories: Mapping[str, History]) -> str:
+    said = []
+    for stage, history in histories.items():
+        best = f", best choose F1 {max(history['choose_f1']):.4f}" if history.get("choose_f1") else ""
+        said.append(f"{stage}: {len(history['epoch'])} epochs, loss {history['loss'][-1]:.3f} at the end{best}")
+    return "Training curves. " + "; ".join(said) + "."

@@ -1,0 +1,128 @@
+"""`docs/results.md`: every committed row, published beside measured. The same rows always give the same text."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from solution.contracts import InputError, Row
+from solution.evaluate.score import Scorer
+from solution.report.ablation import ablation_table, read_ablation
+from solution.report.front import PUBLISHED, Point, Series, pareto
+from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, Published
+from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
+from solution.report.spread import mean, mean_count, spread
+from solution.report.style import Drawing
+from solution.report.tables import Table
+
+PICTURE = "front.svg"
+"""The name of the picture beside `results.md`."""
+
+INTRODUCTION = """\
+# Results
+
+Made by `python -m solution report --docs` from the rows in `docs/rows`; do not edit. Quality is measured on the val
+split, which no step may look at; ± is the sample standard deviation over seeds; score: lower is better."""
+
+_ABLATION = "ablation"
+
+
+def results(rows: Path, defaults: Defaults) -> str:
+    """The text of `docs/results.md` for the folder `rows`; `defaults` gives a recipe's settings today."""
+    groups = grouped(rows)
+    if not groups:
+        raise InputError(f"{rows} holds no rows.json: copy recipe.json and rows.json of finished runs there")
+    parts = [INTRODUCTION, _published(groups), f"![{picture(rows).alt}]({PICTURE})"]
+    parts += [_group(name, runs, defaults) for name, runs in groups.items()]
+    for folder in sorted(path for path in rows.rglob(_ABLATION) if path.is_dir()):
+        table = ablation_table(read_ablation(folder))
+        parts.append(f"## One switch at a time: {folder.parent.relative_to(rows)}\n\n{table.markdown()}")
+    parts.append(_formula())
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(rows: Path) -> Drawing:
+    """Before and After of every group, means over seeds, among the published results."""
+    pairs = {name: runs for name, runs in grouped(rows).items() if "f1" in runs[0].row("after").quality}
+    series = [Series(name=name, points=_points(runs), joined=True) for name, runs in pairs.items()]
+    return pareto([PUBLISHED, *series])
+
+
+def _points(runs: Sequence[Run]) -> tuple[Point, ...]:
+    points = []
+    for role in ROLES:
+        rows = _rows(runs, role)
+        macs, f1 = (
+            statistics.mean(values) for values in ([row.macs for row in rows], [row.quality["f1"] for row in rows])
+        )
+        points.append(Point(macs=macs, f1=f1, name=role.capitalize()))
+    return tuple(points)
+
+
+def grouped(rows: Path) -> dict[str, list[Run]]:
+    """{name: runs}: the folders ``seed<N>`` of one folder are one group, any other run is one of its own."""
+    groups: dict[str, list[Run]] = {}
+    for path in sorted(rows.rglob("rows.json"), key=_natural):
+        folder = path.parent.relative_to(rows)
+        if _ABLATION not in folder.parts:
+            group = folder.parent if re.fullmatch(r"seed\d+", folder.name) else folder
+            groups.setdefault(str(group), []).append(read_run(path.parent))
+    return groups
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts seed2 before seed10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _group(name: str, runs: Sequence[Run], defaults: Defaults) -> str:
+    commands = "\n".join(command(run, defaults(run.recipe)) for run in runs)
+    return f"## {runs[0].recipe} on {name}\n\n{spread([run.rows for run in runs]).markdown()}\n\n```\n{commands}\n```"
+
+
+def _published(groups: Mapping[str, Sequence[Run]]) -> str:
+    """Before and After as published, beside every measured pair of the same two nets."""
+    pairs = {name: runs for name, runs in groups.items() if _same_nets(runs)}
+    headings = ("", "Before, published", *(f"Before, {name}" for name in pairs))
+    headings += ("After, published", *(f"After, {name}" for name in pairs))
+    lines = []
+    for label, said, measured in (
+        ("MACs", lambda result: f"{result.macs:,}", lambda rows: mean_count([row.macs for row in rows])),
+        ("macro F1", lambda result: f"{result.f1:.4f}", lambda rows: mean([row.quality.get("f1") for row in rows])),
+        ("score", lambda result: f"{result.score:.4f}", lambda rows: mean([row.score for row in rows])),
+    ):
+        before, after = ([measured(_rows(runs, role)) for runs in pairs.values()] for role in ROLES)
+        lines.append((label, said(BEFORE), *before, said(AFTER), *after))
+    note = (
+        "Published figures are of the competition's private photos: MACs compare one to one, F1 and score of other "
+        "photos do not. "
+        f"The published Before score contradicts the published formula, which gives {_score(BEFORE):.4f}."
+    )
+    table = Table(headings=headings, rows=tuple(lines), note=note)
+    return f"## Published and measured\n\nShuffleNet v1, 4,8,4 units before and 2,5,2 after.\n\n{table.markdown()}"
+
+
+def _same_nets(runs: Sequence[Run]) -> bool:
+    return [runs[0].row(role).macs for role in ROLES] == [BEFORE.macs, AFTER.macs]
+
+
+def _rows(runs: Sequence[Run], role: str) -> list[Row]:
+    return [run.row(role) for run in runs]
+
+
+def _score(result: Published) -> float:
+    return Scorer()(result.macs, result.f1)
+
+
+def _formula() -> str:
+    """Every published score beside the one that our formula gives."""
+    lines = []
+    for result in (*RESULTS, BEFORE):
+        ours = _score(result)
+        fits = "yes" if abs(ours - result.score) <= TOLERANCE else "**no**"
+        name = " ".join(filter(None, (UNITS.get(result.macs, ""), result.name)))
+        lines.append((name, f"{result.macs:,}", f"{result.f1:.4f}", f"{result.score:.4f}", f"{ours:.5f}", fits))
+    headings = ("net", "MACs", "macro F1", "published score", "our formula", f"within {TOLERANCE}")
+    return f"## The score's formula\n\n{Table(headings=headings, rows=tuple(lines)).markdown()}"

@@ -1,0 +1,137 @@
+"""Cost against quality: MACs and macro F1, lines of equal score, and who is not beaten in both."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from solution.evaluate.score import Scorer
+from solution.report.published import RESULTS
+from solution.report.style import HUES, Drawing, canvas, colour, drawn, quiet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_STEPS, _LABELS = 60, 54
+"""Steps along each axis in which scores are computed, and the one where their lines are named: near the right."""
+
+_OTHERS = ("^", "v", "P", "X", "<", ">")
+"""Markers of series that are neither published, Before nor After."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One net: its cost and its quality, and a name where it deserves one."""
+
+    macs: float
+    f1: float
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points that belong together. `look` is "published", "before", "after" or "other"; `joined` draws their front."""
+
+    name: str
+    points: tuple[Point, ...]
+    look: str = "other"
+    joined: bool = False
+
+
+_NAMES = {"After": "published After", "second team, public": "second team"}
+
+PUBLISHED = Series(
+    name="published (private photos)",
+    points=tuple(Point(macs=result.macs, f1=result.f1, name=_NAMES.get(result.name, "")) for result in RESULTS),
+    look="published",
+    joined=True,
+)
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats in both MACs and F1, by rising MACs."""
+    best, kept = -np.inf, []
+    for point in sorted(points, key=lambda point: (point.macs, -point.f1)):
+        if point.f1 > best:
+            best = point.f1
+            kept.append(point)
+    return kept
+
+
+def pareto(series: Sequence[Series], name: str = "pareto", scorer: Scorer | None = None) -> Drawing:
+    """MACs against macro F1 over lines of equal score. Points below the cliff are left out, and counted."""
+    scorer = scorer or Scorer()
+    seen = [_above(one, scorer.cliff_f1) for one in series]
+    hidden = sum(len(one.points) for one in series) - sum(len(one.points) for one in seen)
+    with canvas(4.0) as (figure, axes):
+        for index, one in enumerate(seen):
+            _draw(axes, one, index)
+        axes.margins(0.12)
+        _name(axes, seen)
+        _equal_scores(axes, scorer)
+        quiet(axes, "both")
+        axes.set(xlabel="million MACs of one image", ylabel="macro F1")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        below = f" {hidden} below the cliff at F1 {scorer.cliff_f1} are left out." if hidden else ""
+        caption = "Up and left is better; thin lines join equal scores (lower is better)." + below
+        return drawn(figure, name, _told(seen) + below, caption)
+
+
+def _above(series: Series, cliff_f1: float) -> Series:
+    points = tuple(point for point in series.points if point.f1 >= cliff_f1)
+    return Series(name=series.name, points=points, look=series.look, joined=series.joined)
+
+
+def _draw(axes: Axes, series: Series, index: int) -> None:
+    ink = colour({"published": "faint", "other": HUES[index % len(HUES)]}.get(series.look, series.look))
+    hollow = series.look in ("published", "before")
+    marker = {"published": "o", "before": "s", "after": "D"}.get(series.look, _OTHERS[index % len(_OTHERS)])
+    macs, f1 = [point.macs / 1e6 for point in series.points], [point.f1 for point in series.points]
+    face = "none" if hollow else ink
+    size = 22 if series.look == "published" else 46
+    axes.scatter(macs, f1, size, marker=marker, facecolor=face, edgecolor=ink, label=series.name, zorder=3)
+    if series.joined:
+        best = front(series.points)
+        x, y = [point.macs / 1e6 for point in best], [point.f1 for point in best]
+        axes.step(x, y, where="post", color=ink, linewidth=1.2, zorder=2)
+
+
+def _name(axes: Axes, series: Sequence[Series]) -> None:
+    """Names beside the points that have one, on the side that has room."""
+    middle = statistics.mean(axes.get_xlim())
+    for point in (point for one in series for point in one.points if point.name):
+        left = point.macs / 1e6 < middle
+        place = {"ha": "left" if left else "right", "va": "top", "fontsize": 9, "color": colour("faint")}
+        at = (point.macs / 1e6, point.f1)
+        axes.annotate(point.name, at, (5 if left else -5, -4), textcoords="offset points", **place)
+
+
+def _equal_scores(axes: Axes, scorer: Scorer) -> None:
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    left, low, high = max(left, 0), max(low, scorer.cliff_f1), min(high, 1)
+    macs, f1 = np.linspace(left, right, _STEPS), np.linspace(low, high, _STEPS)
+    scores = np.array([[scorer(1e6 * x, y) for x in macs] for y in f1])
+    lines = axes.contour(macs, f1, scores, 7, colors=[colour("faint")], linewidths=0.5, linestyles="dotted")
+    column = scores[:, _LABELS]
+    told = [level for level in lines.levels if column.min() < level < column.max()]
+    places = [(macs[_LABELS], f1[np.abs(column - level).argmin()]) for level in told]
+    axes.clabel(lines, told, fontsize=8, fmt="%.2f", manual=places)
+    axes.set(xlim=(left, right), ylim=(low, high))
+
+
+def _told(series: Sequence[Series]) -> str:
+    said = []
+    for one in series:
+        if one.look == "published":
+            said.append(f"{len(one.points)} published results")
+        else:
+            said += [
+                f"{one.name} {point.name}".rstrip() + f": {point.macs:,.0f} MACs, F1 {point.f1:.4f}"
+                for point in one.points
+            ]
+    return "MACs against macro F1. " + "; ".join(said) + "."

@@ -1,0 +1,102 @@
+import dataclasses
+import json
+
+import pytest
+
+from solution.contracts import InputError, Row
+from solution.report.ablation import ablation_table, read_ablation
+from solution.report.rows import write_rows
+from solution.report.run_folder import command, read_run
+from solution.report.spread import spread
+from solution.report.tables import Table, compared
+
+ROW = Row(
+    step="after", macs=1000, params=100, bytes=400, quality={"f1": 0.7}, score=0.3, seconds=60.0, hardware="a CPU"
+)
+
+
+def write_run(folder, rows, **said):
+    write_rows(folder, rows)
+    (folder / "recipe.json").write_text(json.dumps({"name": "waste", "seed": 3, "knobs": {}, **said}))
+    return folder
+
+
+def test_markdown_has_a_rule_and_a_note():
+    table = Table(headings=("", "a"), rows=(("b", "1"),), note="Said.")
+    assert table.markdown() == "|  | a |\n|---|---|\n| b | 1 |\n\nSaid."
+
+
+def test_a_figure_that_one_model_lacks_has_no_difference():
+    table = compared({"before": {"macs": 10, "f1": 0.5}, "after": {"macs": 5}})
+    assert table.rows == (("MACs (competition's count)", "10", "5", "-5 (-50.0%)"), ("macro F1", "0.5000", "-", ""))
+
+
+def test_columns_are_those_that_some_row_fills():
+    row = dataclasses.replace(ROW, score=None, quality={"map50": 0.4}, latency_ms={"onnx": 0.254}, sparsity=9.98)
+    table = spread([[row]])
+    assert table.headings == ("step", "MACs", "parameters", "bytes", "zeros, %", "map50", "ms, onnx", "minutes")
+    assert table.rows == (("after", "1,000", "100", "400", "10.0", "0.4000", "0.254", "1.0"),)
+
+
+def test_a_run_says_what_it_compares(tmp_path):
+    rows = [dataclasses.replace(ROW, step=name) for name in ("train", "before", "prune", "last")]
+    run = read_run(write_run(tmp_path, rows, knobs={"data.path": "x/photos.tar.gz"}))
+    assert run.compared == ("before", "last")
+    assert (run.recipe, run.seed, run.data()) == ("waste", 3, "photos")
+    assert (run.histories(), run.plans(), run.checkpoints()) == ({}, {}, {})
+
+
+def test_a_folder_without_rows_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"holds no rows\.json"):
+        read_run(tmp_path)
+
+
+def test_damaged_settings_are_named(tmp_path):
+    (write_run(tmp_path, [ROW]) / "recipe.json").write_text('{"name": ')
+    with pytest.raises(InputError, match=r"recipe\.json is damaged"):
+        read_run(tmp_path)
+
+
+def test_the_command_names_what_differs_from_the_recipe(tmp_path):
+    knobs = {
+        "data.path": "my photos.tar",
+        "model.units": [2, 5, 2],
+        "train.lr": 0.1,
+        "train.old": 1,
+        "train.keep": "last",
+    }
+    run = read_run(write_run(tmp_path, [ROW], knobs=knobs))
+    defaults = {"data.path": None, "model.units": (2, 5, 2), "train.lr": 0.2, "train.keep": "best"}
+    assert command(run, defaults) == (
+        "python -m solution run waste --data 'my photos.tar' --seed 3 --set train.lr=0.1 --set train.keep=last"
+        "  # at its commit also train.old=1"
+    )
+    assert command(run, {}) == "python -m solution run waste --data 'my photos.tar' --seed 3"
+
+
+def ablation(folder, scores):
+    for switch, some in scores.items():
+        for seed, score in enumerate(some):
+            write_rows(folder / switch / f"seed{seed}", [ROW, dataclasses.replace(ROW, seed=seed, score=score)])
+    return read_ablation(folder)
+
+
+def test_an_ablation_tells_help_from_noise(tmp_path):
+    switches = ablation(tmp_path, {"kd": (0.20, 0.21), "mixup": (0.31, 0.29), "base": (0.30, 0.31), "ema": (0.1,)})
+    table = ablation_table(switches)
+    assert [cells[0] for cells in table.rows] == ["base", "ema", "kd", "mixup"]
+    found = {cells[0]: dict(zip(table.headings, cells, strict=True)) for cells in table.rows}
+    assert found["kd"]["score against base"] == "-0.1000"
+    assert [found[name]["verdict"] for name in ("base", "ema", "kd", "mixup")] == [
+        "",
+        "one seed",
+        "helps",
+        "no difference",
+    ]
+    assert found["kd"]["minutes"] == "2.0"
+
+
+def test_an_ablation_needs_its_base(tmp_path):
+    assert read_ablation(tmp_path / "none") == {}
+    with pytest.raises(InputError, match="no switch called 'base' to compare kd with"):
+        ablation(tmp_path, {"kd": (0.2,)})
