@@ -1,0 +1,40 @@
+"""`python -m solution export FILE`: a net in the form in which it ships, proven to say what it said before."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write a checkpoint as a packed file, ONNX, OpenVINO or pt2, and check it against the net"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE and its options."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint or a packed file")
+    parser.add_argument("--format", required=True, help="packed, onnx, openvino or pt2")
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8 (default: fp32)")
+    parser.add_argument("--data", metavar="PATH", help="photos that prove the file (default: input/data, or rendered)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: beside FILE)")
+    parser.add_argument("--calibration-images", metavar="N", type=int, help="for int8 (default: up to 256)")
+    parser.add_argument("--max-loss", metavar="F1", type=float, help="macro F1 on val that may be lost, as a fraction")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export, print the comparison and the size."""
+    from solution.evaluate.cost import file_bytes
+    from solution.export.listing import listing
+    from solution.export.making import Wish, make
+    from solution.runtime import set_threads
+
+    set_threads()
+    wish = Wish(
+        file=arguments.file,
+        format=arguments.format,
+        precision=arguments.precision,
+        out=arguments.out,
+        data=arguments.data,
+        calibration_images=arguments.calibration_images,
+        f1_drop=arguments.max_loss,
+    )
+    path = make(wish)
+    print(f"{path}: {listing(path).num_bytes:,} bytes ({wish.file}: {file_bytes(wish.file):,})")

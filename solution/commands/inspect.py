@@ -1,0 +1,49 @@
+"""`python -m solution inspect FILE`: what lies in any file of ours, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from solution.export.listing import Listing
+
+HELP = "list what lies in a file: layer, shape, bits, bytes, share"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint, packed file, .onnx, .xml or .pt2")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print one line per layer, then the sums."""
+    from solution.export.listing import listing
+
+    found = listing(arguments.file)
+    count = sum(line.count for line in found.lines)
+    print(f"{arguments.file}: {found.kind}, {len(found.lines)} tensors, {count:,} numbers, {found.num_bytes:,} bytes\n")
+    print("\n".join(table(found)))
+
+
+def table(found: Listing) -> list[str]:
+    """The lines of the table."""
+    rows = [("layer", "shape", "bits", "bytes", "share")]
+    for line in found.layers():
+        shape = " x ".join(map(str, line.shape)) or "1"
+        rows.append((line.name, shape, f"{line.bits:.2f}", f"{line.num_bytes:,.0f}", _share(line.num_bytes, found)))
+    rest = found.description_bytes
+    rows.append(("(header, names, graph)", "", "", f"{rest:,.0f}", _share(rest, found)))
+    count = sum(line.count for line in found.lines)
+    rows.append(("all", "", f"{8 * found.num_bytes / max(count, 1):.2f}", f"{found.num_bytes:,}", "100.0 %"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_cell(cell, widths, index) for index, cell in enumerate(row)).rstrip() for row in rows]
+
+
+def _cell(text: str, widths: list[int], column: int) -> str:
+    return text.ljust(widths[column]) if column < 2 else text.rjust(widths[column])
+
+
+def _share(num_bytes: float, found: Listing) -> str:
+    return f"{100 * num_bytes / max(found.num_bytes, 1):.1f} %"

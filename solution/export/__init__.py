@@ -1,0 +1,10 @@
+"""SHIP: nets in the forms in which they leave, each proven to say what the net said.
+
+packed          one file that holds a checkpoint in as few bytes as are exact: codecs, grid, planes and bits say how
+                tensors become bytes, streams and coder how these are coded, table and container what frames them
+onnx_file, openvino_file, pt2_file   formats of the runtimes: write, quantize to int8, open
+about, exported  what a file says of itself; an opened file, callable on a batch
+making, parity   write, compare with the net, and only then keep
+files, listing   load, open or list any file of ours
+extras           libraries that only some of this needs
+"""

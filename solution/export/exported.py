@@ -1,0 +1,68 @@
+"""A net in the file and the runtime where it will live: callable on a batch, so that the same evaluation judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solution.contracts import InputError
+from solution.export.about import About
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Normalised float32 images (B, 3, size, size) to logits (B, num_classes)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exported:
+    """An opened file: ``logits = exported(images)``.
+
+    path      the file
+    runtime   what runs it: onnxruntime, openvino, pytorch
+    files     all files that belong to it
+    """
+
+    path: Path
+    runtime: str
+    about: About
+    run: Run
+    files: tuple[Path, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S), uint8 as they are or float32 already normalised, to logits (B, num_classes) float32."""
+        size = self.about.size
+        if images.dim() != 4 or tuple(images.shape[1:]) != (len(self.about.mean), size, size):
+            raise InputError(f"{self.path} takes images (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        logits = self.run(np.ascontiguousarray(self.normalised(images).cpu().numpy()))
+        if logits.shape != (len(images), len(self.about.classes)):
+            raise InputError(
+                f"{self.path} answers {logits.shape} to {len(images)} images, where {len(self.about.classes)} classes "
+                "each were expected: it is a file for another task"
+            )
+        return torch.from_numpy(np.array(logits, dtype=np.float32))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """float32 images as the net wants them; those that are float are taken as they are."""
+        if images.is_floating_point():
+            return images.float()
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.about.mean, self.about.std))
+        return (images.float() / 255 - mean) / std
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk of all its files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def check_signature(path: Path, inputs: list[tuple], outputs: list[tuple]) -> None:
+    """`InputError` unless a file maps images to logits. Shapes hold numbers, and anything else where they vary."""
+    fits = len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and len(outputs[0]) == 2
+    if not fits:
+        raise InputError(
+            f"{path} maps {len(inputs)} input(s) {inputs} to {len(outputs)} output(s) {outputs}, but a classifier maps "
+            "images (B, 3, H, W) to logits (B, classes): it is a file for another task"
+        )

@@ -1,0 +1,205 @@
+"""Make an exported file, prove that it says what its net says, and only then leave it behind."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solution import checkpoint
+from solution.compress.parametrized import folded
+from solution.contracts import InputError
+from solution.dataloader import Data, Loaders
+from solution.evaluate.classify import classify, predictor
+from solution.export import files, onnx_file, openvino_file, packed, pt2_file
+from solution.export.about import About
+from solution.export.exported import Exported
+from solution.export.parity import TOLERANCES, compare
+from solution.runtime import written_whole
+
+FORMATS = {"onnx": onnx_file, "openvino": openvino_file, "pt2": pt2_file}
+PACKED = "packed"
+PRECISIONS = tuple(TOLERANCES)
+_CALIBRATION_IMAGES = 256
+_NAMES_SHOWN = 3
+_CLEARLY_BETTER = 0.002
+"""A choice that keeps more layers in float must gain so much macro F1 on the choose split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What to export.
+
+    file                a checkpoint or a packed file
+    format              packed, onnx, openvino or pt2
+    precision           fp32, fp16 or int8
+    out                 where to; None names it after `file`
+    data                the data set that proves it; None takes the demo's default
+    calibration_images  training images that int8 is calibrated on; None takes up to 256
+    f1_drop             macro F1 that may be lost on val; None takes the tolerance of the precision
+    """
+
+    file: Path
+    format: str
+    precision: str = "fp32"
+    out: Path | None = None
+    data: str | None = None
+    calibration_images: int | None = None
+    f1_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in (PACKED, *FORMATS):
+            raise InputError(f"format must be one of {', '.join((PACKED, *FORMATS))}, got {self.format!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.calibration_images is not None and self.calibration_images < 1:
+            raise InputError(f"calibration images must be at least 1, got {self.calibration_images}")
+        if self.out is not None and self.out.suffix != self.suffix:
+            raise InputError(f"a file of the {self.format} format ends in {self.suffix}, got {self.out}")
+
+    @property
+    def suffix(self) -> str:
+        """How the file's name ends."""
+        return ".packed" if self.format == PACKED else FORMATS[self.format].SUFFIX
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes."""
+        if self.out is not None:
+            return self.out
+        precision = "" if self.precision == "fp32" else f".{self.precision}"
+        return self.file.with_name(self.file.name.partition(".")[0] + precision + self.suffix)
+
+
+def make(wish: Wish, say: Callable[[str], None] = print) -> Path:
+    """Write the file, say how it compares with its net, and return its path. `InputError`, and no file, if it fails."""
+    net, header = files.load(wish.file)
+    if wish.format == PACKED:
+        return _packed(wish, net, header, say)
+    loaders = _loaders(wish, header)
+    net, about = _plain(net), About.of(header, wish.precision)
+    graph = _quantized(wish, net, about, loaders, say) if wish.precision == "int8" else _floating(wish, net, about)
+    with written_whole(wish.path) as temporary:
+        try:
+            FORMATS[wish.format].write(graph, about, temporary)
+            exported = files.open_file(temporary)
+            _prove(wish, net, exported, loaders, say)
+            _move_partners(exported, wish.path)
+        finally:
+            temporary.with_suffix(".bin").unlink(missing_ok=True)
+    return wish.path
+
+
+def _plain(net: nn.Module) -> nn.Module:
+    """A copy without parametrizations, for inference alone."""
+    return copy.deepcopy(folded(net)).eval().requires_grad_(False)
+
+
+def _loaders(wish: Wish, header: checkpoint.Header) -> Loaders:
+    """The splits that the wish needs. `InputError` when they are of other classes, or too few to calibrate on."""
+    asked = wish.calibration_images
+    data = Data(path=wish.data, size=header.size, calibration_images=asked or _CALIBRATION_IMAGES)
+    classes = data.card().classes
+    if classes != header.classes:
+        raise InputError(f"{wish.file} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
+                         "name the data that it was trained on with --data")  # fmt: skip
+    splits = ("val", "choose", "calibration") if wish.precision == "int8" else ("val",)
+    loaders = data.open(splits=splits, normalisation=(header.mean, header.std))
+    if asked and wish.precision == "int8" and loaders.num_images("calibration") < asked:
+        raise InputError(
+            f"{asked} calibration images were asked for, and {wish.data} has {loaders.num_images('calibration')}: "
+            "ask for fewer"
+        )
+    return loaders
+
+
+def _floating(wish: Wish, net: nn.Module, about: About) -> Any:
+    return FORMATS[wish.format].floating(net, _blank(about, 2), wish.precision)
+
+
+def _blank(about: About, count: int) -> Tensor:
+    return torch.zeros(count, len(about.mean), about.size, about.size)
+
+
+def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: Callable[[str], None]) -> Any:
+    """The int8 graph that does best on the choose split, of those with more and more layers in float."""
+    kind = FORMATS[wish.format]
+    images = [image[None] for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
+    start = kind.base(net, torch.cat([images[0], images[0]]))
+    best, best_f1 = None, -1.0
+    for names, layers in _choices(net, kind, start):
+        graph = kind.quantized(copy.deepcopy(start), images, layers)
+        f1 = _choose_f1(wish, graph, about, loaders)
+        say(f"int8, in float {_listed(names)}: macro F1 {f1:.4f} on the choose split")
+        if f1 > best_f1 + _CLEARLY_BETTER:
+            best, best_f1 = graph, f1
+    return best
+
+
+def _choices(net: nn.Module, kind: Any, start: Any) -> Iterator[tuple[list[str], list[str]]]:
+    """What stays in float, by the net's names and by the graph's. Depthwise layers are slower in int8 than in float."""
+    names, layers = pt2_file.depthwise(net), kind.depthwise(start)
+    yield names, layers
+    yield list(dict.fromkeys([*names, *pt2_file.ends(net)])), list(dict.fromkeys([*layers, *kind.ends(start)]))
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN]) or "nothing"
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+
+
+def _choose_f1(wish: Wish, graph: Any, about: About, loaders: Loaders) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"choice{wish.suffix}")
+        FORMATS[wish.format].write(graph, about, path)
+        return classify(files.open_file(path), loaders.choose).f1
+
+
+def _prove(wish: Wish, net: nn.Module, exported: Exported, loaders: Loaders, say: Callable[[str], None]) -> None:
+    tolerance = TOLERANCES[wish.precision]
+    if wish.f1_drop is not None:
+        tolerance = replace(tolerance, f1_drop=wish.f1_drop)
+    exported(_blank(exported.about, 1))  # a batch of one must do, too
+    parity = compare(predictor(net), exported, loaders.val, tolerance)
+    say(str(parity))
+    if parity.failures:
+        raise InputError(
+            f"the {wish.format} file in {wish.precision} fails parity ({', '.join(parity.failures)}) and was not kept: "
+            "try a higher precision, quantize the net in a recipe, or allow more with --max-loss"
+        )
+
+
+def _move_partners(exported: Exported, path: Path) -> None:
+    """Files that belong to the main one go first, so that it never stands alone."""
+    for file in exported.files:
+        if file != exported.path:
+            file.replace(path.with_suffix(file.suffix))
+
+
+def _packed(wish: Wish, net: nn.Module, header: checkpoint.Header, say: Callable[[str], None]) -> Path:
+    if wish.precision != "fp32":
+        raise InputError(
+            f"a packed file holds just what the net holds, so there is no {wish.precision} of it: quantize the net in "
+            "a recipe, then pack its checkpoint"
+        )
+    with written_whole(wish.path) as temporary:
+        packed.save(temporary, net, header)
+        _check_same(net.state_dict(), packed.load(temporary)[0].state_dict(), wish.path)
+    say(f"all {len(net.state_dict())} tensors read back bit by bit")
+    return wish.path
+
+
+def _check_same(wanted: dict[str, Tensor], got: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in wanted.items():
+        if not torch.equal(_bytes(tensor), _bytes(got[name])):
+            raise InputError(f"{path} was not kept: {name} does not read back as it was written")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

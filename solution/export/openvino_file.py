@@ -1,0 +1,126 @@
+"""OpenVINO's intermediate representation: an .xml file with the graph and a .bin file of the same name with weights."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from solution.contracts import InputError
+from solution.export import onnx_file
+from solution.export.about import KEY, About
+from solution.export.exported import Exported, check_signature
+from solution.export.extras import needed
+
+SUFFIX = ".xml"
+
+
+def base(net: nn.Module, example: Tensor) -> Any:
+    """`net` as an ``openvino.Model`` with a dynamic batch, by way of ONNX. `example`: (B, 3, H, W)."""
+    with needed("the OpenVINO format"):
+        import openvino
+        from openvino.passes import ConstantFolding, Manager
+
+    model = openvino.Core().read_model(model=onnx_file.base(net, example).SerializeToString())
+    # ONNX leaves biases to be reshaped at run time: two thirds of a small net's operations, known beforehand.
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    return model
+
+
+def floating(net: nn.Module, example: Tensor, precision: str) -> Any:
+    """The same: half precision comes in when the file is written."""
+    return base(net, example)
+
+
+def write(model: Any, about: About, path: Path) -> None:
+    """Write `path` (.xml) and its .bin; fp16 stores weights in half precision, which the runtime widens."""
+    import openvino
+
+    model.set_rt_info(about.to_text(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=about.precision == "fp16")
+
+
+def quantized(model: Any, images: list[Tensor], float_nodes: list[str]) -> Any:
+    """`model` in int8 by NNCF's post-training quantization, calibrated on `images`.
+
+    images       each (1, 3, H, W), normalised
+    float_nodes  names of operations that stay in float
+    """
+    with needed("int8 in the OpenVINO format"), _without_telemetry():
+        import nncf
+
+    return nncf.quantize(
+        model,
+        nncf.Dataset([image.numpy() for image in images]),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(images),
+        fast_bias_correction=False,
+        ignored_scope=nncf.IgnoredScope(names=float_nodes),
+    )
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """NNCF reports its use over the network, unless it is first imported where CI is set."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop("CI")
+        os.environ.update({} if before is None else {"CI": before})
+
+
+def depthwise(model: Any) -> list[str]:
+    """Names of the convolutions in which every output comes from one input channel."""
+    grouped = [node for node in model.get_ops() if node.get_type_name() == "GroupConvolution"]
+    # Their weights are (groups, outputs a group, inputs a group, H, W).
+    return [node.get_friendly_name() for node in grouped if node.input(1).get_partial_shape()[2].to_string() == "1"]
+
+
+def ends(model: Any) -> list[str]:
+    """Names of the first and the last operation that multiplies by weights."""
+    kinds = ("Convolution", "GroupConvolution", "MatMul")
+    names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in kinds]
+    return [names[0], names[-1]] if names else []
+
+
+def open_file(path: Path, threads: int = 1) -> Exported:
+    """The files, ready to run. `InputError` when they are damaged, not ours, or for another task."""
+    with needed("running an OpenVINO file"):
+        import openvino
+
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise InputError(f"{path} needs its weights beside it, and there is no {weights.name}; copy both files")
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+        check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs])
+        about = About.from_text(_said(model), path)
+        # On processors with bfloat16 the runtime would otherwise compute in it.
+        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        compiled = core.compile_model(model, "CPU", config)
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be opened as an OpenVINO file ({error})") from error
+    request = compiled.create_infer_request()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return request.infer({0: images})[0]
+
+    return Exported(path=path, runtime="openvino", about=about, run=run, files=(path, weights))
+
+
+def _shape(port: Any) -> tuple:
+    return tuple(str(size) for size in port.get_partial_shape())
+
+
+def _said(model: Any) -> str | None:
+    return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None

@@ -1,0 +1,152 @@
+"""torch.export's .pt2: the net's graph and its weights, run by PyTorch without the net's own code."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from solution.contracts import InputError
+from solution.export.about import KEY, About
+from solution.export.exported import Exported
+from solution.export.extras import needed
+
+SUFFIX = ".pt2"
+_EXTRA = f"{KEY}.json"
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError, TypeError, AttributeError)
+"""What a damaged archive makes of its reader."""
+
+
+class Halved(nn.Module):
+    """A net whose numbers are stored in float16 and widened at each call."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor.half()).all():
+                raise InputError(f"{name} holds numbers beyond float16's 65,504: export it with fp32")
+        self.net = copy.deepcopy(net).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) float32 to logits (B, num_classes) float32."""
+        stored = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
+        wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+        return torch.func.functional_call(self.net, wide, (x,))
+
+
+def traced(net: nn.Module, example: Tensor) -> Any:
+    """`net` as a ``torch.export.ExportedProgram`` with a dynamic batch. `example`: (B, 3, H, W), B above 1."""
+    try:
+        return torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    except Exception as error:  # whatever the forward's own code does under tracing
+        raise InputError(f"this net cannot be traced by torch.export: {str(error).splitlines()[0]}") from error
+
+
+def base(net: nn.Module, example: Tensor) -> nn.Module:
+    """What `quantized` begins with: the net itself."""
+    return net
+
+
+def floating(net: nn.Module, example: Tensor, precision: str) -> Any:
+    """`net`, traced, in fp32, or with its numbers stored in fp16."""
+    return traced(Halved(net) if precision == "fp16" else net, example)
+
+
+def quantized(net: nn.Module, images: list[Tensor], float_layers: list[str]) -> Any:
+    """`net` in int8 by torchao: weights per channel, activations calibrated on `images`.
+
+    The file's graph rounds where an int8 runtime does, but computes in float: it is small and true, not fast.
+
+    images        each (1, 3, H, W), normalised
+    float_layers  paths of layers that stay in float
+    """
+    with needed("int8 in the pt2 format"):
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+            X86InductorQuantizer,
+            get_default_x86_inductor_quantization_config,
+        )
+
+    example = torch.cat([images[0], images[0]])
+    quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
+    for layer in float_layers:
+        quantizer.set_module_name_qconfig(layer, None)
+    observed = prepare_pt2e(traced(net, example).module(), quantizer)
+    for image in images:
+        observed(image)
+    return traced(convert_pt2e(observed), example)
+
+
+def write(program: Any, about: About, path: Path) -> None:
+    """Write a traced net that says what `about` says. The inputs that it was traced with are left out."""
+    program.example_inputs = None
+    torch.export.save(program, path, extra_files={_EXTRA: about.to_text()})
+
+
+def depthwise(net: nn.Module) -> list[str]:
+    """Paths of the convolutions in which every output comes from one input channel."""
+    convolutions = [(path, module) for path, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    return [path for path, module in convolutions if module.groups == module.in_channels > 1]
+
+
+def ends(net: nn.Module) -> list[str]:
+    """Paths of the first and the last layer."""
+    paths = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return [paths[0], paths[-1]] if paths else []
+
+
+def open_file(path: Path, threads: int = 1) -> Exported:
+    """The file, ready to run on PyTorch's threads. `InputError` when it is damaged, not ours, or holds a pickle."""
+    data = path.read_bytes()
+    check_without_pickles(data, path)
+    extra = {_EXTRA: ""}
+    try:
+        program = torch.export.load(io.BytesIO(data), extra_files=extra)
+        net = program.module()
+    except Exception as error:  # whatever a damaged graph makes of the reader
+        raise InputError(f"{path} cannot be opened as a pt2 file ({error})") from error
+    about = About.from_text(extra[_EXTRA], path)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return net(torch.from_numpy(images)).numpy()
+
+    return Exported(path=path, runtime="pytorch", about=about, run=run, files=(path,))
+
+
+def check_without_pickles(data: bytes, path: Path) -> None:
+    """`InputError` for a .pt2 that is damaged, or that holds what its reader would unpickle, which could run code."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            # Its reader takes other archives for an older format, which is pickled throughout.
+            if not any("/models/" in name for name in names) or any("/" not in name for name in names):
+                raise InputError(f"{path} holds no model: it is not a pt2 file")
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise InputError(f"{path} is compressed, which a pt2 file never is")
+            if len(set(names)) != len(names) or archive.testzip() is not None:
+                raise InputError(f"{path} is damaged; copy or export it again")
+            for info in archive.infolist():
+                _check_member(info.filename.partition("/")[2], archive.read(info), path)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise InputError(f"{path} is not a pt2 file, or it is damaged ({error})") from error
+
+
+def _check_member(name: str, content: bytes, path: Path) -> None:
+    pickled = name.startswith("data/sample_inputs/") and content
+    pickled = pickled or name.startswith(("data/constants/custom_obj", "data/constants/opaque", "data/aotinductor"))
+    pickled = pickled or (name.startswith(("data/weights/", "data/constants/")) and name.endswith(".pt"))
+    if name.endswith("_config.json"):
+        pickled = pickled or any(entry["use_pickle"] for entry in json.loads(content)["config"].values())
+    if pickled:
+        raise InputError(f"{path} holds a pickle ({name}): it could run code and is never loaded")

@@ -1,0 +1,253 @@
+"""Exports of a small net, each opened in its runtime; those of the large one in `test_real_exports`."""
+
+import io
+import json
+import sys
+import zipfile
+
+import pytest
+import torch
+
+from solution import checkpoint
+from solution.contracts import InputError
+from solution.dataloader import Data
+from solution.evaluate.classify import classify
+from solution.export import files, making, packed
+from solution.export.about import KEY, About
+from solution.export.making import Wish, make
+
+
+def made(net, photos, out, **wishes):
+    said = []
+    path = make(Wish(file=net, out=out, data=str(photos), **wishes), said.append)
+    return path, "\n".join(said)
+
+
+def judge(net, photos, path):
+    """Quality and the answers to a few batches of the file at `path`."""
+    header = checkpoint.read_header(net)
+    exported = files.open_file(path)
+    val = Data(path=str(photos), size=header.size).open(splits=("val",)).val
+    assert exported.about.classes == header.classes
+    assert (exported.about.mean, exported.about.std, exported.about.size) == (header.mean, header.std, header.size)
+    for batch in (1, 5):
+        assert exported(torch.zeros(batch, 3, header.size, header.size)).shape == (batch, len(header.classes))
+    return classify(exported, val).f1
+
+
+CASES = [
+    ("onnx", "int8", ".onnx"),
+    ("openvino", "fp16", ".xml"),
+    ("pt2", "fp32", ".pt2"),
+    *(
+        pytest.param(format_, precision, suffix, marks=pytest.mark.slow)
+        for format_, suffix in (("onnx", ".onnx"), ("openvino", ".xml"), ("pt2", ".pt2"))
+        for precision in ("fp32", "fp16", "int8")
+        if (format_, precision) not in (("onnx", "int8"), ("openvino", "fp16"), ("pt2", "fp32"))
+    ),
+]
+
+
+@pytest.mark.parametrize(("format_", "precision", "suffix"), CASES)
+def test_an_export_says_what_the_net_says(colour_net, photos, tmp_path, format_, precision, suffix):
+    path, said = made(colour_net, photos, tmp_path / f"net{suffix}", format=format_, precision=precision)
+    assert "top-1 agrees on" in said
+    assert "on the choose split" in said or precision != "int8"
+    assert judge(colour_net, photos, path) > 0.9
+    assert {file.name for file in tmp_path.iterdir()} <= {f"net{suffix}", "net.bin"}
+
+
+def test_a_packed_export_is_the_checkpoint_itself(colour_net, photos, tmp_path):
+    path, said = made(colour_net, photos, tmp_path / "net.packed", format="packed")
+    assert "read back bit by bit" in said
+    assert packed.read_header(path) == checkpoint.read_header(colour_net)
+    assert path.stat().st_size < 0.8 * colour_net.stat().st_size
+    again, _ = made(path, photos, tmp_path / "again.packed", format="packed")
+    assert again.read_bytes() == path.read_bytes()
+    with pytest.raises(InputError, match="quantize the net in a recipe"):
+        made(colour_net, photos, tmp_path / "net.packed", format="packed", precision="int8")
+
+
+def test_an_export_that_fails_parity_is_not_left_behind(colour_net, photos, tmp_path, monkeypatch):
+    base = making.onnx_file.base
+
+    monkeypatch.setattr(making.onnx_file, "base", lambda net, example: base(Swapped(net), example))
+    with pytest.raises(InputError, match=r"the onnx file in fp32 fails parity \(logits, top-1 agreement, macro F1\)"):
+        made(colour_net, photos, tmp_path / "net.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Swapped(torch.nn.Module):
+    """A net whose answers are in another order."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x).roll(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "match"),
+    [
+        ({"format": "tflite"}, "format must be one of packed, onnx, openvino, pt2, got 'tflite'"),
+        ({"format": "onnx", "precision": "int4"}, "precision must be one of fp32, fp16, int8, got 'int4'"),
+        ({"format": "onnx", "out": "net.xml"}, r"ends in \.onnx, got .*net\.xml"),
+        ({"format": "onnx", "calibration_images": 0}, "at least 1, got 0"),
+        ({"format": "onnx", "precision": "int8", "calibration_images": 500}, "500 calibration images .* has 6[0-9]"),
+    ],
+)
+def test_wishes_that_cannot_be_met(colour_net, photos, tmp_path, wishes, match):
+    out = tmp_path / wishes.pop("out") if "out" in wishes else None
+    with pytest.raises(InputError, match=match):
+        made(colour_net, photos, out, **wishes)
+
+
+def test_other_data_are_refused(colour_net, photos, tmp_path):
+    (tmp_path / "other/val").mkdir(parents=True)
+    for name in ("dog", "cat"):
+        (tmp_path / "other/val" / name).mkdir()
+        for number in range(3):
+            source = next((photos / "val").rglob("*.png"))
+            (tmp_path / "other/val" / name / f"{number}.png").write_bytes(source.read_bytes())
+    with pytest.raises(InputError, match="knows blue, green, red; the data have cat, dog"):
+        made(colour_net, tmp_path / "other", tmp_path / "net.onnx", format="onnx")
+
+
+def test_a_missing_runtime_is_named_with_the_extra(colour_net, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r'onnxscript, which is not here: pip install -e "\.\[runtimes\]"'):
+        made(colour_net, photos, tmp_path / "net.onnx", format="onnx")
+
+
+def test_names_follow_the_checkpoint(tmp_path):
+    file = tmp_path / "after.safetensors"
+    assert Wish(file=file, format="onnx").path == tmp_path / "after.onnx"
+    assert Wish(file=file, format="openvino", precision="int8").path == tmp_path / "after.int8.xml"
+    assert Wish(file=file, format="packed").path == tmp_path / "after.packed"
+
+
+@pytest.fixture(scope="module")
+def onnx_file(colour_net, photos, tmp_path_factory):
+    return made(colour_net, photos, tmp_path_factory.mktemp("onnx") / "net.onnx", format="onnx")[0]
+
+
+def test_pictures_may_be_bytes(onnx_file):
+    exported = files.open_file(onnx_file)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (exported.about.mean, exported.about.std))
+    assert torch.allclose(exported(images), exported((images / 255 - mean) / std), atol=1e-4)
+    with pytest.raises(InputError, match=r"takes images \(B, 3, 32, 32\), got \(3, 3, 40, 40\)"):
+        exported(torch.zeros(3, 3, 40, 40))
+
+
+def test_an_exported_net_cannot_be_exported_again(onnx_file, photos, tmp_path):
+    with pytest.raises(InputError, match="give the checkpoint it is of"):
+        made(onnx_file, photos, tmp_path / "net.xml", format="openvino")
+
+
+def test_files_of_others_are_refused(onnx_file, tmp_path):
+    import onnx
+
+    model = onnx.load(onnx_file)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "nameless.onnx")
+    with pytest.raises(InputError, match="was not exported by this project"):
+        files.open_file(tmp_path / "nameless.onnx")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(model.graph.node[0].output[0], 1, None))
+    onnx.save(model, tmp_path / "detector.onnx")
+    with pytest.raises(InputError, match=r"to 2 output.*it is a file for another task"):
+        files.open_file(tmp_path / "detector.onnx")
+    (tmp_path / "noise.onnx").write_bytes(b"noise")
+    with pytest.raises(InputError, match="cannot be opened as an ONNX file"):
+        files.open_file(tmp_path / "noise.onnx")
+    with pytest.raises(InputError, match="there is no file"):
+        files.open_file(tmp_path / "nowhere.onnx")
+
+
+def test_openvino_files_need_their_weights_and_must_be_sound(tmp_path):
+    path = tmp_path / "net.xml"
+    path.write_text("<net/>")
+    with pytest.raises(InputError, match=r"there is no net\.bin"):
+        files.open_file(path)
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be opened as an OpenVINO file"):
+        files.open_file(path)
+
+
+def archive(entries, method=zipfile.ZIP_STORED):
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", method) as zipped:
+        for name, text in entries.items():
+            zipped.writestr(name if name == "version" else f"net/{name}", text)
+    return whole.getvalue()
+
+
+MODEL = {"models/model.json": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        (MODEL | {"data/sample_inputs/model.pt": b"\x80\x02"}, "holds a pickle .*sample_inputs"),
+        (MODEL | {"data/weights/model.pt": b"\x80\x02"}, "holds a pickle .*weights"),
+        (MODEL | {"data/constants/custom_obj_0": b"x"}, "holds a pickle"),
+        (MODEL | {"data/weights/model_weights_config.json": json.dumps({"config": {"w": {"use_pickle": True}}})},
+         "holds a pickle"),
+        (MODEL | {"data/weights/model_weights_config.json": "[]"}, "damaged"),
+        ({"readme": "x"}, "holds no model"),
+        (MODEL | {"version": "8.0"}, "holds no model"),
+    ],
+)  # fmt: skip
+def test_pt2_files_with_pickles_are_never_loaded(tmp_path, entries, match):
+    (tmp_path / "net.pt2").write_bytes(archive(entries))
+    with pytest.raises(InputError, match=match):
+        files.open_file(tmp_path / "net.pt2")
+
+
+def test_a_pickle_in_disguise_is_no_pt2(tmp_path):
+    (tmp_path / "net.pt2").write_bytes(archive(MODEL | {"bomb": bytes(1 << 20)}, zipfile.ZIP_DEFLATED))
+    with pytest.raises(InputError, match="is compressed"):
+        files.open_file(tmp_path / "net.pt2")
+    torch.save({"w": torch.zeros(3)}, tmp_path / "net.pt2")
+    with pytest.raises(InputError, match=r"holds no model|holds a pickle"):
+        files.open_file(tmp_path / "net.pt2")
+    (tmp_path / "net.pt2").write_bytes(b"noise")
+    with pytest.raises(InputError, match="not a pt2 file"):
+        files.open_file(tmp_path / "net.pt2")
+
+
+ABOUT = About(classes=("a",), mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
+
+
+def test_what_a_file_says_of_itself_survives(tmp_path):
+    assert About.from_text(ABOUT.to_text(), tmp_path) == ABOUT
+    assert KEY == "featherweight"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"task": "detection"}, "a file for detection, not for classification"),
+        ({"version": 9}, "version 9, newer than 1: update"),
+        ({"colour": 1}, "broken description"),
+    ],
+)
+def test_what_a_file_should_not_say(tmp_path, change, match):
+    with pytest.raises(InputError, match=match):
+        About.from_text(json.dumps(json.loads(ABOUT.to_text()) | change), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(("format_", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_real_exports(real_data, tmp_path, format_, suffix, precision):
+    from solution.demo import PRETRAINED
+
+    net, data = PRETRAINED / "recycle9/after.safetensors", real_data / "recycle9.tar"
+    path, said = made(net, data, tmp_path / f"after{suffix}", format=format_, precision=precision)
+    stored = checkpoint.read_header(net).figures["quality"]["f1"]
+    assert judge(net, data, path) == pytest.approx(stored, abs=0.02 if precision == "int8" else 0.003)
+    assert "on 64 images" in said
