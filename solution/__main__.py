@@ -7,10 +7,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from solution.commands import data, prepare, report, run, score
+from solution.commands import compress, data, export, inspect, prepare, report, run, score, search
 from solution.contracts import InputError
 
-COMMANDS = {"data": data, "prepare": prepare, "run": run, "report": report, "score": score}
+COMMANDS = {
+    "data": data,
+    "prepare": prepare,
+    "run": run,
+    "compress": compress,
+    "search": search,
+    "export": export,
+    "inspect": inspect,
+    "report": report,
+    "score": score,
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -62,12 +62,12 @@ def _points(runs: Sequence[Run]) -> tuple[Point, ...]:
 
 
 def grouped(rows: Path) -> dict[str, list[Run]]:
-    """{name: runs}: the folders ``seed<N>`` of one folder are one group, any other run is one of its own."""
+    """{name: runs}: the folders ``seed<N>`` or ``fold<N>`` of one folder are one group, any other run is its own."""
     groups: dict[str, list[Run]] = {}
     for path in sorted(rows.rglob("rows.json"), key=_natural):
         folder = path.parent.relative_to(rows)
         if _ABLATION not in folder.parts:
-            group = folder.parent if re.fullmatch(r"seed\d+", folder.name) else folder
+            group = folder.parent if re.fullmatch(r"(seed|fold)\d+", folder.name) else folder
             groups.setdefault(str(group), []).append(read_run(path.parent))
     return groups
 

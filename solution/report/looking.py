@@ -20,6 +20,9 @@ from solution.data.views import plain_loader
 from solution.dataloader import Data
 from solution.evaluate.classify import Classified, classify, predictor
 
+SPLIT = ("val_share", "split_seed", "folds", "fold")
+"""The settings of the data that say which pictures are val."""
+
 _BATCH = 256
 
 
@@ -90,8 +93,8 @@ def look(paths: Mapping[str, Path], data: str, knobs: Mapping[str, Any], device:
     """
     loaded = {role: checkpoint.load(path) for role, path in paths.items()}
     header = next(iter(loaded.values()))[1]
-    shares = {name: knobs[f"data.{name}"] for name in ("val_share", "split_seed") if f"data.{name}" in knobs}
-    settings = Data(path=data, size=header.size, **shares)
+    split = {name: knobs[f"data.{name}"] for name in SPLIT if f"data.{name}" in knobs}
+    settings = Data(path=data, size=header.size, **split)
     source = settings.source()
     for role, (_, own) in loaded.items():
         if own.classes != source.classes:

@@ -63,6 +63,7 @@ def test_checkpoints_are_judged_on_the_val_split(saved, photos):
     assert looked.classes == CLASSES
     assert looked.pictures.images.shape == (18, 32, 32, 3)
     assert list(looked.seen) == ["before", "after"]
+    assert len(look(saved, str(photos), {"data.folds": 3, "data.fold": 1}).pictures.labels) == 24
     assert looked.seen["after"].features.shape == (18, ShuffleNet(units=(1, 1, 1), width=0.1).channels()[-1])
     np.testing.assert_array_equal(looked.seen["before"].judged.labels, looked.pictures.labels)
 

@@ -1,0 +1,188 @@
+"""`python -m solution compress MODEL --step ...`: make a net smaller, or measure how sensitive its layers are."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solution.contracts import Given, InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from solution.checkpoint import Header
+    from solution.contracts import Step
+    from solution.dataloader import Loaders
+
+HELP = "make a net smaller by steps such as prune_channels, or measure how sensitive its layers are"
+SIZE, CLASSES = 224, 1000
+"""Input side and outputs of a library's net that no data speak for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, what to do with it, and where it goes."""
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint of ours, or timm:NAME, torchvision:NAME, "
+                        "pytorchcv:NAME")  # fmt: skip
+    parser.add_argument("--step", metavar='"NAME FIELD=VALUE ..."', action="append", default=[], dest="steps",
+                        help='such as "prune_channels ratio=0.5"; may be given several times')  # fmt: skip
+    parser.add_argument("--sensitivity", action="store_true", help="prune one layer at a time, judge, draw")
+    parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
+    parser.add_argument("--out", metavar="PATH", type=Path, required=True,
+                        help="the new checkpoint; with --sensitivity a folder for table and picture")  # fmt: skip
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (default: the checkpoint's, "
+                        f"else {SIZE})")  # fmt: skip
+    parser.add_argument("--pretrained", action="store_true", help="start from the library's published weights")
+    parser.add_argument("--seed", type=int, default=0, help="of new weights, order and augmentation (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Cut and write a checkpoint, or measure and write table and picture."""
+    if bool(arguments.steps) == arguments.sensitivity:
+        raise InputError("give either --step, once or several times, or --sensitivity")
+    from solution.compress.steps import step_from
+    from solution.runtime import set_threads
+
+    set_threads()
+    steps = [step_from(text) for text in arguments.steps]
+    if arguments.sensitivity:
+        _measure(arguments, opened(arguments))
+    else:
+        _compress(arguments, opened(arguments), steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The net, what is known of it, and what its steps may use.
+
+    loaders  None without --data
+    """
+
+    model: nn.Module
+    header: Header
+    given: Given
+    loaders: Loaders | None
+
+    def figures(self, model: nn.Module, header: Header, path: Path) -> dict[str, Any]:
+        """Write `model` to `path` and judge it; quality on the val split where there are data."""
+        from solution import checkpoint
+        from solution.evaluate.classify import classify, predictor
+        from solution.evaluate.cost import file_bytes, params
+        from solution.pipeline import scored
+
+        quality = {}
+        if self.loaders is not None:
+            quality = classify(predictor(model, self.given.device), self.loaders.val).quality()
+        cost = scored(model.cpu(), self.given.example, quality.get("f1"))
+        figures = {**cost, "params": params(model), **quality}
+        checkpoint.save(path, model, dataclasses.replace(header, figures=figures))
+        return {**figures, "bytes": file_bytes(path)}
+
+
+def opened(arguments: argparse.Namespace) -> Subject:
+    """The subject that the flags describe."""
+    from solution import checkpoint
+    from solution.dataloader import MEAN, STD
+    from solution.runtime import pick_device, seed_everything
+
+    device = pick_device(arguments.device)
+    seed_everything(arguments.seed)
+    if Path(arguments.model).exists() or arguments.model.endswith(".safetensors"):
+        model, header = checkpoint.load(Path(arguments.model))
+        header = dataclasses.replace(header, size=arguments.size or header.size)
+        loaders = _loaders(arguments, header.size, (header.mean, header.std))
+        _check_classes(header, loaders)
+    else:
+        settings = _classifier(arguments)
+        size = arguments.size or SIZE
+        loaders = _loaders(arguments, size, (MEAN, STD))
+        classes = loaders.card.classes if loaders else ()
+        model = settings.build(len(classes) or CLASSES).eval()
+        header = checkpoint.header_of(model, classes=classes, mean=MEAN, std=STD, size=size)
+    given = _given(loaders, header.size, device, arguments.seed)
+    return Subject(model=model, header=header, given=given, loaders=loaders)
+
+
+def _classifier(arguments: argparse.Namespace) -> Any:
+    from solution.models.classifiers import LIBRARIES, Classifier
+
+    if ":" not in arguments.model:
+        libraries = ", ".join(f"{library}:NAME" for library in LIBRARIES)
+        raise InputError(f"there is no file {arguments.model}; MODEL is a checkpoint or one of {libraries}")
+    return Classifier(name=arguments.model, pretrained=arguments.pretrained)
+
+
+def _loaders(arguments: argparse.Namespace, size: int, normalisation: Any) -> Loaders | None:
+    if arguments.data is None:
+        return None
+    from solution.dataloader import Data
+
+    return Data(path=arguments.data, size=size).open(seed=arguments.seed, normalisation=normalisation)
+
+
+def _check_classes(header: Header, loaders: Loaders | None) -> None:
+    if loaders is not None and header.classes != loaders.card.classes:
+        known, found = ", ".join(header.classes), ", ".join(loaders.card.classes)
+        raise InputError(f"the net knows the classes {known}; the data have {found}")
+
+
+def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> Given:
+    import torch
+
+    from solution import checkpoint
+
+    if loaders is None:
+        example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
+        return Given(example=example, load=checkpoint.load, device=device, seed=seed)
+    return Given(
+        example=next(iter(loaders.calibration))[0][:2].contiguous(),
+        train=loaders.train,
+        choose=loaders.choose,
+        calibration=loaders.calibration,
+        classes=loaders.card.classes,
+        counts=tuple(loaders.card.counts["train"].values()),
+        load=checkpoint.load,
+        device=device,
+        seed=seed,
+    )
+
+
+def _compress(arguments: argparse.Namespace, subject: Subject, steps: list[Step]) -> None:
+    """Each step says its plan; then the net before stands beside the net after."""
+    from solution.contracts import origin_of
+    from solution.report.tables import side_by_side
+
+    with tempfile.TemporaryDirectory() as folder:
+        before = subject.figures(subject.model, subject.header, Path(folder) / "before.safetensors")
+    model = subject.model
+    for step in steps:
+        known = len(origin_of(model).plans)
+        model = step(model, subject.given).cpu()
+        print(f"\n{step}")
+        for plan in origin_of(model).plans[known:]:
+            print(plan)
+    recipe = {"name": "compress", "seed": arguments.seed, "model": arguments.model, "steps": arguments.steps}
+    header = dataclasses.replace(subject.header, origin=origin_of(model), recipe=recipe)
+    after = subject.figures(model, header, arguments.out)
+    print("\n" + side_by_side({"before": before, "after": after}))
+    print(f"\nwritten: {arguments.out}")
+
+
+def _measure(arguments: argparse.Namespace, subject: Subject) -> None:
+    """Write and print the table, draw it."""
+    from solution.compress.sensitivity import as_text, sensitivity
+    from solution.compress.sensitivity_plot import save_plot
+    from solution.runtime import written_whole
+
+    if subject.loaders is None:
+        raise InputError("--sensitivity needs --data: it judges on their choose split")
+    table = sensitivity(subject.model, subject.given)
+    with written_whole(arguments.out / "sensitivity.csv") as path:
+        table.to_csv(path, index=False)
+    save_plot(table, arguments.out / "sensitivity.png")
+    print("\n" + as_text(table))
+    print(f"\ntable and picture: {arguments.out / 'sensitivity.csv'}, {arguments.out / 'sensitivity.png'}")

@@ -1,0 +1,101 @@
+"""What a net will cost, before it is trained. A trial that could not win even if it learnt everything is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from solution.compress.prune_layers import PruneLayers
+from solution.contracts import Given, InputError, Recipe, Stage, StructuralStep
+from solution.evaluate.audit import audit
+from solution.evaluate.cost import macs
+from solution.evaluate.score import Scorer
+from solution.search.ends import Refused
+from solution.search.study import Figures
+
+UNBUILDABLE = 1.0
+"""How bad a net that cannot be built is to the sampler: as if it had the competition's reference MACs too many."""
+
+
+def stages_to(recipe: Recipe, name: str) -> tuple[Stage, ...]:
+    """The stages that lead from a fresh net to the stage called `name`, in order."""
+    stages = {stage.name: stage for stage in recipe.stages}
+    found = []
+    while name != Stage.NEW:
+        found.append(stages[name])
+        name = recipe.source(name)
+    return tuple(reversed(found))
+
+
+def epochs_of(stage: Stage) -> int:
+    """Epochs that a stage trains; 0 for one that does not."""
+    return getattr(stage.step, "epochs", 0)
+
+
+def total_epochs(recipe: Recipe) -> int:
+    """Epochs on the way to After."""
+    return sum(map(epochs_of, stages_to(recipe, recipe.after)))
+
+
+def foreseen_macs(recipe: Recipe, num_classes: int) -> int:
+    """MACs of After, from a net that has learnt nothing.
+
+    `InputError` when it cannot be built, or when the audit would not trust the count.
+    """
+    example = torch.randn(2, 3, recipe.data.size, recipe.data.size, generator=torch.Generator().manual_seed(0))
+    net = _untrained(recipe, num_classes, example)
+    verdict = audit(net, example)
+    if not verdict.ok:
+        raise InputError(f"the audit does not trust the count of MACs; {verdict}")
+    return macs(net, example)
+
+
+def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Module:
+    batches = [(example, torch.zeros(len(example), dtype=torch.int64))]
+    given = Given(example=example, choose=batches, calibration=batches, say=lambda _: None)
+    net = recipe.model.build(num_classes).eval()
+    for stage in stages_to(recipe, recipe.after):
+        step = stage.step
+        if isinstance(step, PruneLayers):  # which blocks of a stage go does not change what is left of it
+            step = dataclasses.replace(step, ranking="last")
+        if isinstance(step, StructuralStep):
+            net = step(net, given)
+    return net
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is not worth training.
+
+    macs  the most that After may have
+    hope  the highest macro F1 that is thought possible; 1 refuses only what cannot win
+    """
+
+    macs: int = Scorer().reference_macs
+    hope: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.macs < 1:
+            raise InputError(f"the limit of MACs must be at least 1, got {self.macs}")
+        if not 0 < self.hope <= 1:
+            raise InputError(f"the hoped-for macro F1 must lie in (0, 1], got {self.hope}")
+
+    def check(self, macs: int, done: Iterable[Figures], objective: str) -> None:
+        """Raise `Refused` for a net of `macs` that is too big or that cannot beat those `done`, whatever it learns."""
+        scorer = Scorer()
+        if macs > self.macs:
+            excess = (macs - self.macs) / scorer.reference_macs
+            raise Refused(f"{macs:,} MACs, more than the limit of {self.macs:,}", excess)
+        bound = Figures(macs=macs, f1=self.hope, score=scorer(macs, self.hope))
+        for other in done:
+            worse = [a - b for a, b in zip(bound.minimised(objective), other.minimised(objective), strict=True)]
+            if min(worse) >= 0:
+                raise Refused(
+                    f"{macs:,} MACs: even macro F1 {self.hope:g} would make score {bound.score:.4f}, no better than "
+                    f"macro F1 {other.f1:.4f} at {other.macs:,} MACs (score {other.score:.4f})",
+                    max(bound.score - other.score, 1e-6),
+                )

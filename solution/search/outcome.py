@@ -1,0 +1,179 @@
+"""What a search leaves: the best trial as a recipe file, a table of all trials, plots."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from solution.contracts import InputError, Recipe
+from solution.evaluate.score import Scorer
+from solution.runtime import commit, hardware, written_whole
+from solution.search.hyperband import ranks
+from solution.search.plots import plot_front, plot_history, plot_importance
+from solution.search.recipe_file import write_recipe
+from solution.search.space import Space, applied
+from solution.search.standings import is_refused, root_of, rungs_of
+from solution.search.study import Figures, figures_of, objective_of
+
+BEST = "best.py"
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One line of the table: a trial, what it drew, and how it ended.
+
+    root    the trial that this one went on with
+    epochs  of the last rung, when it rests
+    """
+
+    number: int
+    root: int
+    state: str
+    epochs: int | None
+    macs: int | None
+    f1: float | None
+    score: float | None
+    drawn: dict[str, Any]
+    said: str = ""
+
+
+def tried(trial: FrozenTrial) -> Tried:
+    """The table's line of `trial`."""
+    macs, f1 = trial.user_attrs.get("macs"), trial.user_attrs.get("f1")
+    score = trial.user_attrs.get("score")
+    return Tried(
+        number=trial.number,
+        root=root_of(trial),
+        state=_state(trial),
+        epochs=max(rungs_of(trial), default=None) if trial.state != TrialState.COMPLETE else None,
+        macs=macs,
+        f1=f1,
+        score=Scorer()(macs, f1) if score is None and f1 is not None else score,
+        drawn=dict(trial.params),
+        said=trial.user_attrs.get("refused") or trial.user_attrs.get("error", ""),
+    )
+
+
+def _state(trial: FrozenTrial) -> str:
+    if is_refused(trial):
+        return "refused"
+    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "resting", TrialState.FAIL: "failed"}
+    return names.get(trial.state, "running")
+
+
+def best_of(study: Study) -> FrozenTrial:
+    """The trial with the best score. `InputError`, with the first reason, when none was trained to its end."""
+    trials = study.get_trials(deepcopy=False)
+    done = [trial for trial in trials if figures_of(trial)]
+    if done:
+        return min(done, key=lambda trial: figures_of(trial).score)
+    reason = next((said for trial in trials if (said := tried(trial).said)), "none has ended yet")
+    raise InputError(f"none of {len(trials)} trials was trained to its end: {reason}")
+
+
+def front_of(study: Study) -> list[FrozenTrial]:
+    """The trials that no other one beats in both macro F1 and MACs, by MACs."""
+    done = [trial for trial in study.get_trials(deepcopy=False) if figures_of(trial)]
+    if not done:
+        return []
+    order = ranks([figures_of(trial).minimised("front") for trial in done])
+    unbeaten = [trial for trial, rank in zip(done, order, strict=True) if rank == 0]
+    return sorted(unbeaten, key=lambda trial: figures_of(trial).macs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Writes what `study`, a search over `recipe` in `space`, has found into `folder`."""
+
+    study: Study
+    recipe: Recipe
+    space: Space
+    folder: Path
+
+    def write(self) -> list[Path]:
+        """The files: best.py, trials.csv, plots; with two objectives a recipe for each point of the front too."""
+        best = best_of(self.study)
+        lines = [tried(trial) for trial in self.study.get_trials(deepcopy=False)]
+        files = [self._recipe(best, self.folder / BEST)]
+        if objective_of(self.study) == "front":
+            files += [self._recipe(trial, self.folder / "front" / _name(trial)) for trial in front_of(self.study)]
+        files.append(self._table(lines))
+        files.append(plot_history(lines, self.folder / "history.png"))
+        front = [figures_of(trial) for trial in front_of(self.study)]
+        files.append(plot_front(lines, front, self.folder / "front.png"))
+        weights = importance(self.study)
+        return [*files, plot_importance(weights, self.folder / "importance.png")] if weights else files
+
+    def _recipe(self, trial: FrozenTrial, path: Path) -> Path:
+        found = applied(self.recipe, self.space.read(trial.params))
+        found = dataclasses.replace(found, name=f"{self.recipe.name}_{path.stem}")
+        write_recipe(path, found, self._about(trial, figures_of(trial), path))
+        return path
+
+    def _about(self, trial: FrozenTrial, figures: Figures, path: Path) -> str:
+        return (
+            f"Trial {trial.number} of a search over {self.recipe.name}: score {figures.score:.4f} on the choose split."
+            f"\n\n    python -m solution run {path} --data PATH --seed {self.recipe.seed} --out runs/{path.stem}\n\n"
+            f"Macro F1 {figures.f1:.4f} on the choose split, which the search looked at: val will say less. "
+            f"{figures.macs:,} MACs.\n{len(self.study.get_trials(deepcopy=False))} trials, seed {self.recipe.seed}, "
+            f"commit {commit() or '-'}, {hardware()}.\n"
+        )
+
+    def _table(self, lines: Sequence[Tried]) -> Path:
+        path = self.folder / "trials.csv"
+        rows = [{**vars(line), **line.drawn} for line in lines]
+        columns = [field.name for field in dataclasses.fields(Tried) if field.name != "drawn"]
+        names = [*columns[:-1], *(name for name, _ in self.space.fields), columns[-1]]
+        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+
+def _name(trial: FrozenTrial) -> str:
+    return f"trial_{trial.number:04d}.py"
+
+
+def importance(study: Study) -> dict[str, float]:
+    """{name: its share of what the score depends on}, largest first; empty while there are too few trials.
+
+    PED-ANOVA (Watanabe et al., 2023, arXiv:2304.10255), over the trials that were trained to their end.
+    """
+    trials = study.get_trials(deepcopy=False)
+    score = {trial.number: figures.score for trial in trials if (figures := figures_of(trial))}
+    if len(set(score.values())) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that it takes low values for good ones, which they are
+        return optuna.importance.get_param_importances(study, target=lambda trial: score[trial.number])
+
+
+def table(study: Study) -> str:
+    """The best trials as aligned text."""
+    lines = [tried(trial) for trial in study.get_trials(deepcopy=False)]
+    done = sorted((line for line in lines if line.state == "complete"), key=lambda line: line.score)[:_SHOWN]
+    rows = [("trial", "MACs", "F1", "score", "settings")]
+    rows += [
+        (str(line.number), f"{line.macs:,}", f"{line.f1:.4f}", f"{line.score:.4f}", _settings(line)) for line in done
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
+    )
+
+
+def _settings(line: Tried) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in line.drawn.items()
+    )

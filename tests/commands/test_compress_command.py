@@ -1,0 +1,96 @@
+"""``python -m solution compress``: cut by steps, or measure."""
+
+import pytest
+import torch
+from PIL import Image
+
+from solution import checkpoint
+from solution.__main__ import main
+from solution.contracts import origin_of
+from solution.models.shufflenet import ShuffleNet
+
+
+def saved(path, units=(2, 2, 1), classes=("blue", "green", "red")):
+    """The path of a checkpoint; without other wishes for the classes of `photos`."""
+    torch.manual_seed(0)
+    net = ShuffleNet(units=units, width=0.1).build(len(classes)).eval()
+    header = checkpoint.header_of(net, classes=classes, mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
+    checkpoint.save(path, net, header)
+    return path
+
+
+@pytest.fixture(scope="module")
+def net_file(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("nets") / "net.safetensors")
+
+
+def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos, tmp_path, capsys):
+    out = tmp_path / "new" / "small.safetensors"
+    steps = ["--step", "prune_layers count=1", "--step", "prune_layers units=1,1,1 ranking=last"]
+    assert main(["compress", str(net_file), *steps, "--data", str(photos), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "PruneLayers(units=(1, 1, 1), count=None" in said
+    assert said.count("blocks  removed") == 2
+    for figure in ("Before", "After", "MACs (competition's count)", "parameters", "file, bytes", "macro F1"):
+        assert figure in said
+    assert f"written: {out}" in said
+    net, header = checkpoint.load(out)
+    assert len(origin_of(net).plans) == 2
+    assert f"{header.figures['macs']:,}" in said
+    assert header.recipe["steps"] == [steps[1], steps[3]]
+    assert (header.classes, header.size) == (("blue", "green", "red"), 32)
+
+
+def test_a_net_of_a_library_needs_no_data(tmp_path, capsys):
+    out = tmp_path / "small.safetensors"
+    words = ["torchvision:shufflenet_v2_x0_5", "--step", "prune_layers macs=0.9 ranking=influence", "--size", "32"]
+    assert main(["compress", *words, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "stage3" in said
+    assert "macro F1" not in said
+    net, header = checkpoint.load(out)
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)
+    assert header.size == 32
+
+
+def test_sensitivity_writes_a_table_and_a_picture(photos, tmp_path, capsys):
+    net_file = saved(tmp_path / "net.safetensors", units=(1,))
+    words = ["compress", str(net_file), "--sensitivity", "--data", str(photos), "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "prune_weights: F1 " in capsys.readouterr().out
+    heading = (tmp_path / "sensitivity.csv").read_text().splitlines()[0]
+    assert heading == "method,layer,ratio,f1,accuracy,macs"
+    with Image.open(tmp_path / "sensitivity.png") as image:
+        assert image.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give either --step, once or several times, or --sensitivity"),
+        (["--sensitivity", "--step", "prune_layers count=1"], "give either --step"),
+        (["--sensitivity"], "--sensitivity needs --data"),
+        (["--step", "prune_luck"], "there is no step 'prune_luck'"),
+        (["--step", "prune_layers count=9"], "only 2 keep the shape"),
+        (["--step", "prune_layers count=1"], "needs choose batches"),
+    ],
+)
+def test_what_cannot_be_done_is_explained(net_file, tmp_path, capsys, words, message):
+    assert main(["compress", str(net_file), *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_nowhere(tmp_path, capsys):
+    step = ["--step", "prune_layers count=1", "--out", str(tmp_path / "out")]
+    assert main(["compress", "resnet18", *step]) == 2
+    assert "there is no file resnet18; MODEL is a checkpoint or one of timm:NAME" in capsys.readouterr().err
+    assert main(["compress", "timm:resnet_none", *step]) == 2
+    assert "timm has no classifier called" in capsys.readouterr().err
+
+
+def test_photos_of_other_classes_are_refused(photos, tmp_path, capsys):
+    path = saved(tmp_path / "net.safetensors", classes=("cat", "dog"))
+    words = ["compress", str(path), "--step", "prune_layers count=1", "--data", str(photos), "--out", "out"]
+    assert main(words) == 2
+    assert "the net knows the classes cat, dog; the data have blue, green, red" in capsys.readouterr().err

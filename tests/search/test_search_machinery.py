@@ -1,0 +1,356 @@
+"""Claims, rungs, kills, storage and outcome of searches that train nothing."""
+
+import csv
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import toy_search as toy
+from optuna.trial import TrialState
+
+from solution.contracts import InputError
+from solution.runtime import ROOT
+from solution.search.ends import Refused, Stopped
+from solution.search.locks import held, try_lock
+from solution.search.outcome import best_of, front_of, importance, table
+from solution.search.standings import is_refused, latest, root_of, rungs_of
+from solution.search.storage import open_storage
+from solution.search.study import figures_of, open_study
+from solution.search.supervisor import Crew, Progress, num_ended
+from solution.search.worker import MOST_STARTS, work
+
+
+def quiet(_):
+    pass
+
+
+def trials_of(desk):
+    return desk.study.get_trials(deepcopy=False)
+
+
+def states(desk):
+    return Counter(trial.state for trial in trials_of(desk))
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """A study of 40 wanted trials: most complete, some failed, some refused."""
+    desk = toy.desk(tmp_path_factory.mktemp("toy"), 40)
+    work(desk, toy.formula, say=quiet)
+    return desk
+
+
+@pytest.fixture(scope="module", params=["score", "front"])
+def staged(request, tmp_path_factory):
+    """A study of 40 trials of 27 epochs."""
+    desk = toy.desk(tmp_path_factory.mktemp("staged"), 40, epochs=27, objective=request.param)
+    work(desk, toy.staged, say=quiet)
+    return desk
+
+
+def test_refused_trials_are_not_counted_and_failed_ones_are_recorded_with_their_error(tried):
+    trials = trials_of(tried)
+    refused = [trial for trial in trials if is_refused(trial)]
+    assert len(trials) - len(refused) == 40
+    assert all(trial.state == TrialState.PRUNED and trial.constraints for trial in refused)
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            assert trial.user_attrs["error"] == "ValueError: planted"
+            assert "planted" in (tried.trial_folder(trial) / "error.txt").read_text()
+    assert states(tried)[TrialState.RUNNING] == 0
+    assert tried.is_done()
+
+
+def test_the_sampler_learns(tried):
+    done = [figures.score for trial in trials_of(tried) if (figures := figures_of(trial))]
+    assert sum(done[-10:]) < sum(done[:10])
+
+
+def test_more_trials_go_on_with_the_same_study(tmp_path):
+    for wanted in (3, 5):
+        desk = toy.desk(tmp_path, wanted)
+        work(desk, toy.formula, say=quiet)
+        assert num_ended(desk) == wanted
+
+
+def test_the_best_go_on_from_where_they_stopped(staged):
+    trials = trials_of(staged)
+    for root, trial in latest(trials).items():
+        epochs = (staged.trial_folder(trial) / "epochs.txt").read_text().split()
+        assert epochs == [str(epoch) for epoch in range(len(epochs))], "an epoch was trained twice, or left out"
+        reached = 27 if trial.state == TrialState.COMPLETE else max(rungs_of(trial))
+        assert len(epochs) == reached
+        assert staged.hyperband.rungs(staged.hyperband.bracket(root))[: len(rungs_of(trial))] == tuple(rungs_of(trial))
+    assert any(root_of(trial) != trial.number for trial in trials), "nothing went on"
+    assert len({root_of(trial) for trial in trials}) == 40
+
+
+def test_weak_trials_rest_and_the_best_of_a_rung_never_does(staged):
+    groups = {}
+    for root, trial in latest(trials_of(staged)).items():
+        for epoch, values in rungs_of(trial).items():
+            went_on = trial.state == TrialState.COMPLETE or max(rungs_of(trial)) > epoch
+            groups.setdefault((staged.hyperband.bracket(root), epoch), []).append((values, went_on))
+    for group in groups.values():
+        gone = sum(went_on for _, went_on in group)
+        assert gone >= 1
+        assert gone < len(group) or len(group) < 3
+        if len(group[0][0]) == 1:
+            assert min(group)[1], "the best one rests"
+
+
+def test_resting_trials_tell_the_sampler_their_score(staged):
+    resting = [trial for trial in trials_of(staged) if trial.state == TrialState.PRUNED]
+    if len(staged.study.directions) == 1:
+        assert all(set(trial.intermediate_values) == set(rungs_of(trial)) for trial in resting)
+
+
+def test_a_trial_that_goes_on_may_be_refused_by_then_and_rests_for_good(tmp_path):
+    def too_late(task):
+        if "root" in task.claim.trial.user_attrs:
+            raise Refused("another one is better by now", 0.1)
+        return toy.staged(task)
+
+    desk = toy.desk(tmp_path, 12, epochs=27)
+    work(desk, too_late, say=quiet)
+    late = [trial for trial in trials_of(desk) if is_refused(trial)]
+    assert late
+    assert len({root_of(trial) for trial in late}) == len(late)
+    assert num_ended(desk) == 12
+
+
+def test_a_trial_left_behind_is_taken_up_with_its_settings(tmp_path):
+    seen = []
+
+    def interrupted(task):
+        seen.append(dict(task.drawn))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return toy.figures(task.drawn)
+
+    desk = toy.desk(tmp_path, 1)
+    with pytest.raises(KeyboardInterrupt):
+        work(desk, interrupted, say=quiet)
+    assert states(desk) == {TrialState.RUNNING: 1}
+    work(toy.desk(tmp_path, 1), interrupted, say=quiet)
+    assert states(desk) == {TrialState.COMPLETE: 1}
+    assert seen[0] == seen[1]
+
+
+def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path):
+    desk = toy.desk(tmp_path, 1)
+    claim = desk.claim()
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'search')!r}); import toy_search; from pathlib import "
+        f"Path; print(toy_search.desk(Path({str(tmp_path)!r}), 1).claim())"
+    )
+    words = [sys.executable, "-c", code]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip() == "None"
+    claim.lock.release()
+    assert "Claim" in subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def test_a_trial_that_kills_its_workers_is_given_up(tmp_path):
+    def deadly(task):
+        raise KeyboardInterrupt
+
+    for _ in range(MOST_STARTS):
+        with pytest.raises(KeyboardInterrupt):
+            work(toy.desk(tmp_path, 1), deadly, say=quiet)
+    desk = toy.desk(tmp_path, 1)
+    work(desk, deadly, say=quiet)
+    assert "died 10 times" in trials_of(desk)[0].user_attrs["error"]
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_trial(tmp_path):
+    def stopping(task):
+        raise Stopped
+
+    desk = toy.desk(tmp_path, 1)
+    answers = iter([True, False])
+    work(desk, stopping, keep_on=lambda: next(answers), say=quiet)
+    assert states(desk) == {TrialState.RUNNING: 1}
+
+
+def worker(folder, num_trials, pause_s=0.005):
+    words = [sys.executable, "-m", "toy_search", str(folder), str(num_trials), str(pause_s)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "search")])
+    return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": paths}, cwd=ROOT)
+
+
+def test_workers_killed_at_random_moments_lose_nothing(tmp_path):
+    chance, wanted = random.Random(0), 60
+    desk = toy.desk(tmp_path, wanted)
+    workers = [worker(tmp_path, wanted) for _ in range(2)]
+    for kill in range(6):
+        deadline = time.monotonic() + 120
+        while len(trials_of(desk)) < 8 * (kill + 1) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.02 * chance.random())
+        index = chance.randrange(2)
+        workers[index].send_signal(signal.SIGKILL)
+        workers[index].wait()
+        workers[index] = worker(tmp_path, wanted)
+    assert [process.wait() for process in workers] == [0, 0]
+    trials = trials_of(desk)
+    assert len(desk.counted()) == wanted
+    assert states(desk)[TrialState.RUNNING] == 0
+    again = [count for count in Counter((tmp_path / "ran.txt").read_text().split()).values() if count > 1]
+    assert len(again) <= 6, "only what was killed may have been run again"
+    assert len({json.dumps(trial.params) for trial in trials}) == len(trials), "the same settings were drawn twice"
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
+    desk = toy.desk(tmp_path, 2)
+    work(desk, toy.formula, say=quiet)
+    before = [(trial.state, trial.params) for trial in trials_of(desk)]
+    with (tmp_path / "journal.log").open("a") as file:
+        file.write('{"op_code": 4, "worker')
+    desk = toy.desk(tmp_path, 3)
+    work(desk, toy.formula, say=quiet)
+    after = [(trial.state, trial.params) for trial in trials_of(toy.desk(tmp_path, 3))]
+    assert after[: len(before)] == before
+    assert num_ended(desk) == 3
+
+
+def test_a_lock_opens_when_its_holder_is_killed(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        f"import time; from solution.search.locks import *; l = try_lock(Path({str(path)!r})); print(1); time.sleep(9)"
+    )
+    holder = subprocess.Popen([sys.executable, "-uc", code], cwd=ROOT, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    assert try_lock(path) is None
+    holder.kill()
+    holder.wait()
+    lock = try_lock(path)
+    assert lock
+    lock.release()
+    with held(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("postgresql://me:secret@localhost:1/trials", "cannot reach the storage postgresql://me:"),
+        ("nosuchbase://here", "cannot reach the storage nosuchbase://here"),
+        ("sqlite:////nowhere/at/all/trials.db", "cannot reach the storage sqlite"),
+    ],
+)
+def test_a_storage_that_cannot_be_reached(where, message):
+    with pytest.raises(InputError, match=message) as found:
+        open_storage(where)
+    assert "secret" not in str(found.value)
+
+
+def test_a_file_that_is_no_journal(tmp_path):
+    (tmp_path / "notes.txt").write_text("dear diary\nand more\n")
+    with pytest.raises(InputError, match="no journal of a search"):
+        open_storage(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="cannot reach"):
+        open_storage(tmp_path)
+
+
+def test_a_database_works_as_well(tmp_path):
+    study = open_study(open_storage(f"sqlite:///{tmp_path}/trials.db"), "toy", "score", {})
+    desk = toy.Desk(study=study, space=toy.SPACE, folder=tmp_path, num_trials=2, hyperband=toy.Hyperband(total=9))
+    work(desk, toy.staged, say=quiet)
+    assert num_ended(desk) == 2
+    assert best_of(study)
+
+
+def test_two_studies_of_one_name(tmp_path):
+    storage = open_storage(tmp_path / "journal.log")
+    open_study(storage, "one", "score", {"space": {"model.units": "one of (1, 1)"}})
+    with pytest.raises(InputError, match=r"'one' was begun with another space \(model.units: one of \(1, 1\) there"):
+        open_study(storage, "one", "score", {"space": {"model.units": "one of (2, 2)"}})
+    with pytest.raises(InputError, match="another objective"):
+        open_study(storage, "one", "front", {"space": {"model.units": "one of (1, 1)"}})
+    with pytest.raises(InputError, match="objective must be one of score, front"):
+        open_study(storage, "two", "speed", {})
+
+
+def test_the_outcome_of_trials(tried):
+    best = best_of(tried.study)
+    done = [trial for trial in trials_of(tried) if figures_of(trial)]
+    assert figures_of(best).score == min(figures_of(trial).score for trial in done)
+    front = [figures_of(trial) for trial in front_of(tried.study)]
+    for one in map(figures_of, done):
+        assert any(other.f1 >= one.f1 and other.macs <= one.macs for other in front)
+    assert [one.macs for one in front] == sorted(one.macs for one in front)
+    shown = table(tried.study).splitlines()
+    assert len(shown) == 11
+    assert shown[1].split()[0] == str(best.number)
+    assert sum(importance(tried.study).values()) == pytest.approx(1)
+
+
+def test_no_finished_trial_is_an_error_that_says_why(tmp_path):
+    desk = toy.desk(tmp_path, 2)
+
+    def broken(task):
+        raise RuntimeError("no photos")
+
+    work(desk, broken, say=quiet)
+    with pytest.raises(InputError, match="none of 2 trials was trained to its end: RuntimeError: no photos"):
+        best_of(desk.study)
+    assert importance(desk.study) == {}
+
+
+def test_the_progress_line(tried):
+    line = Progress(desk=tried).line()
+    assert line.startswith("trial 40/40")
+    assert f"best score {figures_of(best_of(tried.study)).score:.4f}" in line
+    assert "trials/h" in line
+    assert line.endswith("done")
+    more = dataclasses.replace(tried, num_trials=80)
+    assert Progress(desk=more, ended_before=40).line().endswith("? left")
+    assert Progress(desk=more, began=time.monotonic() - 3600).line().endswith("40.0 trials/h | 1 h 00 min left")
+
+
+def test_workers_that_die_at_once_are_replaced_only_so_often(tmp_path):
+    desk, said = toy.desk(tmp_path, 1), []
+    crew = Crew(
+        command=[sys.executable, "-c", "raise SystemExit('no luck')"], size=1, logs=tmp_path, desk=desk, say=said.append
+    )
+    with pytest.raises(InputError, match=r"workers die as soon as they start.*\n.*no luck"):
+        crew.run()
+    assert any("is replaced" in line for line in said)
+
+
+def test_a_killed_worker_is_replaced_and_the_study_gets_done(tmp_path):
+    desk, said = toy.desk(tmp_path, 30), []
+    code = (
+        f"import os, signal, sys; sys.path.insert(0, {str(ROOT / 'tests' / 'search')!r}); import toy_search as t;"
+        f"from pathlib import Path; from solution.search.worker import work; p = Path({str(tmp_path)!r});\n"
+        "def once(task):\n"
+        "    if task.claim.trial.number == 5 and not (p / 'killed').exists():\n"
+        "        (p / 'killed').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return t.formula(task)\n"
+        "work(t.desk(p, 30), once)"
+    )
+    Crew(command=[sys.executable, "-c", code], size=2, logs=tmp_path / "logs", desk=desk, say=said.append).run()
+    assert num_ended(desk) == 30
+    assert any("is replaced" in line for line in said)
+    assert said[-1].startswith("trial 30/30")
+
+
+def test_the_table_is_written_as_csv(tried, tmp_path):
+    from solution.search.outcome import Outcome
+    from solution.search.outcome import tried as line_of
+
+    path = Outcome(study=tried.study, recipe=None, space=toy.SPACE, folder=tmp_path)._table(
+        [line_of(trial) for trial in trials_of(tried)]
+    )
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(trials_of(tried))
+    assert {row["state"] for row in rows} <= {"complete", "failed", "refused"}
+    assert rows[0]["stage3.x"]

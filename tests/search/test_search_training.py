@@ -1,0 +1,222 @@
+"""Searches that train: small nets on three colours."""
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from solution import checkpoint, pipeline
+from solution.compress.prune_layers import PruneLayers
+from solution.contracts import InputError, Recipe, Stage
+from solution.dataloader import Data
+from solution.evaluate.score import Scorer
+from solution.models.shufflenet import ShuffleNet
+from solution.recipes import named
+from solution.search.claims import Desk
+from solution.search.cost import Limits, foreseen_macs, stages_to, total_epochs
+from solution.search.ends import Refused
+from solution.search.outcome import tried
+from solution.search.session import Search
+from solution.search.standings import is_refused, latest, rungs_of
+from solution.search.study import Figures, figures_of
+from solution.train.step import Train
+
+
+@pytest.fixture(scope="module")
+def recipe(photos, tmp_path_factory):
+    """Three epochs, a cut, six epochs. A third of the labels is wrong, so that no net is perfect; the val pictures
+    cannot be read, and so cannot have been looked at."""
+    blind = tmp_path_factory.mktemp("blind") / "colours"
+    shutil.copytree(photos, blind)
+    names = ("blue", "green", "red")
+    for name, wrong in zip(names, (*names[1:], names[0]), strict=True):
+        for number in range(0, 24, 3):
+            (blind / "train" / name / f"{number}.png").rename(blind / "train" / wrong / f"was_{name}_{number}.png")
+    for picture in (blind / "val").rglob("*.png"):
+        picture.write_bytes(b"")
+    train = Train(epochs=3, lr=0.05, warmup_epochs=0)
+    return Recipe(
+        name="colours",
+        data=Data(path=str(blind), size=32, batch_size=16, workers=0, choose_share=0.25),
+        model=ShuffleNet(units=(2, 2, 1), width=0.1),
+        stages=(
+            Stage(name="train", step=train),
+            Stage(name="before", step=dataclasses.replace(train, epochs=1)),
+            Stage(name="cut", step=PruneLayers(units=(1, 1, 1)), after="train"),
+            Stage(name="after", step=dataclasses.replace(train, epochs=6, ema_decay=0.9)),
+        ),
+        before="before",
+        after="after",
+    )
+
+
+SPACE = {
+    "train.lr = after.lr": (0.01, 0.2, "log"),
+    "cut.units": [(1, 1, 1), (2, 1, 1), (2, 2, 1)],  # the last one would cut nothing: it is refused
+    "data.augment.colour": (0.0, 0.3),
+}
+
+
+def quiet(_):
+    pass
+
+
+def search(recipe, folder, **settings):
+    return Search(recipe=recipe, space=SPACE, folder=folder, **{"trials": 6, "first_epochs": 1, **settings})
+
+
+@pytest.fixture(scope="module")
+def found(recipe, tmp_path_factory):
+    """A finished search whose worker was stopped in the middle of an epoch several times on its way."""
+    one = search(recipe, tmp_path_factory.mktemp("found"))
+    calls = iter(range(10**6))
+
+    def stumbling(line):
+        if next(calls) % 7 == 6:
+            raise KeyboardInterrupt
+
+    for _ in range(30):
+        try:
+            search(recipe, one.folder).work(say=stumbling)
+            break
+        except KeyboardInterrupt:
+            continue
+    one.outcome().write()
+    return one
+
+
+def epochs_in(folder):
+    with folder.open() as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+def test_every_trial_ends_and_none_is_trained_twice(found):
+    trials = found.desk.study.get_trials(deepcopy=False)
+    assert len(found.desk.counted()) == 6
+    assert [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert not any(trial.state in (TrialState.RUNNING, TrialState.FAIL) for trial in trials)
+    for trial in latest(trials).values():
+        if is_refused(trial):
+            continue
+        folder = found.desk.trial_folder(trial)
+        told = [epochs_in(folder / name / "history.csv") for name in ("train", "after") if (folder / name).exists()]
+        assert all(epochs == list(range(1, len(epochs) + 1)) for epochs in told)
+        done = sum(map(len, told))
+        assert done == (9 if trial.state == TrialState.COMPLETE else max(rungs_of(trial)))
+        assert not (folder / "before").exists()
+
+
+def test_weak_trials_rest_with_their_state_and_finished_ones_drop_it(found):
+    trials = latest(found.desk.study.get_trials(deepcopy=False)).values()
+    resting = [trial for trial in trials if trial.state == TrialState.PRUNED and not is_refused(trial)]
+    assert resting
+    for trial in resting:
+        assert list(found.desk.trial_folder(trial).rglob("training.safetensors"))
+        line = tried(trial)
+        assert line.score == pytest.approx(Scorer()(line.macs, line.f1))
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            assert not list(found.desk.trial_folder(trial).rglob("training.safetensors"))
+
+
+def test_what_cannot_be_built_is_refused_unpaid(found):
+    refused = [trial for trial in found.desk.study.get_trials(deepcopy=False) if is_refused(trial)]
+    for trial in refused:
+        reason = "nothing would be taken out" if trial.params["cut.units"] == "(2, 2, 1)" else "even macro F1 1"
+        assert reason in trial.user_attrs["refused"]
+        assert not (found.desk.trial_folder(trial) / "train").exists()
+
+
+def test_the_recipe_that_is_found_gives_the_weights_of_the_trial(found, photos, tmp_path):
+    path = found.folder / "best.py"
+    recipe = named(str(path))
+    shutil.copytree(Path(recipe.data.path) / "train", tmp_path / "data" / "train")
+    shutil.copytree(photos / "val", tmp_path / "data" / "val")
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(tmp_path / "data")))
+    rows = list(pipeline.run(recipe, tmp_path / "run", say=quiet))
+    trial = min(
+        (trial for trial in found.desk.study.get_trials(deepcopy=False) if figures_of(trial)),
+        key=lambda trial: figures_of(trial).score,
+    )
+    theirs, _ = checkpoint.load(found.desk.trial_folder(trial) / "after" / "model.safetensors")
+    ours, _ = checkpoint.load(tmp_path / "run" / "after.safetensors")
+    assert rows[-1].macs == figures_of(trial).macs
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+
+
+def test_the_files_of_the_outcome(found):
+    names = {path.name for path in found.folder.iterdir()}
+    assert {"best.py", "trials.csv", "history.png", "front.png", "journal.log"} <= names
+    assert all((found.folder / name).stat().st_size > 10_000 for name in ("history.png", "front.png"))
+
+
+def test_another_space_or_other_settings_need_another_study(recipe, found, photos):
+    with pytest.raises(InputError, match="another space"):
+        _ = dataclasses.replace(search(recipe, found.folder), space={"train.lr": (0.1, 0.2)}).desk
+    other = dataclasses.replace(recipe, model=ShuffleNet(units=(2, 2, 1), width=0.2))
+    with pytest.raises(InputError, match=r"another recipe \(model.width: 0.1 there, 0.2 here\)"):
+        _ = search(other, found.folder).desk
+    elsewhere = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(photos)))
+    assert isinstance(search(elsewhere, found.folder).desk, Desk)
+    with pytest.raises(InputError, match="at least 1 trial, got 0"):
+        search(recipe, found.folder, trials=0)
+
+
+@pytest.mark.parametrize(
+    ("units", "macs"), [((4, 6, 3), 1_439_700), ((3, 5, 3), 1_272_450), ((2, 5, 2), 1_083_210), ((2, 4, 2), 1_007_460)]
+)
+def test_macs_are_known_before_training(units, macs):
+    recipe = named("waste_shufflenet")
+    stages = tuple(
+        dataclasses.replace(stage, step=PruneLayers(units=units)) if stage.name == "prune_layers" else stage
+        for stage in recipe.stages
+    )
+    assert foreseen_macs(dataclasses.replace(recipe, stages=stages), 9) == macs
+
+
+def test_only_the_way_to_after_is_trained():
+    recipe = named("waste_shufflenet")
+    assert [stage.name for stage in stages_to(recipe, "after")] == ["train", "prune_layers", "after"]
+    assert total_epochs(recipe) == sum(stage.step.epochs for stage in recipe.stages if stage.name in ("train", "after"))
+
+
+def figures(macs, f1):
+    return Figures(macs=macs, f1=f1, score=Scorer()(macs, f1))
+
+
+def test_a_net_that_could_not_win_with_every_answer_right_is_refused():
+    best = figures(1_000_000, 0.75)
+    bound = round((best.score - Scorer().f1_term(1.0)) * Scorer().reference_macs)
+    Limits().check(bound - 10, [best], "score")
+    with pytest.raises(Refused, match="even macro F1 1 would make score") as refused:
+        Limits().check(bound + 100_000, [figures(5_000_000, 0.6), best], "score")
+    assert refused.value.excess > 0
+    with pytest.raises(Refused, match=r"even macro F1 0\.8"):
+        Limits(hope=0.8).check(bound - 10, [best], "score")
+
+
+def test_nets_above_the_limit_are_refused_and_more_so_the_larger_they_are():
+    excess = []
+    for macs in (14_000_000, 20_000_000):
+        with pytest.raises(Refused, match="more than the limit of 13,863,553") as refused:
+            Limits().check(macs, [], "score")
+        excess.append(refused.value.excess)
+    assert 0 < excess[0] < excess[1]
+
+
+def test_with_two_objectives_only_what_is_beaten_in_both_is_refused():
+    done = [figures(1_000_000, 0.8)]
+    Limits(hope=0.8).check(999_999, done, "front")
+    Limits(hope=0.9).check(2_000_000, done, "front")
+    with pytest.raises(Refused):
+        Limits(hope=0.8).check(1_000_000, done, "front")
+
+
+@pytest.mark.parametrize("wrong", [{"macs": 0}, {"hope": 0.0}, {"hope": 61.0}])
+def test_limits_that_make_no_sense(wrong):
+    with pytest.raises(InputError, match=f"got {next(iter(wrong.values()))}"):
+        Limits(**wrong)
