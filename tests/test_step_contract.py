@@ -12,13 +12,19 @@ import torch
 from solution import checkpoint
 from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
+from solution.compress.group_penalty import GroupPenalty
 from solution.compress.plans import PLANS
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
+from solution.compress.quantize import Quantize
 from solution.contracts import InputError, StructuralStep, origin_of
+from solution.dataloader import MEAN, STD
 from solution.evaluate.cost import macs, params
+from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
+from solution.train.assist import Assist
+from solution.train.distill import Distill
 from solution.train.step import Train
 
 STEPS = {
@@ -30,6 +36,10 @@ STEPS = {
     "decompose by energy": Decompose(rank="energy", energy=0.5),
     "decompose to a budget": Decompose(macs=0.85),
     "cluster": Cluster(bits=3),
+    "quantize": Quantize(scheme="int8"),
+    "group_penalty": GroupPenalty(epochs=1),
+    "distill": Distill(epochs=1, teachers=("teacher",), live=True),
+    "assist": Assist(epochs=1, teachers=("teacher",), live=True, assistant=ShuffleNet(units=(1, 1, 1), width=0.1)),
 }
 NO_OPS = {
     "prune_layers to what there is": PruneLayers(units=(3, 3, 2)),
@@ -44,6 +54,13 @@ COST = {
     "bytes": lambda model, _: sum(tensor.nbytes for tensor in model.state_dict().values()),
 }
 STRUCTURAL = [name for name, step in STEPS.items() if isinstance(step, StructuralStep)]
+
+
+@pytest.fixture
+def toy(toy, small_net):
+    """The toy task with a teacher to load: a copy of the small net."""
+    header = checkpoint.header_of(small_net, classes=toy.classes, mean=MEAN, std=STD, size=32)
+    return replace(toy, load=lambda path: (copy.deepcopy(small_net), header))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +82,8 @@ def make(finished, small_net, toy):
 
 
 def state_bytes(model):
-    return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+    # As bytes: numpy has no bfloat16.
+    return {name: tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", STEPS)
