@@ -102,13 +102,15 @@ def _draw(axes: Axes, series: Series, index: int) -> None:
 
 
 def _name(axes: Axes, series: Sequence[Series]) -> None:
-    """Names beside the points that have one, on the side that has room."""
+    """Names beside the points that have one, on the side that has room, away from the front's line."""
     middle = statistics.mean(axes.get_xlim())
-    for point in (point for one in series for point in one.points if point.name):
+    for own, point in ((one, point) for one in series for point in one.points if point.name):
         left = point.macs / 1e6 < middle
-        place = {"ha": "left" if left else "right", "va": "top", "fontsize": 9, "color": colour("faint")}
+        above = point.f1 == max(other.f1 for other in own.points)
+        place = {"fontsize": 9, "color": colour("faint")}
+        place |= {"ha": "left" if left else "right", "va": "bottom" if above else "top"}
         at = (point.macs / 1e6, point.f1)
-        axes.annotate(point.name, at, (5 if left else -5, -4), textcoords="offset points", **place)
+        axes.annotate(point.name, at, (5 if left else -5, 4 if above else -4), textcoords="offset points", **place)
 
 
 def _equal_scores(axes: Axes, scorer: Scorer) -> None:
