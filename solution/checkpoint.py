@@ -19,12 +19,13 @@ from torch import nn
 
 from solution.compress.plans import PLANS
 from solution.contracts import InputError, ModelSettings, Origin, Plan, origin_of, remember
+from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import written_whole
 
 VERSION = 1
-MODELS: dict[str, type[ModelSettings]] = {"shufflenet": ShuffleNet, "classifier": Classifier}
+MODELS: dict[str, type[ModelSettings]] = {"shufflenet": ShuffleNet, "classifier": Classifier, "cifar_resnet": CifarResNet}
 
 
 @dataclass(frozen=True, kw_only=True)

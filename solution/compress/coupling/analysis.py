@@ -16,7 +16,7 @@ from solution.compress.coupling.attributes import Attributes, all_shapes, attrib
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, components_of
 from solution.compress.coupling.ids import Ledger
 from solution.compress.coupling.rules import apply_rule
-from solution.compress.coupling.skeleton import Sizes, fitting_inputs, shrink
+from solution.compress.coupling.skeleton import Sizes, fitting_inputs, shapes_at
 from solution.compress.coupling.tracing import Trace, TraceError, hollow_copy, named_tensors, shapes_only, trace
 from solution.compress.coupling.walk import walk
 
@@ -69,10 +69,9 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
     Raises `TraceError` when the forward does not run.
     """
     with shapes_only() as mode:
-        hollow = hollow_copy(subject.model, mode)
-        if sizes is not None and before is not None:
-            shrink(hollow, before.coupling, sizes)
-            set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
+        resized = {} if before is None else shapes_at(subject.model, before.coupling, sizes or {})
+        hollow = hollow_copy(subject.model, resized)
+        set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
         traces = _traces(hollow, subject.image(), mode, before)
         attributes = attributes_after(subject.model, all_shapes(hollow))
     ledger = Ledger(frozenset() if before is None else before.coupling.readers())

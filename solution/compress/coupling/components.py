@@ -143,11 +143,11 @@ def _side(axis: Axis, label: np.ndarray) -> Side:
 
 def _compacted(sides: list[Side], reason: dict[int, str]) -> Coupling:
     """Renumber the components by first appearance, and describe each of them."""
-    order: dict[int, int] = {}
-    for side in sides:
-        for component in side.component.tolist():
-            order.setdefault(component, len(order))
-    sides = [replace(side, component=np.array([order[c] for c in side.component.tolist()])) for side in sides]
+    labels = np.concatenate([np.empty(0, dtype=np.int64), *(side.component for side in sides)])
+    known, numbers = by_appearance(labels)
+    order = dict(zip(known.tolist(), range(len(known)), strict=True))
+    parts = np.split(numbers, np.cumsum([len(side.component) for side in sides])[:-1]) if sides else []
+    sides = [replace(side, component=part) for side, part in zip(sides, parts, strict=True)]
     atom = _atoms(sides, len(order))
     why = {order[component]: text for component, text in reason.items() if component in order}
     for component in np.flatnonzero(atom == NO_COMPONENT).tolist():
@@ -183,13 +183,15 @@ def _atoms(sides: list[Side], count: int) -> np.ndarray:
     for side in sides:
         if side.role == "out":
             made[np.unique(side.component)] += _hash(*side.key)
-    _, numbers = np.unique(made, return_inverse=True)
-    numbers = np.where(made == 0, NO_COMPONENT, numbers)
-    return _by_appearance(numbers)
+    atoms = np.full(count, NO_COMPONENT)
+    atoms[made != 0] = by_appearance(made[made != 0])[1]
+    return atoms
 
 
-def _by_appearance(numbers: np.ndarray) -> np.ndarray:
-    order: dict[int, int] = {NO_COMPONENT: NO_COMPONENT}
-    for number in numbers.tolist():
-        order.setdefault(number, len(order) - 1)
-    return np.array([order[number] for number in numbers.tolist()], dtype=np.int64)
+def by_appearance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values in the order in which they first appear, and (N,) the place of each value among them."""
+    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return distinct[order], place[inverse.reshape(-1)]

@@ -16,22 +16,14 @@ Cuts = Mapping[str, Iterable[tuple[int, int, Sequence[int]]]]
 def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
     """Slice parameters and buffers of `model` in place, under every name that they have."""
     tensors = named_tensors(model)
-    cut = {}
+    replaced = {}
     for name, places in cuts.items():
         old = tensors[name]
-        cut[name] = old.detach()
+        new = old.detach()
         for axis, groups, kept in sorted(places, key=lambda place: place[0]):
-            cut[name] = sliced(cut[name], axis, groups, torch.tensor(kept, dtype=torch.long, device=old.device))
-    replace_tensors(model, cut)
-
-
-def replace_tensors(model: nn.Module, new: Mapping[str, Tensor]) -> None:
-    """Put tensors in the places of parameters and buffers of `model`, under every name that these have."""
-    tensors, replaced = named_tensors(model), {}
-    for name, tensor in new.items():
-        old = tensors[name]
+            new = sliced(new, axis, groups, torch.tensor(kept, dtype=torch.long, device=old.device))
         is_parameter = isinstance(old, nn.Parameter)
-        replaced[id(old)] = nn.Parameter(tensor, requires_grad=old.requires_grad) if is_parameter else tensor
+        replaced[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():

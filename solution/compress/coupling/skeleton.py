@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from solution.compress.coupling.attributes import all_shapes, implied, set_attributes
 from solution.compress.coupling.components import Coupling
-from solution.compress.coupling.cutting import replace_tensors
 from solution.compress.coupling.tracing import named_tensors
 
 Sizes = dict[tuple[str, int], np.ndarray]
@@ -29,16 +28,16 @@ def skeleton_sizes(coupling: Coupling, stays: np.ndarray) -> Sizes:
     }
 
 
-def shrink(hollow: nn.Module, coupling: Coupling, sizes: Sizes) -> None:
-    """Give the tensors of `hollow` the shapes that they have at `sizes`, in place."""
-    tensors = named_tensors(hollow)
-    shapes = {side.tensor: list(tensors[side.tensor].shape) for side in coupling.sides if side.tensor in tensors}
+def shapes_at(model: nn.Module, coupling: Coupling, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of `model` that are smaller at `sizes`."""
+    tensors = named_tensors(model)
+    shapes: dict[str, list[int]] = {}
     for side in coupling.sides:
         if side.key in sizes and side.tensor in tensors:
             each = side.groups if side.axis == 1 else 1
-            shapes[side.tensor][side.axis] = len(sizes[side.key]) // each
-    resized = {name: shape for name, shape in shapes.items() if shape != list(tensors[name].shape)}
-    replace_tensors(hollow, {name: tensors[name].new_empty(shape) for name, shape in resized.items()})
+            shape = shapes.setdefault(side.tensor, list(tensors[side.tensor].shape))
+            shape[side.axis] = len(sizes[side.key]) // each
+    return {name: tuple(shape) for name, shape in shapes.items()}
 
 
 @contextmanager

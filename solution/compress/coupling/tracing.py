@@ -10,13 +10,13 @@ import contextlib
 import copy
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from solution.contracts import InputError
@@ -67,14 +67,23 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def hollow_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A copy of `model` whose parameters and buffers have shapes but no memory."""
+def hollow_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """A copy of `model` whose parameters and buffers have no memory, some of them other `shapes`, by name.
+
+    To be called inside `shapes_only`.
+    """
     memo: dict[int, object] = {}
-    for tensor in named_tensors(model).values():
-        fake = mode.from_tensor(tensor.detach())
+    for name, tensor in named_tensors(model).items():
+        about = {"dtype": tensor.dtype, "device": tensor.device}
+        fake = (
+            torch.empty(shapes[name], **about)
+            if name in shapes
+            else torch.empty_strided(tensor.shape, tensor.stride(), **about)
+        )
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if is_parameter else fake
-    return copy.deepcopy(model, memo)
+    with unset_fake_temporarily():  # tensors that are neither keep their values
+        return copy.deepcopy(model, memo)
 
 
 def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
@@ -90,7 +99,8 @@ def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
     with _module_path(hollow) as (path, ended), torch.no_grad():
         try:
             # "real" takes the inputs as they are, and they are fake already: nothing is computed.
-            traced = make_fx(forward, pre_dispatch=True, tracing_mode="real")(tensors, mode.from_tensor(example))
+            tracer = make_fx(forward, tracing_mode="real", pre_dispatch=True, _disable_torch_fn_metadata_mode=True)
+            traced = tracer(tensors, mode.from_tensor(example))
         except Exception as error:
             where, after = (names[-1] if names else "" for names in (path, ended))
             raise TraceError(_message(error, hollow, example, path), where, after) from error
