@@ -25,7 +25,11 @@ from solution.models.shufflenet import ShuffleNet
 from solution.runtime import written_whole
 
 VERSION = 1
-MODELS: dict[str, type[ModelSettings]] = {"shufflenet": ShuffleNet, "classifier": Classifier, "cifar_resnet": CifarResNet}
+MODELS: dict[str, type[ModelSettings]] = {
+    "shufflenet": ShuffleNet,
+    "classifier": Classifier,
+    "cifar_resnet": CifarResNet,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,31 @@ class Header:
     recipe: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
+    def to_fields(self) -> dict[str, Any]:
+        """All of it, ready for `json.dumps`."""
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        origin = fields.pop("origin")
+        kind = next(name for name, settings in MODELS.items() if isinstance(origin.settings, settings))
+        net = {
+            "kind": kind,
+            "settings": dataclasses.asdict(origin.settings),
+            "num_classes": origin.num_classes,
+            "plans": [plan.to_fields() for plan in origin.plans],
+        }
+        return {"version": VERSION, "net": net, **fields}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Header:
+        """The header again. `InputError` for a newer format; KeyError or TypeError for fields that are none."""
+        if fields["version"] > VERSION:
+            raise InputError(f"this checkpoint has format version {fields['version']}, newer than {VERSION}: update")
+        net = fields["net"]
+        settings = MODELS[net["kind"]](**{name: _tuple(value) for name, value in net["settings"].items()})
+        plans = tuple(_plan(plan) for plan in net["plans"])
+        origin = Origin(settings=settings, num_classes=net["num_classes"], plans=plans)
+        rest = {name: _tuple(value) for name, value in fields.items() if name not in ("version", "net")}
+        return cls(origin=origin, **rest)
+
 
 def save(path: Path, model: nn.Module, header: Header) -> None:
     """Write `model` and `header` to `path`, whole or not at all."""
@@ -57,7 +86,7 @@ def save(path: Path, model: nn.Module, header: Header) -> None:
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with written_whole(path) as temporary:
-        save_file(state, temporary, metadata={"featherweight": json.dumps(_to_json(header))})
+        save_file(state, temporary, metadata={"featherweight": json.dumps(header.to_fields())})
 
 
 def load(path: Path) -> tuple[nn.Module, Header]:
@@ -70,7 +99,7 @@ def load(path: Path) -> tuple[nn.Module, Header]:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
-    return _filled(_rebuilt(header.origin, path), state, path).eval(), header
+    return filled(rebuilt(header.origin, path), state, path).eval(), header
 
 
 def read_header(path: Path) -> Header:
@@ -79,7 +108,7 @@ def read_header(path: Path) -> Header:
     if fields is None:
         raise InputError(f"{path} holds weights, but not how to build their net: it was not written by this project")
     try:
-        return _from_json(json.loads(fields))
+        return Header.from_fields(json.loads(fields))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} has a broken header ({error!r}); copy or train it again") from error
 
@@ -107,7 +136,8 @@ def _check_length(path: Path, header: Mapping[str, Any], start: int) -> None:
         raise InputError(f"{path} is cut short: it should have {start + max(ends, default=0)} bytes; copy it again")
 
 
-def _rebuilt(origin: Origin, path: Path) -> nn.Module:
+def rebuilt(origin: Origin, path: Path) -> nn.Module:
+    """The net that `origin` describes, with fresh weights. `path` is the file that says so, for messages."""
     model = origin.settings.build(origin.num_classes)
     for plan in origin.plans:
         try:
@@ -117,7 +147,8 @@ def _rebuilt(origin: Origin, path: Path) -> nn.Module:
     return remember(model, origin)
 
 
-def _filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
+def filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
+    """`model` with the weights `state` of the file at `path`. `InputError` unless these are all of its own."""
     own = model.state_dict()
     wrong = sorted(own.keys() ^ state.keys())
     wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
@@ -125,30 +156,6 @@ def _filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> 
         raise InputError(f"{path}: its weights are of another net than its header says ({len(wrong)}: {wrong[0]} ...)")
     model.load_state_dict(state)
     return model
-
-
-def _to_json(header: Header) -> dict[str, Any]:
-    fields = {item.name: getattr(header, item.name) for item in dataclasses.fields(header)}
-    origin = fields.pop("origin")
-    kind = next(name for name, settings in MODELS.items() if isinstance(origin.settings, settings))
-    net = {
-        "kind": kind,
-        "settings": dataclasses.asdict(origin.settings),
-        "num_classes": origin.num_classes,
-        "plans": [plan.to_fields() for plan in origin.plans],
-    }
-    return {"version": VERSION, "net": net, **fields}
-
-
-def _from_json(fields: dict[str, Any]) -> Header:
-    if fields["version"] > VERSION:
-        raise InputError(f"this checkpoint has format version {fields['version']}, newer than {VERSION}: update")
-    net = fields["net"]
-    settings = MODELS[net["kind"]](**{name: _tuple(value) for name, value in net["settings"].items()})
-    plans = tuple(_plan(plan) for plan in net["plans"])
-    origin = Origin(settings=settings, num_classes=net["num_classes"], plans=plans)
-    rest = {name: _tuple(value) for name, value in fields.items() if name not in ("version", "net")}
-    return Header(origin=origin, **rest)
 
 
 def _plan(fields: dict[str, Any]) -> Plan:

@@ -1,9 +1,11 @@
 """How much a channel matters: one small pure function per criterion, and the mean over everything coupled to it.
 
 A criterion looks at rows (channels, weights of one channel) of a tensor and returns one number per channel; higher
-stays. Magnitude: Li et al., 2017 (arXiv:1608.08710). Norm scale: Liu et al., 2017 (arXiv:1708.06519). Geometric median:
-He et al., 2019 (arXiv:1811.00250). Taylor: Molchanov et al., 2019 (arXiv:1906.10771). Fisher: Theis et al., 2018
-(arXiv:1801.05787). Hessian diagonal: LeCun et al., 1990 (Optimal Brain Damage), by squared gradients.
+stays. Those on gradients look at the rows with which later layers read a channel: a channel that nobody reads is gone.
+Group norm: Fang et al., 2023 (arXiv:2301.12900). Magnitude: Li et al., 2017 (arXiv:1608.08710). Norm scale: Liu et al.,
+2017 (arXiv:1708.06519). Geometric median: He et al., 2019 (arXiv:1811.00250). Taylor: Molchanov et al., 2019
+(arXiv:1906.10771). Fisher: Theis et al., 2018 (arXiv:1801.05787). Hessian diagonal: LeCun et al., 1990 (Optimal Brain
+Damage), by squared gradients.
 """
 
 from __future__ import annotations
@@ -40,19 +42,19 @@ def geometric_median(rows: Rows) -> Tensor:
     return torch.cdist(rows, rows).sum(1)
 
 
-def taylor(rows: Rows, gradients: Rows) -> Tensor:
-    """First-order change of the loss when the channel becomes zero."""
-    return (rows * gradients).sum(1).abs()
+def taylor(effects: Tensor, _squares: Tensor) -> Tensor:
+    """First-order change of the loss when nobody reads the channel. effects: (channels,) sums of weight x gradient."""
+    return effects.abs()
 
 
-def fisher(rows: Rows, gradients: Rows) -> Tensor:
-    """Squared first-order change; its mean over batches is a diagonal of the Fisher information per channel."""
-    return (rows * gradients).sum(1) ** 2
+def fisher(effects: Tensor, _squares: Tensor) -> Tensor:
+    """Squared first-order change; its mean over images is a diagonal of the Fisher information per channel."""
+    return effects**2
 
 
-def hessian(rows: Rows, gradients: Rows) -> Tensor:
-    """Second-order change with the Hessian's diagonal taken as squared gradients."""
-    return 0.5 * (rows**2 * gradients**2).sum(1)
+def hessian(_effects: Tensor, squares: Tensor) -> Tensor:
+    """Second-order change with the Hessian's diagonal taken as squared gradients. squares: of weight x gradient."""
+    return 0.5 * squares
 
 
 def mean_activation(activations: Tensor, dim: int) -> Tensor:
@@ -61,15 +63,17 @@ def mean_activation(activations: Tensor, dim: int) -> Tensor:
 
 
 OF_WEIGHTS: dict[str, Callable[[Rows], Tensor]] = {"l1": l1, "l2": l2, "fpgm": geometric_median}
-OF_GRADIENTS: dict[str, Callable[[Rows, Rows], Tensor]] = {"taylor": taylor, "fisher": fisher, "hessian": hessian}
-CRITERIA = (*OF_WEIGHTS, "bn_scale", *OF_GRADIENTS, "activation", "random")
+OF_GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"taylor": taylor, "fisher": fisher, "hessian": hessian}
+CRITERIA = ("group_norm", *OF_WEIGHTS, "bn_scale", *OF_GRADIENTS, "activation", "random")
+IMAGES_AT_ONCE = 16
+"""Gradients are taken over few images at a time: over many they cancel out."""
 
 SideScores = Mapping[tuple[str, int], Tensor]
 """(Tensor, axis) -> one score per position."""
 
 
 def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given: Given) -> np.ndarray:
-    """(components,) importance, comparable across layers: every tensor's scores are first divided by their mean.
+    """(components,) importance, comparable across layers.
 
     Criteria on gradients and activations need `given.calibration`.
     """
@@ -77,6 +81,8 @@ def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given
         return np.random.default_rng(given.seed).random(len(coupling.atom))
     tensors = named_tensors(model)
     sides = [side for side in coupling.sides if side.tensor in tensors]
+    if criterion == "group_norm":
+        return _group_norms(model, coupling)
     if criterion in OF_WEIGHTS:
         weighty = [(side, tensors[side.tensor].detach()) for side in sides if side.role in ("out", "in")]
         return grouped(coupling, {s.key: OF_WEIGHTS[criterion](rows_of(tensor, s)) for s, tensor in weighty})
@@ -85,7 +91,22 @@ def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given
     batches = given.need("calibration", f"importance {criterion!r}")
     if criterion == "activation":
         return grouped(coupling, _activations(model, sides, batches))
-    return grouped(coupling, _gradient_scores(model, sides, batches, OF_GRADIENTS[criterion]))
+    return _losses_without(model, coupling, batches, OF_GRADIENTS[criterion])
+
+
+def _group_norms(model: nn.Module, coupling: Coupling) -> np.ndarray:
+    """Squared length of all that a channel is multiplied with, as a multiple of the mean of those made alike.
+
+    Biases are left out: they say nothing of what a channel carries.
+    """
+    parameters, squares = dict(model.named_parameters()), np.zeros(len(coupling.atom))
+    for side in coupling.sides:
+        if side.tensor in parameters and not side.tensor.endswith("bias"):
+            of_each = rows_of(parameters[side.tensor].detach(), side).double().square().sum(1)
+            np.add.at(squares, side.component, of_each.cpu().numpy())
+    _, alike = np.unique(coupling.atom, return_inverse=True)
+    means = np.bincount(alike, squares) / np.bincount(alike)
+    return squares / np.maximum(means[alike], 1e-30)
 
 
 def grouped(coupling: Coupling, scores: SideScores) -> np.ndarray:
@@ -116,22 +137,27 @@ def _norm_scales(model: nn.Module, sides: list[Side]) -> SideScores:
     return found
 
 
-def _gradient_scores(
-    model: nn.Module, sides: list[Side], batches: Batches, criterion: Callable[[Rows, Rows], Tensor]
-) -> SideScores:
-    """Mean over batches, on a copy in eval mode."""
+def _losses_without(
+    model: nn.Module, coupling: Coupling, batches: Batches, criterion: Callable[[Tensor, Tensor], Tensor]
+) -> np.ndarray:
+    """(components,) change of the loss, summed over batches: all readers of a channel together, on a copy."""
     probe = copy.deepcopy(model).eval().requires_grad_(True)
     tensors = named_tensors(probe)
-    made = [side for side in sides if side.role == "out"]
-    total = {side.key: torch.zeros(len(side.component)) for side in made}
+    readers = [side for side in coupling.sides if side.role == "in" and side.tensor in tensors]
+    total = torch.zeros(len(coupling.atom), dtype=torch.double)
     for images, labels in batches:
-        probe.zero_grad()
-        F.cross_entropy(probe(images), labels).backward()
-        for side in made:
-            weight = tensors[side.tensor]
-            if weight.grad is not None:
-                total[side.key] += criterion(rows_of(weight.detach(), side), rows_of(weight.grad, side)).cpu()
-    return total
+        for some, their_labels in zip(images.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True):
+            probe.zero_grad()
+            F.cross_entropy(probe(some), their_labels).backward()
+            effects, squares = torch.zeros_like(total), torch.zeros_like(total)
+            for side in readers:
+                if (gradient := tensors[side.tensor].grad) is not None:
+                    effect = rows_of(tensors[side.tensor].detach(), side) * rows_of(gradient, side)
+                    component = torch.from_numpy(side.component)
+                    effects.index_add_(0, component, effect.sum(1).double().cpu())
+                    squares.index_add_(0, component, effect.square().sum(1).double().cpu())
+            total += criterion(effects, squares)
+    return total.numpy()
 
 
 def _activations(model: nn.Module, sides: list[Side], batches: Batches) -> SideScores:

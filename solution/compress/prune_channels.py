@@ -30,6 +30,7 @@ from solution.compress.coupling.targets import Wanted, room_of, spread
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.importance import CRITERIA, component_scores
 from solution.compress.parametrized import folded
+from solution.compress.reconstruct import reconstruct
 from solution.contracts import Batches, Given, InputError, StructuralStep
 from solution.evaluate.cost import macs, params
 
@@ -47,11 +48,12 @@ class PruneChannels(StructuralStep):
                 Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the competition's
                 convention, bytes of all tensors, latency as the median of one image on `given.device`
     ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go
-    importance  what makes a channel worth keeping: l1, l2, fpgm, bn_scale, random, or on calibration batches taylor,
-                fisher, hessian, activation
+    importance  what makes a channel worth keeping: group_norm, l1, l2, fpgm, bn_scale, random, or on calibration
+                batches taylor, fisher, hessian, activation
     round_to    channel numbers become multiples of this where the layer has so many
     limits      glob pattern of layers -> the largest fraction of their channels that may go
     protect     glob patterns of layers that keep all their channels
+    reconstruct fit the layers that read fewer channels to give what they gave before, on calibration batches
     outputs     positions of the outputs that must keep their shape, when a forward returns several; () means all
     """
 
@@ -62,10 +64,11 @@ class PruneChannels(StructuralStep):
     bytes: float | None = None
     latency_ms: float | None = None
     ranking: str = "uniform"
-    importance: str = "l2"
+    importance: str = "group_norm"
     round_to: int = 1
     limits: dict[str, float] = field(default_factory=dict)
     protect: tuple[str, ...] = ()
+    reconstruct: bool = False
     outputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -119,8 +122,11 @@ class PruneChannels(StructuralStep):
         return _checked(meet(budget, room, estimate, planned), full)
 
     def apply(self, plan: ChannelPlan, model: nn.Module, given: Given) -> nn.Module:
-        """Cut, and measure batch-norm statistics again where calibration batches are given."""
+        """Cut, fit what is left, and measure batch-norm statistics again where calibration batches are given."""
         cut = plan.apply(model)
+        if self.reconstruct:
+            images = [images for images, _ in given.need("calibration", "reconstruct")]
+            reconstruct(cut, folded(model), plan.rows(), images)
         return cut if given.calibration is None else recalibrated(cut, given.calibration)
 
     def _budget(self, model: nn.Module, given: Given) -> Budget:

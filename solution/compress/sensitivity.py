@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from solution.compress.coupling.analysis import Subject, analyse
+from solution.compress.coupling.components import layers_together
 from solution.compress.parametrized import layers_of
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_weights import PruneWeights
@@ -34,7 +36,7 @@ Alone = Callable[[float], Step]
 
 def channels_alone(model: nn.Module, given: Given) -> dict[str, Alone]:
     """Entry -> the step that takes out a share of its channels."""
-    groups = tied_layers(model, given)
+    groups = layers_together(analyse(Subject(model=model, example=given.example)).coupling)
     layers = [layer for group in groups for layer in group]
 
     def alone(group: tuple[str, ...]) -> Alone:
@@ -108,29 +110,6 @@ def _measured(
 def _figures(model: nn.Module, given: Given) -> dict[str, Any]:
     judged = classify(predictor(model, given.device), given.choose)
     return {"f1": judged.f1, "accuracy": judged.accuracy, "macs": macs(model, given.example)}
-
-
-def tied_layers(model: nn.Module, given: Given) -> list[tuple[str, ...]]:
-    """Layers in groups whose channels go together: keeping one whole keeps the whole group."""
-    layers = _layers_cut(model, given)
-    groups: list[tuple[str, ...]] = []
-    for layer in layers:
-        known = {other for group in groups for other in group}
-        if layer not in known:
-            others = _layers_cut(model, given, {glob.escape(layer): 0.0})
-            groups.append(tuple(one for one in layers if one not in others and one not in known))
-    return groups
-
-
-def _layers_cut(model: nn.Module, given: Given, limits: Mapping[str, float] | None = None) -> list[str]:
-    """The layers that lose channels when half of all that are free go."""
-    try:
-        plan = PruneChannels(ratio=0.5, limits=dict(limits or {})).plan(model, given)
-    except InputError:
-        if limits is None:
-            raise
-        return []
-    return [name for name, before, after, *_ in plan.layers if after < before]
 
 
 def _label(group: tuple[str, ...]) -> str:

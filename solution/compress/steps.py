@@ -17,7 +17,9 @@ from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Freeze, Quantize
 from solution.contracts import InputError, Step
 from solution.knobs import parse
+from solution.train.autoencode import Autoencode
 from solution.train.distill import Distill
+from solution.train.pretrain import Pretrain
 from solution.train.step import Train
 
 STEPS: dict[str, type[Step]] = {
@@ -31,6 +33,8 @@ STEPS: dict[str, type[Step]] = {
     "group_penalty": GroupPenalty,
     "train": Train,
     "distill": Distill,
+    "pretrain": Pretrain,
+    "autoencode": Autoencode,
 }
 
 

@@ -28,7 +28,7 @@ def _torchvision(name: str, pretrained: bool, num_classes: int) -> nn.Module:
     if not pretrained:
         return torchvision.models.get_model(name, num_classes=num_classes, **extra)
     net = torchvision.models.get_model(name, weights="DEFAULT")
-    return _replace_head(net, num_classes)
+    return replace_classifier(net, num_classes)
 
 
 def _pytorchcv(name: str, pretrained: bool, num_classes: int) -> nn.Module:
@@ -37,7 +37,7 @@ def _pytorchcv(name: str, pretrained: bool, num_classes: int) -> nn.Module:
     try:
         if not pretrained:
             return get_model(name, num_classes=num_classes)
-        return _replace_head(get_model(name, pretrained=True), num_classes)
+        return replace_classifier(get_model(name, pretrained=True), num_classes)
     except ValueError as error:
         raise InputError(f"pytorchcv has no model called {name!r}: {error}") from error
     except AssertionError as error:  # its CIFAR and SVHN nets insist on their own number of classes
@@ -52,7 +52,8 @@ def _check(name: str, known: list[str], library: str) -> None:
         raise InputError(f"{library} has no classifier called {name!r}; close to it: {', '.join(close) or 'nothing'}")
 
 
-def _replace_head(net: nn.Module, num_classes: int) -> nn.Module:
+def replace_classifier(net: nn.Module, num_classes: int) -> nn.Module:
+    """Put a fresh classifier for `num_classes` in place of that of `net`, and return the net."""
     path = classifier_path(net)
     last = net.get_submodule(path)
     has_bias = last.bias is not None
@@ -61,6 +62,36 @@ def _replace_head(net: nn.Module, num_classes: int) -> nn.Module:
     else:
         replace(net, path, nn.Conv2d(last.in_channels, num_classes, 1, bias=has_bias))
     return net
+
+
+def pool(net: nn.Module, side: int) -> nn.Module:
+    """Let the first linear layer of torchvision's VGG or AlexNet see a map of `side` x `side`; returns the net.
+
+    On a map of one pixel a `side` of 1 says what the net said before: the weights of all copies are summed.
+    `InputError` for a net without such a head.
+    """
+    position, linear = _first_linear(net)
+    before = net.avgpool.output_size[0]
+    if before % side:
+        raise InputError(
+            f"pooled must divide {before}, the side of the map that this net's classifier sees, got {side}"
+        )
+    channels, block = linear.in_features // before**2, before // side
+    smaller = nn.Linear(channels * side**2, linear.out_features)
+    weight = linear.weight.detach().view(-1, channels, side, block, side, block).sum((3, 5))  # (out, C, side, side)
+    smaller.load_state_dict({"weight": weight.flatten(1), "bias": linear.bias.detach()})
+    net.classifier[position] = smaller
+    net.avgpool = nn.AdaptiveAvgPool2d(side)
+    return net
+
+
+def _first_linear(net: nn.Module) -> tuple[int, nn.Linear]:
+    head, pooling = getattr(net, "classifier", None), getattr(net, "avgpool", None)
+    if isinstance(head, nn.Sequential) and isinstance(pooling, nn.AdaptiveAvgPool2d):
+        for position, module in enumerate(head):
+            if isinstance(module, nn.Linear):
+                return position, module
+    raise InputError(f"pooled is for torchvision's VGG and AlexNet; {type(net).__name__} has no such classifier")
 
 
 LIBRARIES: dict[str, Callable[[str, bool, int], nn.Module]] = {
@@ -76,20 +107,28 @@ class Classifier:
 
     name        "library:model", library being timm, torchvision or pytorchcv
     pretrained  start from the library's published weights (downloaded on the user's machine)
+    pooled      side of the map that the first linear layer of torchvision's VGG or AlexNet sees, instead of 7 or 6. At
+                32 px their last map is one pixel, which 7 would copy 49 times, with weights for each copy; 1 says the
+                same with 49 times fewer
     """
 
     name: str
     pretrained: bool = False
+    pooled: int = 0
 
     def __post_init__(self) -> None:
         library, _, model = self.name.partition(":")
         if library not in LIBRARIES or not model:
             raise InputError(f'name must be "library:model" with library one of {sorted(LIBRARIES)}, got {self.name!r}')
+        if self.pooled < 0:
+            raise InputError(f"pooled must be 0 or the side of a map, got {self.pooled}")
 
     def build(self, num_classes: int) -> nn.Module:
         """The net with `num_classes` outputs. `InputError` when the library does not know the name."""
         library, _, model = self.name.partition(":")
         net = LIBRARIES[library](model, self.pretrained, num_classes)
+        if self.pooled:
+            pool(net, self.pooled)
         # A rebuilt net gets its weights from the checkpoint: it must not download them again.
         settings = dataclasses.replace(self, pretrained=False)
         return remember(net, Origin(settings=settings, num_classes=num_classes))

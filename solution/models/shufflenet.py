@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.contracts import InputError, Origin, remember
+from solution.models.stochastic_depth import kept
 
 STEM_CHANNELS = 24
 STAGE_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -39,6 +40,8 @@ class ShuffleUnit(nn.Module):
         self.expand_bn3 = nn.BatchNorm2d(branch)
         if downsample:
             self.avgpool = nn.AvgPool2d(3, stride=2, padding=1)
+        else:
+            self.drop_path = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape, or to (B, out_channels, H/2, W/2) when downsampling."""
@@ -46,8 +49,9 @@ class ShuffleUnit(nn.Module):
         out = F.channel_shuffle(out, self.groups)
         out = self.dw_bn2(self.dw_conv2(out))
         out = self.expand_bn3(self.expand_conv3(out))
-        out = torch.cat((out, self.avgpool(x)), 1) if self.downsample else out + x
-        return F.relu(out, inplace=True)
+        if self.downsample:
+            return F.relu(torch.cat((out, self.avgpool(x)), 1), inplace=True)
+        return F.relu(kept(out, self.drop_path if self.training else 0.0) + x, inplace=True)
 
 
 class Stem(nn.Module):

@@ -95,6 +95,15 @@ def test_families(name):
     assert_passes(named_net(name), FAST[name], 0.5)
 
 
+@pytest.mark.parametrize("name", FAST)
+def test_families_in_single_precision(name):
+    example = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    net = randomise(named_net(name).eval())
+    plan = PruneChannels(ratio=0.5).plan(net, Given(example=example))
+    found = compare(net, plan, analyse(Subject(model=net, example=example)), example, torch.float32)
+    assert_equal_and_moved(found, 1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("name", SLOW)

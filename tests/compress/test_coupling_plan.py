@@ -33,7 +33,7 @@ def test_it_survives_json(plan):
 
 
 def test_it_replays_on_a_fresh_net_without_tracing(net, plan, monkeypatch):
-    monkeypatch.setattr(tracing, "make_fx", None)
+    monkeypatch.setattr(tracing, "Recorder", None)
     cut = plan.apply(net)
     fresh = plan.apply(ShuffleNet(groups=3, units=(2, 1, 1)).build(4)).eval()
     fresh.load_state_dict(cut.state_dict())

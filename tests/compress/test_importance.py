@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as functional
 from toy_nets import toy_net
 
 from solution.compress import importance
@@ -26,9 +27,39 @@ def test_the_geometric_median_scores_lowest():
 
 
 def test_gradient_criteria():
-    assert importance.taylor(ROWS, GRADIENTS).tolist() == [1, 0, 0]
-    assert importance.fisher(ROWS, GRADIENTS).tolist() == [1, 0, 0]
-    assert importance.hessian(ROWS, GRADIENTS).tolist() == [12.5, 0, 1]
+    effects, squares = torch.tensor([-2.0, 0.0]), torch.tensor([6.0, 1.0])
+    assert importance.taylor(effects, squares).tolist() == [2, 0]
+    assert importance.fisher(effects, squares).tolist() == [4, 0]
+    assert importance.hessian(effects, squares).tolist() == [3, 0.5]
+
+
+def test_taylor_is_the_slope_of_the_loss_as_readers_turn_away_from_a_channel():
+    net = toy_net("residual").double()
+    images, labels = EXAMPLE.double(), torch.tensor([0, 1])
+    coupling = analyse(Subject(model=net, example=images)).coupling
+    scores = importance.component_scores(net, coupling, "taylor", Given(example=images, calibration=[(images, labels)]))
+    component = coupling.side("stem.weight", 0).component[3]
+    loss = functional.cross_entropy(net(images), labels)
+    step = 1e-6
+    with torch.no_grad():
+        for side in coupling.sides:
+            if side.role == "in":
+                read = torch.from_numpy(side.component == component)
+                net.get_parameter(side.tensor)[:, read] *= 1 - step
+    slope = (functional.cross_entropy(net(images), labels) - loss).abs() / step
+    assert scores[component] == pytest.approx(slope.item(), rel=1e-3)
+
+
+def test_the_group_norm_counts_makers_readers_and_norms():
+    net = toy_net("batch norm")
+    coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
+    before = importance.component_scores(net, coupling, "group_norm", Given(example=EXAMPLE))
+    norm = next(name for name, module in net.named_modules() if isinstance(module, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        net.get_submodule(norm).weight[2] = 100
+    after = importance.component_scores(net, coupling, "group_norm", Given(example=EXAMPLE))
+    component = coupling.side(f"{norm}.weight", 0).component[2]
+    assert after[component] == after.max() > before[component]
 
 
 def test_mean_activation_is_per_channel():
@@ -56,13 +87,14 @@ def test_every_criterion_scores_every_component_and_leaves_the_net_alone(criteri
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_a_channel_of_zeros_scores_lowest_whatever_it_is_coupled_to():
+@pytest.mark.parametrize("criterion", ["l2", "group_norm"])
+def test_a_channel_of_zeros_scores_lowest_whatever_it_is_coupled_to(criterion):
     net = toy_net("residual")
     with torch.no_grad():
         net.stem.weight[3] = net.two.weight[3] = 0
         net.two.weight[:, 3] = net.head.weight[:, 3] = 0
     coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
-    scores = importance.component_scores(net, coupling, "l2", Given(example=EXAMPLE))
+    scores = importance.component_scores(net, coupling, criterion, Given(example=EXAMPLE))
     assert scores.argmin() == coupling.side("stem.weight", 0).component[3]
 
 

@@ -8,10 +8,11 @@ from conftest import toy_batches
 from PIL import Image
 from torch import nn
 
-from solution.compress.sensitivity import as_text, by_ratio, sensitivity, tied_layers
+from solution.compress.sensitivity import as_text, by_ratio, channels_alone, sensitivity
 from solution.compress.sensitivity_plot import save_plot
 from solution.contracts import Given, InputError
 from solution.evaluate.cost import macs
+from solution.models.shufflenet import ShuffleNet
 
 
 class Chooser(nn.Module):
@@ -48,7 +49,15 @@ def table(net):
 
 
 def test_layers_that_share_channels_are_one_entry(net, toy):
-    assert tied_layers(net, toy) == [("first", "side"), ("second",)]
+    assert list(channels_alone(net, toy)) == ["first +1", "second"]
+
+
+def test_layers_of_one_stream_are_one_entry_however_it_grows():
+    net, example = ShuffleNet(units=(2, 2), groups=2).build(3).eval(), torch.randn(1, 3, 32, 32)
+    entries = channels_alone(net, Given(example=example))
+    assert len(entries) == 1 + 4  # the stream, and what is narrow inside each of the four units
+    for step in entries.values():
+        step(0.5)(net, Given(example=example))
 
 
 def test_the_layer_that_knows_is_the_sensitive_one(table, net, toy):

@@ -1,8 +1,10 @@
 """Which channels of a net must be kept or cut together, and the cut that follows from a choice.
 
-tracing     model + example -> a graph of ATen calls, on shapes alone
+tracing     model + example -> a list of ATen calls, on shapes alone
+recorder    notes the calls while a forward runs
+shapes      tensors with shapes and no memory
 ids         channel ids, ties between them, the axes they lie along
-walk        sends ids through a graph, one rule per call
+walk        sends ids through a pass, one rule per call
 rules       what each call does to ids (rules_movement, rules_layers: its two larger parts)
 derived     convolution weights that are computed before use
 components  ties -> groups of positions that stay or go together
@@ -20,5 +22,5 @@ targets     a share, or one threshold over all layers -> numbers of channels
 budget      the numbers that meet a budget
 estimate    what other sizes would cost, by arithmetic
 equality    proof of a cut: masked equals sliced
-macs        multiply-accumulates of a graph, per layer
+macs        multiply-accumulates of a pass, per layer
 """

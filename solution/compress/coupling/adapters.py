@@ -24,26 +24,30 @@ def adapted(
         **_attention_heads(module, prefix, before, after),
         **_split_sizes(module, prefix, after),
         **_half_width(module, prefix, before, after),
+        **_gated_halves(module, prefix, after),
+        **_position_bias(module, prefix, after),
     }
+
+
+HEADS = {"num_heads": ("qkv", "q", "q_proj", "q_proj.linear", "qkv.conv"), "num_kv_heads": ("k_proj", "k_proj.linear")}
+"""A number of heads -> the layers that may make them."""
 
 
 def _attention_heads(
     module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
 ) -> dict[str, int | Shape]:
-    """Attention with one projection `qkv`, or `q`: as many heads as whole heads are left of it."""
-    heads = getattr(module, "num_heads", None)
-    names = [f"{prefix}{name}.weight" for name in ("qkv", "q", "q_proj")]
-    name = next((name for name in names if name in before), None)
-    if not isinstance(heads, int) or name is None:
-        return {}
-    old, new = before[name][0], after[name][0]
-    if heads * new % old:
-        return {}
-    sizes = {name: getattr(module, name, None) for name in ("attn_dim", "all_head_dim", "inner_dim")}
-    return {
-        "num_heads": heads * new // old,
-        **{name: size * new // old for name, size in sizes.items() if isinstance(size, int)},
-    }
+    """Attention with one projection `qkv`, or several: as many heads as whole heads are left of it."""
+    changed: dict[str, int | Shape] = {}
+    for attribute, layers in HEADS.items():
+        heads = getattr(module, attribute, None)
+        name = next((f"{prefix}{layer}.weight" for layer in layers if f"{prefix}{layer}.weight" in before), None)
+        if isinstance(heads, int) and name is not None and heads * after[name][0] % before[name][0] == 0:
+            changed[attribute] = heads * after[name][0] // before[name][0]
+    if "num_heads" in changed:
+        sizes = {name: getattr(module, name, None) for name in ("attn_dim", "all_head_dim", "inner_dim")}
+        share = changed["num_heads"], module.num_heads
+        changed |= {name: size * share[0] // share[1] for name, size in sizes.items() if isinstance(size, int)}
+    return changed
 
 
 def _split_sizes(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
@@ -56,11 +60,50 @@ def _split_sizes(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> 
     return {"splits": tuple(shape[0 if own else 1] for shape, own in zip(shapes, depthwise, strict=True))}
 
 
+HALVES = {"c": ("cv1.conv.weight", 2), "expand_chs": ("conv_exp.conv.weight", 1)}
+"""Attribute by which a forward splits channels into two equal halves -> what makes them, and its multiple of it.
+
+The C2 family of YOLO, and the cross stages of timm's CSPNets.
+"""
+
+
 def _half_width(
     module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
 ) -> dict[str, int | Shape]:
-    """Blocks that split what `cv1` makes into two halves of `c` channels (the C2 family of YOLO)."""
-    name, half = f"{prefix}cv1.conv.weight", getattr(module, "c", None)
-    if not isinstance(half, int) or name not in before or before[name][0] != 2 * half:
+    for attribute, (name, times) in HALVES.items():
+        size, path = getattr(module, attribute, None), prefix + name
+        if isinstance(size, int) and path in before and before[path][0] == times * size:
+            return {attribute: after[path][0] // times}
+    return {}
+
+
+def _gated_halves(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """A gate, and what it gates, of which a part is convolved (timm's GatedConvBlock)."""
+    if len(getattr(module, "split_indices", ())) != 3:
         return {}
-    return {"c": after[name][0] // 2}
+    hidden, convolved = after[f"{prefix}fc1.weight"][0] // 2, after[f"{prefix}conv.weight"][0]
+    return {"split_indices": (hidden, hidden - convolved, convolved)}
+
+
+def _position_bias(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """What relative positions add to each head of an attention, from a table or a small net (timm's RelPos layers)."""
+    shape = getattr(module, "bias_shape", None)
+    if not isinstance(shape, tuple):
+        return {}
+    table, net = after.get(f"{prefix}relative_position_bias_table"), after.get(f"{prefix}mlp.fc2.weight")
+    if table is None and net is None:
+        return {}
+    heads = net[0] if table is None else table[-1] if len(table) == 2 else table[0]
+    new = table if table is not None and len(table) == len(shape) else (*shape[:-1], heads)
+    return {"bias_shape": new, **({"num_heads": heads} if hasattr(module, "num_heads") else {})}
+
+
+def alike(module: nn.Module, prefix: str) -> tuple[str, ...]:
+    """Weights of `module` whose output channels must shrink in one proportion, in ways that no channel id shows.
+
+    Two equal halves, and attention that views its result in the shape of its input.
+    """
+    for attribute, (name, _) in HALVES.items():
+        if isinstance(getattr(module, attribute, None), int):
+            return (prefix + name,)
+    return (f"{prefix}qkv.conv.weight", f"{prefix}proj.conv.weight") if hasattr(module, "num_heads") else ()

@@ -195,3 +195,17 @@ def by_appearance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     return distinct[order], place[inverse.reshape(-1)]
+
+
+def layers_together(coupling: Coupling) -> list[tuple[str, ...]]:
+    """Layers whose channels may be cut, in groups that can only be cut together."""
+    free, groups = ~coupling.kept(), []
+    for side in coupling.sides:
+        atoms = set(coupling.atom[side.component[free[side.component]]].tolist()) - {NO_COMPONENT}
+        if side.role == "out" and atoms:
+            layers = [side.tensor.rpartition(".")[0] or side.tensor]
+            meeting = [group for group in groups if group[1] & atoms]
+            layers = [layer for others, _ in meeting for layer in others] + layers
+            apart = [group for group in groups if not group[1] & atoms]
+            groups = [*apart, (layers, atoms.union(*(others for _, others in meeting)))]
+    return [tuple(dict.fromkeys(layers)) for layers, _ in groups]

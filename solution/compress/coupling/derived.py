@@ -7,50 +7,50 @@ Statistics over a row are those of the inputs that stay, as with layer norms.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from torch import fx
-
-from solution.compress.coupling.tracing import Trace
+from solution.compress.coupling.recorder import Recorded, Ref
+from solution.compress.coupling.tracing import Trace, refs_in
 
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
     """source: the parameter that stands for a computed weight; gains: parameters with a number for each of its rows."""
 
-    source: fx.Node
-    gains: tuple[fx.Node, ...]
+    source: int
+    gains: tuple[int, ...]
 
 
-def derived_weights(trace: Trace) -> tuple[dict[fx.Node, Derived], set[fx.Node]]:
-    """Node of a computed weight -> what it is computed from; and all nodes between the two."""
-    found, between = {}, set()
-    image = [node for node in trace.graph.nodes if node.op == "placeholder"][-1]
-    for node in trace.graph.nodes:
-        weight = node.args[1] if node.op == "call_function" and "aten.conv" in str(node.target) else None
-        if weight is not None and weight.op == "call_function" and weight not in found:
-            past = _past(weight)
-            derived = (
-                None if image in past else _derived(weight, [other for other in past if other.op == "placeholder"])
-            )
+def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int]]:
+    """Number of a computed weight -> the numbers of what it is computed from; and of all tensors between the two."""
+    maker = {ref.number: call for call in trace.calls for ref in refs_in(call.made)}
+    found: dict[int, Derived] = {}
+    between: set[int] = set()
+    for call in trace.calls:
+        weight = call.arguments.get("weight") if call.name.startswith("conv") else None
+        if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
+            past = _past(weight.number, maker)
+            sources = sorted(past - maker.keys() - trace.constants)
+            derived = None if trace.image.number in past else _derived(weight.number, sources, trace)
             if derived is not None:
-                found[weight] = derived
-                between |= {other for other in past if other.op == "call_function"}
+                found[weight.number] = derived
+                between |= past & maker.keys()
     return found, between
 
 
-def _past(node: fx.Node) -> set[fx.Node]:
-    past, waiting = set(), [node]
+def _past(number: int, maker: dict[int, Recorded]) -> set[int]:
+    past, waiting = set(), [number]
     while waiting:
         current = waiting.pop()
         if current not in past:
             past.add(current)
-            waiting += current.all_input_nodes
+            waiting += [ref.number for ref in refs_in(maker[current].arguments)] if current in maker else []
     return past
 
 
-def _derived(weight: fx.Node, sources: list[fx.Node]) -> Derived | None:
-    shape = weight.meta["val"].shape
-    same = [node for node in sources if node.meta["val"].shape == shape]
-    gains = [node for node in sources if node not in same and node.meta["val"].numel() > 1]
-    fits = all(node.meta["val"].shape[0] == node.meta["val"].numel() == shape[0] for node in gains)
+def _derived(weight: int, sources: list[int], trace: Trace) -> Derived | None:
+    shape = trace.shapes[weight]
+    same = [number for number in sources if trace.shapes[number] == shape]
+    gains = [number for number in sources if number not in same and prod(trace.shapes[number]) > 1]
+    fits = all(trace.shapes[number][0] == prod(trace.shapes[number]) == shape[0] for number in gains)
     return Derived(source=same[0], gains=tuple(gains)) if len(same) == 1 and fits else None

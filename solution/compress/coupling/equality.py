@@ -32,10 +32,12 @@ class Difference:
     moved: float
 
 
-def compare(model: nn.Module, plan: ChannelPlan, full: Analysis, example: Tensor) -> Difference:
-    """Cut and mask copies of `model` in eval mode and float64, and compare what they return for `example`."""
-    cut, whole = (net.double().eval() for net in (plan.apply(model), copy.deepcopy(model)))
-    example = example.double()
+def compare(
+    model: nn.Module, plan: ChannelPlan, full: Analysis, example: Tensor, dtype: torch.dtype = torch.float64
+) -> Difference:
+    """Cut and mask copies of `model` in eval mode and `dtype`, and compare what they return for `example`."""
+    cut, whole = (net.to(dtype).eval() for net in (plan.apply(model), copy.deepcopy(model)))
+    example = example.to(dtype)
     with torch.no_grad():
         sliced, full_sized = _flat(cut(example)), _flat(whole(example))
         masked = _flat(mask(whole, cut, plan, full)(example))

@@ -37,6 +37,6 @@ class Estimator:
 
 
 def _tensor_sizes(full: Analysis) -> dict[str, int]:
-    sources = [node for node in full.traces[0].graph.nodes if node.op == "placeholder"]
-    pairs = zip(full.traces[0].tensors, sources, strict=False)
-    return {name: prod(node.meta["val"].shape) for name, node in pairs if name in full.traces[0].parameters}
+    trace = full.traces[0]
+    pairs = zip(trace.tensors, trace.shapes, strict=False)
+    return {name: prod(shape) for name, shape in pairs if name in trace.parameters}

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from solution.compress.coupling.adapters import alike
 from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors
-from solution.compress.coupling.components import Coupling, made_alike
+from solution.compress.coupling.components import NO_COMPONENT, Coupling, made_alike
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
 from solution.compress.coupling.skeleton import skeleton_sizes
 from solution.compress.coupling.tracing import TraceError
@@ -23,9 +24,12 @@ from solution.contracts import InputError
 
 STEPS = (1, 2, 8)
 MOST_ATTEMPTS = 60
+ONE_BY_ONE = 12
+"""After so many attempts, what resists in one block is taken to resist in all blocks alike: deep nets repeat."""
 MOST_SPARE = 0.25
 """Channels of an atom that come from no original one, as a fraction of those that stay of it."""
 SPARE = -1
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +62,56 @@ def fit(
     classes = classes_of(full.coupling)
     sizes, ladder = classes.atom_sizes(), ladders(full.coupling, classes)
     frozen = {} if frozen is None else frozen
-    wanted, step = dict(wanted), dict.fromkeys(wanted, 0)
-    for _ in range(MOST_ATTEMPTS):
+    linked = linked_atoms(subject.model, full.coupling)
+    wanted, step = in_proportion(wanted, sizes, linked), dict.fromkeys(wanted, 0)
+    for attempt in range(MOST_ATTEMPTS):
         free = {atom: number for atom, number in wanted.items() if atom not in frozen}
         steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
         counts = count_channels(full.coupling, classes, free, steps)
-        outcome = _attempt(subject, full, classes, counts)
+        outcome = _attempt(subject, full, classes, counts, attempt >= ONE_BY_ONE)
         if isinstance(outcome, Fit):
             return Fit(skeleton=outcome.skeleton, replaces=outcome.replaces, frozen=frozen)
         suspects, reason = outcome
         culprits = next((some & set(free) for some in suspects if some & set(free)), set(free))
         if not culprits:
             break
+        culprits = set(free) & culprits.union(*(atoms for atoms in linked if atoms & culprits))
         share = sum(wanted[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         for atom in culprits:
             step[atom], wanted[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
             if step[atom] == len(ladder[atom]):
                 frozen[atom] = reason
+        wanted = in_proportion(wanted, sizes, linked)
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
+
+
+def in_proportion(wanted: Mapping[int, int], sizes: Mapping[int, int], linked: list[set[int]]) -> dict[int, int]:
+    """`wanted` with one share for all atoms of a linked set, a share that the smallest of them can have."""
+    wanted = dict(wanted)
+    for atoms in linked:
+        free = atoms & wanted.keys()
+        parts = min(sizes[atom] for atom in atoms)
+        share = sum(wanted[atom] for atom in free) / max(1, sum(sizes[atom] for atom in free))
+        numerator = max(1, round(share * parts)) if free == atoms else parts
+        wanted.update({atom: sizes[atom] * numerator // parts for atom in free})
+    return wanted
+
+
+def linked_atoms(model: nn.Module, coupling: Coupling) -> list[set[int]]:
+    """Disjoint sets of atoms that must shrink in one proportion (`alike`)."""
+    linked: list[set[int]] = []
+    for path, module in model.named_modules():
+        names = alike(module, f"{path}." if path else "")
+        atoms = set().union(*(made_by(coupling, name) for name in names))
+        meeting = [others for others in linked if others & atoms]
+        linked = [others for others in linked if not others & atoms] + [atoms.union(*meeting)]
+    return [atoms for atoms in linked if atoms]
+
+
+def made_by(coupling: Coupling, weight: str) -> set[int]:
+    """Atoms of the channels that a layer's `weight` makes."""
+    side = coupling.side(weight, 0)
+    return set() if side is None else set(coupling.atom[side.component].tolist()) - {NO_COMPONENT}
 
 
 def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
@@ -94,7 +130,7 @@ def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
 
 
 def _attempt(
-    subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray
+    subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray, alike_too: bool
 ) -> Fit | tuple[list[set[int]], str]:
     """A fit, or sets of atoms that may be in its way (the likeliest first) and what went wrong."""
     coupling = full.coupling
@@ -102,7 +138,7 @@ def _attempt(
         skeleton = analyse(subject, skeleton_sizes(coupling, _first_ones(classes, counts)), full)
     except TraceError as error:
         where = error.where or type(subject.model).__name__
-        return _near(subject.model, coupling, error), f"the forward of {where} does not follow a cut of it"
+        return _near(subject.model, coupling, error, alike_too), f"the forward of {where} does not follow a cut of it"
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
     misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
     if misfits.any():
@@ -154,24 +190,40 @@ def _ranks(classes: Classes) -> np.ndarray:
     return rank
 
 
-def _near(model: nn.Module, coupling: Coupling, error: TraceError) -> list[set[int]]:
-    """Suspects, the likeliest first: atoms that touch what ran last, then the failing module, then its parents."""
+def _near(model: nn.Module, coupling: Coupling, error: TraceError, alike_too: bool) -> list[set[int]]:
+    """Suspects, the likeliest first: atoms that touch what ran last, then the failing module, then its parents.
+
+    alike_too  and what stands at the same place in other blocks
+    """
     where, suspects = error.where, []
     if error.after.startswith(f"{where}." if where else ""):
-        suspects.append(_touching(model, coupling, error.after))
+        suspects.append(_touching(coupling, _same_places(model, error.after) if alike_too else [error.after]))
     while where:
-        suspects.append(_touching(model, coupling, where))
+        authored = _is_authored(model, where)
+        suspects.append(_touching(coupling, _same_places(model, where) if authored or alike_too else [where]))
         where = where.rpartition(".")[0]
     return suspects
 
 
-def _touching(model: nn.Module, coupling: Coupling, path: str) -> set[int]:
-    """Atoms that touch the module at `path` and, when it is made of others, all modules of its kind."""
+def _is_authored(model: nn.Module, path: str) -> bool:
+    """Whether the module at `path` is one that the model's author made of others."""
     module = model.get_submodule(path)
-    alike = [path]
-    if next(module.children(), None) is not None:
-        alike = [name for name, other in model.named_modules() if type(other) is type(module) and name]
-    return atoms_of_tensors(coupling, lambda name, _: any(name.startswith(f"{path}.") for path in alike))
+    return next(module.children(), None) is not None and type(module) not in CONTAINERS
+
+
+def _same_places(model: nn.Module, path: str) -> list[str]:
+    """`path`, and the same place in every module of the kind that its author put there."""
+    owner, place = path, ""
+    while owner and not _is_authored(model, owner):
+        owner, _, name = owner.rpartition(".")
+        place = f".{name}{place}"
+    kind = type(model.get_submodule(owner))
+    return [f"{name}{place}".removeprefix(".") for name, other in model.named_modules() if type(other) is kind]
+
+
+def _touching(coupling: Coupling, paths: list[str]) -> set[int]:
+    """Atoms that touch the modules at `paths`."""
+    return atoms_of_tensors(coupling, lambda name, _: any(name.startswith(f"{path}.") for path in paths))
 
 
 def _makers(coupling: Coupling, skeleton: Coupling, unfit: np.ndarray) -> set[int]:

@@ -122,7 +122,8 @@ class Ledger:
         self.keep(ids, "it is an output")
         places = slim(ids).reshape(-1)
         places = places[places > KEPT]
-        self.axes[name, 0] = Axis(tensor=name, axis=0, role="output", groups=1, ids=places)
+        if len(places):
+            self.axes[name, 0] = Axis(tensor=name, axis=0, role="output", groups=1, ids=places)
 
     def tensor_elements(self, name: str, shape: Sequence[int]) -> Tensor:
         """An id for every element of a parameter that takes part as an activation (position embedding, scale)."""

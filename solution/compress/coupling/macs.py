@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from torch import fx
-
+from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace
 
 OTHERS = ""
@@ -14,32 +13,36 @@ OTHERS = ""
 
 def layer_macs(trace: Trace) -> dict[str, int]:
     """Weight -> multiply-accumulates of one image in the layers that use it."""
-    sources = [node for node in trace.graph.nodes if node.op == "placeholder"]
-    name_of = dict(zip(sources, trace.tensors, strict=False))
-    batch = sources[-1].meta["val"].shape[0]
+    batch = trace.shape(trace.image)[0]
     found: dict[str, int] = {}
-    for node in trace.graph.nodes:
-        if node.op == "call_function":
-            name, macs = _cost(node, name_of)
-            if macs:
-                found[name] = found.get(name, 0) + macs // batch
+    for call in trace.calls:
+        weight, macs = _cost(call, trace)
+        if macs:
+            name = OTHERS if weight is None else trace.source(weight) or OTHERS
+            found[name] = found.get(name, 0) + macs // batch
     return found
 
 
-def _cost(node: fx.Node, name_of: dict[fx.Node, str]) -> tuple[str, int]:
-    kind = str(node.target).removeprefix("aten.").split(".")[0]
+def _cost(call: Recorded, trace: Trace) -> tuple[Ref | None, int]:
+    """What it reads as a weight, and its multiply-accumulates."""
+    kind, arguments = call.op._overloadpacket.__name__, call.arguments
     if kind.startswith("conv"):
-        weight = node.args[1]
-        sized = node.args[0] if "transpose" in kind else node
-        return name_of.get(weight, OTHERS), prod(_shape(sized)) * prod(_shape(weight)[1:])
-    if kind in ("linear", "matmul", "bmm", "mm", "addmm"):
-        left, right = node.args[-2:] if kind == "addmm" else node.args[:2]
-        return name_of.get(right, OTHERS), prod(_shape(node)) * _shape(left)[-1]
+        sized = trace.shape(arguments["input"]) if "transpose" in kind else call.result.shape
+        return arguments["weight"], prod(sized) * prod(trace.shape(arguments["weight"])[1:])
+    if kind in PRODUCTS:
+        left, right = (arguments[name] for name in PRODUCTS[kind])
+        return right, prod(call.result.shape) * trace.shape(left)[-1]
     if kind == "scaled_dot_product_attention":
-        query, key, value = map(_shape, node.args[:3])
-        return OTHERS, prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-    return OTHERS, 0
+        query, key, value = (trace.shape(arguments[name]) for name in ("query", "key", "value"))
+        return None, prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return None, 0
 
 
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
+PRODUCTS = {
+    "linear": ("input", "weight"),
+    "matmul": ("self", "other"),
+    "bmm": ("self", "mat2"),
+    "mm": ("self", "mat2"),
+    "addmm": ("mat1", "mat2"),
+}
+"""Operator -> names of its two factors."""

@@ -48,6 +48,15 @@ class ChannelPlan(Plan):
         set_attributes(model, self.attributes)
         return model
 
+    def rows(self) -> dict[str, tuple[int, ...]]:
+        """Layer -> which of its outputs stay, in order, for every layer that loses some."""
+        return {
+            name.removesuffix(".weight"): self.selections[number]
+            for name, places in self.tensors.items()
+            for axis, _, number in places
+            if axis == 0 and name.endswith(".weight")
+        }
+
     def _check(self, model: nn.Module) -> None:
         tensors = named_tensors(model)
         for name, shape in self.shapes.items():

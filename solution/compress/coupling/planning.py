@@ -40,8 +40,7 @@ def written_plan(full: Analysis, fitted: Fit, score: np.ndarray) -> ChannelPlan:
 
 def _shapes(analysis: Analysis) -> dict[str, tuple[int, ...]]:
     trace = analysis.traces[0]
-    sources = [node for node in trace.graph.nodes if node.op == "placeholder"]
-    return {name: tuple(node.meta["val"].shape) for name, node in zip(trace.tensors, sources, strict=False)}
+    return dict(zip(trace.tensors, trace.shapes, strict=False))
 
 
 def _params(analysis: Analysis) -> int:

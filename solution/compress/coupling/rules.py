@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solution.compress.coupling import rules_layers as layers
 from solution.compress.coupling import rules_movement as movement
-from solution.compress.coupling.ids import NEUTRAL, uniform, varies
+from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies
 from solution.compress.coupling.walk import Call, Rule, Weight
 
 
@@ -26,8 +26,8 @@ def apply_rule(call: Call) -> Any:
 
 
 def _checked_in_place(call: Call, result: Any) -> Any:
-    """Channels written into a blank tensor stay: later readers of that tensor would not see them."""
-    in_place = call.op._schema.is_mutable and isinstance(call["self"], Tensor)
+    """Channels written into a part of a blank tensor stay: later readers of that tensor would not see them."""
+    in_place = call.op._schema.is_mutable and isinstance(call["self"], Tensor) and call.result._is_view()
     if in_place and isinstance(result, Tensor) and bool((call["self"].reshape(-1)[:1] == NEUTRAL).all()):
         call.ledger.keep(result, "it is written into a part of a tensor")
     return result
@@ -43,6 +43,11 @@ def pointwise(call: Call) -> Any:
 def neutral(call: Call) -> Tensor:
     """A new tensor that takes only its shape from another."""
     return uniform(NEUTRAL, call.shape)
+
+
+def numbered(call: Call) -> Tensor:
+    """A new tensor of values that depend on where they stand: channels that meet it stay."""
+    return uniform(KEPT if call.result.numel() > 1 else NEUTRAL, call.shape)
 
 
 def same(call: Call) -> Tensor:
@@ -94,10 +99,15 @@ def matmul(call: Call) -> Any:
         return layers.unknown(call)
     batch = any(varies(side, dim) for side in (left, right) for dim in range(side.ndim - 2))
     inner = varies(left, -1) or varies(right, -2)
-    if batch or inner or (varies(left, -2) and varies(right, -1)):
+    if batch or inner or (varies(left, -2) and varies(right, -1)) or _headed(left, right):
         return heads(call, [left, right])
     side = left.narrow(-1, 0, 1) if varies(left, -2) else right.narrow(-2, 0, 1)
     return side.expand(call.shape)
+
+
+def _headed(left: Tensor, right: Tensor) -> bool:
+    """Whether both (batch, heads, n, k) hold channels: with one head left they must be tied as with many."""
+    return min(left.ndim, right.ndim) > 3 and all(int(slim(ids).max()) > KEPT for ids in (left, right))
 
 
 def heads(call: Call, operands: list[Tensor]) -> Tensor:
@@ -124,6 +134,11 @@ def written(call: Call) -> Tensor:
     return call.ledger.meet([call.ids("self"), call.ids("src")], call.shape, "copy")
 
 
+def aligned(call: Call) -> Tensor:
+    """Regions (K, 5) cut out of maps (B, C, H, W): (K, C, h, w)."""
+    return layers.across(layers.channels(call.ledger, call.ids("input"), 1), call.shape, 1)
+
+
 def _named(names: str, rule: Rule) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
@@ -145,6 +160,8 @@ RULES: dict[str, Rule] = {
     **_named("pad constant_pad_nd", movement.padded),
     **_named("index", movement.indexed),
     **_named("index_select gather", movement.picked),
+    **_named("index_put", movement.put),
+    **_named("roi_align roi_pool", aligned),
     **_named("im2col", movement.unfolded),
     **_named("col2im", movement.folded),
     **_named("matmul bmm", matmul),
@@ -168,6 +185,7 @@ RULES: dict[str, Rule] = {
         "bernoulli",
         neutral,
     ),
+    **_named("arange linspace logspace eye tril_indices triu_indices", numbered),
     **_named(
         "dropout feature_dropout alpha_dropout clone contiguous to _to_copy type_as detach alias lift_fresh_copy lift "
         "hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill",

@@ -105,14 +105,30 @@ def _stretched(ids: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def indexed(call: Call) -> Tensor:
-    """Advanced indexing: which elements are taken is unknown, so all along an indexed dimension go together."""
+    """Advanced indexing: which elements are taken is unknown, so all along an indexed dimension go together.
+
+    A mask takes fewer than it has elements, hence the last line.
+    """
     ids, indices = call.ids("self"), call["indices"]
     dims = [dim for dim, index in enumerate(indices) if index is not None]
     ids = call.ledger.collapse(ids, dims)
     probe = [None if index is None else torch.zeros(_shape(index), dtype=torch.long) for index in indices]
     small = slim_except(ids, dims)
     result = torch.ops.aten.index.Tensor(small, probe) if _written(small, probe) <= MOST_ELEMENTS else None
-    return _kept(call, ids) if result is None else packed(result).expand(call.shape)
+    if result is None or result.ndim != len(call.shape):
+        return _kept(call, ids)
+    return _stretched(packed(result), call.shape)
+
+
+def put(call: Call) -> Tensor:
+    """``self[index] = values`` along one dimension: what is written there goes along with what it is written among."""
+    ids, values = call.ids("self"), call.ids("values")
+    dims = [dim for dim, index in enumerate(call["indices"]) if index is not None]
+    if len(dims) != 1 or values.ndim != ids.ndim:
+        call.ledger.keep(values, "it is written into a part of a tensor")
+        return _kept(call, ids)
+    written = call.ledger.collapse(values, dims).narrow(dims[0], 0, 1)
+    return call.ledger.meet([call.ledger.collapse(ids, dims), _stretched(written, call.shape)], call.shape, "index_put")
 
 
 def _shape(index: Any) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A model and an example input in, a graph of ATen calls out: what ran, on which parameters, in what shapes.
+"""A model and an example input in, a list of ATen calls out: what ran, on which parameters, in what shapes.
 
 The model is copied onto fake tensors (shapes without memory) and its real forward runs once on them, so tracing costs
 no arithmetic, leaves the model untouched and works with any Python control flow that does not look at tensor values.
@@ -13,12 +13,15 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from solution.compress.coupling.recorder import Recorded, Recorder, Ref
+from solution.compress.coupling.shapes import Shapes
 from solution.contracts import InputError
 
 _OWN_FILES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/")
@@ -35,30 +38,58 @@ class TraceError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One forward pass as a graph.
+    """One forward pass.
 
-    graph    the calls; the first placeholders are the tensors below in order, the last one is the input
-    tensors  names of parameters and buffers, each tensor once (the first of its names)
+    calls       in the order in which they were made
+    shapes      of every `Ref`: first the tensors below in order, then the input, then what turns up
+    constants   numbers of those that no call made and that are neither: values which the forward holds
+    outputs     what it returns, a `Ref` for each tensor
+    tensors     names of parameters and buffers, each tensor once (the first of its names)
     parameters  which of them are parameters
-    mode     "eval" or "train"
+    mode        "eval" or "train"
     """
 
-    graph: fx.Graph
+    calls: tuple[Recorded, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    constants: frozenset[int]
+    outputs: Any
     tensors: tuple[str, ...]
     parameters: frozenset[str]
     mode: str
 
+    @property
+    def image(self) -> Ref:
+        """The input."""
+        return Ref(len(self.tensors))
+
+    def shape(self, ref: Ref) -> tuple[int, ...]:
+        """Shape of a tensor of the pass."""
+        return self.shapes[ref.number]
+
+    def source(self, ref: Ref) -> str | None:
+        """Name of the parameter or buffer that it is, None for any other tensor."""
+        return self.tensors[ref.number] if ref.number < len(self.tensors) else None
+
     def unused(self) -> list[str]:
         """Parameters that this pass never read."""
-        sources = [node for node in self.graph.nodes if node.op == "placeholder"]
-        pairs = zip(self.tensors, sources, strict=False)
-        return [name for name, node in pairs if name in self.parameters and not node.users]
+        read = {
+            ref.number for values in (*(call.arguments for call in self.calls), self.outputs) for ref in refs_in(values)
+        }
+        return [name for number, name in enumerate(self.tensors) if name in self.parameters and number not in read]
+
+
+def refs_in(value: Any) -> list[Ref]:
+    """Every `Ref` in nested lists and dictionaries."""
+    if isinstance(value, Ref):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [ref for item in items for ref in refs_in(item)]
 
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[FakeTensorMode]:
     """A mode in which tensors have shapes and no memory."""
-    with _quiet(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with _quiet(), Shapes(allow_non_fake_inputs=True) as mode:
         yield mode
 
 
@@ -87,26 +118,39 @@ def hollow_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.M
 
 
 def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
-    """The graph of ``hollow(example)`` in the mode (train or eval) that `hollow` is in.
+    """What ``hollow(example)`` calls in the mode (train or eval) that `hollow` is in.
 
     Raises `TraceError` naming the line and the module when the forward fails or branches on tensor values.
     """
-    tensors = named_tensors(hollow)
-
-    def forward(values: dict[str, Tensor], batch: Tensor) -> object:
-        return torch.func.functional_call(hollow, values, (batch,))
-
-    with _module_path(hollow) as (path, ended), torch.no_grad():
+    tensors, image = named_tensors(hollow), mode.from_tensor(example)
+    recorder = Recorder([*tensors.values(), image])
+    with _module_path(hollow) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
         try:
-            # "real" takes the inputs as they are, and they are fake already: nothing is computed.
-            tracer = make_fx(forward, tracing_mode="real", pre_dispatch=True, _disable_torch_fn_metadata_mode=True)
-            traced = tracer(tensors, mode.from_tensor(example))
+            with recorder:
+                outputs = hollow(image)
         except Exception as error:
             where, after = (names[-1] if names else "" for names in (path, ended))
             raise TraceError(_message(error, hollow, example, path), where, after) from error
-    mode_name = "train" if hollow.training else "eval"
-    parameters = frozenset(dict(hollow.named_parameters()))
-    return Trace(graph=traced.graph, tensors=tuple(tensors), parameters=parameters, mode=mode_name)
+    return Trace(
+        calls=tuple(recorder.calls),
+        outputs=[recorder.refs(leaf) for leaf in torch.utils._pytree.tree_leaves(outputs)],
+        shapes=tuple(tuple(tensor.shape) for tensor in recorder.tensors),
+        constants=frozenset(recorder.constants),
+        tensors=tuple(tensors),
+        parameters=frozenset(dict(hollow.named_parameters())),
+        mode="train" if hollow.training else "eval",
+    )
+
+
+@contextlib.contextmanager
+def _attention_whole() -> Iterator[None]:
+    """Without torch's shortcut for inference, which hides the projections of an attention in one call."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

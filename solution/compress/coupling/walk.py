@@ -1,4 +1,4 @@
-"""Sending ids through a traced graph: the values of its nodes, one rule per kind of call."""
+"""Sending ids through a traced pass, one rule per kind of call."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from solution.compress.coupling.derived import derived_weights
 from solution.compress.coupling.ids import KEPT, NEUTRAL, Ledger, uniform
+from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace
 
 
@@ -77,57 +78,58 @@ def as_ids(ledger: Ledger, value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(NEUTRAL)
 
 
+Values = dict[int, Any]
+"""Number of a `Ref` -> its ids, or the `Weight` that it is."""
+
+
 def walk(trace: Trace, ledger: Ledger, rule: Rule, keeps_output: Callable[[int], bool]) -> None:
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
-    values: dict[fx.Node, Any] = {}
-    sources = iter([*trace.tensors, None])
+    values = _sources(trace)
     derived, between = derived_weights(trace)
-    for node in trace.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = _source(node, next(sources))
-        elif node.op == "get_attr":
-            constant = getattr(trace.graph.owning_module, node.target)
-            values[node] = uniform(KEPT if constant.numel() > 1 else NEUTRAL, constant.shape)
-        elif node in derived:
-            source, gains = derived[node].source, derived[node].gains
-            values[node] = replace(values[source], gains=tuple(values[gain].name for gain in gains))
+    for call in trace.calls:
+        number = call.made.number if isinstance(call.made, Ref) else None
+        if number in derived:
+            source, gains = derived[number].source, derived[number].gains
+            values[number] = replace(values[source], gains=tuple(values[gain].name for gain in gains))
             ledger.derived.add(values[source].name)
-        elif node in between:
-            values[node] = None
-        elif node.op == "call_function":
-            values[node] = _called(node, values, ledger, rule, trace.mode)
-        elif node.op == "output":
-            _keep_outputs(_looked_up(node.args[0], values), ledger, keeps_output, trace.mode)
+        elif number in between:
+            values[number] = None
+        else:
+            _assign(call.made, _called(call, values, ledger, rule, trace.mode), values)
+    _keep_outputs(_looked_up(trace.outputs, values), ledger, keeps_output, trace.mode)
 
 
-def _source(node: fx.Node, name: str | None) -> Any:
-    return uniform(KEPT, _shape(node)) if name is None else Weight(name=name, shape=_shape(node))
+def _sources(trace: Trace) -> Values:
+    values: Values = {trace.image.number: uniform(KEPT, trace.shape(trace.image))}
+    for number, name in enumerate(trace.tensors):
+        values[number] = Weight(name=name, shape=trace.shapes[number])
+    for number in trace.constants:
+        shape = torch.Size(trace.shapes[number])
+        values[number] = uniform(KEPT if shape.numel() > 1 else NEUTRAL, shape)
+    return values
 
 
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
+def _assign(made: Any, ids: Any, values: Values) -> None:
+    if isinstance(made, Ref):
+        values[made.number] = ids
+    elif isinstance(made, list):
+        for one, its_ids in zip(made, ids if ids is not None else [None] * len(made), strict=True):
+            _assign(one, its_ids, values)
 
 
-def _looked_up(argument: Any, values: dict[fx.Node, Any]) -> Any:
-    return fx.map_arg(argument, values.__getitem__) if argument is not None else None
+def _looked_up(value: Any, values: Values) -> Any:
+    if isinstance(value, Ref):
+        return values[value.number]
+    return [_looked_up(item, values) for item in value] if isinstance(value, list) else value
 
 
-def _called(node: fx.Node, values: dict[fx.Node, Any], ledger: Ledger, rule: Rule, mode: str) -> Any:
-    arguments = fx.map_arg(node.args, values.__getitem__)
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return arguments[0][arguments[1]]
-    keywords = fx.map_arg(node.kwargs, values.__getitem__)
-    bound = {}
-    for position, argument in enumerate(node.target._schema.arguments):
-        default = keywords.get(argument.name, argument.default_value)
-        bound[argument.name] = arguments[position] if position < len(arguments) else default
-    return rule(
-        Call(ledger=ledger, op=node.target, label=f"{mode} {node.name}", arguments=bound, result=node.meta.get("val"))
-    )
+def _called(call: Recorded, values: Values, ledger: Ledger, rule: Rule, mode: str) -> Any:
+    arguments = {name: _looked_up(argument, values) for name, argument in call.arguments.items()}
+    return rule(Call(ledger=ledger, op=call.op, label=f"{mode} {call.name}", arguments=arguments, result=call.result))
 
 
-def _keep_outputs(outputs: Any, ledger: Ledger, keeps_output: Callable[[int], bool], mode: str) -> None:
-    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, Tensor | Weight)]
+def _keep_outputs(outputs: list[Any], ledger: Ledger, keeps_output: Callable[[int], bool], mode: str) -> None:
+    leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor | Weight)]
     for position, leaf in enumerate(leaves):
         if keeps_output(position):
             ledger.output(f":{mode} output {position}", as_ids(ledger, leaf))

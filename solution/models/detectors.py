@@ -1,0 +1,53 @@
+"""Detection nets of the ultralytics library, by name (extra `detection`; AGPL-3.0, not part of this project)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from solution.contracts import InputError
+
+KINDS = {"-seg": "SegmentationModel", "-pose": "PoseModel", "-obb": "OBBModel", "-cls": "ClassificationModel"}
+"""Ending of a name -> class of ultralytics; names without one are detectors."""
+
+
+def ultralytics_net(name: str, num_classes: int = 80) -> nn.Module:
+    """A net of ultralytics with random weights: "yolov8n", "yolov5n", "yolo11n", "yolov8n-seg" and so on.
+
+    It maps images (B, 3, H, W) in [0, 1] to what ultralytics makes of them; H and W are multiples of 32. Nothing is
+    downloaded, and nothing is written but a temporary folder. Raises `InputError` when the library is not installed or
+    does not know the name.
+    """
+    with _left_alone():
+        try:
+            from ultralytics.nn import tasks
+        except ImportError as error:
+            raise InputError(
+                f"{name} needs ultralytics, which does not import ({error}): pip install 'featherweight[detection]'"
+            ) from error
+        kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "DetectionModel")
+        try:
+            return getattr(tasks, kind)(f"{name}.yaml", nc=num_classes, verbose=False)
+        except FileNotFoundError as error:
+            raise InputError(f"ultralytics knows no net {name!r}: take one of its names, such as yolov8n") from error
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    """While open, ultralytics uses no network, keeps its settings in a temporary folder and prints nothing.
+
+    What it sets in the environment is undone.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update({"YOLO_OFFLINE": "1", "YOLO_CONFIG_DIR": folder, "YOLO_VERBOSE": "False"})
+        try:
+            yield
+        finally:
+            for added in os.environ.keys() - before.keys():
+                del os.environ[added]
+            os.environ.update(before)
