@@ -24,7 +24,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eval", type=truth, default=True, metavar="{True,False}",
                         help="False: cost only, no data is touched")  # fmt: skip
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
-    parser.add_argument("--weights", metavar="DIR", type=Path, help="folder with before/after.safetensors")
+    parser.add_argument(
+        "--weights", metavar="DIR", type=Path, help="folder with before and after, .safetensors or .packed"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON; - prints nothing else")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args()

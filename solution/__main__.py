@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from solution.commands import compress, data, export, inspect, prepare, report, run, score, search
+from solution.commands import bench, compress, data, export, inspect, predict, prepare, report, run, score, search
 from solution.contracts import InputError
 
 COMMANDS = {
@@ -18,6 +18,8 @@ COMMANDS = {
     "search": search,
     "export": export,
     "inspect": inspect,
+    "predict": predict,
+    "bench": bench,
     "report": report,
     "score": score,
 }

@@ -25,7 +25,7 @@ class Wish:
     both     After with Before beside it; else Before alone
     judge    quality on the val split too; else cost alone
     data     a data set, or None for the demo's default
-    weights  a folder with before.safetensors and after.safetensors, or None to find one by class names
+    weights  a folder with before and after as .safetensors or .packed, or None to find one by class names
     json_to  a file, "-" for standard output (and nothing else there), or None
     """
 
@@ -56,7 +56,7 @@ def show(wish: Wish) -> None:
 
 def costed(wish: Wish) -> dict[str, Any]:
     """{"data", "images", "models"} without quality: no data are touched."""
-    from solution.checkpoint import read_header
+    from solution.export.files import read_header
 
     folder = wish.weights or PRETRAINED / MAIN_SET
     paths = _roles(folder, wish.both)
@@ -66,8 +66,8 @@ def costed(wish: Wish) -> dict[str, Any]:
 
 def judged(wish: Wish) -> dict[str, Any]:
     """{"data", "images", "models"} with quality on the val split."""
-    from solution.checkpoint import read_header
     from solution.dataloader import Data
+    from solution.export.files import read_header
 
     settings = Data(path=wish.data)
     classes = settings.card().classes
@@ -82,20 +82,26 @@ def judged(wish: Wish) -> dict[str, Any]:
 
 
 def _roles(folder: Path, both: bool) -> dict[str, Path]:
-    paths = {role: folder / f"{role}.safetensors" for role in (("before", "after") if both else ("before",))}
-    for path in paths.values():
-        if not path.is_file():
-            raise InputError(f"there is no {path}; --weights names a folder with before and after.safetensors")
-    return paths
+    return {role: _role(folder, role) for role in (("before", "after") if both else ("before",))}
+
+
+def _role(folder: Path, role: str) -> Path:
+    """The checkpoint, or where there is none the packed file."""
+    path = folder / f"{role}.safetensors"
+    if path.is_file():
+        return path
+    if path.with_suffix(".packed").is_file():
+        return path.with_suffix(".packed")
+    raise InputError(f"there is no {path}; --weights names a folder with before and after.safetensors, or .packed")
 
 
 def matching(classes: tuple[str, ...]) -> Path:
     """The folder under `pretrained/` whose Before knows exactly these classes."""
-    from solution.checkpoint import read_header
+    from solution.export.files import read_header
 
-    for path in sorted(PRETRAINED.glob("*/before.safetensors")):
-        if read_header(path).classes == classes:
-            return path.parent
+    for folder in sorted({path.parent for path in PRETRAINED.glob("*/before.*")}):
+        if read_header(_role(folder, "before")).classes == classes:
+            return folder
     raise InputError(
         f"no checkpoint knows the classes {', '.join(classes)}. Train one with\n"
         "  python -m solution run waste_shufflenet --data PATH --out runs/mine\n"
@@ -104,7 +110,7 @@ def matching(classes: tuple[str, ...]) -> Path:
 
 
 def _check_classes(paths: Mapping[str, Path], classes: tuple[str, ...]) -> None:
-    from solution.checkpoint import read_header
+    from solution.export.files import read_header
 
     for path in paths.values():
         known = read_header(path).classes
@@ -115,12 +121,12 @@ def _check_classes(paths: Mapping[str, Path], classes: tuple[str, ...]) -> None:
 def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
     import torch
 
-    from solution import checkpoint
     from solution.evaluate.classify import classify, predictor
     from solution.evaluate.cost import file_bytes, params
+    from solution.export import files
     from solution.pipeline import scored
 
-    model, header = checkpoint.load(path)
+    model, header = files.load(path)
     example = torch.zeros(1, 3, header.size, header.size)
     quality = {} if batches is None else classify(predictor(model, device), batches).quality()
     cost = scored(model, example, quality.get("f1"), say=_to_stderr)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from solution.export import files
 from solution.runtime import ROOT
 
 
@@ -52,6 +53,16 @@ def test_a_set_that_has_a_val_split_alone_can_be_judged(photos, finished, tmp_pa
     shutil.copytree(photos / "val", tmp_path / "mine" / "val")
     done = demo("--data", tmp_path / "mine", "--weights", finished[0], "--json", "-")
     assert json.loads(done.stdout)["images"] == 18, done.stderr
+
+
+def test_packed_files_serve_where_there_are_no_checkpoints(finished, tmp_path):
+    for role in ("before", "after"):
+        files.save(tmp_path / f"{role}.packed", *files.load(finished[0] / f"{role}.safetensors"))
+    wanted = json.loads(demo("--eval", "False", "--weights", finished[0], "--json", "-").stdout)["models"]
+    models = json.loads(demo("--eval", "False", "--weights", tmp_path, "--json", "-").stdout)["models"]
+    for role in ("before", "after"):
+        assert models[role].pop("bytes") < 0.9 * wanted[role].pop("bytes")
+    assert models == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """The committed checkpoints: as small as promised, and as good as they say on the data that they name."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from test_demo_screen import demo
 
 from solution import checkpoint
+from solution.dataloader import Data
 from solution.demo import PRETRAINED
+from solution.evaluate.classify import classify
+from solution.export import files
 from solution.runtime import ROOT
 
 PAIRS = ("recycle9", "rendered")
@@ -56,3 +61,36 @@ def test_cost_alone_is_that_of_the_photo_pair():
     models = json.loads(demo("--eval", "False", "--json", "-").stdout)["models"]
     assert (models["before"]["macs"], models["after"]["macs"]) == (1688940, 1083210)
     assert (models["before"]["macs_dispatched"], models["after"]["macs_dispatched"]) == (1467600, 937830)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_packed_after_is_small_and_says_what_after_says(pair, tmp_path):
+    """In a fresh process, without data: both answer the same photos alike."""
+    folder = PRETRAINED / pair
+    code = (
+        "import sys, torch; from pathlib import Path; from solution.evaluate.cost import params;"
+        "from solution.export import files; from solution.runtime import set_threads; set_threads();"
+        "folder = Path(sys.argv[1]); torch.manual_seed(0);"
+        "(small, header), (whole, _) = (files.load(folder / f'after.{end}') for end in ('packed', 'safetensors'));"
+        "x = torch.nn.functional.interpolate(torch.randn(32, 3, 10, 10), 80, mode='bicubic');"
+        "said, wanted = small(x).detach(), whole(x).detach();"
+        "error = ((said - wanted).square().mean().sqrt() / wanted.std()).item();"
+        "print(params(small), params(whole), error, header.figures['f1'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    left, parameters, error, f1 = map(float, done.stdout.split())
+    assert parameters == 34_422
+    size = (folder / "after.packed").stat().st_size
+    assert size <= 1.15 * min(left, parameters)
+    assert error < 0.1
+    assert f1 >= checkpoint.read_header(folder / "after.safetensors").figures["quality"]["f1"] - 0.005
+
+
+@pytest.mark.real_data
+def test_the_packed_after_is_as_good_as_it_says(real_data):
+    small, header = PRETRAINED / "recycle9" / "after.packed", files.read_header(PRETRAINED / "recycle9/after.packed")
+    data = Data(path=str(real_data / "recycle9.tar"), size=header.size)
+    val = data.open(splits=("val",), normalisation=(header.mean, header.std)).val
+    f1 = classify(files.open_file(small), val).f1
+    assert f1 == pytest.approx(header.figures["f1"], abs=0.003)

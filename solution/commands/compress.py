@@ -25,14 +25,14 @@ SIZE, CLASSES = 224, 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, what to do with it, and where it goes."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint of ours, or timm:NAME, torchvision:NAME, "
-                        "pytorchcv:NAME")  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint or packed file of ours, or timm:NAME, "
+                        "torchvision:NAME, pytorchcv:NAME")  # fmt: skip
     parser.add_argument("--step", metavar='"NAME FIELD=VALUE ..."', action="append", default=[], dest="steps",
                         help='such as "prune_channels ratio=0.5"; may be given several times')  # fmt: skip
     parser.add_argument("--sensitivity", action="store_true", help="prune one layer at a time, judge, draw")
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
     parser.add_argument("--out", metavar="PATH", type=Path, required=True,
-                        help="the new checkpoint; with --sensitivity a folder for table and picture")  # fmt: skip
+                        help="the new checkpoint, or packed file (.packed); with --sensitivity a folder")  # fmt: skip
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (default: the checkpoint's, "
                         f"else {SIZE})")  # fmt: skip
     parser.add_argument("--pretrained", action="store_true", help="start from the library's published weights")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Cut and write a checkpoint, or measure and write table and picture."""
+    """Cut and write a file, or measure and write table and picture."""
     if bool(arguments.steps) == arguments.sensitivity:
         raise InputError("give either --step, once or several times, or --sensitivity")
     from solution.compress.steps import step_from
@@ -69,9 +69,9 @@ class Subject:
 
     def figures(self, model: nn.Module, header: Header, path: Path) -> dict[str, Any]:
         """Write `model` to `path` and judge it; quality on the val split where there are data."""
-        from solution import checkpoint
         from solution.evaluate.classify import classify, predictor
         from solution.evaluate.cost import file_bytes, params
+        from solution.export import files
         from solution.pipeline import scored
 
         quality = {}
@@ -79,7 +79,7 @@ class Subject:
             quality = classify(predictor(model, self.given.device), self.loaders.val).quality()
         cost = scored(model.cpu(), self.given.example, quality.get("f1"))
         figures = {**cost, "params": params(model), **quality}
-        checkpoint.save(path, model, dataclasses.replace(header, figures=figures))
+        files.save(path, model, dataclasses.replace(header, figures=figures))
         return {**figures, "bytes": file_bytes(path)}
 
 
@@ -87,12 +87,13 @@ def opened(arguments: argparse.Namespace) -> Subject:
     """The subject that the flags describe."""
     from solution import checkpoint
     from solution.dataloader import MEAN, STD
+    from solution.export import files
     from solution.runtime import pick_device, seed_everything
 
     device = pick_device(arguments.device)
     seed_everything(arguments.seed)
-    if Path(arguments.model).exists() or arguments.model.endswith(".safetensors"):
-        model, header = checkpoint.load(Path(arguments.model))
+    if Path(arguments.model).exists() or arguments.model.endswith((".safetensors", ".packed")):
+        model, header = files.load(Path(arguments.model))
         header = dataclasses.replace(header, size=arguments.size or header.size)
         loaders = _loaders(arguments, header.size, (header.mean, header.std))
         _check_classes(header, loaders)
@@ -112,7 +113,7 @@ def _classifier(arguments: argparse.Namespace) -> Any:
 
     if ":" not in arguments.model:
         libraries = ", ".join(f"{library}:NAME" for library in LIBRARIES)
-        raise InputError(f"there is no file {arguments.model}; MODEL is a checkpoint or one of {libraries}")
+        raise InputError(f"there is no file {arguments.model}; MODEL is a file of ours or one of {libraries}")
     return Classifier(name=arguments.model, pretrained=arguments.pretrained)
 
 
@@ -133,11 +134,11 @@ def _check_classes(header: Header, loaders: Loaders | None) -> None:
 def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> Given:
     import torch
 
-    from solution import checkpoint
+    from solution.export import files
 
     if loaders is None:
         example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
-        return Given(example=example, load=checkpoint.load, device=device, seed=seed)
+        return Given(example=example, load=files.load, device=device, seed=seed)
     return Given(
         example=next(iter(loaders.calibration))[0][:2].contiguous(),
         train=loaders.train,
@@ -145,7 +146,7 @@ def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> Given:
         calibration=loaders.calibration,
         classes=loaders.card.classes,
         counts=tuple(loaders.card.counts["train"].values()),
-        load=checkpoint.load,
+        load=files.load,
         device=device,
         seed=seed,
     )
@@ -157,7 +158,8 @@ def _compress(arguments: argparse.Namespace, subject: Subject, steps: list[Step]
     from solution.report.tables import side_by_side
 
     with tempfile.TemporaryDirectory() as folder:
-        before = subject.figures(subject.model, subject.header, Path(folder) / "before.safetensors")
+        path = Path(folder, f"before{arguments.out.suffix}")
+        before = subject.figures(subject.model, subject.header, path)
     model = subject.model
     for step in steps:
         known = len(origin_of(model).plans)

@@ -1,7 +1,9 @@
-"""What a net costs: MACs of one image in two counts, parameters, sparsity, bytes on disk."""
+"""What a net costs: MACs of one image in two counts, processor time, parameters, sparsity, bytes on disk."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from solution.contracts import InputError
 from solution.evaluate.dispatch import Dispatched
 from solution.evaluate.hooks import watched
 from solution.evaluate.running import as_judged, images_for, run
+
+_WARM_UP = 3
 
 
 def macs(model: nn.Module, example: Tensor) -> int:
@@ -36,9 +40,27 @@ def macs_dispatched(model: nn.Module, example: Tensor) -> int:
     return counter.macs
 
 
+def processor_ms(model: nn.Module, example: Tensor, calls: int = 20) -> float:
+    """Processor time of one image in milliseconds: of all threads, user and system, the median of `calls` forwards.
+
+    Unlike a latency it hardly changes when other work holds the processor.
+    """
+    image, times = images_for(model, example[:1]), []
+    with as_judged(model):
+        for _ in range(calls + _WARM_UP):
+            start = time.process_time()
+            run(model, image)
+            times.append(1e3 * (time.process_time() - start))
+    return statistics.median(times[_WARM_UP:])
+
+
 def params(model: nn.Module) -> int:
-    """The number of trainable and frozen parameters; a shared one counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """The number of weights and biases that the net computes with, trainable or frozen; a shared one counts once.
+
+    A tensor that is made from others (quantized, clustered, masked) counts its own elements, whatever it is stored as:
+    codes and codebooks say how many bytes it takes, not how many weights it has. Running statistics are no weights.
+    """
+    return sum(weight.numel() for weight in _weights(model))
 
 
 def sparsity(model: nn.Module) -> float:
@@ -51,6 +73,7 @@ def sparsity(model: nn.Module) -> float:
 
 @torch.no_grad()
 def _weights(model: nn.Module) -> Iterator[Tensor]:
+    """Every weight and bias as it is used."""
     seen: set[int] = set()
     for path, module in model.named_modules():
         if "parametrizations" in path.split("."):

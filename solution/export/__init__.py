@@ -6,5 +6,6 @@ onnx_file, openvino_file, pt2_file   formats of the runtimes: write, quantize to
 about, exported  what a file says of itself; an opened file, callable on a batch
 making, parity   write, compare with the net, and only then keep
 files, listing   load, open or list any file of ours
+runtimes         any file of ours in any runtime
 extras           libraries that only some of this needs
 """

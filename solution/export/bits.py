@@ -35,7 +35,8 @@ def unpack(packed: np.ndarray, size: int, count: int) -> np.ndarray:
         return packed
     mask = np.uint8((1 << (8 // share)) - 1)
     table = (np.arange(256, dtype=np.uint8)[:, None] >> _shifts(share)) & mask  # (256, share)
-    return table[packed].ravel()[:count]
+    wide = table.view(f"u{share}").ravel()  # (256,): all numbers of a byte at once
+    return wide.take(packed).view(np.uint8)[:count]
 
 
 def _shifts(share: int) -> np.ndarray:

@@ -22,7 +22,7 @@ class Exported:
     """An opened file: ``logits = exported(images)``.
 
     path      the file
-    runtime   what runs it: onnxruntime, openvino, pytorch
+    runtime   what runs it: eager or compile (both PyTorch), onnxruntime, openvino
     files     all files that belong to it
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from torch import nn
 
 from solution import checkpoint
+from solution.compress.parametrized import folded
 from solution.contracts import InputError
-from solution.evaluate.classify import predictor
 from solution.export import onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
@@ -30,6 +31,11 @@ def read_header(path: Path) -> checkpoint.Header:
     return packed.read_header(path) if packed.is_packed(path) else checkpoint.read_header(path)
 
 
+def save(path: Path, model: nn.Module, header: checkpoint.Header) -> None:
+    """Write a packed file when the name ends in .packed, else a checkpoint."""
+    (packed if Path(path).suffix == packed.SUFFIX else checkpoint).save(path, model, header)
+
+
 def _refuse_exported(path: Path) -> None:
     if Path(path).suffix in OPENERS:
         raise InputError(f"{path} is an exported net, which can be run but not changed: give the checkpoint it is of")
@@ -43,13 +49,29 @@ def open_file(path: Path, threads: int = 1) -> Exported:
     return OPENERS[path.suffix](path, threads) if path.suffix in OPENERS else _eager(path, threads)
 
 
-def _eager(path: Path, threads: int) -> Exported:
+def open_compiled(path: Path, threads: int = 1) -> Exported:
+    """A checkpoint behind ``torch.compile``, already compiled for one image. `InputError` when that fails here."""
+    exported = _eager(path, threads, torch.compile)
+    about = exported.about
+    try:
+        exported.run(np.zeros((1, len(about.mean), about.size, about.size), dtype=np.float32))
+    except Exception as error:  # whatever the compiler, or its absence, makes of the net
+        raise InputError(
+            f"{path} cannot be compiled ({str(error).splitlines()[0]}): torch.compile needs a C++ compiler; "
+            "run it in eager"
+        ) from error
+    return exported
+
+
+def _eager(path: Path, threads: int, wrap: Callable[[nn.Module], Callable] | None = None) -> Exported:
     net, header = load(path)
-    predict = predictor(net)
+    net = folded(net).requires_grad_(False)  # codes and codebooks would be made into weights at each call
+    called = wrap(net) if wrap else net
 
     def run(images: np.ndarray) -> np.ndarray:
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            return predict(torch.from_numpy(images)).numpy()
+            return called(torch.from_numpy(images)).numpy()
 
-    return Exported(path=path, runtime="pytorch", about=About.of(header, "fp32"), run=run, files=(path,))
+    runtime = "compile" if wrap else "eager"
+    return Exported(path=path, runtime=runtime, about=About.of(header, "fp32"), run=run, files=(path,))

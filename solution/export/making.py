@@ -66,7 +66,7 @@ class Wish:
     @property
     def suffix(self) -> str:
         """How the file's name ends."""
-        return ".packed" if self.format == PACKED else FORMATS[self.format].SUFFIX
+        return packed.SUFFIX if self.format == PACKED else FORMATS[self.format].SUFFIX
 
     @property
     def path(self) -> Path:
@@ -93,6 +93,15 @@ def make(wish: Wish, say: Callable[[str], None] = print) -> Path:
             _move_partners(exported, wish.path)
         finally:
             temporary.with_suffix(".bin").unlink(missing_ok=True)
+    return wish.path
+
+
+def write_unproven(wish: Wish) -> Path:
+    """Write the file, fp32 or fp16, compared with nothing."""
+    net, header = files.load(wish.file)
+    net, about = _plain(net), About.of(header, wish.precision)
+    wish.path.parent.mkdir(parents=True, exist_ok=True)
+    FORMATS[wish.format].write(_floating(wish, net, about), about, wish.path)
     return wish.path
 
 

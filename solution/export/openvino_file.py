@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,7 @@ def quantized(model: Any, images: list[Tensor], float_nodes: list[str]) -> Any:
     with needed("int8 in the OpenVINO format"), _without_telemetry():
         import nncf
 
+    nncf.set_log_level(logging.ERROR)  # it would name every layer
     return nncf.quantize(
         model,
         nncf.Dataset([image.numpy() for image in images]),

@@ -23,6 +23,8 @@ from solution.export.streams import Reader, joined, share
 from solution.export.table import Contents, Entry, contents
 from solution.runtime import written_whole
 
+SUFFIX = ".packed"
+
 
 def is_packed(path: Path) -> bool:
     """Whether there is a file at `path` that begins as a packed one does."""
@@ -34,7 +36,7 @@ def is_packed(path: Path) -> bool:
 
 def save(path: Path, model: nn.Module, header: checkpoint.Header) -> None:
     """Write `model` and `header` to `path`, whole or not at all."""
-    data = pack(model.state_dict(), checkpoint._to_json(header))
+    data = pack(model.state_dict(), header.to_fields())
     with written_whole(path) as temporary:
         temporary.write_bytes(data)
 
@@ -43,8 +45,8 @@ def load(path: Path) -> tuple[nn.Module, checkpoint.Header]:
     """The net, in evaluation mode, and its header. `InputError` for a file that is not a whole packed file."""
     found = contents(path)
     header = _header(found, path)
-    model = checkpoint._rebuilt(header.origin, path)
-    return checkpoint._filled(model, unpacked(found), path).eval(), header
+    model = checkpoint.rebuilt(header.origin, path)
+    return checkpoint.filled(model, unpacked(found), path).eval(), header
 
 
 def read_header(path: Path) -> checkpoint.Header:
@@ -54,7 +56,7 @@ def read_header(path: Path) -> checkpoint.Header:
 
 def _header(found: Contents, path: Path) -> checkpoint.Header:
     try:
-        return checkpoint._from_json(found.header)
+        return checkpoint.Header.from_fields(found.header)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} has a broken header ({error!r}); pack it again") from error
 

@@ -119,7 +119,7 @@ def open_file(path: Path, threads: int = 1) -> Exported:
         with torch.inference_mode():
             return net(torch.from_numpy(images)).numpy()
 
-    return Exported(path=path, runtime="pytorch", about=about, run=run, files=(path,))
+    return Exported(path=path, runtime="eager", about=about, run=run, files=(path,))
 
 
 def check_without_pickles(data: bytes, path: Path) -> None:

@@ -7,6 +7,7 @@ from PIL import Image
 from solution import checkpoint
 from solution.__main__ import main
 from solution.contracts import origin_of
+from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 
 
@@ -84,7 +85,7 @@ def test_what_cannot_be_done_is_explained(net_file, tmp_path, capsys, words, mes
 def test_a_model_that_is_nowhere(tmp_path, capsys):
     step = ["--step", "prune_layers count=1", "--out", str(tmp_path / "out")]
     assert main(["compress", "resnet18", *step]) == 2
-    assert "there is no file resnet18; MODEL is a checkpoint or one of timm:NAME" in capsys.readouterr().err
+    assert "there is no file resnet18; MODEL is a file of ours or one of timm:NAME" in capsys.readouterr().err
     assert main(["compress", "timm:resnet_none", *step]) == 2
     assert "timm has no classifier called" in capsys.readouterr().err
 
@@ -94,3 +95,16 @@ def test_photos_of_other_classes_are_refused(photos, tmp_path, capsys):
     words = ["compress", str(path), "--step", "prune_layers count=1", "--data", str(photos), "--out", "out"]
     assert main(words) == 2
     assert "the net knows the classes cat, dog; the data have blue, green, red" in capsys.readouterr().err
+
+
+def test_a_packed_file_goes_in_and_comes_out(net_file, tmp_path, capsys):
+    packed = tmp_path / "net.packed"
+    files.save(packed, *files.load(net_file))
+    out = tmp_path / "int8.packed"
+    step = "quantize scheme=int8 fold_norms=True others=bfloat16"
+    assert main(["compress", str(packed), "--step", step, "--out", str(out)]) == 0
+    net, header = files.load(out)
+    assert len(header.origin.plans) == 1
+    assert f"{out.stat().st_size:,}" in capsys.readouterr().out
+    assert out.stat().st_size < 0.6 * packed.stat().st_size
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

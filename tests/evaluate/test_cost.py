@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from solution.contracts import InputError
-from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, sparsity
+from solution.compress.cluster import Cluster
+from solution.compress.prune_weights import PruneWeights
+from solution.compress.quantize import Freeze, Quantize
+from solution.contracts import Given, InputError
+from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
 from solution.models.shufflenet import ShuffleNet
 
 IMAGE = torch.zeros(1, 3, 80, 80)
@@ -161,6 +164,37 @@ def test_parametrized_and_masked_modules_still_count():
     assert sparsity(masked) == pytest.approx(25, abs=0.5)
 
 
+STORED_OTHERWISE = {
+    "codes": (Quantize(scheme="int4"),),
+    "half precision throughout": (Quantize(scheme="float16", others="float16"),),
+    "grids that train": (Quantize(scheme="int4", learn=True),),
+    "codes that were trained": (Quantize(scheme="int4", learn=True), Freeze()),
+    "codebooks": (Cluster(bits=4),),
+    "kept zeros": (PruneWeights(sparsity=0.5),),
+    "codebooks of kept zeros": (PruneWeights(sparsity=0.5), Cluster(bits=4)),
+}
+
+
+@pytest.mark.parametrize("name", STORED_OTHERWISE)
+def test_weights_count_whatever_they_are_stored_as(name, small_net):
+    given = Given(example=torch.randn(2, 3, 32, 32))
+    count, net = params(small_net), small_net
+    for step in STORED_OTHERWISE[name]:
+        net = step(net, given)
+    assert params(net) == count
+    assert params(net.requires_grad_(False)) == count
+
+
+def test_a_folded_norm_leaves_a_bias(small_net):
+    given = Given(example=torch.randn(2, 3, 32, 32))
+    norms = [module for module in small_net.modules() if isinstance(module, nn.BatchNorm2d)]
+    net = Quantize(scheme="int8", fold_norms=True)(small_net, given)
+    left = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    folded = sum(norm.num_features for norm in norms) - sum(norm.num_features for norm in left)
+    assert folded > 0
+    assert params(net) == params(small_net) - folded  # a weight and a bias each before, a bias after
+
+
 def test_a_traced_net_counts_nothing_but_runs():
     with pytest.warns(FutureWarning):
         net = torch.jit.trace(nn.Conv2d(3, 4, 1, bias=False), IMAGE)
@@ -214,3 +248,12 @@ def test_file_bytes(tmp_path):
     assert file_bytes(tmp_path) == 8
     with pytest.raises(InputError, match="no file to measure"):
         file_bytes(tmp_path / "missing")
+
+
+def test_processor_time_grows_with_the_work_and_leaves_the_net_as_it_was():
+    net = ShuffleNet(units=(4, 8, 4)).build(num_classes=9).train()
+    before = copy.deepcopy(net.state_dict())
+    small, large = (processor_ms(net, torch.zeros(2, 3, side, side)) for side in (32, 256))
+    assert 0 < small < large
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

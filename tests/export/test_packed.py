@@ -118,7 +118,7 @@ def test_the_header_says_what_the_checkpoint_says(small_net, saved):
 def test_a_quantized_shufflenet_is_small_with_everything_included(bits, most):
     torch.manual_seed(0)
     net = ShuffleNet(units=(2, 5, 2)).build(num_classes=9)
-    header = checkpoint._to_json(checkpoint.header_of(net, **ABOUT))
+    header = checkpoint.header_of(net, **ABOUT).to_fields()
     data = packed.pack(as_quantized(net.state_dict(), bits), header)
     assert len(data) <= most * sum(parameter.numel() for parameter in net.parameters())
 

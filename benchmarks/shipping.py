@@ -1,0 +1,151 @@
+"""What the exported After gains: latency against Before, bytes, quality, and how fast packed files unpack.
+
+    python -m benchmarks.shipping pretrained/recycle9/before.safetensors pretrained/recycle9/after.safetensors \\
+        ../shared/data/recycle9.tar --packed pretrained/recycle9/after.packed
+
+All nets are asked in turns, one thread each, one image at a time: Before and After in PyTorch eager, and in ONNX
+Runtime and OpenVINO in fp32 and in int8 (calibrated and proven on the data; a form that fails its proof is left out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from solution.compress.parametrized import folded
+from solution.compress.quantize import Quantize
+from solution.contracts import Given, InputError
+from solution.dataloader import Data
+from solution.evaluate.classify import classify
+from solution.evaluate.cost import file_bytes, params
+from solution.evaluate.speed import Speed, Subject, Turns, measure
+from solution.export import files, packed
+from solution.export.runtimes import EAGER, EXPORTING, form_for, subject
+from solution.models.classifiers import Classifier
+from solution.report.speed import speed_table
+from solution.report.tables import Table
+from solution.runtime import hardware, seed_everything, set_threads
+
+MUST_LATENCY, AIM_LATENCY = 15.0, 1.5
+MUST_BYTES, AIM_BYTES, MUST_F1_LOSS = 1.15, 0.6, 0.005
+MUST_UNPACK_MB_PER_S = 100.0
+_UNPACKINGS = 5
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description="Latency, bytes and quality of what is shipped.")
+    parser.add_argument("before", type=Path, help="checkpoint of Before")
+    parser.add_argument("after", type=Path, help="checkpoint of After")
+    parser.add_argument("data", help="photos: judge the packed file, calibrate and prove int8")
+    parser.add_argument("--packed", type=Path, help="the packed After (default: AFTER with .packed)")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="of the exported forms")
+    parser.add_argument("--rounds", type=int, default=20, help="after one of warm-up")
+    arguments = parser.parse_args()
+    set_threads()
+    print(hardware(), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = list(forms(arguments, Path(folder)))
+        speeds = measure(subjects, Turns(rounds=arguments.rounds, batches=(1,)), say=lambda _: None)
+    print(f"\n{speed_table(speeds).markdown()}\n\n{latencies(speeds).markdown()}")
+    small = arguments.packed or arguments.after.with_suffix(packed.SUFFIX)
+    print(f"\n{packed_file(arguments.after, small, arguments.data).markdown()}")
+    print(f"\n{unpacking().markdown()}")
+
+
+def forms(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
+    """Before and After in every form that can be made."""
+    for role, path in (("before", arguments.before), ("after", arguments.after)):
+        yield subject(path, EAGER, 1, role)
+        for runtime in EXPORTING:
+            for precision in arguments.precisions:
+                print(f"making {role}, {runtime} {precision}", flush=True)
+                try:
+                    yield subject(form_for(path, runtime, folder / role, precision, arguments.data), runtime, 1, role)
+                except InputError as error:
+                    print(f"left out: {error}", flush=True)
+
+
+def latencies(speeds: list[Speed]) -> Table:
+    """After's best form against Before in eager, and against Before in the same form."""
+    found = {(speed.model, speed.runtime, speed.precision): speed for speed in speeds}
+    best = min((own for key, own in found.items() if key[0] == "after" and key[1] != EAGER), key=_median_ms)
+    form, twin = f"{best.runtime} {best.precision}", found.get(("before", best.runtime, best.precision))
+    eager = found["before", EAGER, "fp32"]
+    rows = [_ratio(f"PyTorch eager's Before / After in {form}", eager, best, f"must be {MUST_LATENCY:.0f}x")]
+    if twin is not None:
+        rows.append(_ratio(f"Before / After, both in {form}", twin, best, f"aim {AIM_LATENCY}x"))
+    headings = ("latency of one image, one thread", "medians", "quickest calls", "wanted")
+    note = "Quickest calls are those that no other work on the machine disturbed."
+    return Table(headings=headings, rows=tuple(rows), note=note)
+
+
+def _median_ms(speed: Speed) -> float:
+    return speed.percentile_ms(50)
+
+
+def _ratio(name: str, slow: Speed, fast: Speed, wanted: str) -> tuple[str, str, str, str]:
+    medians, quickest = (slow.percentile_ms(percent) / fast.percentile_ms(percent) for percent in (50, 0))
+    return name, f"{medians:.2f}x", f"{quickest:.2f}x", wanted
+
+
+def packed_file(after: Path, small: Path, data: str) -> Table:
+    """Bytes a parameter, and the macro F1 that packing costs on val."""
+    net, header = files.load(small)
+    val = Data(path=data, size=header.size).open(splits=("val",), normalisation=(header.mean, header.std)).val
+    f1 = {path: classify(files.open_file(path), val).f1 for path in (after, small)}
+    size, whole = file_bytes(small), params(files.load(after)[0])
+    rows = (
+        ("bytes", f"{size:,} (checkpoint: {file_bytes(after):,})", ""),
+        ("bytes a parameter of After", f"{size / whole:.3f} ({whole:,})", f"must be {MUST_BYTES}, aim {AIM_BYTES}"),
+        ("bytes a parameter that is left", f"{size / params(net):.3f} ({params(net):,})", ""),
+        ("macro F1 on val", f"{f1[small]:.4f} (checkpoint: {f1[after]:.4f})", f"may lose {MUST_F1_LOSS}"),
+    )
+    return Table(headings=("packed After", "measured", "wanted"), rows=rows)
+
+
+def unpacking() -> Table:
+    """MB/s of float32 weights that come out of packed files of a ResNet-50 with random weights, on one core."""
+    seed_everything(0)
+    net = Classifier(name="torchvision:resnet50").build(1000).eval()
+    given = Given(example=torch.zeros(1, 3, 64, 64))
+    wanted = f"must be {MUST_UNPACK_MB_PER_S:.0f}"
+    rows = [_unpacked("float32", net, wanted)]
+    rows += [_unpacked(scheme, Quantize(scheme=scheme)(net, given), wanted) for scheme in ("int8", "int4")]
+    note = f"Median of {_UNPACKINGS} from the file to float32 tensors, hash and checks included."
+    headings = ("packed ResNet-50", "bytes", "s", "MB/s of float32", "MB/s of processor time", "wanted")
+    return Table(headings=headings, rows=tuple(rows), note=note)
+
+
+def _unpacked(name: str, net: nn.Module, wanted: str) -> tuple[str, ...]:
+    """Unpack and widen; the processor's time counts what this process did, whatever else ran on the core."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "net.packed")
+        path.write_bytes(packed.pack(net.state_dict(), {}))
+        times = sorted(_once(path) for _ in range(_UNPACKINGS))
+        seconds, busy = times[_UNPACKINGS // 2]
+        num_bytes = sum(tensor.nbytes for tensor in folded(net).state_dict().values())
+        rates = (f"{num_bytes / 1e6 / spent:.0f}" for spent in (seconds, busy))
+        return name, f"{file_bytes(path):,}", f"{seconds:.2f}", *rates, wanted
+
+
+def _once(path: Path) -> tuple[float, float]:
+    wall, busy = time.perf_counter(), time.process_time()
+    _widened(packed.unpacked(packed.contents(path)))
+    return time.perf_counter() - wall, time.process_time() - busy
+
+
+def _widened(state: Mapping[str, Tensor]) -> list[Tensor]:
+    """float32 weights of codes and scales, as a net makes them when it first runs; other tensors are so already."""
+    pairs = [(codes, state[f"{name[:-1]}1"]) for name, codes in state.items() if name.endswith(".original0")]
+    return [codes.float() * scale.float().view(-1, *[1] * (codes.dim() - 1)) for codes, scale in pairs]
+
+
+if __name__ == "__main__":
+    main()

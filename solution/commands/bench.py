@@ -1,0 +1,103 @@
+"""`python -m solution bench MODEL...`: latency, throughput, memory and loading of files of ours, in turns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solution.contracts import InputError
+
+if TYPE_CHECKING:
+    from solution.evaluate.speed import Speed, Subject
+
+HELP = "measure latency, throughput, memory and loading of nets in several runtimes, in turns"
+_LIBRARIES = {"eager": ("torch",), "compile": ("torch",), "onnxruntime": ("onnxruntime",), "openvino": ("openvino",)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL... and how to measure."""
+    parser.add_argument("models", metavar="MODEL", nargs="+", type=Path,
+                        help="checkpoints, packed files, .onnx, .xml or .pt2")  # fmt: skip
+    parser.add_argument("--runtimes", metavar="NAME", nargs="+", default=list(_LIBRARIES),
+                        help="of eager, compile, onnxruntime, openvino (default: all)")  # fmt: skip
+    parser.add_argument("--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="default: 1 2")
+    parser.add_argument("--batch", metavar="N", nargs="+", type=int, default=[1, 64],
+                        help="batch sizes: latency is of the smallest (default: 1 64)")  # fmt: skip
+    parser.add_argument("--precision", metavar="NAME", nargs="+", default=["fp32"],
+                        help="of fp32, fp16, int8, for checkpoints in onnxruntime and openvino; int8 needs --data"
+                        )  # fmt: skip
+    parser.add_argument("--data", metavar="PATH", help="photos that calibrate and prove int8")
+    parser.add_argument("--rounds", metavar="N", type=int, default=10, help="after one of warm-up (default: 10)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="also write speed.json and speed.svg there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure in turns, print the table, write figures and chart when asked to."""
+    from solution.evaluate.speed import Turns, measure
+    from solution.report.speed import speed_table
+
+    turns = Turns(rounds=arguments.rounds, batches=tuple(arguments.batch))
+    if min(arguments.threads) < 1:
+        raise InputError(f"--threads must be at least 1, got {min(arguments.threads)}")
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = list(_subjects(arguments, Path(folder)))
+        speeds = measure(subjects, turns, say=_say)
+    about = _about(subjects) + f", {turns.rounds} rounds in turns"
+    print("\n" + speed_table(speeds, about).markdown())
+    if arguments.out is not None:
+        _write(speeds, about, arguments.out)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _subjects(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
+    """Each file in each runtime that takes it, at each precision and number of threads."""
+    from solution.export.runtimes import EXPORTING, form_for, import_runtime, is_checkpoint, own_runtime, subject
+
+    for runtime in arguments.runtimes:
+        import_runtime(runtime)
+    for index, (path, name) in enumerate(zip(arguments.models, _names(arguments.models), strict=True)):
+        runtimes = [own for own in arguments.runtimes if is_checkpoint(path) or own == own_runtime(path)]
+        if not runtimes:
+            raise InputError(f"{path} runs in {own_runtime(path)}, which --runtimes does not name")
+        for runtime in runtimes:
+            exports = is_checkpoint(path) and runtime in EXPORTING
+            for precision in arguments.precision if exports else ["fp32"]:
+                form = form_for(path, runtime, folder / str(index), precision, arguments.data)
+                for threads in arguments.threads:
+                    yield subject(form, runtime, threads, name)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The files' names, with their folders where names are not enough."""
+    names = [path.name for path in paths]
+    return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
+
+
+def _about(subjects: Sequence[Subject]) -> str:
+    """Hardware and versions."""
+    from importlib.metadata import version
+
+    from solution.runtime import hardware
+
+    machine = ", ".join(part for part in hardware().split(", ") if "thread" not in part)
+    libraries = dict.fromkeys(library for subject in subjects for library in _LIBRARIES[subject.runtime])
+    return f"{machine}; {', '.join(f'{library} {version(library)}' for library in libraries)}"
+
+
+def _write(speeds: Sequence[Speed], about: str, folder: Path) -> None:
+    from solution.report.speed import speed_drawing
+    from solution.runtime import written_whole
+
+    said = {"about": about, "speeds": [speed.figures() for speed in speeds]}
+    texts = {"speed.json": json.dumps(said, indent=1) + "\n", "speed.svg": speed_drawing(speeds).file_text()}
+    for name, text in texts.items():
+        with written_whole(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    print(f"\nwritten: {folder / 'speed.json'}, {folder / 'speed.svg'}")

@@ -1,0 +1,109 @@
+"""`python -m solution predict FILE IMAGES...`: classify photos with any file of ours, in any runtime."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from solution.contracts import InputError
+
+HELP = "classify photos with a checkpoint, packed file, .onnx, .xml or .pt2: class names and probabilities"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE, IMAGES and how to answer."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint, packed file, .onnx, .xml or .pt2")
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="photos, folders of photos, or wildcards")
+    parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: the file's own)")
+    parser.add_argument("--format", choices=tuple(_FORMATS), default="table", help="default: table")
+    parser.add_argument("--top", metavar="K", type=int, default=3, help="classes told of each photo (default: 3)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write the answers there instead of the screen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What was said of one photo: classes with their probabilities, the likeliest first."""
+
+    image: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Classify, name what cannot be read, print or write the answers. `InputError` when nothing can be read."""
+    from solution.data.source import UnreadableImage
+    from solution.runtime import written_whole
+
+    if arguments.top < 1:
+        raise InputError(f"--top must be at least 1, got {arguments.top}")
+    answers, unreadable = [], []
+    for path, said in _asked(arguments):
+        if isinstance(said, UnreadableImage):
+            unreadable.append(said)
+            print(f"unreadable: {said}", file=sys.stderr)
+        else:
+            answers.append(Answer(image=str(path), classes=said[: arguments.top]))
+    if not answers:
+        raise InputError(f"none of {len(unreadable)} images can be read")
+    text = _FORMATS[arguments.format](answers)
+    if arguments.out is None:
+        print(text)
+        return
+    with written_whole(arguments.out) as path:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    print(f"{len(answers)} answers: {arguments.out}")
+
+
+def _asked(arguments: argparse.Namespace) -> list[tuple]:
+    """(photo, its classes with probabilities, or what is wrong with it) of all photos."""
+    from solution.data.source import UnreadableImage
+    from solution.evaluate.predict import find_photos, probabilities
+    from solution.export.runtimes import form_for, open_in, own_runtime
+    from solution.runtime import set_threads
+
+    threads = set_threads()
+    runtime = arguments.runtime or own_runtime(arguments.file)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = open_in(form_for(arguments.file, runtime, Path(folder)), runtime, threads)
+        about = exported.about
+        found = list(probabilities(exported, find_photos(arguments.images), about.size, (about.mean, about.std)))
+    return [
+        (path, said if isinstance(said, UnreadableImage) else _ranked(about.classes, said.tolist()))
+        for path, said in found
+    ]
+
+
+def _ranked(classes: tuple[str, ...], said: list[float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(zip(classes, said, strict=True), key=lambda pair: -pair[1]))
+
+
+def _table(answers: list[Answer]) -> str:
+    rows = [(answer.image, *(f"{name} {share:.1%}" for name, share in answer.classes)) for answer in answers]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _csv(answers: list[Answer]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "rank", "class", "probability"))
+    for answer in answers:
+        for rank, (name, share) in enumerate(answer.classes, start=1):
+            writer.writerow((answer.image, rank, name, f"{share:.6f}"))
+    return text.getvalue().rstrip("\n")
+
+
+def _json(answers: list[Answer]) -> str:
+    told = [
+        {"image": answer.image, "classes": [{"class": name, "probability": share} for name, share in answer.classes]}
+        for answer in answers
+    ]
+    return json.dumps(told, indent=1)
+
+
+_FORMATS = {"table": _table, "csv": _csv, "json": _json}

@@ -1,0 +1,231 @@
+"""How fast nets answer: latency, throughput, memory and loading, measured in turns, each net in a process of its own.
+
+A noisy machine slows whatever runs just then. So all nets stay loaded, and every round asks each of them for a moment's
+work, in an order that rotates. Threads and peak memory belong to a process: nets that shared one would share them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution.contracts import InputError
+from solution.runtime import set_threads
+
+_LEAST_CALLS = 3
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opened:
+    """A net in its runtime: `run` takes (B, *shape) float32 images."""
+
+    run: Callable[[np.ndarray], Any]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured. Its two functions are sent to another process, so they must be pickled by their names.
+
+    model, runtime, precision, threads   as the table names it
+    ready     imports the runtime, which is not part of loading
+    open      loads the net
+    """
+
+    model: str
+    runtime: str
+    precision: str
+    threads: int
+    ready: Callable[[], None]
+    open: Callable[[], Opened]
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.runtime} {self.precision}, {self.threads} thread(s)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """How long is measured: `rounds` after one of warm-up; in each, `seconds` for every net and every batch size."""
+
+    rounds: int = 10
+    seconds: float = 0.2
+    batches: tuple[int, ...] = (1, 64)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.seconds <= 0:
+            raise InputError(f"rounds must be at least 1 and seconds above 0, got {self.rounds} and {self.seconds}")
+        if not self.batches or min(self.batches) < 1:
+            raise InputError(f"batches must be at least 1, got {self.batches}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What was measured of one subject.
+
+    times_ms    {batch size: milliseconds of each call}
+    load_ms     from the file to the first answer
+    peak_bytes  most memory above what the process held before loading; None where the system does not tell
+    """
+
+    model: str
+    runtime: str
+    precision: str
+    threads: int
+    times_ms: dict[int, tuple[float, ...]] = field(repr=False)
+    load_ms: float
+    peak_bytes: int | None
+
+    def percentile_ms(self, percent: float) -> float:
+        """Of the calls with the smallest batch: a latency."""
+        return float(np.percentile(self.times_ms[min(self.times_ms)], percent))
+
+    def images_per_s(self) -> dict[int, float]:
+        """{batch size: throughput} by the median call."""
+        return {batch: 1e3 * batch / float(np.median(times)) for batch, times in self.times_ms.items()}
+
+    def figures(self) -> dict[str, Any]:
+        """All of it but the single calls."""
+        rates = self.images_per_s()
+        best = max(rates, key=rates.get)
+        named = {name: getattr(self, name) for name in ("model", "runtime", "precision", "threads")}
+        return named | {
+            "p50_ms": round(self.percentile_ms(50), 4),
+            "p95_ms": round(self.percentile_ms(95), 4),
+            "images_per_s": round(rates[best], 1),
+            "best_batch": best,
+            "peak_bytes": self.peak_bytes,
+            "load_ms": round(self.load_ms, 1),
+        }
+
+
+def measure(subjects: Sequence[Subject], turns: Turns, say: Callable[[str], None] = print) -> list[Speed]:
+    """One `Speed` per subject. `InputError` with the subject's name when it cannot be loaded or run."""
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for subject in subjects:
+            say(f"loading {subject}")
+            workers.append(stack.enter_context(_started(subject)))
+        for number in range(turns.rounds + 1):
+            say(f"round {number} of {turns.rounds}" if number else "warm-up")
+            start = number % len(workers) if workers else 0
+            for worker in workers[start:] + workers[:start]:
+                worker.turn(turns, kept=number > 0)
+        return [worker.finished() for worker in workers]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Worker:
+    """The other process, as seen from here."""
+
+    subject: Subject
+    pipe: Connection
+    load_ms: float = 0.0
+    times_ms: dict[int, list[float]] = field(default_factory=dict)
+
+    def ask(self, *words: Any) -> Any:
+        """Send `words`, if any, and wait for the answer."""
+        try:
+            if words:
+                self.pipe.send(words)
+            answer = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise InputError(f"{self.subject}: its process ended without an answer; is memory short?") from error
+        if isinstance(answer, str):
+            raise InputError(f"{self.subject}: {answer}")
+        return answer
+
+    def turn(self, turns: Turns, *, kept: bool) -> None:
+        """A moment's work at each batch size."""
+        for batch in turns.batches:
+            times = self.ask(batch, turns.seconds)
+            if kept:
+                self.times_ms.setdefault(batch, []).extend(times)
+
+    def finished(self) -> Speed:
+        """All that was measured."""
+        names = {name: getattr(self.subject, name) for name in ("model", "runtime", "precision", "threads")}
+        times = {batch: tuple(times) for batch, times in self.times_ms.items()}
+        return Speed(**names, times_ms=times, load_ms=self.load_ms, peak_bytes=self.ask(0, 0.0))
+
+
+@contextlib.contextmanager
+def _started(subject: Subject) -> Iterator[_Worker]:
+    """A process that has loaded the subject, and that ends with the block."""
+    context = multiprocessing.get_context(_start_method())
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, subject), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        worker = _Worker(subject=subject, pipe=ours)
+        worker.load_ms = worker.ask()
+        yield worker
+    finally:
+        ours.close()
+        process.kill()
+        process.join()
+
+
+def _start_method() -> str:
+    """Processes that share one import of PyTorch, where the system can make such, else fresh ones."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.set_forkserver_preload(["torch"])
+    return "forkserver"
+
+
+def _work(pipe: Connection, subject: Subject) -> None:
+    """What the other process does: load, then time what is asked for; batch size 0 asks for the peak of memory."""
+    try:
+        set_threads(subject.threads)
+        subject.ready()
+        with contextlib.suppress(OSError):
+            _RESET.write_text("5")  # the peak of memory starts anew
+        before, start = _held_bytes("VmRSS"), time.perf_counter()
+        opened = subject.open()
+        opened.run(_images(1, opened.shape))
+        pipe.send(1e3 * (time.perf_counter() - start))
+        while True:
+            batch, seconds = pipe.recv()
+            pipe.send(_timed(opened, batch, seconds) if batch else _above(before))
+    except EOFError:  # nobody asks any more
+        return
+    except Exception as error:  # whatever a runtime makes of the net
+        pipe.send(str(error) or repr(error))
+
+
+def _timed(opened: Opened, batch: int, seconds: float) -> list[float]:
+    images, times = _images(batch, opened.shape), []
+    end = time.perf_counter() + seconds
+    while len(times) < _LEAST_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
+        opened.run(images)
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def _images(batch: int, shape: tuple[int, ...]) -> np.ndarray:
+    """(B, *shape) float32, spread like normalised photos."""
+    return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+
+
+def _above(before: int | None) -> int | None:
+    return None if before is None else max(_held_bytes("VmHWM") - before, 0)
+
+
+def _held_bytes(name: str) -> int | None:
+    """The process's memory by Linux's own name for it; None elsewhere."""
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return 1024 * int(line.split()[1])
+    return None

@@ -1,0 +1,74 @@
+"""What `solution.evaluate.speed` measured, as a table and as a drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from solution.evaluate.speed import Speed
+from solution.report.style import HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.tables import Table
+
+_HEADINGS = ("model", "runtime", "threads", "p50 ms", "p95 ms", "best images/s", "memory MB", "load ms")
+
+
+def speed_table(speeds: Sequence[Speed], note: str = "") -> Table:
+    """One line per net and runtime; latencies are of the smallest batch."""
+    return Table(headings=_HEADINGS, rows=tuple(_cells(speed.figures()) for speed in speeds), note=note)
+
+
+def _cells(said: dict[str, Any]) -> tuple[str, ...]:
+    memory = "-" if said["peak_bytes"] is None else f"{said['peak_bytes'] / 1e6:.1f}"
+    return (
+        said["model"],
+        f"{said['runtime']} {said['precision']}",
+        str(said["threads"]),
+        f"{said['p50_ms']:.3f}",
+        f"{said['p95_ms']:.3f}",
+        f"{said['images_per_s']:,.0f} (batch {said['best_batch']})",
+        memory,
+        f"{said['load_ms']:,.0f}",
+    )
+
+
+def speed_drawing(speeds: Sequence[Speed], name: str = "speed") -> Drawing:
+    """Latency of one image: a mark at the median, a line from there to the 95th percentile."""
+    looks = _looks(list(dict.fromkeys(speed.model for speed in speeds)))
+    places = list(dict.fromkeys(_place(speed) for speed in speeds))
+    with canvas(1.3 + 0.5 * len(places)) as (figure, axes):
+        for index, (model, (ink, marker, face)) in enumerate(looks.items()):
+            own = [speed for speed in speeds if speed.model == model]
+            aside = (index + 0.5) / len(looks) - 0.5  # so that lines do not hide each other
+            heights = [places.index(_place(speed)) + 0.6 * aside for speed in own]
+            median, slow = ([speed.percentile_ms(percent) for speed in own] for percent in (50, 95))
+            axes.hlines(heights, median, slow, color=ink, linewidth=1.2)
+            axes.scatter(median, heights, 46, marker=marker, facecolor=face, edgecolor=ink, label=model, zorder=3)
+        axes.set(xscale="log", xlabel="milliseconds", yticks=range(len(places)))
+        axes.set_yticklabels(places)
+        axes.set_ylim(len(places) - 0.5, -0.5)
+        axes.xaxis.set_major_formatter("{x:g}")
+        quiet(axes, "x")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        caption = "Left is faster. A mark is the median call, its line ends at the 95th percentile."
+        return drawn(figure, name, _told(speeds), caption)
+
+
+def _place(speed: Speed) -> str:
+    return f"{speed.runtime} {speed.precision}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
+
+
+def _looks(models: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """{model: ink, marker, filling}; one Before and one After look as everywhere."""
+    known = {"before": (colour("before"), "s", "none"), "after": (colour("after"), "D", colour("after"))}
+    roles = [model.partition(".")[0] for model in models]
+    inks = [colour(HUES[index % len(HUES)]) for index in range(len(models))]
+    others = [(ink, MARKERS[index % len(MARKERS)], ink) for index, ink in enumerate(inks)]
+    return {
+        model: known[role] if role in known and roles.count(role) == 1 else other
+        for model, role, other in zip(models, roles, others, strict=True)
+    }
+
+
+def _told(speeds: Sequence[Speed]) -> str:
+    said = (f"{speed.model} in {_place(speed)}: {speed.percentile_ms(50):.3f} ms" for speed in speeds)
+    return "Median latency. " + "; ".join(said) + "."

@@ -1,0 +1,76 @@
+"""``python -m solution bench``: files in, a table and a chart out."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from solution import checkpoint
+from solution.__main__ import main
+from solution.export import files
+from solution.export.runtimes import form_for
+from solution.models.shufflenet import ShuffleNet
+
+
+@pytest.fixture(scope="module")
+def net_file(tmp_path_factory):
+    torch.manual_seed(0)
+    net = ShuffleNet(units=(1, 1, 1), width=0.1).build(num_classes=3).eval()
+    about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
+    path = tmp_path_factory.mktemp("nets") / "net.safetensors"
+    checkpoint.save(path, net, checkpoint.header_of(net, **about))
+    return path
+
+
+def test_files_are_measured_in_their_runtimes(net_file, tmp_path, capsys):
+    files.save(tmp_path / "net.packed", *files.load(net_file))
+    onnx = form_for(net_file, "onnxruntime", tmp_path)
+    words = ["--runtimes", "eager", "onnxruntime", "--threads", "1", "--batch", "1", "2", "--rounds", "1"]
+    assert main(["bench", str(tmp_path / "net.packed"), str(onnx), *words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "loading net.packed, onnxruntime fp32, 1 thread(s)" in said
+    assert "| net.onnx | onnxruntime fp32 | 1 |" in said
+    speeds = json.loads((tmp_path / "out" / "speed.json").read_text())
+    places = [(speed["model"], speed["runtime"]) for speed in speeds["speeds"]]
+    assert places == [("net.packed", "eager"), ("net.packed", "onnxruntime"), ("net.onnx", "onnxruntime")]
+    assert all(speed["p95_ms"] >= speed["p50_ms"] > 0 for speed in speeds["speeds"])
+    assert "onnxruntime 1." in speeds["about"]
+    assert "1 rounds in turns" in speeds["about"]
+    assert (tmp_path / "out" / "speed.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_a_net_is_compiled(net_file, capsys):
+    words = ["--runtimes", "compile", "openvino", "--threads", "1", "--rounds", "1"]
+    assert main(["bench", str(net_file), *words]) == 0
+    assert "| net.safetensors | compile fp32 | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--runtimes", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino, got 'warp'"),
+        (("--precision", "int8", "--runtimes", "openvino"), "int8 is calibrated and proven on photos"),
+        (("--precision", "int3", "--runtimes", "openvino"), "precision must be one of fp32, fp16, int8, got 'int3'"),
+        (("--threads", "0"), "--threads must be at least 1, got 0"),
+        (("--rounds", "0"), "rounds must be at least 1"),
+    ],
+)
+def test_bad_wishes_are_explained(net_file, words, message, capsys):
+    assert main(["bench", str(net_file), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_runtime_is_named_with_the_extra(net_file, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["bench", str(net_file), "--runtimes", "eager", "onnxruntime"]) == 2
+    assert 'onnxruntime, which is not here: pip install -e ".[runtimes]"' in capsys.readouterr().err
+
+
+def test_an_exported_file_needs_its_own_runtime(tmp_path, capsys):
+    (tmp_path / "net.onnx").write_bytes(b"")
+    assert main(["bench", str(tmp_path / "net.onnx"), "--runtimes", "eager"]) == 2
+    assert "runs in onnxruntime, which --runtimes does not name" in capsys.readouterr().err
+    assert main(["bench", str(tmp_path / "absent.packed"), "--runtimes", "eager"]) == 2
+    assert "absent.packed" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+import xml.etree.ElementTree as ET
+
+from solution.evaluate.speed import Speed
+from solution.report.speed import speed_drawing, speed_table
+
+
+def speed(model, runtime, ms, threads=1, peak_bytes=1_500_000):
+    times = {1: (ms, ms, 2 * ms), 64: (32 * ms,)}
+    return Speed(model=model, runtime=runtime, precision="fp32", threads=threads, times_ms=times, load_ms=12.0,
+                 peak_bytes=peak_bytes)  # fmt: skip
+
+
+SPEEDS = [
+    speed("before.safetensors", "eager", 8.0),
+    speed("after.safetensors", "eager", 4.0),
+    speed("after.safetensors", "onnxruntime", 0.25, threads=2, peak_bytes=None),
+]
+
+
+def test_the_table_has_a_line_for_each():
+    table = speed_table(SPEEDS, "two cores")
+    assert table.rows[0] == (
+        "before.safetensors", "eager fp32", "1", "8.000", "15.200", "250 (batch 64)", "1.5", "12",
+    )  # fmt: skip
+    assert table.rows[2][1:4] == ("onnxruntime fp32", "2", "0.250")
+    assert table.rows[2][6] == "-"
+    assert table.markdown().endswith("\n\ntwo cores")
+
+
+def test_the_drawing_says_all_medians():
+    drawing = speed_drawing(SPEEDS)
+    assert "before.safetensors in eager fp32, 1 thread: 8.000 ms" in drawing.alt
+    assert "after.safetensors in onnxruntime fp32, 2 threads: 0.250 ms" in drawing.alt
+    assert "onnxruntime fp32, 2 threads" in drawing.svg
+    ET.fromstring(drawing.file_text().encode())
+
+
+def test_two_files_of_one_role_look_different():
+    twins = [speed("after.safetensors", "eager", 4.0), speed("after.packed", "eager", 4.1)]
+    svg = speed_drawing(twins).svg
+    assert "var(--hue1)" in svg
+    assert "var(--hue2)" in svg
+    assert "var(--after)" not in svg
