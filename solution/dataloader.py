@@ -61,6 +61,7 @@ class Data:
     sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
     views               different views of each training picture, shown in turn; 0 makes a new one every epoch.
                         Cached teachers need a number: they answer each view once
+    most_images         training pictures at most, choose's among them, as large a share of every class; 0 takes all
     choose_share        part of train that becomes the choose split
     val_share           part of the whole that becomes val when the data set has no val or test split
     split_seed          seeds all splits
@@ -79,6 +80,7 @@ class Data:
     augment: Augment = field(default_factory=Augment)
     sampling: str = "shuffle"
     views: int = 0
+    most_images: int = 0
     choose_share: float = 0.1
     val_share: float = 0.15
     split_seed: int = 0
@@ -90,7 +92,7 @@ class Data:
 
     def __post_init__(self) -> None:
         least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0, "views": 0}
-        for name, low in (least | {"folds": 0, "fold": 0}).items():
+        for name, low in (least | {"folds": 0, "fold": 0, "most_images": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
         for name in ("choose_share", "val_share"):
@@ -144,13 +146,15 @@ class Data:
         given = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
         train = given.get("train") or given.get("") or ()
         val, made = given.get("val") or given.get("test") or (), "as given"
-        if self.folds > 1:
+        if self.folds > 1 and train:
             train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed))
             made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"
         elif not val:
             train, val = _apart(train, self.val_share, self.split_seed)
             made = f"val is a stratified {self.val_share:.0%} of all, seed {self.split_seed}"
         parts = {"val": val}
+        if 0 < self.most_images < len(train):
+            _, train = _apart(train, self.most_images / len(train), self.split_seed)
         if train:
             if not self.everything:
                 train, parts["choose"] = _apart(train, self.choose_share, self.split_seed)

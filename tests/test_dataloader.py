@@ -101,6 +101,16 @@ def test_without_a_val_split_a_stratified_one_is_made_and_recorded(tmp_path):
     assert parts == data.parts(data.source())[0]
 
 
+def test_fewer_pictures_are_taken_of_every_class_alike(tmp_path):
+    data = _small(_photos(tmp_path / "waste", FULL), most_images=20)
+    assert data.card().counts == {"train": {"A": 11, "B": 7}, "choose": {"A": 1, "B": 1}, "val": {"A": 6, "B": 4}}
+    parts, _ = data.parts(data.source())
+    assert parts == data.parts(data.source())[0]
+    assert _small(tmp_path / "waste", most_images=50).card() == _small(tmp_path / "waste").card()
+    with pytest.raises(InputError, match=r"data\.most_images must be at least 0, got -1"):
+        _small(tmp_path / "waste", most_images=-1)
+
+
 def test_only_what_is_asked_for_is_decoded(tmp_path):
     data = _small(_photos(tmp_path / "waste", FULL))
     (tmp_path / "waste/train/A/000.png").write_bytes(b"")
@@ -272,6 +282,20 @@ def test_folds_judge_on_parts_of_train_and_leave_val_alone(tmp_path):
     assert sorted(item.name for item in judged) == sorted(i.name for i in source.items if i.split == "train")
     with pytest.raises(InputError, match=r"data.fold must be below data.folds \(3\), got 3"):
         _small(path, folds=3, fold=3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "folds", "message"),
+    [
+        ({"train/A": 3, "train/B": 2}, 9, "class number 1 has 2 pictures, fewer than 9 folds"),
+        ({**FULL, "train/C": 2, "val/C": 9}, 3, "class number 2 has 2 pictures, fewer than 3 folds: it would vanish"),
+        ({**FULL, "train/C": 0, "val/C": 9}, 3, "no train pictures of C; add some, or remove the class"),
+        ({"val/A": 9, "val/B": 9}, 3, "no pictures to train with"),
+    ],
+)
+def test_folds_that_a_class_would_vanish_under_are_refused(tmp_path, counts, folds, message):
+    with pytest.raises(InputError, match=message):
+        _small(_photos(tmp_path / "waste", counts), folds=folds).open()
 
 
 def test_everything_leaves_nothing_to_choose_with(tmp_path):

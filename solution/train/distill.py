@@ -26,7 +26,8 @@ class Distill(Train):
     Stored answers cost no teacher's forward, but need a number of views (`data.views`) and hold logits alone. A live
     teacher sees every batch anew: for feature maps, and for mixup and cutmix.
 
-    teachers  checkpoints, or folders of runs; the mean of their logits teaches, the feature maps of the first
+    teachers  checkpoints, folders of runs, or earlier stages of the same recipe by name; the mean of their logits
+              teaches, the feature maps of the first
     kd        how logits and feature maps are matched; maps are the last ones before pooling
     share     weight of the match; the loss on labels has the rest
     live      ask the teachers at every step instead of storing their answers

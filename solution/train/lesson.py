@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from solution.contracts import Given
 from solution.losses.margins import MarginHead
+from solution.models.stochastic_depth import set_drop_path
 from solution.models.taps import Taps, classifier_path, replace, scales
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Lesson(nn.Module):
     def __init__(self, net: nn.Module, settings: Train, given: Given) -> None:
         super().__init__()
         self.settings, self.given = settings, given
+        set_drop_path(net, settings.drop_path)
         self.head = classifier_path(net) if settings.margin.on else ""
         if self.head:
             replace(net, self.head, MarginHead(net.get_submodule(self.head), settings.margin))

@@ -28,6 +28,8 @@ class Train(Step):
     mixing           mixup and cutmix of the training batches
     margin           angular margin between the classes while training, folded to the plain classifier at the end
     auxiliary        weight of heads on earlier feature maps, thrown away at the end; 0 makes none
+    drop_path        chance to skip the last residual block while training; earlier ones are skipped less; 0: never
+    first_size       side of the training images at first, in pixels; grows over half of the epochs; 0: full at once
     ema_decay        running average of the weights that is judged and kept; 0 switches it off
     precision        "fp32", "bf16", "fp16", or "auto": bf16 on a GPU that has it, fp32 on the CPU, where small nets
                      were slower in bf16
@@ -44,6 +46,8 @@ class Train(Step):
     mixing: Mixing = field(default_factory=Mixing)
     margin: Margin = field(default_factory=lambda: Margin(kind="none"))
     auxiliary: float = 0.0
+    drop_path: float = 0.0
+    first_size: int = 0
     ema_decay: float = 0.0
     precision: str = "auto"
     keep: str = "best"
@@ -56,7 +60,9 @@ class Train(Step):
                 raise InputError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")
         if not 0 <= self.auxiliary <= 100:
             raise InputError(f"auxiliary must lie in [0, 100], got {self.auxiliary}")
-        for name in ("momentum", "weight_decay", "ema_decay"):
+        if self.first_size and self.first_size < 8:
+            raise InputError(f"first_size must be 0 or at least 8, got {self.first_size}")
+        for name in ("momentum", "weight_decay", "ema_decay", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):

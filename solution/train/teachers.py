@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.contracts import Given, InputError
@@ -23,6 +22,7 @@ from solution.data.views import Normalisation, Views
 from solution.losses.distillation import Seen
 from solution.models.taps import Taps, scales
 from solution.runtime import cache_folder, written_whole
+from solution.train.sizes import resized
 
 BATCH = 64
 
@@ -30,11 +30,21 @@ BATCH = 64
 def answers(teacher: nn.Module, views: Views, num_views: int, say: Callable[[str], None] = print) -> np.ndarray:
     """Logits (num_views, N, C) float16, memory-mapped: what `teacher` says to each of `views` of each picture."""
     path = cache_folder() / f"answers-{_key(teacher, views, num_views)}.npy"
-    if not path.exists():
-        say(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
-        with written_whole(path) as temporary:
-            np.save(temporary, _ask(teacher, views, num_views))
+    said = _read(path)
+    if said is not None:
+        return said
+    say(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
+    with written_whole(path) as temporary:
+        np.save(temporary, _ask(teacher, views, num_views))
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """The answers in `path`; None when there is no such file, or not a whole one."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def as_teacher_sees(views: Views, size: int, normalisation: Normalisation) -> Views:
@@ -109,6 +119,4 @@ class LiveTeacher:
         return Seen(logits, taps.maps[self.map].float() if with_map else None)
 
     def _wanted(self, images: Tensor) -> Tensor:
-        if images.shape[2] != self.size:
-            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return images * self.factor.to(images) + self.shift.to(images)
+        return resized(images, self.size) * self.factor.to(images) + self.shift.to(images)

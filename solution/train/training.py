@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader
 
 from solution.contracts import Given, InputError
 from solution.evaluate.classify import classify, predictor
+from solution.evaluate.running import as_judged, run
 from solution.train.schedule import ema_decay, warmup_cosine
+from solution.train.sizes import resized, side_at
 from solution.train.state import load_state
 from solution.train.step import Train
 
@@ -31,6 +33,8 @@ class Training:
         self.steps = len(self.batches)
         if not self.steps:
             raise InputError("the training split makes no batch: it is empty")
+        if settings.first_size:
+            _check_size(model, settings.first_size, given.example)
         # The layout in which convolutions of small nets run fastest, on the CPU too.
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
         self.lesson = self.accelerator.prepare(settings.lesson(net, given))
@@ -70,7 +74,7 @@ class Training:
         """One optimizer step on images (B, C, H, W), labels (B,) and what lies beside. Returns the loss, a scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
-        seen, targets = self.mixed(images, labels)
+        seen, targets = self.mixed(self.sized(step, images), labels)
         with self.accelerator.autocast():
             loss = self.lesson(seen, targets, beside)
         self.optimizer.zero_grad()
@@ -84,6 +88,11 @@ class Training:
         """Factor on the peak learning rate at optimizer step `step`."""
         total = self.settings.epochs * self.steps
         return warmup_cosine(step, total, round(self.settings.warmup_epochs * self.steps))
+
+    def sized(self, step: int, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) at the side that they have at optimizer step `step`."""
+        epoch, settings = step // self.steps, self.settings
+        return resized(images, side_at(epoch, settings.epochs, settings.first_size, images.shape[2]))
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The batch after mixup and cutmix; targets are then probabilities (B, num_classes)."""
@@ -147,6 +156,14 @@ def _accelerator(device: str, precision: str) -> Any:
     # The library keeps one state a process and refuses another precision: each training starts its own.
     AcceleratorState._reset_state()
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+
+
+def _check_size(model: nn.Module, first: int, example: Tensor) -> None:
+    """`InputError` when training cannot begin with images of `first` pixels."""
+    if first > example.shape[2]:
+        raise InputError(f"first_size must be at most the images' side, {example.shape[2]}, got {first}")
+    with as_judged(model):
+        run(model, resized(example, first))
 
 
 def _optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ import torch
 
 from solution import checkpoint
 from solution.contracts import Given, InputError
+from solution.data.augment import Augment
 from solution.dataloader import MEAN, STD, Data
 from solution.losses.distillation import Kd
 from solution.losses.mixing import Mixing
@@ -63,10 +64,40 @@ def test_a_teacher_answers_once(small_net, loaders, monkeypatch):
         teachers.answers(small_net, teachers.as_teacher_sees(views, 48, (MEAN, STD)), 2)
 
 
-def test_answers_of_another_augmentation_seed_are_not_taken_up(small_net, loaders, photos):
-    other = Data(path=str(photos), size=32, batch_size=16, workers=0, views=2).open(seed=4)
-    keys = {teachers._key(small_net, one.train.dataset, 2) for one in (loaders, other)}
-    assert len(keys) == 2
+@pytest.mark.parametrize(
+    ("settings", "seed"),
+    [
+        ({}, 4),  # another augmentation seed
+        ({"augment": Augment(flip=0.0)}, 3),
+        ({"split_seed": 1}, 3),
+        ({"folds": 2}, 3),
+        ({"size": 24}, 3),
+    ],
+)
+def test_answers_of_another_seed_set_or_view_are_not_taken_up(small_net, loaders, photos, settings, seed):
+    about = {"path": str(photos), "size": 32, "batch_size": 16, "workers": 0, "views": 2}
+    other = Data(**about | settings).open(seed=seed)
+    same = Data(**about).open(seed=3)
+    ours, its, again = (teachers._key(small_net, one.train.dataset, 2) for one in (loaders, other, same))
+    assert ours == again != its
+
+
+def test_answers_of_another_teacher_are_not_taken_up(small_net, loaders):
+    views = loaders.train.dataset
+    before = teachers._key(small_net, views, 2)
+    with torch.no_grad():
+        small_net.output.weight[0, 0] += 1e-3
+    assert teachers._key(small_net, views, 2) != before
+
+
+def test_damaged_answers_are_asked_for_again(small_net, loaders, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
+    views, lines = loaders.train.dataset, []
+    said = np.array(teachers.answers(small_net, views, 1, lines.append))
+    (path,) = tmp_path.glob("answers-*.npy")
+    path.write_bytes(path.read_bytes()[:-7])
+    np.testing.assert_array_equal(teachers.answers(small_net, views, 1, lines.append), said)
+    assert lines == [f"the teacher answers 1 views of {len(views)} pictures, once"] * 2
 
 
 def test_batches_carry_the_answers_of_the_view_that_they_show(loaders):

@@ -42,7 +42,14 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}, {"mixing": Mixing(mixup=0.2, cutmix=1.0)}]
+    "settings",
+    [
+        {},
+        {"ema_decay": 0.9},
+        {"optimizer": "adamw", "lr": 1e-3},
+        {"mixing": Mixing(mixup=0.2, cutmix=1.0)},
+        {"drop_path": 0.3, "first_size": 16},
+    ],
 )
 def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings, tmp_path, monkeypatch):
     from dataclasses import replace

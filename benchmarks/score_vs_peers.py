@@ -1,0 +1,106 @@
+"""The nets that one would pick instead: same data, epochs, augmentation and thread; each at its better input size.
+
+    python -m benchmarks.score_vs_peers ../shared/data/recycle9.tar --epochs 200 --ours docs/rows/recycle9/seed*
+
+Ours are finished runs of a recipe, whose After is compared. Peers learn from scratch, as After does. Runs that are
+there are not run again, and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from solution import pipeline
+from solution.contracts import Recipe, Row, Stage
+from solution.dataloader import Data
+from solution.models.classifiers import Classifier
+from solution.recipes import waste_shufflenet
+from solution.report.rows import read_rows
+from solution.report.run_folder import read_run
+from solution.report.tables import Table
+from solution.train.step import Train
+
+PEERS = {
+    "timm:lcnet_035": (48, 64),
+    "timm:lcnet_050": (48, 64),
+    "timm:tinynet_e": (48, 64),
+    "timm:mobilenetv3_small_050": (48, 64),
+    "torchvision:shufflenet_v2_x0_5": (32, 48),
+    "pytorchcv:shufflenet_g3_wd4": (64, 80),
+}
+"""Net -> the two sides of its input."""
+
+
+def recipe_of(name: str, size: int, data: str, settings: argparse.Namespace) -> Recipe:
+    """A peer's training: our recipe's data and optimizer, the epochs asked for."""
+    ours = waste_shufflenet.recipe()
+    assert isinstance(ours.data, Data)
+    step = Train(epochs=settings.epochs, lr=settings.lr, ema_decay=0.998)
+    return Recipe(
+        name="peer",
+        data=dataclasses.replace(ours.data, path=data, size=size, cache_size=None),
+        model=Classifier(name=name),
+        stages=(Stage(name="train", step=step),),
+        before="train",
+        after="train",
+        seed=settings.seed,
+    )
+
+
+def trained(recipe: Recipe, folder: Path) -> Row:
+    """The last row of the finished run in `folder`, which goes on or starts when it is not there."""
+    if (folder / "rows.json").exists() and len(read_rows(folder)) == len(recipe.stages):
+        return read_rows(folder)[-1]
+    return list(pipeline.run(recipe, folder, resume=(folder / "recipe.json").exists(), say=lambda _: None))[-1]
+
+
+def table(peers: Sequence[tuple[str, int, Row]], ours: Sequence[Row]) -> str:
+    """Every peer at each size, the best of them against ours."""
+    rows = [(name, str(size), *_figures([row])) for name, size, row in sorted(peers, key=lambda peer: peer[2].score)]
+    lines = [Table(headings=("net", "side", "MACs", "macro F1", "score"), rows=tuple(rows)).markdown()]
+    if ours:
+        best = min(row.score for _, _, row in peers)
+        score = statistics.mean(row.score for row in ours)
+        _, f1, _ = _figures(ours)
+        lines.append(
+            f"\nours, {len(ours)} run(s): macro F1 {f1}, score {score:.4f}, the best peer's less {1 - score / best:.1%}"
+        )
+    return "\n".join(lines)
+
+
+def _figures(rows: Sequence[Row]) -> tuple[str, str, str]:
+    f1, score = (statistics.mean(values) for values in ([r.quality["f1"] for r in rows], [r.score for r in rows]))
+    return f"{rows[0].macs:,}", f"{f1:.4f}", f"{score:.4f}"
+
+
+def arguments() -> argparse.Namespace:
+    """What the shell asks for."""
+    parser = argparse.ArgumentParser(description="Scores of other nets at equal epochs.")
+    parser.add_argument("data", help="photos: folder or archive")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--ours", type=Path, nargs="*", default=[], help="run folders of ours, trained as many epochs")
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--lr", type=float, default=0.2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="where runs keep their files")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train what is not there yet, then print the table."""
+    asked = arguments()
+    peers = []
+    for name in asked.peers:
+        for size in PEERS[name]:
+            folder = asked.work / f"{name.replace(':', '_')}_{size}_seed{asked.seed}_{asked.epochs}_epochs"
+            peers.append((name, size, trained(recipe_of(name, size, asked.data, asked), folder)))
+            print(f"{name} at {size}: score {peers[-1][2].score:.4f}", flush=True)
+    print("\n" + table(peers, [read_run(folder).row("after") for folder in asked.ours]))
+
+
+if __name__ == "__main__":
+    main()
