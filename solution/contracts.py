@@ -169,18 +169,25 @@ def origin_of(model: nn.Module) -> Origin | None:
 class Stage:
     """A named step of a recipe. It goes on from the stage before it, or from the one named in `after`.
 
-    `after=Stage.NEW` starts from a freshly initialised net.
+    `after=Stage.NEW` starts from a freshly initialised net; `fresh` from a net of the shape that the earlier stage
+    left, with new weights.
     """
 
     NEW: ClassVar[str] = "new"
     name: str
     step: Step
     after: str | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Data, model, stages: everything that a run needs, as one value. `before` and `after` name the stages compared."""
+    """Data, model, stages: everything that a run needs, as one value.
+
+    before, after  the stages compared
+    thorough       rows also say what takes time to measure: bytes packed, and milliseconds, processor time and memory
+                   of one image
+    """
 
     name: str
     data: Any
@@ -189,6 +196,7 @@ class Recipe:
     before: str
     after: str
     seed: int = 0
+    thorough: bool = False
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -200,6 +208,8 @@ class Recipe:
                 raise InputError(
                     f"recipe {self.name}: {stage.name} goes on after {stage.after!r}, not an earlier stage"
                 )
+            if stage.fresh and self.source(stage.name) == Stage.NEW:
+                raise InputError(f"recipe {self.name}: {stage.name} is fresh, but no earlier stage gives its shape")
         for role in (self.before, self.after):
             if role not in names:
                 raise InputError(f"recipe {self.name}: no stage is called {role!r}; there are {', '.join(names)}")
@@ -220,7 +230,10 @@ class Row:
     sparsity         percent of weights that are exactly zero
     quality          {"f1": macro F1, "accuracy": ...}, fractions of 1, on the val split
     score            the competition's, lower is better; None when the audit refuses the net
+    bytes            of the checkpoint; packed_bytes: of the packed file
     latency_ms       {runtime: median of one image}
+    cpu_ms           processor time of one image, of all threads, in PyTorch eager
+    memory_bytes     most that a fresh process held above what it had before it loaded the net and answered one image
     seconds          wall time of the step
     """
 
@@ -232,7 +245,9 @@ class Row:
     sparsity: float = 0.0
     quality: dict[str, float] = field(default_factory=dict)
     score: float | None = None
+    packed_bytes: int | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    cpu_ms: float | None = None
     memory_bytes: int | None = None
     seconds: float = 0.0
     seed: int = 0

@@ -3,7 +3,7 @@
 A run keeps everything in one folder, so that a stop costs one epoch at most:
 
     recipe.json, rows.json, rows.csv     settings; one row per finished stage
-    <stage>/model.safetensors            the stage's checkpoint
+    <stage>/model.safetensors            the stage's checkpoint; model.packed too when the recipe is thorough
     <stage>/plan.json, plan.txt          what a structural step decided
     <stage>/history.csv, training.safetensors     one row per epoch; the state to go on from
     before.safetensors, after.safetensors   the two stages that the recipe compares
@@ -11,11 +11,12 @@ A run keeps everything in one folder, so that a stop costs one epoch at most:
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,24 @@ import torch
 from torch import nn
 
 from solution import checkpoint
+from solution.compress.parametrized import folded
+from solution.compress.prune_channels import median_latency_ms
+from solution.compress.quantization.activations import InputGrid
 from solution.contracts import Given, InputError, Plan, Recipe, Row, Stage, StructuralStep
 from solution.dataloader import Loaders
 from solution.evaluate.audit import audit
 from solution.evaluate.classify import classify, predictor
-from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, sparsity
+from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
 from solution.evaluate.score import Scorer
+from solution.evaluate.speed import Speed, Turns, measure
+from solution.export import files
+from solution.export.runtimes import EAGER, subject
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
 
-MODEL = "model.safetensors"
+MODEL, PACKED = "model.safetensors", "model.packed"
+_TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
 
 
 def run(
@@ -65,6 +73,8 @@ def run(
         rows = read_rows(out)
         yield rows[-1]
     if processes.is_main_process:
+        if recipe.thorough and not any(EAGER in row.latency_ms for row in rows):
+            write_rows(out, _timed(rows, out, say))
         _copy_compared(recipe, out)
 
 
@@ -75,6 +85,26 @@ def _processes(device: str) -> Any:
     processes = PartialState(cpu=device == "cpu")
     set_threads()  # the library sets them too when there are several processes
     return processes
+
+
+def _timed(rows: Sequence[Row], out: Path, say: Callable[[str], None]) -> list[Row]:
+    """`rows` with latency and memory of one image, all nets asked in turns. Nets that only simulate integers have none.
+
+    Quantized weights run as the floats that they stand for: what they gain in a runtime for integers `bench` tells.
+    """
+    shown = [row.step for row in rows if row.cpu_ms is not None]
+    threads = torch.get_num_threads()
+    subjects = [subject(out / step / MODEL, EAGER, threads, step) for step in shown]
+    say(f"\none image at a time, in turns: {', '.join(shown)}")
+    speeds = {speed.model: speed for speed in measure(subjects, _TURNS, say=lambda _: None)}
+    return [_with_speed(row, speeds.get(row.step)) for row in rows]
+
+
+def _with_speed(row: Row, speed: Speed | None) -> Row:
+    if speed is None:
+        return row
+    latency_ms = row.latency_ms | {EAGER: round(speed.percentile_ms(50), 4)}
+    return replace(row, latency_ms=latency_ms, memory_bytes=speed.peak_bytes)
 
 
 def _copy_compared(recipe: Recipe, out: Path) -> None:
@@ -128,7 +158,7 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"\n{stage.name}: {stage.step}")
         start = time.perf_counter()
-        source, given = self.source(stage.name), self.given(folder)
+        source, given = self.source(stage), self.given(folder)
         if not isinstance(stage.step, StructuralStep):
             return stage.step(source, given), time.perf_counter() - start
         plan = stage.step.plan(source, given)
@@ -139,7 +169,8 @@ class Job:
     def row(self, stage: Stage, model: nn.Module, seconds: float) -> Row:
         """Judge the model and write its checkpoint."""
         path, figures = self.out / stage.name / MODEL, self.judge(model)
-        checkpoint.save(path, model, self.header(stage, model, figures))
+        header = self.header(stage, model, figures)
+        checkpoint.save(path, model, header)
         return Row(
             step=stage.name,
             bytes=file_bytes(path),
@@ -148,15 +179,36 @@ class Job:
             commit=commit(),
             hardware=hardware(),
             **figures,
+            **(self.effort(path.with_name(PACKED), model, header) if self.recipe.thorough else {}),
         )
 
-    def source(self, name: str) -> nn.Module:
-        """The model that stage `name` goes on from."""
-        source = self.recipe.source(name)
-        if source != Stage.NEW:
-            return checkpoint.load(self.out / source / MODEL)[0]
+    def effort(self, path: Path, model: nn.Module, header: checkpoint.Header) -> dict[str, Any]:
+        """The figures of a row that take time; `path` is where the packed file goes."""
+        files.save(path, model, header)
+        found: dict[str, Any] = {"packed_bytes": file_bytes(path)}
+        if any(isinstance(module, InputGrid) for module in model.modules()):
+            return found  # it simulates integers, so its time is nobody's
+        plain = copy.deepcopy(folded(model))
+        found["cpu_ms"] = round(processor_ms(plain, self.example()), 4)
+        if self.device != "cpu":
+            found["latency_ms"] = {self.device: round(median_latency_ms(plain, self.example()[:1], self.device), 4)}
+        return found
+
+    def source(self, stage: Stage) -> nn.Module:
+        """The model that `stage` goes on from."""
+        source = self.recipe.source(stage.name)
+        path = self.out / source / MODEL
+        if source != Stage.NEW and not stage.fresh:
+            return checkpoint.load(path)[0]
         seed_everything(self.recipe.seed)
+        if stage.fresh:
+            return checkpoint.rebuilt(checkpoint.read_header(path).origin, path)
         return self.recipe.model.build(len(self.loaders.card.classes))
+
+    def load(self, path: Path) -> tuple[nn.Module, checkpoint.Header]:
+        """The net and header of a checkpoint, packed or not; a stage's name stands for what it left."""
+        own = self.out / path / MODEL
+        return files.load(own if own.is_file() else path)
 
     def given(self, folder: Path) -> Given:
         """What the recipe's data offer to a step that keeps its files in `folder`."""
@@ -168,7 +220,7 @@ class Job:
             calibration=loaders.calibration,
             classes=loaders.card.classes,
             counts=tuple(loaders.card.counts["train"].values()),
-            load=checkpoint.load,
+            load=self.load,
             device=self.device,
             seed=self.recipe.seed,
             folder=folder,

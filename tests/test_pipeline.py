@@ -15,6 +15,7 @@ from solution import checkpoint, pipeline
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
 from solution.dataloader import Data
+from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 from solution.report.rows import read_rows
 from solution.runtime import ROOT
@@ -74,6 +75,18 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_p
     assert list(pipeline.run(recipe, tmp_path, resume=True, say=lambda _: None)) == rows
     with pytest.raises(InputError, match="seed is 0 there, 1 here"):
         next(pipeline.run(replace(recipe, seed=1), tmp_path, resume=True))
+
+
+def test_a_teacher_may_be_a_packed_file(recipe, small_net, tmp_path):
+    about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
+    header = checkpoint.header_of(small_net, **about)
+    loaders = recipe.data.open(splits=("train", "calibration"))
+    job = pipeline.Job(recipe=recipe, out=tmp_path, loaders=loaders, device="cpu", resume=False, say=print)
+    for name in ("teacher.packed", "teacher.safetensors"):
+        files.save(tmp_path / name, small_net, header)
+        teacher, found = job.given(tmp_path).load(tmp_path / name)
+        assert found == header
+        assert torch.equal(teacher.output.weight, small_net.output.weight)
 
 
 def weights(folder):

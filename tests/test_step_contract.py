@@ -24,7 +24,9 @@ from solution.evaluate.cost import macs, params
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
 from solution.train.assist import Assist
+from solution.train.autoencode import Autoencode
 from solution.train.distill import Distill
+from solution.train.pretrain import Pretrain
 from solution.train.step import Train
 
 STEPS = {
@@ -40,6 +42,8 @@ STEPS = {
     "group_penalty": GroupPenalty(epochs=1),
     "distill": Distill(epochs=1, teachers=("teacher",), live=True),
     "assist": Assist(epochs=1, teachers=("teacher",), live=True, assistant=ShuffleNet(units=(1, 1, 1), width=0.1)),
+    "pretrain": Pretrain(epochs=1, path="colours"),
+    "autoencode": Autoencode(epochs=1),
 }
 NO_OPS = {
     "prune_layers to what there is": PruneLayers(units=(3, 3, 2)),
@@ -57,8 +61,9 @@ STRUCTURAL = [name for name, step in STEPS.items() if isinstance(step, Structura
 
 
 @pytest.fixture
-def toy(toy, small_net):
-    """The toy task with a teacher to load: a copy of the small net."""
+def toy(toy, small_net, photos, monkeypatch):
+    """The toy task with a teacher to load, a copy of the small net, and with pictures to learn from first."""
+    monkeypatch.chdir(photos.parent)
     header = checkpoint.header_of(small_net, classes=toy.classes, mean=MEAN, std=STD, size=32)
     return replace(toy, load=lambda path: (copy.deepcopy(small_net), header))
 

@@ -44,11 +44,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def write_docs(folder: Path) -> None:
-    """Write `results.md` and its picture into `folder` from the rows in its `rows`."""
-    from solution.report.docs import PICTURE, picture, results
+    """Write `results.md` and its pictures into `folder` from the rows in its `rows`."""
+    from solution.report.docs import pictures, results
 
     rows = folder / "rows"
-    for name, text in (("results.md", results(rows, defaults)), (PICTURE, picture(rows).file_text())):
+    texts = {"results.md": results(rows, defaults)}
+    texts |= {name: drawing.file_text() for name, drawing in pictures(rows).items()}
+    for name, text in texts.items():
         with written_whole(folder / name) as path:
             path.write_text(text, encoding="utf-8")
         print(f"written: {folder / name}")
@@ -74,8 +76,11 @@ def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
 
 
 def defaults(recipe: str) -> Mapping[str, Any]:
-    """The settings that the recipe of this name has today; none for a recipe that is not ours."""
+    """The settings that the recipe of this name has today, or all cells of a family; none for what is not ours."""
     from solution.knobs import knobs
-    from solution.recipes import RECIPES, named
+    from solution.recipes import RECIPES, family_named, named
 
-    return knobs(named(recipe)) if recipe in RECIPES else {}
+    if recipe in RECIPES:
+        return knobs(named(recipe))
+    cells = [knobs(cell) for cell in family_named(recipe, None).values()]
+    return {name: value for name, value in cells[0].items() if not name.startswith("model.")} if cells else {}

@@ -1,4 +1,4 @@
-"""`python -m solution run RECIPE`: run a recipe and print one row per step."""
+"""`python -m solution run RECIPE`: run a recipe, or each recipe of a family, and print one row per step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from solution.contracts import Recipe, Row
+    from solution.report.tracking import Store
 
 HELP = "run a recipe: train, prune, judge; one row per step"
 
@@ -27,22 +28,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds", type=int, metavar="K", help="K-fold validation: K runs, each judged on a part of train"
     )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=1, help="cells of a family side by side (default: 1)"
+    )
+    parser.add_argument("--track", metavar="URI", nargs="?", const="",
+                        help="note every row in MLflow: a store's address (default: runs/mlflow.db)")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, once or once for each fold; print its rows as they come and Before beside After."""
-    from solution.knobs import with_knob
-    from solution.report.spread import spread_table
+    from solution.contracts import InputError
+    from solution.recipes import family_named
     from solution.runtime import is_main_process, set_threads
 
     set_threads()
+    say = functools.partial(print, flush=True) if is_main_process() else _nothing
+    _store(arguments)  # before hours of training, and before several processes would make it at once
+    cells = family_named(arguments.recipe, arguments.data)
+    if cells:
+        from solution.commands.family import run_family
+
+        run_family({name: changed(recipe, arguments) for name, recipe in cells.items()}, arguments, say)
+        return
+    if arguments.workers != 1:
+        raise InputError(f"--workers is for a family of recipes; {arguments.recipe} is one recipe")
     recipe = chosen(arguments)
     out = arguments.out or Path("runs") / recipe.name
-    say = functools.partial(print, flush=True) if is_main_process() else _nothing
     if arguments.folds is None:
         run_once(recipe, out, arguments, say)
-        return
+    else:
+        _run_folds(recipe, out, arguments, say)
+
+
+def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+    from solution.knobs import with_knob
+    from solution.report.spread import spread_table
+
     recipe = with_knob(recipe, "data.folds", arguments.folds)
     runs = []
     for fold in range(arguments.folds):
@@ -54,17 +76,34 @@ def run(arguments: argparse.Namespace) -> None:
 def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
     """The rows of one run, shown as they come."""
     from solution import pipeline
+    from solution.report.rows import read_rows
     from solution.report.tables import heading, line, side_by_side
     from solution.runtime import pick_device
 
-    rows = []
+    store, rows = _store(arguments), []
     for row in pipeline.run(recipe, out, device=pick_device(arguments.device), resume=arguments.resume, say=say):
         rows.append(row)
         say("\n".join(["", heading(), *map(line, rows)]))
+        if store:
+            store.note(out)
+    if store:
+        store.note(out)
+        say(f"\ntracked in {store.uri}")
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     say("\n" + side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
     say(f"\nrows, checkpoints and histories are in {out}")
-    return rows
+    return read_rows(out)
+
+
+def _store(arguments: argparse.Namespace) -> Store | None:
+    """Where rows are noted besides the folder, if they are; of several processes the first one notes."""
+    from solution.runtime import is_main_process
+
+    if arguments.track is None or not is_main_process():
+        return None
+    from solution.report.tracking import open_store
+
+    return open_store(arguments.track)
 
 
 def _nothing(_: str) -> None:
@@ -73,15 +112,21 @@ def _nothing(_: str) -> None:
 
 def chosen(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the flags describe."""
+    from solution.knobs import with_knob
+    from solution.recipes import named
+
+    recipe = named(arguments.recipe)
+    return changed(recipe if arguments.data is None else with_knob(recipe, "data.path", arguments.data), arguments)
+
+
+def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """`recipe` with the seed and the settings of the flags."""
     import dataclasses
 
     from solution.contracts import InputError
     from solution.knobs import with_knob
-    from solution.recipes import named
 
-    recipe = dataclasses.replace(named(arguments.recipe), seed=arguments.seed)
-    if arguments.data is not None:
-        recipe = with_knob(recipe, "data.path", arguments.data)
+    recipe = dataclasses.replace(recipe, seed=arguments.seed)
     for setting in arguments.settings:
         address, equals, value = setting.partition("=")
         if not equals:

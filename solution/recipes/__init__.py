@@ -1,19 +1,30 @@
 """One file per reference system and per published result.
 
-waste_shufflenet   the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
-files              recipes of one's own, from any Python file
+waste_shufflenet    the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
+googlenet_cifar100  structured against unstructured pruning of a GoogLeNet, and int8
+four_models         a family of cells: pruning, 16 to 1 bit and distillation of four nets on two data sets
+files               recipes of one's own, from any Python file
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Recipe
-from solution.recipes import waste_shufflenet
-from solution.recipes.files import is_file, recipe_in, space_in
+from solution.recipes import four_models, googlenet_cifar100, waste_shufflenet
+from solution.recipes.files import cells_in, is_file, recipe_in, space_in
 
-RECIPES = {"waste_shufflenet": waste_shufflenet.recipe}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "waste_shufflenet": waste_shufflenet.recipe,
+    "googlenet_cifar100": googlenet_cifar100.recipe,
+    "googlenet_cifar100_small": googlenet_cifar100.small,
+}
+FAMILIES: dict[str, Callable[[str | None], dict[str, Recipe]]] = {
+    "four_models": four_models.cells,
+    "four_models_small": four_models.small,
+}
 SPACES = {"waste_shufflenet": waste_shufflenet.space}
 
 
@@ -21,9 +32,21 @@ def named(name: str) -> Recipe:
     """The recipe called `name`, or that of the file NAME.py; `InputError` lists the right names."""
     if is_file(name):
         return recipe_in(Path(name))
+    if name in FAMILIES:
+        raise InputError(f"{name} is a family of recipes, which `run` takes; one recipe is: {', '.join(RECIPES)}")
     if name not in RECIPES:
-        raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}, and any FILE.py")
+        raise InputError(f"there is no recipe {name!r}; there are: {', '.join([*RECIPES, *FAMILIES])}, and any FILE.py")
     return RECIPES[name]()
+
+
+def family_named(name: str, data: str | None) -> dict[str, Recipe]:
+    """{cell: its recipe} of the family called `name`, or of the file NAME.py; empty when that is one recipe.
+
+    data: takes the place of the family's own data sets.
+    """
+    if is_file(name):
+        return cells_in(Path(name), data)
+    return FAMILIES[name](data) if name in FAMILIES else {}
 
 
 def space_named(name: str) -> dict[str, Any]:

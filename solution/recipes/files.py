@@ -1,4 +1,8 @@
-"""Recipes of one's own: any Python file with a function `recipe()`, and `space()` if it is to be searched."""
+"""Recipes of one's own: any Python file with a function `recipe()`, and `space()` if it is to be searched.
+
+A family of recipes has `cells(data)` instead, which returns {"<data set>/<cell>": its recipe}; `data` is the path that
+takes the place of its own data sets, or None.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +31,19 @@ def space_in(path: Path) -> dict[str, Any]:
     return _called(path, "space") if "space" in _contents(path) else {}
 
 
-def _called(path: Path, name: str) -> Any:
+def cells_in(path: Path, data: str | None) -> dict[str, Recipe]:
+    """What `cells(data)` of the file at `path` returns; empty when it has none."""
+    made = _called(path, "cells", data) if "cells" in _contents(path) else {}
+    if not isinstance(made, dict) or not all(isinstance(recipe, Recipe) for recipe in made.values()):
+        raise InputError(f"{path}: cells() must return a dictionary of recipes")
+    return made
+
+
+def _called(path: Path, name: str, *values: Any) -> Any:
     contents = _contents(path)
     if not callable(contents.get(name)):
         raise InputError(f"{path} has no function {name}(); see solution/recipes for how a recipe looks")
-    return contents[name]()
+    return contents[name](*values)
 
 
 def _contents(path: Path) -> dict[str, Any]:

@@ -8,6 +8,10 @@ published   what the competition's teams published
 run_folder  what a run left in its folder
 style       the house style of all drawings
 curves, front, classes, embedding     the drawings
+grid        the same techniques on several nets: table, verdict, accuracy against epoch
+googlenet   structured against unstructured pruning, published and measured
+tracking    rows in MLflow, for those who have it
+speed       what `bench` measured, as table and drawing
 looking     finished checkpoints judged once more, every answer kept
 sections, inside, template, page      one self-contained HTML page
 docs        `docs/results.md`, from committed rows

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from solution.contracts import InputError, Row
 from solution.evaluate.score import Scorer
 from solution.report.ablation import ablation_table, read_ablation
 from solution.report.front import PUBLISHED, Point, Series, pareto
+from solution.report.googlenet import RECIPE, googlenet_findings, googlenet_table
+from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
 from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, Published
 from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
 from solution.report.spread import mean, mean_count, spread
@@ -35,7 +38,10 @@ def results(rows: Path, defaults: Defaults) -> str:
     if not groups:
         raise InputError(f"{rows} holds no rows.json: copy recipe.json and rows.json of finished runs there")
     parts = [INTRODUCTION, _published(groups), f"![{picture(rows).alt}]({PICTURE})"]
-    parts += [_group(name, runs, defaults) for name, runs in groups.items()]
+    cells = _grids(groups)
+    alone = {name: runs for name, runs in groups.items() if not is_cell(runs[0])}
+    parts += [_group(name, runs, defaults) for name, runs in alone.items()]
+    parts += [_grid(name, runs, defaults) for name, runs in cells.items()]
     for folder in sorted(path for path in rows.rglob(_ABLATION) if path.is_dir()):
         table = ablation_table(read_ablation(folder))
         parts.append(f"## One switch at a time: {folder.parent.relative_to(rows)}\n\n{table.markdown()}")
@@ -43,11 +49,54 @@ def results(rows: Path, defaults: Defaults) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def pictures(rows: Path) -> dict[str, Drawing]:
+    """{name of its file beside `results.md`: drawing}."""
+    grids = {name: runs for name, runs in _grids(grouped(rows)).items() if _has_histories(runs)}
+    return {PICTURE: picture(rows), **{_file(name): epochs_drawing(runs, _slug(name)) for name, runs in grids.items()}}
+
+
+def _grids(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Run]]:
+    """{folder of a family's data set: {cell: its run}}; of several seeds the first is told."""
+    found: dict[str, dict[str, Run]] = {}
+    for name, runs in groups.items():
+        if is_cell(runs[0]):
+            folder, _, cell = name.rpartition("/")
+            found.setdefault(folder, {})[cell] = runs[0]
+    return found
+
+
+def _has_histories(runs: Mapping[str, Run]) -> bool:
+    return any(run.histories() for run in runs.values())
+
+
+def _slug(folder: str) -> str:
+    return folder.replace("/", "-")
+
+
+def _file(folder: str) -> str:
+    return f"epochs-{_slug(folder)}.svg"
+
+
+def _grid(folder: str, runs: Mapping[str, Run], defaults: Defaults) -> str:
+    """A family on one data set: techniques, verdict, accuracy against epoch."""
+    first = next(iter(runs.values()))
+    own = {address: value for address, value in first.knobs.items() if not address.startswith("model.")}
+    said = command(replace(first, knobs=own), defaults(first.recipe))
+    parts = [f"## {first.recipe} on {folder}", grid_table(runs).markdown(), verdict(runs).markdown()]
+    if _has_histories(runs):
+        parts.append(f"![{epochs_drawing(runs, _slug(folder)).alt}]({_file(folder)})")
+    return "\n\n".join([*parts, f"```\n{said}\n```"])
+
+
 def picture(rows: Path) -> Drawing:
-    """Before and After of every group, means over seeds, among the published results."""
-    pairs = {name: runs for name, runs in grouped(rows).items() if "f1" in runs[0].row("after").quality}
+    """Before and After of every group of the competition, means over seeds, among the published results."""
+    pairs = {name: runs for name, runs in grouped(rows).items() if _competes(runs[0])}
     series = [Series(name=name, points=_points(runs), joined=True) for name, runs in pairs.items()]
     return pareto([PUBLISHED, *series])
+
+
+def _competes(run: Run) -> bool:
+    return not is_cell(run) and not run.recipe.startswith(RECIPE) and "f1" in run.row("after").quality
 
 
 def _points(runs: Sequence[Run]) -> tuple[Point, ...]:
@@ -79,7 +128,10 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _group(name: str, runs: Sequence[Run], defaults: Defaults) -> str:
     commands = "\n".join(command(run, defaults(run.recipe)) for run in runs)
-    return f"## {runs[0].recipe} on {name}\n\n{spread([run.rows for run in runs]).markdown()}\n\n```\n{commands}\n```"
+    told = [spread([run.rows for run in runs]).markdown()]
+    if runs[0].recipe.startswith(RECIPE):
+        told = [googlenet_table(runs).markdown(), " ".join(googlenet_findings(runs))]
+    return "\n\n".join([f"## {runs[0].recipe} on {name}", *told, f"```\n{commands}\n```"])
 
 
 def _published(groups: Mapping[str, Sequence[Run]]) -> str:

@@ -42,6 +42,8 @@ def spread(runs: Sequence[Sequence[Row]]) -> Table:
 def _columns(rows: Sequence[Row]) -> list[Column]:
     """The columns that at least one row fills."""
     columns = [_counts("MACs", "macs"), _counts("parameters", "params"), _counts("bytes", "bytes")]
+    if any(row.packed_bytes for row in rows):
+        columns.append(("bytes packed", lambda some: mean([row.packed_bytes for row in some], "{:,.0f}")))
     if any(row.sparsity for row in rows):
         columns.append(("zeros, %", lambda some: mean([row.sparsity for row in some], "{:.1f}")))
     for name in dict.fromkeys(name for row in rows for name in row.quality):
@@ -50,8 +52,16 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         columns.append(("score", lambda some: mean([row.score for row in some])))
     for runtime in dict.fromkeys(name for row in rows for name in row.latency_ms):
         columns.append((f"ms, {runtime}", _latency(runtime)))
+    if any(row.cpu_ms for row in rows):
+        columns.append(("ms, processor", lambda some: mean([row.cpu_ms for row in some], "{:.3g}")))
+    if any(row.memory_bytes for row in rows):
+        columns.append(("memory MB", lambda some: mean([_megabytes(row.memory_bytes) for row in some], "{:.1f}")))
     columns.append(("minutes", lambda some: f"{statistics.mean(row.seconds for row in some) / 60:.1f}"))
     return columns
+
+
+def _megabytes(num_bytes: int | None) -> float | None:
+    return None if num_bytes is None else num_bytes / 1e6
 
 
 def _stated(runs: Sequence[Sequence[Row]], field: str) -> str:

@@ -81,8 +81,8 @@ def test_whole_ranges_stay_whole_and_choices_keep_their_type():
     assert Choices(values=((1, 2), None, True)).read("None") is None
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_offers_a_space_that_fits_it(name):
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_fits_its_recipe(name):
     assert space_of(SPACES[name](), named(name)).told()
 
 

@@ -1,0 +1,101 @@
+"""A family of recipes, for `run`: cells one by one or side by side, each in its folder; then what they say together."""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import functools
+import multiprocessing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from solution.commands.run import run_once
+from solution.contracts import InputError, Recipe
+from solution.runtime import set_threads, written_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOG = "log.txt"
+
+
+def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Run every cell in a folder of its own below --out; with --resume, finished ones are taken from there.
+
+    A cell that fails does not keep the others from running. `InputError` at the end names those that failed.
+    """
+    out = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    _check(cells, out, arguments)
+    failed = {}
+    outcomes = _one_by_one if arguments.workers == 1 else _side_by_side
+    for name, error in outcomes(cells, out, arguments, say):
+        say(f"\n{name}: {f'failed ({error})' if error else 'done'}")
+        failed |= {name: error} if error else {}
+    for folder in dict.fromkeys((out / name).parent for name in cells):
+        _tell(folder, say)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(map(': '.join, failed.items()))}")
+
+
+def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace) -> None:
+    if arguments.folds is not None:
+        raise InputError("--folds is for one recipe, not for a family")
+    if arguments.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {arguments.workers}")
+    there = [name for name in cells if (out / name / "recipe.json").exists()]
+    if there and not arguments.resume:
+        raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")
+
+
+def _one_by_one(
+    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, say: Callable[[str], None]
+) -> Iterator[tuple[str, str]]:
+    for name, recipe in cells.items():
+        say(f"\n{name}")
+        error = ""
+        try:
+            run_once(recipe, out / name, arguments, say)
+        except InputError as problem:
+            error = str(problem)
+        yield name, error
+
+
+def _side_by_side(
+    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, say: Callable[[str], None]
+) -> Iterator[tuple[str, str]]:
+    """In processes of their own, which say what they do in a log."""
+    say(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
+    # A fresh process for each cell gives back all memory, and one that was not forked is safe beside threads.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(arguments.workers, context, max_tasks_per_child=1) as pool:
+        runs = {pool.submit(_logged, recipe, out / name, arguments): name for name, recipe in cells.items()}
+        for run in concurrent.futures.as_completed(runs):
+            error = run.exception()
+            if error is not None and not isinstance(error, InputError | concurrent.futures.BrokenExecutor):
+                raise error
+            yield runs[run], str(error or "")
+
+
+def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:
+    """One cell; what it says goes into its log."""
+    set_threads()
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOG).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        run_once(recipe, out, arguments, functools.partial(print, flush=True))
+
+
+def _tell(folder: Path, say: Callable[[str], None]) -> None:
+    """The table, the verdict and the plot of the cells in `folder`, said and written there."""
+    from solution.report.grid import epochs_drawing, grid_table, read_grid, verdict
+
+    runs = read_grid(folder)
+    if not runs:
+        return
+    text = "\n\n".join([f"# {folder.name}", grid_table(runs).markdown(), verdict(runs).markdown()])
+    texts = {"grid.md": text + "\n", "epochs.svg": epochs_drawing(runs, folder.name).file_text()}
+    for name, content in texts.items():
+        with written_whole(folder / name) as path:
+            path.write_text(content, encoding="utf-8")
+    say(f"\n{text}\n\nwritten: {', '.join(str(folder / name) for name in texts)}")

@@ -1,0 +1,224 @@
+"""A family of cells that tries the same techniques on several nets: table, verdict, accuracy against epoch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from solution.contracts import Row
+from solution.report.curves import History
+from solution.report.run_folder import Run, read_run
+from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BASE = "train"
+TECHNIQUES: Mapping[str, str] = MappingProxyType(
+    {
+        BASE: "as trained",
+        "pruned": "pruned by 20 %",
+        "bits16": "16 bit",
+        "bits8": "8 bit",
+        "bits4": "4 bit",
+        "bits1": "1 bit",
+        "student": "student alone",
+        "distilled": "student, distilled",
+    }
+)
+"""{stage: what its row shows}; other stages are on the way."""
+
+CURVES: Mapping[str, tuple[str, bool]] = MappingProxyType(
+    {
+        BASE: ("as trained", False),
+        "pruned": ("pruned by 20 %", True),
+        "signs_train": ("1 bit", True),
+        "student": ("student alone", False),
+        "distilled": ("student, distilled", False),
+    }
+)
+"""{stage that trains: (its name, whether it goes on where the base ended)}."""
+
+CHANCE = 0.1
+"""Accuracy of guessing: both data sets have ten classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What accuracy is divided by: a figure of a row, in a unit that reads well."""
+
+    name: str
+    unit: str
+
+    def of(self, row: Row) -> float | None:
+        """In bytes, MACs or milliseconds; None when it was not measured."""
+        found = {"byte": row.packed_bytes, "MAC": row.macs, "ms": row.latency_ms.get("eager")}
+        return found[self.name]
+
+    def told(self, row: Row) -> str:
+        """ "1.2 MB"."""
+        value = self.of(row)
+        return "-" if value is None else f"{value / (1 if self.name == 'ms' else 1e6):.4g} {self.unit}"
+
+
+COSTS = (Cost(name="byte", unit="MB"), Cost(name="MAC", unit="million MACs"), Cost(name="ms", unit="ms"))
+
+
+def read_grid(folder: Path) -> dict[str, Run]:
+    """{cell: its run} of the cells in `folder` whose runs have tried the techniques."""
+    paths = sorted(path.parent for path in folder.glob("*/rows.json"))
+    return {path.name: run for path in paths if is_cell(run := read_run(path))}
+
+
+def is_cell(run: Run) -> bool:
+    """Whether this is a run of the techniques that are told here."""
+    return TECHNIQUES.keys() <= {row.step for row in run.rows}
+
+
+def grid_table(runs: Mapping[str, Run]) -> Table:
+    """One line for each net and technique; sizes are of packed files."""
+    headings = ("net", "technique", "accuracy, %", "against the base", "packed MB", "parameters", "MACs", "ms", "min")
+    lines = [line for cell, run in runs.items() for line in _lines(cell, run)]
+    seeds, hardware = (
+        ", ".join(dict.fromkeys(str(getattr(row, name)) for run in runs.values() for row in run.rows))
+        for name in ("seed", "hardware")
+    )
+    note = (
+        "Accuracy on the val split, differences in points. ms: one image in PyTorch eager, all nets of a cell in "
+        "turns; quantized weights run there as the floats that they stand for. Minutes count the steps on the way from "
+        f"one line to the next. Seed {seeds}; {hardware}"
+    )
+    return Table(headings=headings, rows=tuple(lines), caption="Techniques", note=note)
+
+
+def _lines(cell: str, run: Run) -> Iterator[tuple[str, ...]]:
+    base, seconds = _row(run, BASE), 0.0
+    for row in run.rows:
+        seconds += row.seconds
+        if row.step not in TECHNIQUES:
+            continue
+        accuracy, difference = row.quality["accuracy"], row.quality["accuracy"] - base.quality["accuracy"]
+        packed, ms = row.packed_bytes, row.latency_ms.get("eager")
+        yield (
+            cell,
+            TECHNIQUES[row.step],
+            f"{100 * accuracy:.2f}",
+            "" if row is base else f"{100 * difference:+.2f}",
+            "-" if packed is None else f"{packed / 1e6:.2f}",
+            f"{row.params:,}",
+            f"{row.macs:,}",
+            "-" if ms is None else f"{ms:.2f}",
+            f"{seconds / 60:.1f}",
+        )
+        seconds = 0.0
+
+
+def verdict(runs: Mapping[str, Run]) -> Table:
+    """The best technique by accuracy per byte, per MAC and per millisecond.
+
+    Accuracy counts from chance on: a net that guesses is worth nothing, however small. A technique is told by what it
+    makes of the base's figure in the same cell, in the mean over cells.
+    """
+    gains = {(step, cost.name): list(_gains(runs, step, cost)) for step in TECHNIQUES for cost in COSTS}
+    means = {key: statistics.mean(found) for key, found in gains.items() if found}
+    best = {cost.name: _best(means, cost) for cost in COSTS}
+    lines = []
+    for step, technique in TECHNIQUES.items():
+        cells = []
+        for cost in COSTS:
+            mean = means.get((step, cost.name))
+            text = "-" if mean is None else f"{mean:.2f}x"
+            cells.append(f"**{text}**" if best[cost.name] == step else text)
+        lines.append((technique, *cells))
+    note = " ".join(_said(runs, cost, best[cost.name]) for cost in COSTS if best[cost.name])
+    headings = ("technique", *(f"accuracy per {cost.name}" for cost in COSTS))
+    return Table(headings=headings, rows=tuple(lines), caption="Verdict", note=note)
+
+
+def _gains(runs: Mapping[str, Run], step: str, cost: Cost) -> Iterator[float]:
+    """What `step` makes of the base's accuracy for its cost, in each cell that has both."""
+    for run in runs.values():
+        worth, before = _worth(_row(run, step), cost), _worth(_row(run, BASE), cost)
+        if worth is not None and before:
+            yield worth / before
+
+
+def _worth(row: Row, cost: Cost) -> float | None:
+    """Accuracy above chance for one unit of cost."""
+    paid = cost.of(row)
+    return max(row.quality["accuracy"] - CHANCE, 0.0) / paid if paid else None
+
+
+def _best(means: Mapping[tuple[str, str], float], cost: Cost) -> str | None:
+    known = {step: means[step, cost.name] for step in TECHNIQUES if (step, cost.name) in means}
+    return max(known, key=known.get) if known else None
+
+
+def _said(runs: Mapping[str, Run], cost: Cost, step: str) -> str:
+    """A sentence: the technique that wins, and the single net that is worth most."""
+    rows = [(cell, row) for cell, run in runs.items() for row in _shown(run) if _worth(row, cost) is not None]
+    cell, row = max(rows, key=lambda pair: _worth(pair[1], cost))
+    accuracy = f"{100 * row.quality['accuracy']:.2f} %"
+    return (
+        f"Per {cost.name}: {TECHNIQUES[step]}; the single net that is worth most is {cell} {TECHNIQUES[row.step]}, "
+        f"{accuracy} for {cost.told(row)}."
+    )
+
+
+def _row(run: Run, step: str) -> Row:
+    return next(row for row in run.rows if row.step == step)
+
+
+def _shown(run: Run) -> list[Row]:
+    return [_row(run, step) for step in TECHNIQUES]
+
+
+def epochs_drawing(runs: Mapping[str, Run], name: str = "epochs") -> Drawing:
+    """Accuracy on the choose split against epoch, one panel for each net; what goes on from the base starts there."""
+    histories = {cell: run.histories() for cell, run in runs.items()}
+    with canvas(0.9 + 2.0 * len(runs), len(runs), sharex=True, sharey=True, squeeze=False) as (figure, grid):
+        for axes, (cell, found) in zip(grid[:, 0], histories.items(), strict=True):
+            _panel(axes, found)
+            axes.set_title(cell)
+            quiet(axes)
+        grid[-1, 0].set_xlabel("epoch")
+        figure.supylabel("accuracy on the choose split, %", fontsize=11)
+        figure.legend(*_labels(grid[:, 0]), loc="outside upper left", ncols=2)
+        caption = "Pruned and 1-bit nets go on where the base ended; students start afresh."
+        return drawn(figure, name, _told(histories), caption)
+
+
+def _panel(axes: Axes, found: Mapping[str, History]) -> None:
+    start = len(found.get(BASE, {}).get("epoch", ()))
+    for index, (stage, (label, goes_on)) in enumerate(CURVES.items()):
+        if not found.get(stage, {}).get("choose_accuracy"):
+            continue
+        epochs = [epoch + goes_on * start for epoch in found[stage]["epoch"]]
+        percent = [100 * value for value in found[stage]["choose_accuracy"]]
+        marks = {"marker": MARKERS[index], "markersize": 4, "markevery": max(1, len(epochs) // 8)}
+        axes.plot(epochs, percent, DASHES[index % len(DASHES)], color=colour(HUES[index]), label=label, **marks)
+
+
+def _labels(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    """Every line once, whichever panel has it."""
+    found = {}
+    for axes in panels:
+        found |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)
+
+
+def _told(histories: Mapping[str, Mapping[str, History]]) -> str:
+    said = []
+    for cell, found in histories.items():
+        ends = (
+            f"{label} {100 * max(found[stage]['choose_accuracy']):.1f} %"
+            for stage, (label, _) in CURVES.items()
+            if found.get(stage, {}).get("choose_accuracy")
+        )
+        said.append(f"{cell}: {', '.join(ends)}")
+    return "Accuracy against epoch, best epochs on the choose split. " + "; ".join(said) + "."

@@ -1,0 +1,157 @@
+"""Rows in MLflow: each row a run with parameters, metrics and files, nested under the run of its recipe.
+
+    python -m solution run RECIPE --track                          notes in runs/mlflow.db
+    mlflow ui --backend-store-uri sqlite:///runs/mlflow.db         shows them
+
+Without MLflow nothing is missing: `rows.json` and `rows.csv` are complete.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solution.contracts import InputError, Row
+from solution.report.curves import History, training_curves
+from solution.report.rows import flat
+from solution.report.run_folder import Run, read_run
+
+DEFAULT = "sqlite:///runs/mlflow.db"
+FOLDER, STEP, PARENT = "featherweight.folder", "featherweight.step", "mlflow.parentRunId"
+_SQLITE = "sqlite:///"
+_FILES = ("model.safetensors", "model.packed", "plan.json", "plan.txt", "history.csv")
+_WORDS = ("step", "commit", "hardware", "seed")
+_MOST = 1000
+"""Metrics that one call may send."""
+
+
+def open_store(uri: str = "") -> Store:
+    """The store at `uri`, made when it is a SQLite file that is not there; "" means `DEFAULT`.
+
+    `InputError` without MLflow, and for a store that cannot be reached.
+    """
+    # The library otherwise reports its use to its makers.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise InputError(f'tracking needs {error.name}, which is not here: pip install -e ".[tracking]"') from error
+    uri, artifacts = uri or DEFAULT, None
+    if uri.startswith(_SQLITE):
+        path = Path(uri.removeprefix(_SQLITE)).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        uri, artifacts = f"{_SQLITE}{path}", (path.parent / "mlartifacts").as_uri()
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError, ValueError) as error:
+        raise InputError(f"cannot track in {uri}: {str(error).splitlines()[0]}") from error
+    return Store(client=client, uri=uri, artifacts=artifacts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """Where runs are noted.
+
+    artifacts  where files go; None leaves that to the server
+    """
+
+    client: Any
+    uri: str
+    artifacts: str | None
+
+    def note(self, folder: Path) -> None:
+        """Note what the run in `folder` has done and the store does not hold yet. May be called after every row."""
+        run = read_run(folder)
+        experiment = self._experiment(run.recipe)
+        parent = self._parent(experiment, run)
+        for row in run.rows:
+            self._row(experiment, parent, run, row)
+        for name in ("recipe.json", "rows.json", "rows.csv"):
+            if (folder / name).is_file():
+                self.client.log_artifact(parent, str(folder / name))
+        if run.checkpoints():  # they are written last
+            self.client.set_terminated(parent)
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        return found.experiment_id if found else self.client.create_experiment(name, artifact_location=self.artifacts)
+
+    def _found(self, experiment: str, tags: Mapping[str, str]) -> Any:
+        """The run with these tags, or None."""
+        words = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
+        found = self.client.search_runs([experiment], filter_string=words, max_results=1)
+        return found[0] if found else None
+
+    def _parent(self, experiment: str, run: Run) -> str:
+        tags = {FOLDER: str(run.folder.resolve())}
+        found = self._found(experiment, tags | {STEP: "all"})
+        if found is None:
+            name = f"{run.recipe} on {run.data()}, seed {run.seed}"
+            found = self.client.create_run(experiment, tags=tags | {STEP: "all"}, run_name=name)
+            self._send(found.info.run_id, run.knobs | {"seed": run.seed}, [])
+        return found.info.run_id
+
+    def _row(self, experiment: str, parent: str, run: Run, row: Row) -> None:
+        """Note a row, or what has been measured of it since."""
+        tags = {PARENT: parent, STEP: row.step}
+        found = self._found(experiment, tags)
+        if found is None:
+            start = round(1e3 * (time.time() - row.seconds))
+            found = self.client.create_run(experiment, start_time=start, tags=tags, run_name=row.step)
+            history = run.histories().get(row.step, {})
+            self._send(found.info.run_id, _params(run, row), list(_of_epochs(history)))
+            self._files(found.info.run_id, run.folder / row.step, history)
+            self.client.set_terminated(found.info.run_id)
+        new = [item for item in _of_row(row) if item[0] not in found.data.metrics]
+        self._send(found.info.run_id, {}, new)
+
+    def _send(self, run_id: str, params: Mapping[str, Any], metrics: list[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = round(1e3 * time.time())
+        said = [Param(name, str(value)) for name, value in params.items()]
+        self.client.log_batch(run_id, params=said)
+        for start in range(0, len(metrics), _MOST):
+            some = [Metric(name, value, now, step) for name, value, step in metrics[start : start + _MOST]]
+            self.client.log_batch(run_id, metrics=some)
+
+    def _files(self, run_id: str, folder: Path, history: History) -> None:
+        """Checkpoint, plan, history and its plot, as far as the step has them."""
+        for path in (folder / name for name in _FILES):
+            if path.is_file():
+                self.client.log_artifact(run_id, str(path))
+        if history:
+            self.client.log_text(run_id, training_curves({folder.name: history}).file_text(), "curves.svg")
+
+
+def _params(run: Run, row: Row) -> dict[str, Any]:
+    """The settings of the step, and what they are about."""
+    about = {name: getattr(row, name) for name in _WORDS}
+    own = ("data.", "model.", f"{row.step}.")
+    return about | {address: value for address, value in run.knobs.items() if address.startswith(own)}
+
+
+def _of_row(row: Row) -> Iterator[tuple[str, float, int]]:
+    """(name, value, step) of every figure that was measured."""
+    for name, value in flat(row).items():
+        if name not in _WORDS and value is not None:
+            yield name, float(value), 0
+
+
+def _of_epochs(history: History) -> Iterator[tuple[str, float, int]]:
+    for name, values in history.items():
+        if name != "epoch":
+            yield from (
+                (f"epoch/{name}", value, int(epoch)) for epoch, value in zip(history["epoch"], values, strict=True)
+            )
+
+
+def _quoted(text: str) -> str:
+    """`text` as MLflow's filters take it: they know no escapes, but two kinds of quotes."""
+    return f'"{text}"' if "'" in text else f"'{text}'"

@@ -1,0 +1,117 @@
+import dataclasses
+import json
+import sys
+
+import pytest
+
+from solution.__main__ import main
+from solution.contracts import InputError, Row
+from solution.report.rows import write_rows
+from solution.report.tracking import FOLDER, PARENT, STEP, open_store
+
+ROW = Row(step="train", macs=1000, params=100, bytes=400, quality={"accuracy": 0.7}, seconds=6.0, hardware="a CPU")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    return open_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/deep/mlflow.db")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two rows: one trained, one cut."""
+    out = tmp_path / "it's a run"
+    write_rows(out, [ROW, dataclasses.replace(ROW, step="cut", macs=500)])
+    knobs = {"data.path": "x/photos.tar", "train.lr": 0.1, "cut.ratio": 0.5}
+    (out / "recipe.json").write_text(json.dumps({"name": "small", "seed": 3, "knobs": knobs}))
+    for name, text in (("train/history.csv", "epoch,loss,choose_f1\n1,2.5,0.3\n2,1.5,0.6\n"), ("cut/plan.txt", "a\n")):
+        (out / name).parent.mkdir()
+        (out / name).write_text(text)
+    return out
+
+
+def noted(store, folder):
+    """(the recipe's run, {step: run}) as the client finds them."""
+    experiment = store.client.get_experiment_by_name("small").experiment_id
+    runs = store.client.search_runs([experiment], filter_string=f"tags.`{STEP}` != 'x'")
+    (parent,) = [run for run in runs if run.data.tags.get(FOLDER) == str(folder.resolve())]
+    children = [run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id]
+    assert len(children) == len({run.info.run_name for run in children})
+    return parent, {run.info.run_name: run for run in children}
+
+
+def files(store, run):
+    return {file.path for file in store.client.list_artifacts(run.info.run_id)}
+
+
+def test_rows_are_runs_below_their_recipes_run(store, folder):
+    store.note(folder)
+    parent, children = noted(store, folder)
+    assert parent.info.run_name == "small on photos, seed 3"
+    assert parent.data.params["train.lr"] == "0.1"
+    assert parent.info.status == "RUNNING"
+    assert files(store, parent) == {"recipe.json", "rows.csv", "rows.json"}
+    assert children.keys() == {"train", "cut"}
+    train, cut = children["train"].data, children["cut"].data
+    assert (train.metrics["macs"], cut.metrics["macs"]) == (1000, 500)
+    assert train.metrics["quality.accuracy"] == 0.7
+    assert train.params["train.lr"] == "0.1"
+    assert "cut.ratio" not in train.params
+    assert cut.params["cut.ratio"] == "0.5"
+    took_ms = children["train"].info.end_time - children["train"].info.start_time
+    assert took_ms >= 1e3 * ROW.seconds
+    assert files(store, children["train"]) == {"history.csv", "curves.svg"}
+    assert files(store, children["cut"]) == {"plan.txt"}
+    losses = store.client.get_metric_history(children["train"].info.run_id, "epoch/loss")
+    assert [(metric.step, metric.value) for metric in losses] == [(1, 2.5), (2, 1.5)]
+
+
+def test_noting_again_adds_only_what_is_new(store, folder):
+    store.note(folder)
+    write_rows(folder, [dataclasses.replace(ROW, latency_ms={"eager": 2.5}), dataclasses.replace(ROW, step="more")])
+    store.note(folder)
+    _, children = noted(store, folder)
+    assert children.keys() == {"train", "cut", "more"}
+    assert children["train"].data.metrics["latency_ms.eager"] == 2.5
+    assert len(store.client.get_metric_history(children["train"].info.run_id, "macs")) == 1
+
+
+RECIPE = """
+from solution.compress.prune_channels import PruneChannels
+from solution.contracts import Recipe, Stage
+from solution.dataloader import Data
+from solution.models.cifar_resnet import CifarResNet
+from solution.train.step import Train
+
+
+def recipe():
+    return Recipe(name="tracked", data=Data(size=16, batch_size=16, workers=0), model=CifarResNet(depth=8),
+                  stages=(Stage(name="train", step=Train(epochs=1)), Stage(name="cut", step=PruneChannels(ratio=0.5))),
+                  before="train", after="cut")
+"""
+
+
+def test_a_run_by_the_command_is_tracked_whole(store, tmp_path, photos, capsys):
+    (tmp_path / "mine.py").write_text(RECIPE)
+    words = ["run", str(tmp_path / "mine.py"), "--data", str(photos), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*words, "--track", store.uri]) == 0
+    assert f"tracked in {store.uri}" in capsys.readouterr().out
+    experiment = store.client.get_experiment_by_name("tracked").experiment_id
+    runs = {run.info.run_name: run for run in store.client.search_runs([experiment])}
+    assert runs.keys() == {"tracked on colours, seed 0", "train", "cut"}
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    assert files(store, runs["train"]) == {"model.safetensors", "history.csv", "curves.svg"}
+    assert files(store, runs["cut"]) == {"model.safetensors", "plan.json", "plan.txt"}
+
+
+def test_a_store_that_is_none_is_refused():
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    with pytest.raises(InputError, match="cannot track in nonsense://x"):
+        open_store("nonsense://x")
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert main(["run", "waste_shufflenet", "--track"]) == 2
+    assert 'tracking needs mlflow, which is not here: pip install -e ".[tracking]"' in capsys.readouterr().err
