@@ -60,7 +60,9 @@ class Given:
         """The loader called `name`, or an `InputError` that names the step which cannot do without it."""
         loader = getattr(self, name)
         if loader is None:
-            raise InputError(f"{step} needs {name} batches, and none were given: pass Given({name}=...)")
+            raise InputError(
+                f"{step} needs {name} batches, and none were given: pass Given({name}=...), or --data PATH in the shell"
+            )
         return loader
 
 
