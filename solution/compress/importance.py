@@ -79,10 +79,10 @@ def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given
     """
     if criterion == "random":
         return np.random.default_rng(given.seed).random(len(coupling.atom))
-    tensors = named_tensors(model)
-    sides = [side for side in coupling.sides if side.tensor in tensors]
     if criterion == "group_norm":
         return _group_norms(model, coupling)
+    tensors = named_tensors(model)
+    sides = [side for side in coupling.sides if side.tensor in tensors]
     if criterion in OF_WEIGHTS:
         weighty = [(side, tensors[side.tensor].detach()) for side in sides if side.role in ("out", "in")]
         return grouped(coupling, {s.key: OF_WEIGHTS[criterion](rows_of(tensor, s)) for s, tensor in weighty})

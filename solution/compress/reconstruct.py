@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from solution.evaluate.running import as_judged, while_hooked
+
 POSITIONS = 64
 """So many positions of each feature map are looked at."""
 RIDGE = 1e-3
@@ -23,15 +25,15 @@ Samples = list[tuple[Tensor, Tensor]]
 
 
 def reconstruct(cut: nn.Module, full: nn.Module, rows: Mapping[str, Sequence[int]], images: Sequence[Tensor]) -> None:
-    """Fit the layers of `cut`, in place; both nets are left in evaluation mode.
+    """Fit the layers of `cut`, in place.
 
     full    the net before the cut
     rows    layer -> which of its outputs in `full` are left in `cut`, in order; all where it is not named
     images  batches (B, C, H, W)
     """
-    with torch.no_grad():
-        paths = _in_order(cut.eval(), _thinned(cut, full), images[0][:1])
-        wanted = _outputs(full.eval(), paths, images)
+    with as_judged(cut), as_judged(full):
+        paths = _in_order(cut, _thinned(cut, full), images[0][:1])
+        wanted = _outputs(full, paths, images)
         for path in paths:
             layer = cut.get_submodule(path)
             batches = zip(_inputs(cut, path, images), wanted[path], strict=True)
@@ -85,12 +87,9 @@ def _watched(
         net.get_submodule(path).register_forward_hook(lambda _module, _inputs, output, path=path: note(path, output))
         for path in paths
     ]
-    try:
+    with while_hooked(handles):
         for batch in images:
             net(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _ReachedError(Exception):
@@ -105,14 +104,11 @@ def _inputs(net: nn.Module, path: str, images: Sequence[Tensor]) -> Iterator[Ten
         caught.append(inputs[0])
         raise _ReachedError
 
-    handle = net.get_submodule(path).register_forward_pre_hook(catch)
-    try:
+    with while_hooked([net.get_submodule(path).register_forward_pre_hook(catch)]):
         for batch in images:
             with suppress(_ReachedError):
                 net(batch)
             yield caught.pop()
-    finally:
-        handle.remove()
 
 
 def _patches(layer: nn.Module, x: Tensor) -> Tensor:

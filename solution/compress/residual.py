@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from solution.contracts import InputError
 from solution.evaluate.cost import params
 from solution.evaluate.hooks import watched
-from solution.evaluate.running import as_judged, images_for, run
+from solution.evaluate.running import as_judged, images_for, run, while_hooked
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 LOUD = 100.0
@@ -134,12 +134,8 @@ def _watch(model: nn.Module, example: Tensor) -> _Seen:
         for path, module in model.named_modules()
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
     ]
-    try:
-        with as_judged(model):
-            run(model, images_for(model, example[:1]))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with while_hooked(handles), as_judged(model):
+        run(model, images_for(model, example[:1]))
     return seen
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from solution.contracts import InputError
 
@@ -35,6 +36,16 @@ def as_judged(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def while_hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Inside: hooks that were registered are in place. Afterwards: they are gone."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def run(model: nn.Module, images: Tensor) -> None:

@@ -54,6 +54,14 @@ def test_a_net_that_lost_nothing_is_left_as_it_is():
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
+def test_the_mode_of_either_net_stays():
+    net = redundant_net(LASTS["convolution"]()).train()
+    cut = PruneChannels(ratio=0.5, reconstruct=True)(net, GIVEN)
+    assert net.training
+    assert cut.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in [*net.modules(), *cut.modules()])
+
+
 def test_it_needs_calibration_batches():
     with pytest.raises(InputError, match="reconstruct needs calibration batches"):
         PruneChannels(ratio=0.5, reconstruct=True)(redundant_net(LASTS["linear"]()), Given(example=IMAGES))

@@ -71,7 +71,8 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
     with shapes_only() as mode:
         resized = {} if before is None else shapes_at(subject.model, before.coupling, sizes or {})
         hollow = hollow_copy(subject.model, resized)
-        set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
+        if resized:
+            set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
         traces = _traces(hollow, subject.image(), mode, before)
         attributes = attributes_after(subject.model, all_shapes(hollow))
     ledger = Ledger(frozenset() if before is None else before.coupling.readers())

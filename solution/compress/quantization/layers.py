@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from solution.compress.parametrized import layers_of
 from solution.evaluate.hooks import counted_class
-from solution.evaluate.running import as_judged, images_for, run
+from solution.evaluate.running import as_judged, images_for, run, while_hooked
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -55,12 +55,8 @@ def _executed(model: nn.Module, example: Tensor) -> list[str]:
         module.register_forward_hook(lambda *_, path=path: order.setdefault(path))
         for path, module in model.named_modules()
     ]
-    try:
-        with as_judged(model):
-            run(model, images_for(model, example[:1]))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with while_hooked(handles), as_judged(model):
+        run(model, images_for(model, example[:1]))
     return list(order)
 
 
