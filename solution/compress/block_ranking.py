@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from solution.compress.residual import Block, taken_out
 from solution.contracts import Batches, Given, InputError
-from solution.evaluate.running import as_judged, images_for
+from solution.evaluate.running import as_judged, images_for, while_hooked
 
 Pick = Callable[[Sequence[Block], Sequence[Block]], Block]
 """(Blocks that are gone, blocks of which one must go) -> that one."""
@@ -106,8 +106,5 @@ def _compared(model: nn.Module, total: dict[Block, float]) -> Iterator[None]:
 
         module = model.get_submodule(block.path)
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
+    with while_hooked(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from solution.compress.coupling.components import Coupling, Side
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import Batches, Given, InputError
+from solution.evaluate.running import while_hooked
 
 Rows = Tensor
 """(channels, weights of one channel)."""
@@ -181,8 +182,5 @@ def _recording(model: nn.Module, makers: Mapping[str, Side], total: Mapping[tupl
 
     modules = dict(model.named_modules())
     handles = [modules[path].register_forward_hook(hook(side)) for path, side in makers.items() if path in modules]
-    try:
+    with while_hooked(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
