@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from solution.compress.coupling.attributes import all_shapes, implied, set_attributes
 from solution.compress.coupling.components import Coupling
 from solution.compress.coupling.tracing import named_tensors
+from solution.evaluate.running import while_hooked
 
 Sizes = dict[tuple[str, int], np.ndarray]
 """(Tensor, axis) -> positions that a skeleton has; only their number in each group matters."""
@@ -55,11 +56,8 @@ def fitting_inputs(hollow: nn.Module, readers: frozenset[str]) -> Iterator[None]
             fit = _fit_depthwise
         if fit is not None:
             handles.append(module.register_forward_pre_hook(fit))
-    try:
+    with while_hooked(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _fit_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

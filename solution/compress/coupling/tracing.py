@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref
 from solution.compress.coupling.shapes import Shapes
 from solution.contracts import InputError
+from solution.evaluate.running import while_hooked
 
 _OWN_FILES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/")
 
@@ -166,11 +167,8 @@ def _module_path(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda _module, _inputs, name=name: path.append(name)))
         handles.append(module.register_forward_hook(leave))
-    try:
+    with while_hooked(handles):
         yield path, ended
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager
