@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from solution.compress.coupling.estimate import Estimator
 from solution.compress.coupling.fitting import fit
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.planning import written_plan
-from solution.compress.coupling.sizes import classes_of
+from solution.compress.coupling.sizes import Classes, classes_of
 from solution.compress.coupling.targets import Wanted, room_of, spread
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.importance import CRITERIA, component_scores
@@ -34,7 +35,7 @@ from solution.compress.reconstruct import reconstruct
 from solution.contracts import Batches, Given, InputError, StructuralStep
 from solution.evaluate.cost import macs, params
 
-RANKINGS = ("uniform", "global")
+RANKINGS = ("uniform", "global", "per_cost")
 BUDGETS = ("macs", "params", "bytes", "latency_ms")
 
 
@@ -47,7 +48,9 @@ class PruneChannels(StructuralStep):
                 what the cut net may cost at most: a fraction of the full net's cost up to 1, else the number itself.
                 Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the competition's
                 convention, bytes of all tensors, latency as the median of one image on `given.device`
-    ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go
+    ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go;
+                "per_cost": those that are worth least per multiply-accumulate (per parameter when the budget counts
+                parameters or bytes) that they cost
     importance  what makes a channel worth keeping: group_norm, l1, l2, fpgm, bn_scale, random, or on calibration
                 batches taylor, fisher, hessian, activation
     round_to    channel numbers become multiples of this where the layer has so many
@@ -104,22 +107,20 @@ class PruneChannels(StructuralStep):
         full = analyse(subject)
         score = component_scores(model, full.coupling, self.importance, given)
         classes, frozen = classes_of(full.coupling), {}
-        ranked = score if self.ranking == "global" else None
-        room = room_of(full.coupling, classes, self.limits, self.round_to, ranked)
+        room = room_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, full, classes))
 
         def planned(wanted: Wanted) -> ChannelPlan:
             return written_plan(full, fit(subject, full, wanted, room.multiple, frozen), score)
 
         if self.ratio is not None:
             return _checked(planned(room.whole(self.ratio)), full)
-        budget = self._budget(model, given)
-        estimator = Estimator(full, classes, "macs" if budget.name in ("macs", "latency_ms") else "params")
+        estimator = Estimator(full, classes, self._currency())
 
         def estimate(wanted: Wanted) -> float:
             left = {atom: number for atom, number in wanted.items() if atom not in frozen}
             return estimator(spread(classes, left))
 
-        return _checked(meet(budget, room, estimate, planned), full)
+        return _checked(meet(self._budget(model, given), room, estimate, planned), full)
 
     def apply(self, plan: ChannelPlan, model: nn.Module, given: Given) -> nn.Module:
         """Cut, fit what is left, and measure batch-norm statistics again where calibration batches are given."""
@@ -128,6 +129,15 @@ class PruneChannels(StructuralStep):
             images = [images for images, _ in given.need("calibration", "reconstruct")]
             reconstruct(cut, folded(model), plan.rows(), images)
         return cut if given.calibration is None else recalibrated(cut, given.calibration)
+
+    def _currency(self) -> str:
+        return "params" if self.budget in ("params", "bytes") else "macs"
+
+    def _ranked(self, score: np.ndarray, full: Analysis, classes: Classes) -> np.ndarray | None:
+        """(components,) by what one threshold is drawn, None for equal shares."""
+        if self.ranking != "per_cost":
+            return score if self.ranking == "global" else None
+        return score / np.maximum(Estimator(full, classes, self._currency()).of_each(), 1.0)
 
     def _budget(self, model: nn.Module, given: Given) -> Budget:
         name, asked = self.budget, getattr(self, self.budget)

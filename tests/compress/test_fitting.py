@@ -44,11 +44,19 @@ def test_what_resists_stays_and_the_rest_is_cut(blocks):
     assert found.error < 1e-10 < found.moved
 
 
-@pytest.mark.parametrize(("name", "most"), [("cs3darknet_focus_s", 0.3), ("mambaout_femto", 0.3)])
-def test_sizes_that_timm_keeps_in_attributes_follow_the_cut(name, most):
+NETS_OF_TIMM = [
+    ("cs3darknet_focus_s", {}, 0.3),
+    ("mambaout_femto", {}, 0.3),
+    ("levit_128s", {"img_size": 64}, 0.35),
+    ("levit_conv_128s", {"img_size": 64}, 0.35),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "most"), NETS_OF_TIMM)
+def test_sizes_that_timm_keeps_in_attributes_follow_the_cut(name, settings, most):
     import timm
 
-    net = randomise(timm.create_model(name, pretrained=False).eval())
+    net = randomise(timm.create_model(name, pretrained=False, **settings).eval())
     example = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     plan = PruneChannels(ratio=0.5).plan(net, Given(example=example))
     before, after = plan.saves["macs"]

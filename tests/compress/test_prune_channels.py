@@ -82,6 +82,19 @@ def test_global_ranking_takes_the_weak_layer():
     assert (cut[0].out_channels, cut[3].out_channels) == (16, 64)
 
 
+@pytest.mark.parametrize(("budget", "layer"), [("macs", 0), ("params", 1)])
+def test_ranking_by_cost_takes_what_the_budget_counts(budget, layer):
+    """Equal weights: the first layer sees four times the positions, the second has more weights."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 4, 3, 4, 1), nn.Conv2d(4, 32, 3, 8, 1))
+    for convolution in net:
+        nn.init.ones_(convolution.weight)
+    cut = PruneChannels(**{budget: 0.9}, ranking="per_cost")(net, GIVEN)
+    left = (cut[0].out_channels / 8, cut[1].out_channels / 4)
+    assert left[layer] < 1 == left[1 - layer]
+    cost = macs(cut, EXAMPLE) / macs(net, EXAMPLE) if budget == "macs" else params(cut) / params(net)
+    assert 0.9 - 1 / (8, 4)[layer] <= cost <= 0.9
+
+
 def test_the_important_channels_stay():
     net = small_cnn()
     with torch.no_grad():
@@ -129,7 +142,7 @@ def test_recalibration_keeps_frozen_modes():
         ({}, "give ratio or one of"),
         ({"ratio": 0.5, "macs": 0.5}, "got ratio, macs"),
         ({"macs": -1}, "macs must be positive, got -1"),
-        ({"ratio": 0.5, "ranking": "best"}, "ranking must be one of uniform, global, got 'best'"),
+        ({"ratio": 0.5, "ranking": "best"}, "ranking must be one of uniform, global, per_cost, got 'best'"),
         ({"ratio": 0.5, "importance": "luck"}, "importance must be one of"),
         ({"ratio": 0.5, "round_to": 0}, "round_to must be at least 1, got 0"),
         ({"ratio": 0.5, "limits": {"stem": 2}}, "must lie between 0 and 1, got 2"),

@@ -29,8 +29,13 @@ def adapted(
     }
 
 
-HEADS = {"num_heads": ("qkv", "q", "q_proj", "q_proj.linear", "qkv.conv"), "num_kv_heads": ("k_proj", "k_proj.linear")}
+HEADS = {
+    "num_heads": ("qkv", "q", "q_proj", "q_proj.linear", "qkv.conv", "qkv.linear", "kv.linear"),
+    "num_kv_heads": ("k_proj", "k_proj.linear"),
+}
 """A number of heads -> the layers that may make them."""
+OVER_HEADS = ("attn_dim", "all_head_dim", "inner_dim", "key_attn_dim", "val_attn_dim")
+"""Widths that are a number of channels for each of `num_heads`."""
 
 
 def _attention_heads(
@@ -44,7 +49,7 @@ def _attention_heads(
         if isinstance(heads, int) and name is not None and heads * after[name][0] % before[name][0] == 0:
             changed[attribute] = heads * after[name][0] // before[name][0]
     if "num_heads" in changed:
-        sizes = {name: getattr(module, name, None) for name in ("attn_dim", "all_head_dim", "inner_dim")}
+        sizes = {name: getattr(module, name, None) for name in OVER_HEADS}
         share = changed["num_heads"], module.num_heads
         changed |= {name: size * share[0] // share[1] for name, size in sizes.items() if isinstance(size, int)}
     return changed

@@ -20,7 +20,7 @@ class Estimator:
     def __init__(self, full: Analysis, classes: Classes, currency: str) -> None:
         """currency: "macs" or "params"."""
         costs = layer_macs(full.traces[0]) if currency == "macs" else _tensor_sizes(full)
-        self.sizes = classes.size
+        self.sizes, self.of = classes.size, classes.of
         sides = [side for side in full.coupling.sides if side.tensor in costs]
         tensors = {name: row for row, name in enumerate(costs)}
         self.costs = np.array(list(costs.values()), dtype=float)
@@ -34,6 +34,10 @@ class Estimator:
         left = np.ones(len(self.costs))
         np.multiply.at(left, self.row, self.share @ (counts / self.sizes))
         return float(left @ self.costs)
+
+    def of_each(self) -> np.ndarray:
+        """(components,) what each costs while all others are there."""
+        return ((self.costs[self.row] @ self.share) / self.sizes)[self.of]
 
 
 def _tensor_sizes(full: Analysis) -> dict[str, int]:
