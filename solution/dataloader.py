@@ -147,7 +147,7 @@ class Data:
         train = given.get("train") or given.get("") or ()
         val, made = given.get("val") or given.get("test") or (), "as given"
         if self.folds > 1 and train:
-            train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed))
+            train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed, source.classes))
             made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"
         elif not val:
             train, val = _apart(train, self.val_share, self.split_seed)

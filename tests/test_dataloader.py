@@ -287,8 +287,8 @@ def test_folds_judge_on_parts_of_train_and_leave_val_alone(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "folds", "message"),
     [
-        ({"train/A": 3, "train/B": 2}, 9, "class number 1 has 2 pictures, fewer than 9 folds"),
-        ({**FULL, "train/C": 2, "val/C": 9}, 3, "class number 2 has 2 pictures, fewer than 3 folds: it would vanish"),
+        ({"train/A": 3, "train/B": 2}, 9, "class B has 2 pictures, fewer than 9 folds"),
+        ({**FULL, "train/C": 2, "val/C": 9}, 3, "class C has 2 pictures, fewer than 3 folds: it would vanish"),
         ({**FULL, "train/C": 0, "val/C": 9}, 3, "no train pictures of C; add some, or remove the class"),
         ({"val/A": 9, "val/B": 9}, 3, "no pictures to train with"),
     ],

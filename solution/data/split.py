@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from solution.contracts import InputError
@@ -23,22 +25,25 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[tuple[int, 
     return tuple(rest.tolist()), tuple(sorted(part.tolist()))
 
 
-def fold(labels: np.ndarray, folds: int, number: int, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def fold(
+    labels: np.ndarray, folds: int, number: int, seed: int, names: Sequence[str] = ()
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(rest, part), each ascending: `part` is one of `folds` stratified parts of the positions, counted from 0.
 
     Over all numbers every position is in exactly one part. `InputError` when a class has fewer pictures than folds:
-    it would vanish from a part.
+    it would vanish from a part. names: those of the classes, for the message.
     """
     if not 0 <= number < folds or folds < 2:
         raise InputError(f"fold must lie between 0 and {folds - 1} of at least 2 folds, got fold {number} of {folds}")
-    names, counts = np.unique(labels, return_counts=True)
+    found, counts = np.unique(labels, return_counts=True)
     if len(labels) and counts.min() < folds:
+        fewest = found[counts.argmin()]
         raise InputError(
-            f"class number {names[counts.argmin()]} has {counts.min()} pictures, fewer than {folds} folds: "
+            f"class {names[fewest] if names else fewest} has {counts.min()} pictures, fewer than {folds} folds: "
             "it would vanish from one; take fewer folds or add pictures"
         )
     chance = np.random.default_rng([seed, folds])
-    shuffled = [chance.permutation(np.flatnonzero(labels == name)) for name in names]
+    shuffled = [chance.permutation(np.flatnonzero(labels == name)) for name in found]
     # Dealt out class after class without starting anew, so that the parts differ by one picture at most.
     part = np.concatenate(shuffled)[number::folds]
     rest = np.setdiff1d(np.arange(len(labels)), part)

@@ -84,13 +84,14 @@ def _scale(sizes: np.ndarray) -> float | None:
 
 
 def _common_divisor(sizes: np.ndarray) -> float:
-    """The greatest common divisor of numbers that are off by their rounding (Euclid's algorithm)."""
+    """The greatest common divisor of numbers that are off by their rounding: Euclid's, then fitted to all of them."""
     least, divisor = sizes[-1] / (2 * _MOST), sizes[0]
     for size in sizes[1:].tolist():
         rest = size
         while rest > least:
             divisor, rest = rest, abs(divisor - rest * round(divisor / rest))
-    return divisor
+    whole = np.rint(sizes / divisor)
+    return float((sizes * whole).sum() / max(1.0, (whole * whole).sum()))
 
 
 def _tried(sizes: np.ndarray, guess: float) -> tuple[float, float | None]:

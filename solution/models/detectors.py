@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from solution.contracts import InputError
@@ -40,9 +41,15 @@ def ultralytics_net(name: str, num_classes: int = 80) -> nn.Module:
 def _left_alone() -> Iterator[None]:
     """While open, ultralytics uses no network, keeps its settings in a temporary folder and prints nothing.
 
-    What it sets in the environment is undone.
+    What it sets in the environment is undone, and so is what its import puts in the place of other libraries' own
+    functions: with its `Image.open` a file that is no image asks for another package.
     """
+    import cv2
+    from PIL import Image
+
     before = dict(os.environ)
+    replaced = ((Image, "open"), (torch, "load"), (torch, "save"), (cv2, "imread"), (cv2, "imwrite"), (cv2, "imshow"))
+    own = [(library, name, getattr(library, name)) for library, name in replaced]
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update({"YOLO_OFFLINE": "1", "YOLO_CONFIG_DIR": folder, "YOLO_VERBOSE": "False"})
         try:
@@ -51,3 +58,5 @@ def _left_alone() -> Iterator[None]:
             for added in os.environ.keys() - before.keys():
                 del os.environ[added]
             os.environ.update(before)
+            for library, name, function in own:
+                setattr(library, name, function)

@@ -16,6 +16,7 @@ from solution.evaluate.cost import macs
 from solution.evaluate.score import Scorer
 from solution.search.ends import Refused
 from solution.search.study import Figures
+from solution.train.assist import Assist
 
 UNBUILDABLE = 1.0
 """How bad a net that cannot be built is to the sampler: as if it had the competition's reference MACs too many."""
@@ -64,6 +65,8 @@ def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Mo
             step = dataclasses.replace(step, ranking="last")
         if isinstance(step, StructuralStep):
             net = step(net, given)
+        elif isinstance(step, Assist):
+            net = step.plan(net, given).apply(net).eval()
     return net
 
 

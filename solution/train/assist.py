@@ -77,12 +77,15 @@ class Assist(Distill):
         """The assistant's lesson."""
         return Residual(net, self, given)
 
+    def plan(self, model: nn.Module, given: Given) -> AssistPlan:
+        """The assistant beside `model`."""
+        settings = dataclasses.asdict(self.assistant)
+        return AssistPlan(assistant=settings, num_classes=model.eval()(given.example).shape[1])
+
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """The `Sum` of `model`, unchanged, and a trained assistant."""
         seed_everything(given.seed)
-        settings = dataclasses.asdict(self.assistant)
-        plan = AssistPlan(assistant=settings, num_classes=model.eval()(given.example).shape[1])
-        return super().__call__(plan.apply(model), given)
+        return super().__call__(self.plan(model, given).apply(model), given)
 
 
 class Residual(Taught):

@@ -52,7 +52,7 @@ def test_every_position_is_in_one_fold_and_every_class_in_each(classes, folds, s
 
 
 def test_too_few_pictures_for_the_folds_are_refused():
-    with pytest.raises(InputError, match="class number 1 has 2 pictures, fewer than 3 folds"):
-        fold(np.array([0, 0, 0, 1, 1]), 3, 0, seed=0)
+    with pytest.raises(InputError, match="class tin has 2 pictures, fewer than 3 folds"):
+        fold(np.array([0, 0, 0, 1, 1]), 3, 0, seed=0, names=("glass", "tin"))
     with pytest.raises(InputError, match="got fold 3 of 3"):
         fold(np.zeros(9), 3, 3, seed=0)

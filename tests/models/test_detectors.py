@@ -15,11 +15,14 @@ needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason=
 
 @needs_ultralytics
 def test_builds_by_name_and_leaves_the_environment_alone():
-    before = dict(os.environ)
+    from PIL import Image
+
+    before, reader, saver = dict(os.environ), Image.open, torch.save
     net = ultralytics_net("yolov8n", num_classes=7).eval()
     decoded = net(torch.rand(1, 3, 64, 64))[0]
     assert decoded.shape == (1, 4 + 7, 64 + 16 + 4)
     assert dict(os.environ) == before
+    assert (Image.open, torch.save) == (reader, saver)
 
 
 @needs_ultralytics

@@ -23,6 +23,7 @@ from solution.search.outcome import tried
 from solution.search.session import Search
 from solution.search.standings import is_refused, latest, rungs_of
 from solution.search.study import Figures, figures_of
+from solution.train.assist import Assist
 from solution.train.step import Train
 
 
@@ -176,6 +177,15 @@ def test_macs_are_known_before_training(units, macs):
         for stage in recipe.stages
     )
     assert foreseen_macs(dataclasses.replace(recipe, stages=stages), 9) == macs
+
+
+def test_an_assistant_is_paid_for():
+    recipe = named("waste_shufflenet")
+    alone = Stage(name="alone", step=Train(epochs=1))
+    helped = Stage(name="helped", step=Assist(epochs=1, teachers=("x",), assistant=ShuffleNet(units=(2, 5, 2))))
+    lone = foreseen_macs(dataclasses.replace(recipe, stages=(alone,), before="alone", after="alone"), 9)
+    both = foreseen_macs(dataclasses.replace(recipe, stages=(alone, helped), before="alone", after="helped"), 9)
+    assert (lone, both) == (1_688_940, 1_688_940 + 1_083_210)
 
 
 def test_only_the_way_to_after_is_trained():
