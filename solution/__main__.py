@@ -7,7 +7,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from solution.commands import bench, compress, data, export, inspect, predict, prepare, report, run, score, search
+from solution.commands import (
+    bench,
+    compress,
+    data,
+    export,
+    inspect,
+    predict,
+    prepare,
+    report,
+    run,
+    score,
+    search,
+    serve,
+)
 from solution.contracts import InputError
 
 COMMANDS = {
@@ -20,6 +33,7 @@ COMMANDS = {
     "inspect": inspect,
     "predict": predict,
     "bench": bench,
+    "serve": serve,
     "report": report,
     "score": score,
 }

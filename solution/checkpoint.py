@@ -22,6 +22,8 @@ from solution.contracts import InputError, ModelSettings, Origin, Plan, origin_o
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
+from solution.models.ssdlite import SsdLite
+from solution.models.yolo import Yolo
 from solution.runtime import written_whole
 
 VERSION = 1
@@ -29,6 +31,8 @@ MODELS: dict[str, type[ModelSettings]] = {
     "shufflenet": ShuffleNet,
     "classifier": Classifier,
     "cifar_resnet": CifarResNet,
+    "yolo": Yolo,
+    "ssdlite": SsdLite,
 }
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
 _ORIGIN = "_featherweight_origin"
 
 
+CLASSIFICATION, DETECTION = "classification", "detection"
+"""What a net may be for: one class for a picture, or boxes with a class each."""
+
+
 class InputError(ValueError):
     """Something the user handed us is wrong. The message says what, where, and what to do; the shell exits with 2."""
 
@@ -147,6 +151,11 @@ class ModelSettings(Protocol):
         ...
 
 
+def task_of(settings: ModelSettings) -> str:
+    """What nets of these settings are for: their ``task``, or classification when they do not say."""
+    return getattr(settings, "task", CLASSIFICATION)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """How to build a net again, but for its weights: its settings, its outputs, the plans applied since, in order."""
@@ -189,6 +198,8 @@ class Recipe:
     before, after  the stages compared
     thorough       rows also say what takes time to measure: bytes packed, and milliseconds, processor time and memory
                    of one image
+    exports        forms that Before and After are exported to at the end, such as "onnxruntime", "openvino int8": their
+                   rows then say all that `thorough` means, and bytes, quality and milliseconds of the exported files
     """
 
     name: str
@@ -199,6 +210,7 @@ class Recipe:
     after: str
     seed: int = 0
     thorough: bool = False
+    exports: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -230,10 +242,12 @@ class Row:
     macs             multiply-accumulates of one image in the competition's convention (ptflops hooks)
     macs_dispatched  the same at the dispatcher: every convolution and matrix product that really ran
     sparsity         percent of weights that are exactly zero
-    quality          {"f1": macro F1, "accuracy": ...}, fractions of 1, on the val split
+    quality          {"f1": macro F1, "accuracy": ...}, fractions of 1, on the val split; of a detector {"precision",
+                     "recall", "map50", "map"}, and {"train_map": ...} on training pictures that it did not learn from
     score            the competition's, lower is better; None when the audit refuses the net
     bytes            of the checkpoint; packed_bytes: of the packed file
-    latency_ms       {runtime: median of one image}
+    latency_ms       {runtime: median of one image}; "openvino" is fp32, others are named: "openvino int8"
+    exported         {runtime: {"bytes": ..., and the quality of the exported file, run by that runtime, as in quality}}
     cpu_ms           processor time of one image, of all threads, in PyTorch eager
     memory_bytes     most that a fresh process held above what it had before it loaded the net and answered one image
     seconds          wall time of the step
@@ -249,6 +263,7 @@ class Row:
     score: float | None = None
     packed_bytes: int | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    exported: dict[str, dict[str, float]] = field(default_factory=dict)
     cpu_ms: float | None = None
     memory_bytes: int | None = None
     seconds: float = 0.0

@@ -4,6 +4,7 @@ A run keeps everything in one folder, so that a stop costs one epoch at most:
 
     recipe.json, rows.json, rows.csv     settings; one row per finished stage
     <stage>/model.safetensors            the stage's checkpoint; model.packed too when the recipe is thorough
+    <stage>/model.onnx, model.int8.xml   exported forms of Before and After, where the recipe names such
     <stage>/plan.json, plan.txt          what a structural step decided
     <stage>/history.csv, training.safetensors     one row per epoch; the state to go on from
     before.safetensors, after.safetensors   the two stages that the recipe compares
@@ -27,18 +28,20 @@ from solution import checkpoint
 from solution.compress.parametrized import folded
 from solution.compress.prune_channels import median_latency_ms
 from solution.compress.quantization.activations import InputGrid
-from solution.contracts import Given, InputError, Plan, Recipe, Row, Stage, StructuralStep
+from solution.contracts import DETECTION, Given, InputError, Plan, Recipe, Row, Stage, StructuralStep, task_of
 from solution.dataloader import Loaders
 from solution.evaluate.audit import audit
-from solution.evaluate.classify import classify, predictor
+from solution.evaluate.classify import Predict, classify, predictor
 from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
+from solution.evaluate.detect import detect
 from solution.evaluate.score import Scorer
-from solution.evaluate.speed import Speed, Turns, measure
-from solution.export import files
+from solution.evaluate.speed import Speed, Subject, Turns, measure
+from solution.export import files, shipping
 from solution.export.runtimes import EAGER, subject
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
+from solution.train.step import Train
 
 MODEL, PACKED = "model.safetensors", "model.packed"
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
@@ -58,6 +61,7 @@ def run(
     """
     processes = _processes(device)
     _check(recipe, out, resume)
+    shipping.here(recipe.exports, say)  # what will be left out is better known before the training
     loaders = recipe.data.open(seed=recipe.seed)
     processes.wait_for_everyone()
     if processes.is_main_process:
@@ -73,9 +77,8 @@ def run(
         rows = read_rows(out)
         yield rows[-1]
     if processes.is_main_process:
-        if recipe.thorough and not any(EAGER in row.latency_ms for row in rows):
-            write_rows(out, _timed(rows, out, say))
         _copy_compared(recipe, out)
+        _finish(job, rows)
 
 
 def _processes(device: str) -> Any:
@@ -87,24 +90,41 @@ def _processes(device: str) -> Any:
     return processes
 
 
+def _finish(job: Job, rows: list[Row]) -> None:
+    """Write what only a finished run can tell: Before and After exported, and all nets and forms timed in turns."""
+    forms = shipping.here(job.recipe.exports, job.say)
+    if forms:
+        compared = (job.recipe.before, job.recipe.after)
+        rows = [job.shipped(row, forms) if row.step in compared else row for row in rows]
+        write_rows(job.out, rows)
+    write_rows(job.out, _timed(rows, job.out, job.say))
+
+
 def _timed(rows: Sequence[Row], out: Path, say: Callable[[str], None]) -> list[Row]:
     """`rows` with latency and memory of one image, all nets asked in turns. Nets that only simulate integers have none.
 
-    Quantized weights run as the floats that they stand for: what they gain in a runtime for integers `bench` tells.
+    In eager, quantized weights run as the floats that they stand for; exported forms run as they are.
     """
-    shown = [row.step for row in rows if row.cpu_ms is not None]
+    wanted = {row.step: ([EAGER] if row.cpu_ms is not None else []) + list(row.exported) for row in rows}
+    if all(name in row.latency_ms for row in rows for name in wanted[row.step]):
+        return list(rows)
     threads = torch.get_num_threads()
-    subjects = [subject(out / step / MODEL, EAGER, threads, step) for step in shown]
-    say(f"\none image at a time, in turns: {', '.join(shown)}")
-    speeds = {speed.model: speed for speed in measure(subjects, _TURNS, say=lambda _: None)}
-    return [_with_speed(row, speeds.get(row.step)) for row in rows]
+    subjects = [_subject(out / step / MODEL, name, threads) for step, names in wanted.items() for name in names]
+    say(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step in wanted for name in wanted[step])}")
+    speeds = measure(subjects, _TURNS, say=lambda _: None)
+    return [_with_speeds(row, [speed for speed in speeds if speed.model == row.step]) for row in rows]
 
 
-def _with_speed(row: Row, speed: Speed | None) -> Row:
-    if speed is None:
-        return row
-    latency_ms = row.latency_ms | {EAGER: round(speed.percentile_ms(50), 4)}
-    return replace(row, latency_ms=latency_ms, memory_bytes=speed.peak_bytes)
+def _subject(path: Path, name: str, threads: int) -> Subject:
+    """The net at `path` in eager, or in the exported form of this name, called by its stage."""
+    stage = path.parent.name
+    return subject(path, EAGER, threads, stage) if name == EAGER else shipping.subject_of(path, name, threads, stage)
+
+
+def _with_speeds(row: Row, speeds: Sequence[Speed]) -> Row:
+    medians = {shipping.name_of(speed): round(speed.percentile_ms(50), 4) for speed in speeds}
+    memory = next((speed.peak_bytes for speed in speeds if speed.runtime == EAGER), row.memory_bytes)
+    return replace(row, latency_ms=row.latency_ms | medians, memory_bytes=memory)
 
 
 def _copy_compared(recipe: Recipe, out: Path) -> None:
@@ -168,7 +188,7 @@ class Job:
 
     def row(self, stage: Stage, model: nn.Module, seconds: float) -> Row:
         """Judge the model and write its checkpoint."""
-        path, figures = self.out / stage.name / MODEL, self.judge(model)
+        path, figures = self.out / stage.name / MODEL, self.judge(stage, model)
         header = self.header(stage, model, figures)
         checkpoint.save(path, model, header)
         return Row(
@@ -193,6 +213,15 @@ class Job:
         if self.device != "cpu":
             found["latency_ms"] = {self.device: round(median_latency_ms(plain, self.example()[:1], self.device), 4)}
         return found
+
+    def shipped(self, row: Row, forms: Sequence[str]) -> Row:
+        """The row of Before or After with those of the exported forms that it lacks."""
+        path = self.out / row.step / MODEL
+        if row.packed_bytes is None:
+            row = replace(row, **self.effort(path.with_name(PACKED), *checkpoint.load(path)))
+        missing = [name for name in forms if name not in row.exported]
+        made = {name: shipping.ship(path, name, self.loaders, self.say) for name in missing}
+        return replace(row, exported=row.exported | {name: said for name, said in made.items() if said})
 
     def source(self, stage: Stage) -> nn.Module:
         """The model that `stage` goes on from."""
@@ -232,11 +261,27 @@ class Job:
         """Two real images, (2, 3, S, S)."""
         return next(iter(self.loaders.calibration))[0][:2].contiguous()
 
-    def judge(self, model: nn.Module) -> dict[str, Any]:
+    def judge(self, stage: Stage, model: nn.Module) -> dict[str, Any]:
         """The figures of a row that are the model's own; quality is measured on the val split."""
-        judged = classify(predictor(model, self.device), self.loaders.val)
-        cost = scored(model, self.example(), judged.f1, self.say)
-        return {**cost, "params": params(model), "sparsity": sparsity(model), "quality": judged.quality()}
+        quality = self.quality(stage, predictor(model, self.device))
+        cost = scored(model, self.example(), quality.get("f1"), self.say)
+        return {**cost, "params": params(model), "sparsity": sparsity(model), "quality": quality}
+
+    def quality(self, stage: Stage, predict: Predict) -> dict[str, float]:
+        """What `predict` is worth on val; a detector that has not learned in this run is judged on train too."""
+        if task_of(self.recipe.model) != DETECTION:
+            return classify(predict, self.loaders.val).quality()
+        found = detect(predict, self.loaders.val).quality()
+        if self.learned(stage):
+            return found
+        seen = detect(predict, self.loaders.seen).quality()
+        return found | {f"train_{name}": value for name, value in seen.items()}
+
+    def learned(self, stage: Stage) -> bool:
+        """Whether the net of `stage` was trained in this run."""
+        source = self.recipe.source(stage.name)
+        before = [other for other in self.recipe.stages if other.name == source]
+        return isinstance(stage.step, Train) or any(map(self.learned, before))
 
     def header(self, stage: Stage, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
         """What the checkpoint of `stage` says."""

@@ -12,6 +12,7 @@ SHORT = ["train.epochs=2", "before.epochs=1", "after.epochs=1", "train.warmup_ep
 def command(photos, out, *more):
     settings = [word for setting in SMALL + SHORT for word in ("--set", setting)]
     words = [sys.executable, "-m", "solution", "run", "waste_shufflenet", "--data", str(photos), "--out", str(out)]
+    words += ["--exports", ""]
     return [*words, *settings, *more]
 
 

@@ -26,6 +26,7 @@ LAYERS = {
     "recipes": 10,
     "search": 11,
     "demo": 11,
+    "serve": 11,
     "commands": 12,
     "__main__": 13,
 }

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RECIPE and its options."""
     parser.add_argument("recipe", metavar="RECIPE", help="such as waste_shufflenet")
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
+    parser.add_argument(
+        "--weights", metavar="PATH", help="what a net with weights of its own starts from: model.weights"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where results go (default: runs/RECIPE)")
     parser.add_argument("--set", metavar="ADDRESS=VALUE", action="append", default=[], dest="settings",
                         help="change a setting: data.size=64, model.units=2,5,2, train.epochs=10")  # fmt: skip
@@ -31,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", default=1, help="cells of a family side by side (default: 1)"
     )
+    parser.add_argument("--exports", metavar="FORMS",
+                        help="instead of the recipe's: 'onnxruntime, openvino int8'; '' exports nothing")  # fmt: skip
     parser.add_argument("--track", metavar="URI", nargs="?", const="",
                         help="note every row in MLflow: a store's address (default: runs/mlflow.db)")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
@@ -76,23 +81,43 @@ def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Ca
 def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
     """The rows of one run, shown as they come."""
     from solution import pipeline
+    from solution.report import detector, tables
     from solution.report.rows import read_rows
-    from solution.report.tables import heading, line, side_by_side
     from solution.runtime import pick_device
 
     store, rows = _store(arguments), []
     for row in pipeline.run(recipe, out, device=pick_device(arguments.device), resume=arguments.resume, say=say):
         rows.append(row)
-        say("\n".join(["", heading(), *map(line, rows)]))
+        told = detector if detector.is_detector(rows) else tables
+        say("\n".join(["", told.heading(), *map(told.line, rows)]))
         if store:
             store.note(out)
     if store:
         store.note(out)
         say(f"\ntracked in {store.uri}")
+    rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
-    say("\n" + side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
+    say("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
+    if detector.is_detector(rows):
+        _tell_detector(out, say)
     say(f"\nrows, checkpoints and histories are in {out}")
-    return read_rows(out)
+    return rows
+
+
+def _tell_detector(out: Path, say: Callable[[str], None]) -> None:
+    """The table, what it says and two drawings, said and written into `out`."""
+    from solution.report.detector import cost_drawing, detector_findings, detector_table, pruning_drawing
+    from solution.report.run_folder import read_run
+    from solution.runtime import written_whole
+
+    run = read_run(out)
+    text = "\n\n".join([detector_table(run).markdown(), *detector_findings(run)])
+    drawings = {"pruning.svg": pruning_drawing(run), "costs.svg": cost_drawing(run)}
+    texts = {"detector.md": text + "\n"} | {name: drawing.file_text() for name, drawing in drawings.items()}
+    for name, content in texts.items():
+        with written_whole(out / name) as path:
+            path.write_text(content, encoding="utf-8")
+    say(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in texts)}")
 
 
 def _store(arguments: argparse.Namespace) -> Store | None:
@@ -127,6 +152,11 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     from solution.knobs import with_knob
 
     recipe = dataclasses.replace(recipe, seed=arguments.seed)
+    if getattr(arguments, "weights", None) is not None:
+        recipe = with_knob(recipe, "model.weights", arguments.weights)
+    if getattr(arguments, "exports", None) is not None:
+        forms = tuple(filter(None, (form.strip() for form in arguments.exports.split(","))))
+        recipe = dataclasses.replace(recipe, exports=forms)
     for setting in arguments.settings:
         address, equals, value = setting.partition("=")
         if not equals:

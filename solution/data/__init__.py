@@ -11,6 +11,7 @@ cache             decode once: all pictures at one size in a memory-mapped file
 split             stratified, seeded splits
 augment           random views of a picture, by albumentations
 views             batches of such views, in an order that depends on seed and epoch alone
+boxes, framing    pictures with boxes, read in place; put on a square; detection: batches of these
 cards             what a data set is, in a few words
 describe          counts, sizes, brightness, copies and unreadable files; pictures: the same as one picture
 prepare           what was downloaded -> the expected layout; duplicates: which pictures are copies; borders: padding

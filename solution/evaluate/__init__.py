@@ -3,6 +3,7 @@
 cost        MACs in the competition's convention and at the dispatcher, parameters, sparsity, bytes
 audit       compares both counts module by module and refuses a net that hides work
 classify    macro F1, accuracy and confusion of any callable on a batch
+detect      precision, recall and mAP of any callable on a batch
 predict     probabilities for photos without labels
 speed       latency, throughput, memory and loading of any runtimes, in turns
 score       the competition's score as a small value

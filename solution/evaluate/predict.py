@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from solution.contracts import InputError
 from solution.data.cache import resize
@@ -46,7 +47,7 @@ def probabilities(
     for some in (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH)):
         seen = [_pixels(path, size) for path in some]
         readable = [pixels for pixels in seen if isinstance(pixels, np.ndarray)]
-        said = iter(_softmax(net, np.stack(readable), normalisation) if readable else ())
+        said = iter(_asked(net, np.stack(readable), normalisation) if readable else ())
         for path, pixels in zip(some, seen, strict=True):
             yield path, pixels if isinstance(pixels, UnreadableImage) else next(said)
 
@@ -56,16 +57,25 @@ def _pixels(path: Path, size: int) -> np.ndarray | UnreadableImage:
     if path.is_dir():
         return UnreadableImage(str(path), "a folder without pictures")
     try:
-        return resize(decode(path.read_bytes(), str(path), 2 * size), size)
+        return prepared(path.read_bytes(), str(path), size)
     except OSError as error:
         return UnreadableImage(str(path), f"cannot be read ({error.strerror})")
     except UnreadableImage as error:
         return error
 
 
-def _softmax(net: Predict, images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+def prepared(photo: bytes, name: str, size: int) -> np.ndarray:
+    """An encoded photo as a net of this input side sees it, (size, size, 3) uint8. Raises `UnreadableImage`."""
+    return resize(decode(photo, name, 2 * size), size)
+
+
+def _asked(net: Predict, images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
     with torch.inference_mode():
-        logits = net(as_batch(images, normalisation)).double()  # (B, num_classes)
+        return softmax(net(as_batch(images, normalisation)))
+
+
+def softmax(logits: Tensor) -> np.ndarray:
+    """(B, num_classes) float64. `InputError` for logits that are NaN or infinite."""
     if not torch.isfinite(logits).all():
         raise InputError("the net answers with NaN or infinity: its weights are damaged, or half precision overflowed")
-    return logits.softmax(1).numpy()
+    return logits.double().softmax(1).numpy()

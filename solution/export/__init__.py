@@ -7,5 +7,7 @@ about, exported  what a file says of itself; an opened file, callable on a batch
 making, parity   write, compare with the net, and only then keep
 files, listing   load, open or list any file of ours
 runtimes         any file of ours in any runtime
+shipping         forms of a finished net, by name, for rows
+detecting        what is different about detectors
 extras           libraries that only some of this needs
 """

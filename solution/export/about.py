@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.checkpoint import Header
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, InputError, task_of
 
 KEY = "featherweight"
 _VERSION = 1
-_TASK = "classification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +23,7 @@ class About:
     size        side of the square input in pixels
     data        name of the data set that it was trained on
     precision   fp32, fp16 or int8
+    task        classification or detection
     """
 
     classes: tuple[str, ...]
@@ -32,31 +32,33 @@ class About:
     size: int
     data: str = ""
     precision: str = "fp32"
+    task: str = CLASSIFICATION
 
     @classmethod
     def of(cls, header: Header, precision: str) -> About:
         """What the export of a checkpoint says."""
-        shared = {item.name: getattr(header, item.name) for item in dataclasses.fields(cls) if item.name != "precision"}
-        return cls(**shared, precision=precision)
+        names = {item.name for item in dataclasses.fields(cls)} - {"precision", "task"}
+        shared = {name: getattr(header, name) for name in names}
+        return cls(**shared, precision=precision, task=task_of(header.origin.settings))
 
     def to_text(self) -> str:
         """The JSON text."""
-        return json.dumps({"version": _VERSION, "task": _TASK, **dataclasses.asdict(self)})
+        return json.dumps({"version": _VERSION, **dataclasses.asdict(self)})
 
     @classmethod
-    def from_text(cls, text: str | None, path: Path) -> About:
-        """The same again. `InputError` when the file at `path` says nothing, or something else."""
+    def from_text(cls, text: str | None, path: Path, task: str | None = CLASSIFICATION) -> About:
+        """The same again. `InputError` when the file at `path` says nothing, or another task; None takes any task."""
         if not text:
             raise InputError(f"{path} does not name its classes and normalisation: it was not exported by this project")
         try:
             fields = json.loads(text)
-            task, version = fields.pop("task"), fields.pop("version")
+            version, found = fields.pop("version"), fields["task"]
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
             about = cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} has a broken description ({error!r}); export it again") from error
         if version > _VERSION:
             raise InputError(f"{path} has format version {version}, newer than {_VERSION}: update")
-        if task != _TASK:
-            raise InputError(f"{path} is a file for {task}, not for {_TASK}")
+        if task is not None and found != task:
+            raise InputError(f"{path} is a file for {found}, not for {task}")
         return about

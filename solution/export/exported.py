@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, DETECTION, InputError
 from solution.export.about import About
 
 Run = Callable[[np.ndarray], np.ndarray]
-"""Normalised float32 images (B, 3, size, size) to logits (B, num_classes)."""
+"""Normalised float32 images (B, 3, size, size) to logits (B, num_classes), or a detector's candidates (B, 4 + C, N)."""
+
+
+_TASKS = {2: CLASSIFICATION, 3: DETECTION}
+"""Dimensions of the answers -> what a file is for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,15 +37,19 @@ class Exported:
     files: tuple[Path, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S), uint8 as they are or float32 already normalised, to logits (B, num_classes) float32."""
+        """Images (B, 3, S, S), uint8 as they are or float32 already normalised, to logits (B, num_classes) float32.
+
+        Of a detector to candidates (B, 4 + num_classes, N): see `solution.models.yolo`.
+        """
         size = self.about.size
         if images.dim() != 4 or tuple(images.shape[1:]) != (len(self.about.mean), size, size):
             raise InputError(f"{self.path} takes images (B, 3, {size}, {size}), got {tuple(images.shape)}")
         logits = self.run(np.ascontiguousarray(self.normalised(images).cpu().numpy()))
-        if logits.shape != (len(images), len(self.about.classes)):
+        if _TASKS.get(logits.ndim) != self.about.task or logits.shape[:2] != (len(images), self._num_outputs):
             raise InputError(
-                f"{self.path} answers {logits.shape} to {len(images)} images, where {len(self.about.classes)} classes "
-                "each were expected: it is a file for another task"
+                f"{self.path} answers {logits.shape} to {len(images)} images, where {self._num_outputs} "
+                f"{'classes' if self.about.task == CLASSIFICATION else 'numbers a box'} each were expected: it is a "
+                "file for another task"
             )
         return torch.from_numpy(np.array(logits, dtype=np.float32))
 
@@ -53,16 +61,21 @@ class Exported:
         return (images.float() / 255 - mean) / std
 
     @property
+    def _num_outputs(self) -> int:
+        return len(self.about.classes) + (0 if self.about.task == CLASSIFICATION else 4)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes on disk of all its files."""
         return sum(file.stat().st_size for file in self.files)
 
 
-def check_signature(path: Path, inputs: list[tuple], outputs: list[tuple]) -> None:
-    """`InputError` unless a file maps images to logits. Shapes hold numbers, and anything else where they vary."""
-    fits = len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and len(outputs[0]) == 2
+def check_signature(path: Path, inputs: list[tuple], outputs: list[tuple], task: str | None = CLASSIFICATION) -> None:
+    """`InputError` unless a file maps images to one answer. Shapes hold numbers, and anything else where they vary."""
+    fits = len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and task in (None, _TASKS.get(len(outputs[0]), ""))
     if not fits:
         raise InputError(
             f"{path} maps {len(inputs)} input(s) {inputs} to {len(outputs)} output(s) {outputs}, but a classifier maps "
-            "images (B, 3, H, W) to logits (B, classes): it is a file for another task"
+            "images (B, 3, H, W) to logits (B, classes), and a detector to candidates (B, 4 + classes, N): it is a "
+            "file for another task"
         )

@@ -9,9 +9,9 @@ from solution.contracts import InputError
 
 
 @contextlib.contextmanager
-def needed(what: str) -> Iterator[None]:
+def needed(what: str, extra: str = "runtimes") -> Iterator[None]:
     """Imports inside that fail become an `InputError` which names the extra to install for `what`."""
     try:
         yield
     except ImportError as error:
-        raise InputError(f'{what} needs {error.name}, which is not here: pip install -e ".[runtimes]"') from error
+        raise InputError(f'{what} needs {error.name}, which is not here: pip install -e ".[{extra}]"') from error

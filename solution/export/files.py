@@ -11,7 +11,7 @@ from torch import nn
 
 from solution import checkpoint
 from solution.compress.parametrized import folded
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, InputError
 from solution.export import onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
@@ -41,12 +41,20 @@ def _refuse_exported(path: Path) -> None:
         raise InputError(f"{path} is an exported net, which can be run but not changed: give the checkpoint it is of")
 
 
-def open_file(path: Path, threads: int = 1) -> Exported:
-    """Any file of ours, ready to run in its runtime; checkpoints run in PyTorch."""
+def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+    """Any file of ours, ready to run in its runtime; checkpoints run in PyTorch.
+
+    `InputError` for a file for another task, unless `task` is None.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    return OPENERS[path.suffix](path, threads) if path.suffix in OPENERS else _eager(path, threads)
+    if path.suffix in OPENERS:
+        return OPENERS[path.suffix](path, threads, task)
+    exported = _eager(path, threads)
+    if task not in (None, exported.about.task):
+        raise InputError(f"{path} is a net for {exported.about.task}, not for {task}")
+    return exported
 
 
 def open_compiled(path: Path, threads: int = 1) -> Exported:

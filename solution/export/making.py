@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.compress.parametrized import folded
-from solution.contracts import InputError
+from solution.contracts import DETECTION, InputError, task_of
 from solution.dataloader import Data, Loaders
 from solution.evaluate.classify import classify, predictor
-from solution.export import files, onnx_file, openvino_file, packed, pt2_file
+from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
-from solution.export.parity import TOLERANCES, compare
+from solution.export.parity import TOLERANCES, Parity, compare
 from solution.runtime import written_whole
 
 FORMATS = {"onnx": onnx_file, "openvino": openvino_file, "pt2": pt2_file}
@@ -82,18 +82,27 @@ def make(wish: Wish, say: Callable[[str], None] = print) -> Path:
     net, header = files.load(wish.file)
     if wish.format == PACKED:
         return _packed(wish, net, header, say)
-    loaders = _loaders(wish, header)
+    if task_of(header.origin.settings) == DETECTION:
+        raise InputError(f"{wish.file} is a detector: its recipe exports it, with pictures that have boxes")
+    make_proven(wish, net, header, _loaders(wish, header), say)
+    return wish.path
+
+
+def make_proven(
+    wish: Wish, net: nn.Module, header: checkpoint.Header, loaders: Loaders, say: Callable[[str], None]
+) -> Parity:
+    """Write the file of a net that is already loaded, proven on `loaders`, and return how it compares."""
     net, about = _plain(net), About.of(header, wish.precision)
     graph = _quantized(wish, net, about, loaders, say) if wish.precision == "int8" else _floating(wish, net, about)
     with written_whole(wish.path) as temporary:
         try:
             FORMATS[wish.format].write(graph, about, temporary)
-            exported = files.open_file(temporary)
-            _prove(wish, net, exported, loaders, say)
+            exported = files.open_file(temporary, task=about.task)
+            parity = _prove(wish, net, header, exported, loaders, say)
             _move_partners(exported, wish.path)
         finally:
             temporary.with_suffix(".bin").unlink(missing_ok=True)
-    return wish.path
+    return parity
 
 
 def write_unproven(wish: Wish) -> Path:
@@ -138,6 +147,10 @@ def _blank(about: About, count: int) -> Tensor:
 
 def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: Callable[[str], None]) -> Any:
     """The int8 graph that does best on the choose split, of those with more and more layers in float."""
+    if about.task == DETECTION:
+        return detecting.quantized(FORMATS[wish.format], net, loaders.calibration)
+    if loaders.choose is None:
+        raise InputError("int8 decides on the choose split which layers stay in float, and these data have none")
     kind = FORMATS[wish.format]
     images = [image[None] for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
     start = kind.base(net, torch.cat([images[0], images[0]]))
@@ -170,18 +183,29 @@ def _choose_f1(wish: Wish, graph: Any, about: About, loaders: Loaders) -> float:
         return classify(files.open_file(path), loaders.choose).f1
 
 
-def _prove(wish: Wish, net: nn.Module, exported: Exported, loaders: Loaders, say: Callable[[str], None]) -> None:
+def _prove(
+    wish: Wish,
+    net: nn.Module,
+    header: checkpoint.Header,
+    exported: Exported,
+    loaders: Loaders,
+    say: Callable[[str], None],
+) -> Parity:
     tolerance = TOLERANCES[wish.precision]
     if wish.f1_drop is not None:
         tolerance = replace(tolerance, f1_drop=wish.f1_drop)
     exported(_blank(exported.about, 1))  # a batch of one must do, too
-    parity = compare(predictor(net), exported, loaders.val, tolerance)
+    if exported.about.task == DETECTION:
+        parity = detecting.compare(predictor(net), exported, loaders, header.figures["quality"], wish.precision)
+    else:
+        parity = compare(predictor(net), exported, loaders.val, tolerance)
     say(str(parity))
     if parity.failures:
         raise InputError(
             f"the {wish.format} file in {wish.precision} fails parity ({', '.join(parity.failures)}) and was not kept: "
             "try a higher precision, quantize the net in a recipe, or allow more with --max-loss"
         )
+    return parity
 
 
 def _move_partners(exported: Exported, path: Path) -> None:

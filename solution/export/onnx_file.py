@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, InputError
 from solution.export.about import KEY, About
 from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
@@ -145,7 +145,7 @@ class _Reader:
         return None if image is None else {INPUT: image.numpy()}
 
 
-def open_file(path: Path, threads: int = 1) -> Exported:
+def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
     """The file, ready to run. `InputError` when it is damaged, not ours, or for another task."""
     with needed("running an ONNX file"):
         import onnxruntime
@@ -158,8 +158,8 @@ def open_file(path: Path, threads: int = 1) -> Exported:
     except Exception as error:  # the library's errors have no class of their own
         raise InputError(f"{path} cannot be opened as an ONNX file ({error})") from error
     check_signature(path, [tuple(value.shape) for value in session.get_inputs()],
-                    [tuple(value.shape) for value in session.get_outputs()])  # fmt: skip
-    about = About.from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+                    [tuple(value.shape) for value in session.get_outputs()], task)  # fmt: skip
+    about = About.from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path, task)
     name = session.get_inputs()[0].name
 
     def run(images: np.ndarray) -> np.ndarray:

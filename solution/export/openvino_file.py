@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, InputError
 from solution.export import onnx_file
 from solution.export.about import KEY, About
 from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
 
 SUFFIX = ".xml"
+_WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+_ENDS = ("Parameter", "Constant", "Result")
 
 
 def base(net: nn.Module, example: Tensor) -> Any:
@@ -89,12 +91,28 @@ def depthwise(model: Any) -> list[str]:
 
 def ends(model: Any) -> list[str]:
     """Names of the first and the last operation that multiplies by weights."""
-    kinds = ("Convolution", "GroupConvolution", "MatMul")
-    names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in kinds]
+    names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _WEIGHTED]
     return [names[0], names[-1]] if names else []
 
 
-def open_file(path: Path, threads: int = 1) -> Exported:
+def after_weights(model: Any) -> list[str]:
+    """Names of the operations that only read what layers have found: behind them is no layer of several outputs."""
+    operations = list(model.get_ordered_ops())
+    before = {op.get_friendly_name() for op in operations if _finds(op)}
+    for op in reversed(operations):
+        readers = [port.get_node() for output in op.outputs() for port in output.get_target_inputs()]
+        if any(reader.get_friendly_name() in before for reader in readers):
+            before.add(op.get_friendly_name())
+    names = [op.get_friendly_name() for op in operations if op.get_type_name() not in _ENDS]
+    return [name for name in names if name not in before]
+
+
+def _finds(op: Any) -> bool:
+    """Whether `op` is a layer with several outputs."""
+    return op.get_type_name() in _WEIGHTED and op.output(0).get_partial_shape()[1].to_string() != "1"
+
+
+def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
     """The files, ready to run. `InputError` when they are damaged, not ours, or for another task."""
     with needed("running an OpenVINO file"):
         import openvino
@@ -105,8 +123,8 @@ def open_file(path: Path, threads: int = 1) -> Exported:
     core = openvino.Core()
     try:
         model = core.read_model(path)
-        check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs])
-        about = About.from_text(_said(model), path)
+        check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs], task)
+        about = About.from_text(_said(model), path, task)
         # On processors with bfloat16 the runtime would otherwise compute in it.
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         compiled = core.compile_model(model, "CPU", config)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, InputError
 from solution.export.about import KEY, About
 from solution.export.exported import Exported
 from solution.export.extras import needed
@@ -102,7 +102,7 @@ def ends(net: nn.Module) -> list[str]:
     return [paths[0], paths[-1]] if paths else []
 
 
-def open_file(path: Path, threads: int = 1) -> Exported:
+def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
     """The file, ready to run on PyTorch's threads. `InputError` when it is damaged, not ours, or holds a pickle."""
     data = path.read_bytes()
     check_without_pickles(data, path)
@@ -112,7 +112,7 @@ def open_file(path: Path, threads: int = 1) -> Exported:
         net = program.module()
     except Exception as error:  # whatever a damaged graph makes of the reader
         raise InputError(f"{path} cannot be opened as a pt2 file ({error})") from error
-    about = About.from_text(extra[_EXTRA], path)
+    about = About.from_text(extra[_EXTRA], path, task)
 
     def run(images: np.ndarray) -> np.ndarray:
         torch.set_num_threads(threads)

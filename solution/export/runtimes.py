@@ -6,15 +6,15 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from solution.contracts import InputError
+from solution.contracts import CLASSIFICATION, InputError
 from solution.evaluate.speed import Opened, Subject
 from solution.export import files, making, onnx_file, openvino_file
 from solution.export.exported import Exported
 from solution.export.extras import needed
 
 EAGER, COMPILE = "eager", "compile"
-_FORMATS = {"onnxruntime": "onnx", "openvino": "openvino"}
-EXPORTING = tuple(_FORMATS)
+FORMATS = {"onnxruntime": "onnx", "openvino": "openvino"}
+EXPORTING = tuple(FORMATS)
 """Runtimes that take no checkpoint as it is."""
 RUNTIMES = (EAGER, COMPILE, *EXPORTING)
 _OWN = {onnx_file.SUFFIX: "onnxruntime", openvino_file.SUFFIX: "openvino"}
@@ -43,7 +43,7 @@ def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", da
         return path
     if not is_checkpoint(path):
         raise InputError(f"{path} runs in {own_runtime(path)}, not in {runtime}: give the checkpoint that it is of")
-    wish = making.Wish(file=path, format=_FORMATS[runtime], precision=precision, data=data)
+    wish = making.Wish(file=path, format=FORMATS[runtime], precision=precision, data=data)
     wish = dataclasses.replace(wish, out=folder / wish.path.name)
     if precision != "int8":
         return making.write_unproven(wish)
@@ -52,9 +52,9 @@ def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", da
     return making.make(wish, lambda _: None)
 
 
-def open_in(path: Path, runtime: str, threads: int = 1) -> Exported:
+def open_in(path: Path, runtime: str, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
     """A file that `form_for` gave, ready to run."""
-    return files.open_compiled(path, threads) if runtime == COMPILE else files.open_file(path, threads)
+    return files.open_compiled(path, threads) if runtime == COMPILE else files.open_file(path, threads, task)
 
 
 def import_runtime(runtime: str) -> None:
@@ -68,7 +68,7 @@ def import_runtime(runtime: str) -> None:
 
 def subject(form: Path, runtime: str, threads: int, model: str) -> Subject:
     """A file that `form_for` gave, to be timed under the name `model`."""
-    precision = "fp32" if is_checkpoint(form) else files.open_file(form).about.precision
+    precision = "fp32" if is_checkpoint(form) else files.open_file(form, task=None).about.precision
     return Subject(
         model=model,
         runtime=runtime,
@@ -80,6 +80,6 @@ def subject(form: Path, runtime: str, threads: int, model: str) -> Subject:
 
 
 def _timed_form(form: Path, runtime: str, threads: int) -> Opened:
-    exported = open_in(form, runtime, threads)
+    exported = open_in(form, runtime, threads, task=None)
     about = exported.about
     return Opened(run=exported.run, shape=(len(about.mean), about.size, about.size))

@@ -9,6 +9,7 @@ run_folder  what a run left in its folder
 style       the house style of all drawings
 curves, front, classes, embedding     the drawings
 grid        the same techniques on several nets: table, verdict, accuracy against epoch
+detector    a detector in every form, published and measured; the curve of pruning
 googlenet   structured against unstructured pruning, published and measured
 tracking    rows in MLflow, for those who have it
 speed       what `bench` measured, as table and drawing

@@ -11,6 +11,7 @@ from pathlib import Path
 from solution.contracts import InputError, Row
 from solution.evaluate.score import Scorer
 from solution.report.ablation import ablation_table, read_ablation
+from solution.report.detector import cost_drawing, detector_findings, detector_table, is_detector, pruning_drawing
 from solution.report.front import PUBLISHED, Point, Series, pareto
 from solution.report.googlenet import RECIPE, googlenet_findings, googlenet_table
 from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
@@ -52,7 +53,21 @@ def results(rows: Path, defaults: Defaults) -> str:
 def pictures(rows: Path) -> dict[str, Drawing]:
     """{name of its file beside `results.md`: drawing}."""
     grids = {name: runs for name, runs in _grids(grouped(rows)).items() if _has_histories(runs)}
-    return {PICTURE: picture(rows), **{_file(name): epochs_drawing(runs, _slug(name)) for name, runs in grids.items()}}
+    found = {PICTURE: picture(rows), **{_file(name): epochs_drawing(runs, _slug(name)) for name, runs in grids.items()}}
+    for name, runs in grouped(rows).items():
+        found |= _detector_pictures(name, runs[0])
+    return found
+
+
+def _detector_pictures(name: str, run: Run) -> dict[str, Drawing]:
+    """{file: drawing} of a detector's run; of several seeds the first is told."""
+    if not is_detector(run.rows):
+        return {}
+    slug = _slug(name)
+    return {
+        f"pruning-{slug}.svg": pruning_drawing(run, f"pruning-{slug}"),
+        f"costs-{slug}.svg": cost_drawing(run, f"costs-{slug}"),
+    }
 
 
 def _grids(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Run]]:
@@ -131,6 +146,9 @@ def _group(name: str, runs: Sequence[Run], defaults: Defaults) -> str:
     told = [spread([run.rows for run in runs]).markdown()]
     if runs[0].recipe.startswith(RECIPE):
         told = [googlenet_table(runs).markdown(), " ".join(googlenet_findings(runs))]
+    if is_detector(runs[0].rows):
+        told = [detector_table(runs[0]).markdown(), *detector_findings(runs[0])]
+        told += [f"![{drawing.alt}]({file})" for file, drawing in _detector_pictures(name, runs[0]).items()]
     return "\n\n".join([f"## {runs[0].recipe} on {name}", *told, f"```\n{commands}\n```"])
 
 

@@ -10,6 +10,7 @@ from solution.contracts import Row
 from solution.report.ablation import ablation_table, read_ablation
 from solution.report.curves import training_curves
 from solution.report.front import PUBLISHED, Point, Series, pareto
+from solution.report.rows import flat
 from solution.report.run_folder import ROLES, Defaults, Run, command
 from solution.report.sections import Block, Section
 from solution.report.spread import spread
@@ -44,10 +45,13 @@ def page(runs: Sequence[Run], look: Look | None, defaults: Defaults) -> str:
 def figures(runs: Sequence[Run], role: str) -> dict[str, Any]:
     """The figures of "before" or "after": the mean over runs of each that all of them have."""
     rows = [run.row(role) for run in runs]
-    tables = [{**vars(row), **row.quality} for row in rows]
-    wanted = ("macs", "macs_dispatched", "params", "bytes", "score", *rows[0].quality)
-    known = {name: [table.get(name) for table in tables] for name in wanted}
-    return {name: statistics.mean(values) for name, values in known.items() if None not in values}
+    tables = [{**flat(row), **row.quality} for row in rows]
+    known = {name: [table.get(name) for table in tables] for name in tables[0]}
+    return {
+        name: statistics.mean(values)
+        for name, values in known.items()
+        if all(isinstance(value, int | float) for value in values)
+    }
 
 
 def _subtitle(runs: Sequence[Run]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ def read_rows(folder: Path) -> list[Row]:
 
 def flat(row: Row) -> dict[str, Any]:
     """One level: quality and latencies become columns such as `quality.f1` and `latency_ms.onnx`."""
-    fields = dataclasses.asdict(row)
+    return one_level(dataclasses.asdict(row))
+
+
+def one_level(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}, however deep."""
     columns: dict[str, Any] = {}
     for name, value in fields.items():
-        columns |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        inner = one_level(value) if isinstance(value, Mapping) else None
+        columns |= {name: value} if inner is None else {f"{name}.{key}": item for key, item in inner.items()}
     return columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from solution.contracts import InputError, Row
 from solution.report.tables import Table
@@ -52,12 +52,25 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         columns.append(("score", lambda some: mean([row.score for row in some])))
     for runtime in dict.fromkeys(name for row in rows for name in row.latency_ms):
         columns.append((f"ms, {runtime}", _latency(runtime)))
+    columns += _exported(rows)
     if any(row.cpu_ms for row in rows):
         columns.append(("ms, processor", lambda some: mean([row.cpu_ms for row in some], "{:.3g}")))
     if any(row.memory_bytes for row in rows):
         columns.append(("memory MB", lambda some: mean([_megabytes(row.memory_bytes) for row in some], "{:.1f}")))
     columns.append(("minutes", lambda some: f"{statistics.mean(row.seconds for row in some) / 60:.1f}"))
     return columns
+
+
+def _exported(rows: Sequence[Row]) -> Iterator[Column]:
+    """What the exported files take and say, one runtime after another."""
+    pairs = ((runtime, figure) for row in rows for runtime, own in row.exported.items() for figure in own)
+    for runtime, figure in dict.fromkeys(pairs):
+        heading, form = (figure, "{:,.0f}") if figure == "bytes" else (QUALITY.get(figure, figure), "{:.4f}")
+        yield f"{heading}, {runtime}", _of_exported(runtime, figure, form)
+
+
+def _of_exported(runtime: str, figure: str, form: str) -> Callable[[Sequence[Row]], str]:
+    return lambda rows: mean([row.exported.get(runtime, {}).get(figure) for row in rows], form)
 
 
 def _megabytes(num_bytes: int | None) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from solution.contracts import Row
+from solution.report.rows import one_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,41 +65,60 @@ FIGURES = (
     ("macs_dispatched", "MACs (dispatched)", "{:,.0f}"),
     ("params", "parameters", "{:,.0f}"),
     ("bytes", "file, bytes", "{:,.0f}"),
+    ("packed_bytes", "packed file, bytes", "{:,.0f}"),
     ("f1", "macro F1", "{:.4f}"),
     ("accuracy", "accuracy", "{:.4f}"),
     ("score", "score (lower is better)", "{:.4f}"),
 )
+_QUALITY = "{:.4f}"
+_WORDS = {"f1": "macro F1"}
 
 
 def compared(models: Mapping[str, Mapping[str, Any]]) -> Table:
-    """{"before": figures, "after": figures} as one line per figure; with both, a column says the difference."""
+    """{"before": figures, "after": figures} as one line per figure; with both, a column says the difference.
+
+    figures  as in `Row`, quality on their own level: {"macs": ..., "f1": ..., "latency_ms": {"openvino": ...}}
+    """
     difference = ["Difference"] if len(models) == 2 else []
+    told = {name: one_level(figures) for name, figures in models.items()}
     lines = []
-    for key, label, form in FIGURES:
-        values = [figures.get(key) for figures in models.values()]
+    for key, label, form in (*FIGURES, *_of_runtimes(told)):
+        values = [figures.get(key) for figures in told.values()]
         if any(value is not None for value in values):
             cells = ["-" if value is None else form.format(value) for value in values]
-            lines.append((label, *cells, *_difference(key, form, values)))
+            lines.append((label, *cells, *_difference(form, values)))
     return Table(headings=("", *(name.capitalize() for name in models), *difference), rows=tuple(lines))
+
+
+def _of_runtimes(told: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Key, label and form of what is said of single runtimes: milliseconds, and figures of the exported files."""
+    for key in dict.fromkeys(key for figures in told.values() for key in figures):
+        field, _, rest = key.partition(".")
+        runtime, _, figure = rest.rpartition(".")
+        if field == "latency_ms":
+            yield key, f"ms of one image, {rest}", "{:.3g}"
+        if field == "exported":
+            form = "{:,.0f}" if figure == "bytes" else _QUALITY
+            yield key, f"{_WORDS.get(figure, figure)} of the {runtime} file", form
 
 
 def side_by_side(models: Mapping[str, Mapping[str, Any]]) -> str:
     """The table of `compared` as aligned text."""
     table = compared(models)
-    widths = (25, *(13 for _ in models), 18)
+    widths = (max(25, *(len(cells[0]) for cells in table.rows)), *(13 for _ in models), 18)
     lines = [_aligned(cells, widths) for cells in (table.headings, *table.rows)]
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
 
 
-def _difference(key: str, form: str, values: list[float | None]) -> list[str]:
+def _difference(form: str, values: list[float | None]) -> list[str]:
     if len(values) != 2:
         return []
     before, after = values
     if before is None or after is None:
         return [""]
     sign = "+" if after > before else "-" if after < before else ""
-    if key in ("f1", "accuracy", "score"):
+    if form == _QUALITY:
         return [sign + form.format(abs(after - before))]
     return [f"{sign}{form.format(abs(after - before))} ({after / before - 1:+.1%})"]
 

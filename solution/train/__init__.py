@@ -2,6 +2,7 @@
 
 step        `Train`, the step: its settings, field by field
 lesson      what is made small: the net with its loss, margin and auxiliary heads
+detect      `TrainDetector`, the step: boxes, with the net's own loss
 distill     `Distill`, the step: a student learns from teachers besides the labels
 assist      `Assist`, the step: a second net learns what the student misses, and the two are summed
 pretrain    `Pretrain`, the step: another set of pictures first

@@ -5,6 +5,7 @@ import pytest
 
 from solution.contracts import InputError, Row
 from solution.report.ablation import ablation_table, read_ablation
+from solution.report.page import figures
 from solution.report.rows import write_rows
 from solution.report.run_folder import command, read_run
 from solution.report.spread import spread
@@ -29,6 +30,26 @@ def test_markdown_has_a_rule_and_a_note():
 def test_a_figure_that_one_model_lacks_has_no_difference():
     table = compared({"before": {"macs": 10, "f1": 0.5}, "after": {"macs": 5}})
     assert table.rows == (("MACs (competition's count)", "10", "5", "-5 (-50.0%)"), ("macro F1", "0.5000", "-", ""))
+
+
+def test_figures_of_runtimes_are_lines_of_their_own_and_means_over_runs(tmp_path):
+    exported = {"openvino int8": {"bytes": 3000, "f1": 0.69}}
+    before = dataclasses.replace(ROW, step="before", packed_bytes=300, latency_ms={"eager": 4.0})
+    after = dataclasses.replace(
+        before, step="after", latency_ms={"eager": 2.0, "openvino int8": 0.5}, exported=exported
+    )
+    other = dataclasses.replace(after, latency_ms={"eager": 3.0, "openvino int8": 0.7}, packed_bytes=None)
+    runs = [read_run(write_run(tmp_path / name, [before, row])) for name, row in (("a", after), ("b", other))]
+    table = compared({role: figures(runs, role) for role in ("before", "after")})
+    assert table.rows[3:] == (
+        ("packed file, bytes", "300", "-", ""),
+        ("macro F1", "0.7000", "0.7000", "0.0000"),
+        ("score (lower is better)", "0.3000", "0.3000", "0.0000"),
+        ("ms of one image, eager", "4", "2.5", "-1.5 (-37.5%)"),
+        ("ms of one image, openvino int8", "-", "0.6", ""),
+        ("bytes of the openvino int8 file", "-", "3,000", ""),
+        ("macro F1 of the openvino int8 file", "-", "0.6900", ""),
+    )
 
 
 def test_columns_are_those_that_some_row_fills():

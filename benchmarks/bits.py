@@ -1,0 +1,188 @@
+"""Weights of 16, 8, 4, 2 and 1 bit: packed size and quality of each, for nets that have been trained.
+
+    python -m benchmarks.bits pretrained/recycle9/after.safetensors ../shared/data/recycle9.tar
+    python -m benchmarks.bits ../shared/data/weights/resnet56-4bfd9763.th ../shared/data/cifar10_jpeg.tar.gz
+    python -m benchmarks.bits ../shared/data/weights/resnet20-12fca82f.th ../shared/data/cifar10_jpeg.tar.gz
+
+16 and 8 bits are given after training: norms folded, biases corrected. From 4 bits down the net trains on behind grids
+that learn their steps (signs for 1 bit). Published weights (.th) are fine-tuned on this copy of the pictures first.
+
+Every net is a run of its own below `--out`: a second call goes on after the last one, mid-training too, and table and
+plot (`bits.svg`) show all runs that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from solution import pipeline
+from solution.compress.quantization.layers import find_layers
+from solution.compress.quantize import Freeze, Quantize
+from solution.contracts import Given, InputError, ModelSettings, Recipe, Stage, Step
+from solution.data.augment import Augment
+from solution.dataloader import Data
+from solution.export import files
+from solution.models.cifar_resnet import CifarResNet
+from solution.report.bits import PREFIX, Nets, bits_drawing, bits_table
+from solution.report.rows import read_rows
+from solution.report.tables import heading, line
+from solution.runtime import set_threads, written_whole
+from solution.train.step import Train
+
+BASE = "base"
+FOREIGN = ".th"
+SIZE = 32
+"""Side of the pictures that published weights were trained on."""
+SCHEMES = {16: "float16", 8: "int8", 4: "int4", 2: "int2", 1: "binary"}
+LEARNED = 4
+"""From so many bits down a net trains on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Step):
+    """The net that lies at `path`, in place of the fresh one: a checkpoint of ours, or published CIFAR-10 weights."""
+
+    path: str
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """The net. `InputError` when it knows other classes than the data."""
+        if Path(self.path).suffix == FOREIGN:
+            model.load_state_dict(_published(Path(self.path)))
+            return model
+        net, header = given.load(Path(self.path))
+        if header.classes != given.classes:
+            raise InputError(f"{self.path} knows {', '.join(header.classes)}; the data have {', '.join(given.classes)}")
+        return net
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits(Step):
+    """Weights of `bits` bits; all else becomes half precision.
+
+    train      how a net goes on from `LEARNED` bits down
+    ends_from  from so many bits down the first and the last layer keep 16: the usual exception for very few bits
+    """
+
+    bits: int
+    train: Train
+    ends_from: int = 2
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """The quantized net."""
+        scheme, halves = SCHEMES[self.bits], "float16" if self.bits == 16 else "bfloat16"
+        if self.bits > LEARNED:
+            return Quantize(scheme=scheme, fold_norms=True, others=halves)(model, given)
+        protect = _ends(model, given) if self.bits <= self.ends_from else ()
+        learning = Quantize(scheme=scheme, learn=True, protect=protect)(model, given)
+        return Freeze(fold_norms=True, others=halves)(self.train(learning, given), given)
+
+
+def _ends(model: nn.Module, given: Given) -> tuple[str, str]:
+    paths = find_layers(model, given.example).paths
+    return paths[0], paths[-1]
+
+
+def _published(path: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def settings_of(path: Path) -> tuple[ModelSettings, int]:
+    """How the net at `path` is built, and the side of its input."""
+    if path.suffix != FOREIGN:
+        header = files.read_header(path)
+        return header.origin.settings, header.size
+    blocks = sum(key.startswith("layer1.") and key.endswith("conv1.weight") for key in _published(path))
+    return CifarResNet(depth=6 * blocks + 2), SIZE
+
+
+def recipe_for(asked: argparse.Namespace) -> Recipe:
+    """The float net, then one branch for each number of bits."""
+    model, size = settings_of(asked.net)
+    train = Train(epochs=asked.epochs, lr=asked.lr, weight_decay=asked.weight_decay, warmup_epochs=0.2)
+    start = Stage(name="start", step=Start(path=str(asked.net)))
+    first = [dataclasses.replace(start, name=BASE)]
+    if asked.net.suffix == FOREIGN:
+        tuned = dataclasses.replace(train, epochs=asked.base_epochs, lr=asked.base_lr, keep="last")
+        first = [start, Stage(name=BASE, step=tuned)]
+    branches = [
+        Stage(name=f"{PREFIX}{bits}", step=Bits(bits=bits, train=train, ends_from=asked.ends_from), after=BASE)
+        for bits in asked.bits
+    ]
+    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
+    return Recipe(
+        name="bits",
+        data=Data(path=asked.data, size=size, batch_size=asked.batch, augment=augment, most_images=asked.most_images),
+        model=model,
+        stages=(*first, *branches),
+        before=BASE,
+        after=branches[-1].name,
+        seed=asked.seed,
+        thorough=True,
+    )
+
+
+def finished(out: Path) -> Nets:
+    """The nets whose float form and at least one other are there."""
+    nets = {}
+    for folder in sorted(path.parent for path in out.glob("*/rows.json")):
+        rows = {row.step: row for row in read_rows(folder)}
+        fewer = [row for name, row in rows.items() if name.startswith(PREFIX)]
+        if BASE in rows and fewer:
+            nets[folder.name] = rows[BASE], sorted(fewer, key=lambda row: -int(row.step.removeprefix(PREFIX)))
+    return nets
+
+
+def zipped(out: Path, nets: Nets) -> str:
+    """What plain compression makes of the float nets' files."""
+    sizes = {name: (out / name / BASE / pipeline.MODEL).read_bytes() for name in nets}
+    said = (f"{name} {len(zlib.compress(data, 9)):,} of {len(data):,}" for name, data in sizes.items())
+    return f"Bytes of the float files after zip -9: {'; '.join(said)}."
+
+
+def arguments() -> argparse.Namespace:
+    """What the shell asks for."""
+    parser = argparse.ArgumentParser(description="Packed size and quality of nets in ever fewer bits.")
+    parser.add_argument("net", type=Path, help="a checkpoint of ours, or published CIFAR-10 ResNet weights (.th)")
+    parser.add_argument("data", help="the pictures that it knows")
+    parser.add_argument("--bits", type=int, nargs="+", choices=SCHEMES, default=list(SCHEMES))
+    parser.add_argument("--epochs", type=int, default=15, help="of training on, from 4 bits down (default: 15)")
+    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--weight-decay", type=float, default=1e-4)
+    parser.add_argument("--base-epochs", type=int, default=4, help="of published weights, first (default: 4)")
+    parser.add_argument("--base-lr", type=float, default=0.01)
+    parser.add_argument("--ends-from", type=int, default=2,
+                        help="first and last layer keep 16 bits from so many bits down (default: 2; 0: never)"
+                        )  # fmt: skip
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--most-images", type=int, default=0, help="training pictures at most; 0 takes all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", help="what the net is called (default: after its file)")
+    parser.add_argument("--out", type=Path, default=Path("runs/bits"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is not there yet, then print the table and draw the plot."""
+    asked = arguments()
+    set_threads()
+    folder = asked.out / (asked.name or asked.net.name.split(".")[0].split("-")[0])
+    print(heading(), flush=True)
+    for row in pipeline.run(recipe_for(asked), folder, resume=(folder / "recipe.json").exists(), say=lambda _: None):
+        print(line(row), flush=True)
+    nets = finished(asked.out)
+    print(f"\n{bits_table(nets, zipped(asked.out, nets)).markdown()}")
+    with written_whole(asked.out / "bits.svg") as path:
+        path.write_text(bits_drawing(nets).file_text(), encoding="utf-8")
+    print(f"\nwritten: {asked.out / 'bits.svg'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Finished nets in the forms in which they ship, for rows: made, proven and judged on the val split.
+
+A form is called by its runtime, and its precision where that is not fp32: "openvino", "openvino int8".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from solution.contracts import InputError
+from solution.dataloader import Loaders
+from solution.evaluate.speed import Speed, Subject
+from solution.export import files
+from solution.export.making import PRECISIONS, Wish, make_proven
+from solution.export.runtimes import EXPORTING, FORMATS, import_runtime, subject
+
+_PLAIN = "fp32"
+
+
+def name_of(speed: Speed) -> str:
+    """The form that was timed; PyTorch's own are called eager and compile."""
+    return speed.runtime if speed.precision == _PLAIN else f"{speed.runtime} {speed.precision}"
+
+
+def here(names: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Those forms whose runtime is installed; `say` takes why others are left out. `InputError` for an unknown one."""
+    found = []
+    for name in names:
+        runtime, _ = _parts(name)
+        try:
+            import_runtime(runtime)
+            found.append(name)
+        except InputError as error:
+            say(f"{name} is left out: {error}")
+    return tuple(found)
+
+
+def ship(path: Path, name: str, loaders: Loaders, say: Callable[[str], None]) -> dict[str, float]:
+    """Export the checkpoint at `path` into its folder: {"bytes", and the quality of the exported file}.
+
+    Empty, and no file is left, when the form cannot be made or fails its proof; `say` takes the reason.
+    """
+    wish = _wish(path, name)
+    say(f"\nexporting {path} to {name}")
+    net, header = files.load(path)
+    try:
+        parity = make_proven(wish, net, header, loaders, say)
+        return {"bytes": files.open_file(wish.path, task=None).num_bytes, **parity.after}
+    except InputError as error:
+        say(f"{name} is left out: {error}")
+        return {}
+
+
+def subject_of(path: Path, name: str, threads: int, model: str) -> Subject:
+    """The form that `ship` made, to be timed under the name `model`."""
+    return subject(_wish(path, name).path, _parts(name)[0], threads, model)
+
+
+def _wish(path: Path, name: str) -> Wish:
+    runtime, precision = _parts(name)
+    return Wish(file=path, format=FORMATS[runtime], precision=precision)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    runtime, _, precision = name.partition(" ")
+    if runtime not in FORMATS or (precision or _PLAIN) not in PRECISIONS:
+        raise InputError(
+            f"a form is one of {', '.join(EXPORTING)}, and where it is not fp32 also fp16 or int8, such as "
+            f"'openvino int8'; got {name!r}"
+        )
+    return runtime, precision or _PLAIN

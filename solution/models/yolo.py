@@ -1,0 +1,167 @@
+"""YOLO of ultralytics as a net like any other: one tensor in, one tensor out, and a loss (extra `detection`; AGPL-3.0).
+
+    net = Yolo(name="yolov8n", weights="yolov8n.safetensors").build(num_classes=80).eval()
+    candidates = net(images)  # (B, 4 + num_classes, N)
+
+What a detector is here: in eval mode it maps images (B, 3, H, W), from 0 to 1, to candidates: the corners x1, y1, x2,
+y2 in pixels, then a score from 0 to 1 for every class. ``net.loss(images, targets)`` is a scalar; the targets (M, 6) of
+a batch are rows of image, class, x1, y1, x2, y2. Overlapping candidates are sorted out by `solution.evaluate.detect`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from solution.contracts import InputError, Origin, remember
+from solution.models.detectors import ultralytics_net
+
+OWN = "own"
+_GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
+"""What ultralytics weighs the parts of its loss with by default."""
+
+
+class YoloNet(nn.Module):
+    """A detector made of ultralytics' modules. Its head answers with raw maps in eval mode too, which `_corners` reads.
+
+    Without the library's own decoding the net has one output and no layer that only counts from 0 to 15: such a layer
+    could be pruned or quantized like any other, and must not be.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        head = net.model[-1]
+        head.dfl = nn.Identity()
+        net.args = _GAINS
+        self.strides = tuple(int(stride) for stride in head.stride)
+        self.bins = head.reg_max
+        self.train()
+
+    def train(self, mode: bool = True) -> YoloNet:
+        """The mode of all modules but the head, which has nothing that differs in training except what it returns."""
+        super().train(mode)
+        self.net.model[-1].training = True
+        return self
+
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        """Candidates (B, 4 + C, N); in training mode the head's raw maps."""
+        raw = self.net(images)
+        if self.training:
+            return raw
+        sizes = [tuple(features.shape[2:]) for features in raw["feats"]]
+        return torch.cat([self._corners(raw["boxes"], sizes), raw["scores"].sigmoid()], 1)
+
+    def _corners(self, logits: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """(B, 4 * bins, N) to corners (B, 4, N): each side's distance from its cell is the mean over its bins.
+
+        Li et al., 2020, "Generalized Focal Loss" (arXiv:2006.04388).
+        """
+        centres, strides = cells(sizes, self.strides, logits)  # (2, N), (N,)
+        shares = logits.unflatten(1, (4, self.bins)).softmax(2)  # (B, 4, bins, N)
+        steps = torch.arange(self.bins, dtype=logits.dtype, device=logits.device)[:, None]
+        first, second = (shares * steps).sum(2).chunk(2, 1)  # (B, 2, N) each
+        return torch.cat([centres - first, centres + second], 1) * strides
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of an image, a scalar: ultralytics' own."""
+        from ultralytics.utils.loss import v8DetectionLoss
+
+        sides = targets.new_tensor(images.shape[2:]).flip(0)  # width, height
+        first, second = targets[:, 2:4] / sides, targets[:, 4:6] / sides
+        boxes = torch.cat([(first + second) / 2, second - first], 1)
+        batch = {"batch_idx": targets[:, 0], "cls": targets[:, 1], "bboxes": boxes}
+        parts, _ = v8DetectionLoss(self.net)(self.net(images), batch)
+        return parts.sum() / len(images)
+
+
+def cells(sizes: Sequence[tuple[int, int]], strides: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (2, N) of the cells of maps of these (height, width), x before y, in cells; each one's stride (N,)."""
+    centres, each = [], []
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        across = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
+        down = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
+        y, x = torch.meshgrid(down, across, indexing="ij")
+        centres.append(torch.stack([x.flatten(), y.flatten()]))
+        each.append(torch.full_like(centres[-1][0], stride))
+    return torch.cat(centres, 1), torch.cat(each)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yolo:
+    """Settings of a YOLO.
+
+    name     one of ultralytics' detectors whose head answers once for each cell: yolov8n, yolov5n, yolo11n
+    weights  a .safetensors file of the net's own `state_dict`; "own": the library's, which it downloads and unpickles;
+             "": random ones
+    fused    batch norms go into the convolutions before them; a file of weights must have been made so too
+    """
+
+    task: ClassVar[str] = "detection"
+    name: str = "yolov8n"
+    weights: str = ""
+    fused: bool = True
+
+    def build(self, num_classes: int) -> nn.Module:
+        """The net for `num_classes`. `InputError` when the library is missing, or the weights are another net's."""
+        net = ultralytics_net(self.name, num_classes)
+        head = net.model[-1]
+        if getattr(head, "one2one_cv2", None) is not None or getattr(head, "reg_max", 1) == 1:
+            raise InputError(f"{self.name} has a head of another kind than yolov8's: take yolov8n, yolov5n or yolo11n")
+        if self.weights == OWN:
+            _fill(net, _downloaded(self.name), f"{self.name}.pt")
+        if self.fused:
+            _fuse(net)
+        yolo = YoloNet(net)
+        if self.weights not in ("", OWN):
+            _fill(yolo.net, _read(Path(self.weights)), self.weights)
+        # A rebuilt net gets its weights from the checkpoint.
+        settings = dataclasses.replace(self, weights="")
+        return remember(yolo, Origin(settings=settings, num_classes=num_classes))
+
+
+def _fuse(net: nn.Module) -> None:
+    """Every batch norm into the convolution before it, in place."""
+    mode = net.training
+    net.eval()
+    for module in net.modules():
+        if isinstance(getattr(module, "bn", None), nn.BatchNorm2d):
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+    net.train(mode)
+
+
+def _downloaded(name: str) -> dict[str, Tensor]:
+    from ultralytics import YOLO
+
+    return YOLO(f"{name}.pt").model.state_dict()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"there are no weights at {path}: give a .safetensors file with --weights, or {OWN!r}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is no whole .safetensors file ({error})") from error
+
+
+def _fill(net: nn.Module, state: dict[str, Tensor], said: str) -> None:
+    """Load `state` as float32; the layer that counts bins may be there or not."""
+    state = {name: tensor.float() for name, tensor in state.items() if ".dfl." not in name}
+    own = {name: tensor.shape for name, tensor in net.state_dict().items() if ".dfl." not in name}
+    wrong = sorted(own.keys() ^ state.keys())
+    wrong += [name for name in own.keys() & state.keys() if own[name] != state[name].shape]
+    if wrong:
+        raise InputError(f"{said}: its weights are of another net ({len(wrong)} differ: {wrong[0]} ...)")
+    net.load_state_dict(state, strict=False)

@@ -1,0 +1,98 @@
+"""A detector made small in every way: half precision, pruned weights and channels, shared weights, int8, runtimes.
+
+    python -m solution run detector_yolov8n --data coco128.tar
+    python -m solution run detector_yolov8n --data coco128.tar --weights yolov8n.safetensors
+    python -m solution run detector_ssdlite --data coco128.tar
+
+The first takes YOLOv8n with ultralytics' own weights, which that library (extra `detection`, AGPL-3.0) downloads; the
+second with the weights of a file, in ultralytics' names, batch norms folded. The third takes torchvision's SSDLite on
+MobileNetV3 without that extra; it starts from random weights and learns from the pictures alone, and from 128 of them
+it learns next to nothing: it shows what the techniques cost, and wants a larger set for figures of quality.
+
+Weights are pruned by 5 and 10 %, as published, and on to where mAP breaks, counted from those that are not zero yet: a
+net whose weights were rounded before has zeros already. Cut channels come back with 30 epochs of fine-tuning.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import nn
+
+from solution.compress.cluster import Cluster
+from solution.compress.prune_channels import PruneChannels
+from solution.compress.prune_weights import PruneWeights, SparsityPlan
+from solution.compress.quantize import Quantize
+from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
+from solution.data.detection import DetectionData
+from solution.evaluate.cost import sparsity
+from solution.models.ssdlite import SsdLite
+from solution.models.yolo import OWN, Yolo
+from solution.train.detect import TrainDetector
+
+PERCENTS = (5, 10, 15, 20, 30, 40, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsItCame(Step):
+    """The net with the weights that it came with."""
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(model).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneMore(PruneWeights):
+    """`PruneWeights` whose `sparsity` is a share of the weights that are not zero yet."""
+
+    def plan(self, model: nn.Module, given: Given) -> SparsityPlan:
+        """As of `PruneWeights`, with the zeros that are there on top."""
+        there = sparsity(model) / 100
+        share = there + self.sparsity * (1 - there)
+        return PruneWeights(sparsity=share, scope=self.scope, layers=self.layers, protect=self.protect).plan(
+            model, given
+        )
+
+
+def recipe() -> Recipe:
+    """YOLOv8n."""
+    return _recipe(
+        "detector_yolov8n", Yolo(name="yolov8n", weights=OWN), DetectionData(calibration_images=128), AsItCame()
+    )
+
+
+def ssdlite() -> Recipe:
+    """SSDLite, trained first."""
+    base = TrainDetector(epochs=120, lr=1e-3)
+    return _recipe("detector_ssdlite", SsdLite(), DetectionData(size=320, calibration_images=128), base)
+
+
+def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) -> Recipe:
+    return Recipe(
+        name=name,
+        data=data,
+        model=model,
+        stages=(
+            Stage(name="original", step=base),
+            Stage(name="float16", step=Quantize(scheme="float16", others="float16"), after="original"),
+            *_pruned("global"),
+            *_pruned("local"),
+            Stage(name="clustered", step=Cluster(bits=6), after="original"),
+            Stage(name="int8", step=Quantize(scheme="int8", activations=8), after="original"),
+            Stage(name="cut", step=PruneChannels(ratio=0.15, reconstruct=True), after="original"),
+            Stage(name="cut_tuned", step=TrainDetector()),
+        ),
+        before="original",
+        after="cut_tuned",
+        thorough=True,
+        exports=("onnxruntime", "openvino", "openvino int8"),
+    )
+
+
+def _pruned(scope: str) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(name=f"{scope}_{percent}", step=PruneMore(sparsity=percent / 100, scope=scope), after="original")
+        for percent in PERCENTS
+    )

@@ -1,0 +1,208 @@
+"""A detector made small: what a team published beside what we measured, the curve of pruning, size against quality.
+
+The team's figures are almost surely of COCO128's own 128 pictures; full COCO gives other ones, so neither is compared
+with that. Percentages of its pruned rows were fractions, and nothing that it called compressed was stored so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from solution.contracts import Row
+from solution.report.run_folder import Run
+from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.tables import Table
+
+QUALITY = ("precision", "recall", "map50", "map")
+COLUMNS = ("precision", "recall", "mAP50", "mAP50-95")
+HEADINGS = ("net", *(f"{name}, val" for name in COLUMNS), *(f"{name}, train" for name in COLUMNS), "runtime", "p50 ms",
+            "MB", "MB packed", "sparsity, %", "MACs", "minutes")  # fmt: skip
+SCOPES = ("global", "local")
+EAGER = "eager"
+_PUBLISHED = (
+    ("original", "0.639", "0.536", "0.604", "0.445", "250", "12.08", "-"),
+    ("PTQ float16", "0.650", "0.532", "0.605", "0.452", "230", "12.08", "-"),
+    ("global pruning", "0.632", "0.538", "0.606", "0.446", "255", "12.08", "9.983"),
+    ("local pruning", "0.646", "0.528", "0.607", "0.446", "261", "12.08", "4.992"),
+    ("weight clustering", "0.655", "0.496", "0.591", "0.432", "260", "12.02", "-"),
+    ("ONNX", "0.651", "0.532", "0.606", "0.452", "271.8", "12.23", "-"),
+    ("OpenVINO", "0.651", "0.532", "0.606", "0.452", "226.3", "12.12", "-"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One line: a net in a runtime. num_bytes: of the file as stored; packed_bytes: of the packed file, if any."""
+
+    row: Row
+    runtime: str
+    quality: Mapping[str, float]
+    num_bytes: float
+    packed_bytes: int | None
+
+    @property
+    def name(self) -> str:
+        """The step, and the runtime where that is not PyTorch."""
+        return self.row.step if self.runtime == EAGER else f"{self.row.step}, {self.runtime}"
+
+    @property
+    def ms(self) -> float | None:
+        """Median latency of one image."""
+        return self.row.latency_ms.get(self.runtime)
+
+    def cells(self) -> tuple[str, ...]:
+        """As in `HEADINGS`."""
+        row, packed = self.row, self.packed_bytes
+        own = [_said(self.quality.get(name), "{:.3f}") for name in (*QUALITY, *(f"train_{name}" for name in QUALITY))]
+        return (
+            self.name,
+            *own,
+            self.runtime,
+            _said(self.ms, "{:.1f}"),
+            f"{self.num_bytes / 1e6:.2f}",
+            _said(packed and packed / 1e6, "{:.2f}"),
+            f"{row.sparsity:.2f}",
+            f"{row.macs:,}",
+            f"{row.seconds / 60:.1f}",
+        )
+
+
+def is_detector(rows: Sequence[Row]) -> bool:
+    """Whether these are rows of a detector."""
+    return bool(rows) and "map" in rows[0].quality
+
+
+def shown(rows: Sequence[Row]) -> list[Shown]:
+    """Every net, each followed by its exported forms."""
+    found = []
+    for row in rows:
+        found.append(
+            Shown(row=row, runtime=EAGER, quality=row.quality, num_bytes=row.bytes, packed_bytes=row.packed_bytes)
+        )
+        for runtime, said in row.exported.items():
+            found.append(Shown(row=row, runtime=runtime, quality=said, num_bytes=said["bytes"], packed_bytes=None))
+    return found
+
+
+def detector_table(run: Run) -> Table:
+    """Published lines, then one line per net and runtime."""
+    published = [
+        (f"published: {name}", *4 * ("-",), *figures[:4], "-", *figures[4:6], "-", figures[6], "-", "-")
+        for name, *figures in _PUBLISHED
+    ]
+    lines = [one.cells() for one in shown(run.rows)]
+    return Table(headings=HEADINGS, rows=(*published, *lines), caption="Detector", note=" ".join(_notes(run)))
+
+
+def _notes(run: Run) -> Iterator[str]:
+    first = run.rows[0]
+    yield (
+        "Quality is of the exported file where a runtime is named. Nets that learned here are not judged on train. "
+        "p50 ms: median of one image, all nets in turns; a net that only simulates integers has none; zeros cost as "
+        "much as other weights. MB: the file as stored."
+    )
+    if first.sparsity > 1:
+        yield (
+            f"{first.sparsity:.1f} % of the weights were zero from the start: they had been rounded before, which "
+            "flatters sparsity, clustering, packed files and int8."
+        )
+    yield f"Seed {run.seed}; {first.hardware}."
+
+
+def detector_findings(run: Run) -> list[str]:
+    """What the rows say to the questions that the published table leaves open."""
+    return list(_findings({one.name: one for one in shown(run.rows)}, run.rows[0].step))
+
+
+def _findings(lines: Mapping[str, Shown], base: str) -> Iterator[str]:
+    original = lines[base]
+    for name, one in lines.items():
+        if one is original or name.startswith(SCOPES):
+            continue
+        gained = one.quality["map"] - original.quality["map"]
+        packed = f" ({one.packed_bytes / 1e6:.2f} packed)" if one.packed_bytes else ""
+        yield f"{name}: {one.num_bytes / 1e6:.2f} MB{packed}, mAP50-95 {gained:+.4f} on val."
+    plain, small = lines.get(f"{base}, openvino"), lines.get(f"{base}, openvino int8")
+    if plain and small and plain.ms and small.ms:
+        yield f"int8 in OpenVINO answers {plain.ms / small.ms:.2f} times as fast as fp32 there."
+    timed = [one for one in lines.values() if one.ms]
+    if original.ms and timed:
+        best = min(timed, key=lambda one: one.ms)
+        yield f"The fastest is {best.name}: {original.ms / best.ms:.1f} times as fast as the original in PyTorch eager."
+
+
+def pruning_drawing(run: Run, name: str = "pruning") -> Drawing:
+    """mAP50-95 on val against the share of zeros, pruned globally and in each layer alike."""
+    base = run.rows[0]
+    series = {scope: [row for row in run.rows if row.step.startswith(f"{scope}_")] for scope in SCOPES}
+    with canvas(3.6) as (figure, axes):
+        axes.axhline(base.quality["map"], color=colour("faint"), linewidth=1, linestyle=":")
+        for index, (scope, rows) in enumerate(series.items()):
+            points = sorted([(row.sparsity, row.quality["map"]) for row in (base, *rows)])
+            axes.plot(*zip(*points, strict=True), DASHES[index], marker=MARKERS[index], color=colour(HUES[index]),
+                      markersize=5, label=scope)  # fmt: skip
+        axes.set(xlabel="weights that are zero, %", ylabel="mAP50-95 on val", ylim=(0, None))
+        quiet(axes)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        return drawn(figure, name, _told(base, series), "The dotted line is the original. No net was fine-tuned.")
+
+
+def _told(base: Row, series: Mapping[str, Sequence[Row]]) -> str:
+    said = [f"{scope}: {', '.join(_point(row) for row in rows)}" for scope, rows in series.items() if rows]
+    return f"mAP50-95 against sparsity. Original {_point(base)}; {'; '.join(said)}."
+
+
+def _point(row: Row) -> str:
+    return f"{row.quality['map']:.3f} at {row.sparsity:.0f} %"
+
+
+def cost_drawing(run: Run, name: str = "costs") -> Drawing:
+    """Size, quality and latency of every net and form that is not on the way of the curve of pruning."""
+    lines = [one for one in shown(run.rows) if not one.row.step.startswith(tuple(f"{scope}_" for scope in SCOPES))]
+    ink = colour(HUES[0])
+    with canvas(1.6 + 0.78 * len(lines), 3) as (figure, (sizes, quality, speed)):
+        for place, one in enumerate(lines):
+            sizes.scatter(one.num_bytes / 1e6, place, 42, marker="s", facecolor="none", edgecolor=ink)
+            if one.packed_bytes:
+                sizes.scatter(one.packed_bytes / 1e6, place, 42, marker="s", color=ink)
+            quality.scatter(one.quality["map"], place, 42, marker="o", color=ink)
+            if one.ms:
+                speed.scatter(one.ms, place, 42, marker="^", color=ink)
+        titles = ("MB on disk; filled: packed", "mAP50-95 on val", "ms of one image")
+        for axes, title in zip((sizes, quality, speed), titles, strict=True):
+            axes.set(title=title, ylim=(len(lines) - 0.5, -0.5), yticks=range(len(lines)))
+            axes.set_xlim(0, 1.06 * max(axes.dataLim.x1, 1e-9))  # whole marks at the edge, too
+            axes.set_yticklabels([one.name for one in lines])
+            quiet(axes, "both")
+        said = "; ".join(f"{one.name} {one.num_bytes / 1e6:.2f} MB, {one.quality['map']:.3f}" for one in lines)
+        caption = "Nets without a time only simulate integers. The packed file says exactly what the checkpoint says."
+        return drawn(figure, name, f"Size as stored and mAP50-95. {said}.", caption)
+
+
+_LINE = (("step", 14), ("mAP50-95", 9), ("mAP50", 7), ("recall", 7), ("precision", 10), ("on train", 9), ("KB", 9),
+         ("packed", 9), ("zero %", 7), ("min", 6))  # fmt: skip
+
+
+def heading() -> str:
+    """The names of the columns that `line` fills."""
+    return " ".join(f"{name:<{width}}" if name == "step" else f"{name:>{width}}" for name, width in _LINE)
+
+
+def line(row: Row) -> str:
+    """One row of the table that grows while a recipe runs."""
+    figures = [row.quality.get(name) for name in ("map", "map50", "recall", "precision", "train_map")]
+    packed = row.packed_bytes
+    cells = [
+        *(_said(value, "{:.4f}") for value in figures),
+        f"{row.bytes / 1e3:.1f}",
+        _said(packed and packed / 1e3, "{:.1f}"),
+        f"{row.sparsity:.1f}",
+        f"{row.seconds / 60:.1f}",
+    ]
+    aligned = (f"{cell:>{width}}" for cell, (_, width) in zip(cells, _LINE[1:], strict=True))
+    return " ".join([f"{row.step:<{_LINE[0][1]}}", *aligned])
+
+
+def _said(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,115 @@
+"""Nets that wait for a photo, and what they answer to it: classes, probabilities, milliseconds."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from solution.data.views import as_batch
+from solution.evaluate.cost import file_bytes, macs
+from solution.evaluate.predict import prepared, softmax
+from solution.export import files
+from solution.export.exported import Exported
+from solution.export.runtimes import form_for, is_checkpoint, open_in, own_runtime
+
+_SECONDS, _MOST_ROUNDS = 0.4, 25
+"""How long all nets together answer one photo, and how often at most: enough for a median that can be told."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Net:
+    """A file of ours, opened.
+
+    role       what it is called on the page: "Before", "After", or its file's name
+    file       the file as it was named; `num_bytes` are its own, not those of a form made for a runtime
+    macs       of one image, competition's count; None for an exported file, which does not tell
+    """
+
+    role: str
+    file: Path
+    exported: Exported
+    num_bytes: int
+    macs: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a net says of one photo: {class: probability}, the likeliest first, and the median time that it took."""
+
+    classes: dict[str, float]
+    ms: float
+
+    @property
+    def best(self) -> str:
+        """The likeliest class."""
+        return next(iter(self.classes))
+
+
+def open_nets(paths: Sequence[Path], runtime: str | None, folder: Path) -> tuple[Net, ...]:
+    """The nets, each in `runtime` or its file's own; forms that must be made for it go into `folder`.
+
+    Two are called Before and After. `InputError` for what is no file of ours or does not run there.
+    """
+    roles = ("Before", "After") if len(paths) == 2 else tuple(path.name for path in paths)
+    return tuple(
+        _opened(role, path, runtime or own_runtime(path), folder / str(index))
+        for index, (role, path) in enumerate(zip(roles, paths, strict=True))
+    )
+
+
+def _opened(role: str, path: Path, runtime: str, folder: Path) -> Net:
+    exported = open_in(form_for(path, runtime, folder), runtime)
+    if not is_checkpoint(path):
+        return Net(role=role, file=path, exported=exported, num_bytes=exported.num_bytes, macs=None)
+    net, header = files.load(path)
+    example = torch.zeros(1, len(header.mean), header.size, header.size)
+    return Net(role=role, file=path, exported=exported, num_bytes=file_bytes(path), macs=macs(net, example))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """Nets that are asked one photo at a time: two at once would share the processor, and no time would be true."""
+
+    nets: tuple[Net, ...]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, photo: bytes, name: str) -> list[Answer]:
+        """One answer per net, all asked in turns after one warm-up. Raises `UnreadableImage`."""
+        with self.lock:
+            seen = [_seen(net.exported, photo, name) for net in self.nets]
+            said = [net.exported.run(images) for net, images in zip(self.nets, seen, strict=True)]
+            times = self._timed(seen)
+        return [
+            Answer(classes=_ranked(net.exported.about.classes, logits), ms=statistics.median(own))
+            for net, logits, own in zip(self.nets, said, times, strict=True)
+        ]
+
+    def _timed(self, seen: Sequence[np.ndarray]) -> list[list[float]]:
+        """Milliseconds of each call, per net."""
+        times: list[list[float]] = [[] for _ in self.nets]
+        end = time.perf_counter() + _SECONDS
+        while not times[0] or (time.perf_counter() < end and len(times[0]) < _MOST_ROUNDS):
+            for net, images, own in zip(self.nets, seen, times, strict=True):
+                start = time.perf_counter()
+                net.exported.run(images)
+                own.append(1e3 * (time.perf_counter() - start))
+        return times
+
+
+def _seen(exported: Exported, photo: bytes, name: str) -> np.ndarray:
+    """(1, 3, size, size) float32, normalised."""
+    about = exported.about
+    images = as_batch(prepared(photo, name, about.size)[None], (about.mean, about.std))
+    return np.ascontiguousarray(images.numpy())
+
+
+def _ranked(classes: tuple[str, ...], logits: np.ndarray) -> dict[str, float]:
+    shares = softmax(torch.from_numpy(np.array(logits, dtype=np.float32)))[0].tolist()
+    return dict(sorted(zip(classes, shares, strict=True), key=lambda pair: -pair[1]))

@@ -1,0 +1,135 @@
+"""Pictures with boxes: what is read, how it is framed, what batches look like."""
+
+import io
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import write_scenes
+
+from solution.contracts import InputError
+from solution.data.boxes import COCO, open_scenes
+from solution.data.detection import DetectionData
+from solution.data.framing import GREY, Placing, Vary, centred, corners, framed, visible
+
+
+@pytest.fixture(scope="module")
+def scenes_tar(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "shapes.tar")
+
+
+def test_reads_splits_classes_and_boxes(scenes_tar):
+    scenes = open_scenes(scenes_tar)
+    assert scenes.classes == ("square", "disc")
+    assert [item.split for item in scenes.items] == ["train"] * 8 + ["val"] * 4
+    assert scenes.items[0].boxes.shape[1] == 5
+    assert scenes.image(scenes.items[0]).shape == (48, 64, 3)
+
+
+def packed(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+PICTURE = cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+
+
+def test_names_are_cocos_where_none_are_given_and_a_picture_without_labels_has_no_boxes(tmp_path):
+    path = packed(tmp_path / "a.tar", {"x/images/train2017/1.png": PICTURE, "x/labels/train2017/2.txt": b"0 .5 .5 1 1"})
+    scenes = open_scenes(path)
+    assert scenes.classes == COCO
+    assert len(COCO) == 80
+    assert scenes.items[0].boxes.shape == (0, 5)
+    with pytest.raises(InputError, match="no pictures in a val split"):
+        DetectionData(path=str(path)).open()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"0 0.5 0.5 1", "five numbers a line"),
+        (b"80 0.5 0.5 1 1", "names class 80; there are 80"),
+        (b"0 0.5 0.5 20 1", "beyond its picture"),
+        (b"dog 0.5 0.5 1 1", "five numbers a line"),
+    ],
+)
+def test_bad_labels_are_named(tmp_path, line, message):
+    path = packed(tmp_path / "a.tar", {"x/images/train/1.png": PICTURE, "x/labels/train/1.txt": line})
+    with pytest.raises(InputError, match=message):
+        open_scenes(path)
+
+
+def test_other_layouts_and_no_path_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no pictures with boxes here"):
+        open_scenes(packed(tmp_path / "a.tar", {"train/Glass/1.png": PICTURE}))
+    with pytest.raises(InputError, match="no data set at"):
+        open_scenes(tmp_path / "nowhere.tar")
+    with pytest.raises(InputError, match="--data"):
+        DetectionData().open()
+    with pytest.raises(InputError, match=r"data\.size must be a multiple of 32, got 100"):
+        DetectionData(size=100)
+    with pytest.raises(InputError, match=r"vary.flip must lie in \[0, 1\), got 2"):
+        Vary(flip=2)
+
+
+def test_a_picture_lies_in_the_middle_on_grey_and_its_boxes_with_it():
+    image = np.full((40, 80, 3), 255, np.uint8)
+    placing = centred(image.shape, 160)
+    assert placing == Placing(width=160, height=80, left=0, top=40)
+    square = framed(image, placing, 160)
+    assert (square[40:120] == 255).all()
+    assert (square[:40] == GREY).all()
+    assert (square[120:] == GREY).all()
+    assert corners(np.array([[3, 0.5, 0.5, 1, 1]]), placing).tolist() == [[3, 0, 40, 160, 120]]
+
+
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 2**31))
+def test_boxes_stay_on_what_they_box(width, height, seed):
+    image = np.zeros((height, width, 3), np.uint8)
+    left, top, right, bottom = width // 4, height // 3, width * 3 // 4, height * 2 // 3
+    image[top:bottom, left:right] = 255
+    box = [0, (left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]
+    placing = Vary(zoom=0.5).placing(image.shape, 96, np.random.default_rng(seed))
+    boxes = visible(corners(np.array([box]), placing), 96)
+    square = framed(image, placing, 96)
+    bright = np.argwhere((square > 200).all(2))
+    if len(boxes) and len(bright):
+        found = [bright[:, 1].min(), bright[:, 0].min(), bright[:, 1].max() + 1, bright[:, 0].max() + 1]
+        assert np.abs(np.array(found) - boxes[0, 1:]).max() <= 2.5
+        assert (boxes[0, 1:] >= 0).all()
+        assert (boxes[0, 1:] <= 96).all()
+
+
+def test_what_is_hardly_to_be_seen_is_left_out():
+    boxes = np.array([[0, -90, 0, 10, 50], [1, 60, 60, 80, 80], [2, 95, 0, 140, 50]], dtype=float)
+    assert visible(boxes, 96).tolist() == [[1, 60, 60, 80, 80]]
+
+
+def test_batches(scenes_tar):
+    loaders = DetectionData(path=str(scenes_tar), size=64, batch_size=4, calibration_images=3).open(seed=1)
+    assert loaders.card.counts["train"]["square"] == loaders.card.counts["train"]["disc"] == 8
+    images, targets = next(iter(loaders.val))
+    assert images.shape == (4, 3, 64, 64)
+    assert (float(images.min()), float(images.max())) == (0, 1)
+    assert targets.shape == (8, 6)
+    assert targets[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert len(loaders.calibration.dataset) == 3
+    assert len(loaders.seen.dataset) == 8
+
+
+def test_training_batches_depend_on_seed_and_epoch_alone(scenes_tar):
+    def epoch(seed, number):
+        loaders = DetectionData(path=str(scenes_tar), size=64, batch_size=4).open(seed=seed)
+        loaders.train.set_epoch(number)
+        return [images.sum().item() for images, _ in loaders.train]
+
+    assert epoch(0, 1) == epoch(0, 1)
+    assert epoch(0, 1) != epoch(0, 2)
+    assert epoch(0, 1) != epoch(1, 1)

@@ -1,0 +1,130 @@
+"""Exported forms in the rows of a run: made at its end, judged, timed in turns."""
+
+import dataclasses
+import json
+
+import pytest
+
+from solution import pipeline
+from solution.compress.prune_layers import PruneLayers
+from solution.contracts import InputError, Recipe, Stage
+from solution.dataloader import Data
+from solution.evaluate.classify import classify
+from solution.evaluate.speed import Turns
+from solution.export import files, shipping
+from solution.models.shufflenet import ShuffleNet
+from solution.report.rows import read_rows
+from solution.report.spread import spread
+from solution.report.tables import side_by_side
+from solution.train.step import Train
+
+FORMS = ("onnxruntime", "openvino fp16")
+
+
+@pytest.fixture(scope="module")
+def recipe(photos):
+    return Recipe(
+        name="colours",
+        data=Data(path=str(photos), size=32, batch_size=16, workers=0),
+        model=ShuffleNet(units=(2, 2, 1), width=0.1),
+        stages=(
+            Stage(name="train", step=Train(epochs=3, lr=0.05, warmup_epochs=0)),
+            Stage(name="cut", step=PruneLayers(units=(1, 2, 1))),
+            Stage(name="after", step=Train(epochs=1)),
+        ),
+        before="train",
+        after="after",
+        exports=FORMS,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory):
+    """(folder, what was said) of a run that first had no exports, and was then resumed with some."""
+    out, said = tmp_path_factory.mktemp("runs") / "shipped", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_TURNS", Turns(rounds=1, seconds=0.01, batches=(1,)))
+        rows = list(pipeline.run(dataclasses.replace(recipe, exports=()), out, say=said.append))
+        assert all((row.packed_bytes, row.exported, row.latency_ms) == (None, {}, {}) for row in rows)
+        assert read_rows(out) == rows
+        assert list(pipeline.run(recipe, out, resume=True, say=said.append)) == rows
+    return out, said
+
+
+@pytest.fixture(scope="module")
+def rows(finished):
+    return {row.step: row for row in read_rows(finished[0])}
+
+
+def test_before_and_after_say_what_their_exported_files_take_and_know(finished, recipe, rows):
+    out, _ = finished
+    val = recipe.data.open(splits=("val",)).val
+    for step in ("train", "after"):
+        row = rows[step]
+        assert row.packed_bytes == (out / step / "model.packed").stat().st_size < row.bytes
+        assert list(row.exported) == list(FORMS)
+        assert list(row.latency_ms) == ["eager", *FORMS]
+        assert all(ms > 0 for ms in row.latency_ms.values())
+        for name, file in zip(FORMS, ("model.onnx", "model.fp16.xml"), strict=True):
+            exported = files.open_file(out / step / file)
+            assert row.exported[name] == {"bytes": exported.num_bytes, **classify(exported, val).quality()}
+    assert (rows["cut"].packed_bytes, rows["cut"].exported, rows["cut"].latency_ms) == (None, {}, {})
+
+
+def test_nothing_is_made_twice(finished, recipe, rows, monkeypatch):
+    monkeypatch.setattr(shipping, "make_proven", None)
+    monkeypatch.setattr(pipeline, "measure", None)
+    again = list(pipeline.run(recipe, finished[0], resume=True, say=lambda _: None))
+    assert again == read_rows(finished[0]) == list(rows.values())
+
+
+def test_tables_have_a_place_for_every_form(rows):
+    text = side_by_side({role: {**vars(rows[role]), **rows[role].quality} for role in ("train", "after")})
+    for label in ("packed file, bytes", "ms of one image, onnxruntime", "macro F1 of the openvino fp16 file",
+                  "bytes of the onnxruntime file"):  # fmt: skip
+        assert text.count(label) == 1
+    lines = text.splitlines()
+    assert len({line.index("  ", 34) for line in lines if line.startswith("macro F1 of")}) == 1
+    headings = spread([list(rows.values())]).headings
+    assert {"bytes packed", "ms, openvino fp16", "macro F1, openvino fp16", "bytes, onnxruntime"} <= set(headings)
+
+
+def test_a_form_that_fails_its_proof_is_left_out(finished, recipe, monkeypatch):
+    def fails(*_):
+        raise InputError("the onnx file in int8 fails parity (macro F1)")
+
+    said = []
+    monkeypatch.setattr(shipping, "make_proven", fails)
+    loaders = recipe.data.open(splits=("val",))
+    path = finished[0] / "train" / "model.safetensors"
+    assert shipping.ship(path, "onnxruntime int8", loaders, said.append) == {}
+    assert said[-1] == "onnxruntime int8 is left out: the onnx file in int8 fails parity (macro F1)"
+    assert not list(path.parent.glob("*.int8.*"))
+
+
+def test_int8_needs_a_choose_split(finished, recipe):
+    data = dataclasses.replace(recipe.data, everything=True)
+    said = []
+    loaders = data.open(splits=("val", "calibration"))
+    assert shipping.ship(finished[0] / "train" / "model.safetensors", "onnxruntime int8", loaders, said.append) == {}
+    assert "int8 decides on the choose split" in said[-1]
+
+
+def test_a_missing_runtime_is_left_out_with_a_word_and_a_wrong_name_refused(recipe, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    assert shipping.here(("onnxruntime", "openvino int8"), said.append) == ("onnxruntime",)
+    assert said == ['openvino int8 is left out: the runtime openvino needs openvino, which is not here: '
+                    'pip install -e ".[runtimes]"']  # fmt: skip
+    for name in ("warp", "openvino int3", "eager"):
+        with pytest.raises(InputError, match=f"such as 'openvino int8'; got '{name}'"):
+            next(pipeline.run(dataclasses.replace(recipe, exports=(name,)), tmp_path / "run", say=said.append))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_from_before_there_were_exports_are_read(finished, tmp_path):
+    old = json.loads((finished[0] / "rows.json").read_text())
+    for row in old:
+        del row["exported"]
+    (tmp_path / "rows.json").write_text(json.dumps(old))
+    assert [row.exported for row in read_rows(tmp_path)] == [{}, {}, {}]

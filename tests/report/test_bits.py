@@ -1,0 +1,33 @@
+import dataclasses
+
+from solution.contracts import Row
+from solution.report.bits import bits_drawing, bits_table
+
+BASE = Row(step="base", macs=1000, params=1000, bytes=4800, packed_bytes=3600, quality={"f1": 0.8})
+
+
+def fewer(losses):
+    return [
+        dataclasses.replace(BASE, step=f"bits{bits}", packed_bytes=150 * bits, quality={"f1": 0.8 - lost})
+        for bits, lost in losses.items()
+    ]
+
+
+NETS = {"one": (BASE, fewer({16: -0.001, 8: 0.0, 4: 0.004})), "other": (BASE, fewer({8: 0.002, 1: 0.5}))}
+
+
+def test_the_table_tells_bytes_and_points():
+    table = bits_table(NETS, "zipped")
+    assert table.rows[0] == ("one", "32, float", "3,600", "3.600", "1.3", "0.8000", "")
+    assert table.rows[1] == ("one", "16", "2,400", "2.400", "2.0", "0.8010", "-0.10")
+    assert table.rows[-1] == ("other", "1", "150", "0.150", "32.0", "0.3000", "+50.00")
+    assert len(table.rows) == 7
+    assert table.note.endswith("against that net. zipped")
+
+
+def test_the_drawing_names_every_mark_and_says_it_in_words():
+    drawing = bits_drawing(NETS)
+    assert "one in 4 bits: 8.0 times smaller, 0.40 points lost; other in 8 bits" in drawing.alt
+    for words in ("one", "other", "times smaller than the float net's file", ">16<", ">1<"):
+        assert words in drawing.svg
+    assert bits_drawing(NETS).svg == drawing.svg

@@ -1,0 +1,127 @@
+"""The page as an application: what it answers, refuses and never asks for."""
+
+import io
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from solution.__main__ import main
+from solution.contracts import InputError
+from solution.evaluate.predict import probabilities
+from solution.export import files
+from solution.export.runtimes import form_for
+from solution.serve import asking, web
+from solution.serve.asking import Panel, open_nets
+
+LIMIT_BYTES = 300_000
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(asking, "_SECONDS", 0.01)
+
+
+def post(app, data, name="photo.jpg"):
+    return app.test_client().post("/", data={"photo": (io.BytesIO(data), name)})
+
+
+def text(response):
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<style.*?</style>|<script.*?</script>|<[^>]+>", " ", response.text,
+                                               flags=re.DOTALL)))  # fmt: skip
+
+
+def test_both_nets_answer_as_the_evaluation_does(app, pair, photo, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(photo)
+    said = text(post(app, photo))
+    for file in pair:
+        exported = files.open_file(file)
+        about = exported.about
+        ((_, shares),) = probabilities(exported, [path], about.size, (about.mean, about.std))
+        for index in np.argsort(-shares)[:5]:
+            assert f"{about.classes[index]} {100 * shares[index]:.1f} %" in said
+    assert re.search(r"Both say \w+\.|They differ: Before says \w+, After says \w+\.", said)
+    for figure in ("1,688,940", "1,022,100", f"{pair[0].stat().st_size:,}", f"{pair[1].stat().st_size:,}"):
+        assert figure in said
+    assert len(re.findall(r"milliseconds \d", said)) == 2
+    assert "1.7 times fewer MACs, 9.2 times fewer bytes" in said
+
+
+def test_the_page_loads_nothing_and_says_so(app, photo):
+    response = post(app, photo)
+    sources = re.findall(r'(?:src|href|action)="([^"]*)"', response.text)
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+    assert "url(" not in response.text
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; img-src data:;")
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "status", "message"),
+    [
+        (b"no picture", "notes.txt", 415, "notes.txt: not an image (neither JPEG, PNG, WebP, BMP nor GIF"),
+        (b"", "empty.png", 415, "empty.png: the file is empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "cut.png", 415, "cut.png: "),
+        (b"x" * (LIMIT_BYTES + 1), "large.jpg", 413, "This file is larger than 0.3 MB, the most that is taken."),
+        (b"x" * (4 * LIMIT_BYTES), "huge.jpg", 413, "This file is larger than 0.3 MB, the most that is taken."),
+        (b"x", "", 400, "No photo was sent"),
+    ],
+)
+def test_what_is_no_photo_is_refused_on_the_page(app, data, name, status, message):
+    response = post(app, data, name)
+    assert response.status_code == status
+    assert message in text(response)
+    assert "Drop a photo here" in text(response)
+
+
+def test_a_bomb_of_pixels_is_refused(app):
+    target = io.BytesIO()
+    Image.new("1", (11_000, 10_000)).save(target, "PNG")
+    response = post(app, target.getvalue(), "bomb.png")
+    assert response.status_code == 415
+    assert "11000 x 10000 pixels are more than 100,000,000: refused" in text(response)
+
+
+def test_a_name_is_text_and_nothing_else(app, photo):
+    response = post(app, photo, '<img src=x onerror="alert(1)">.jpg')
+    assert "<img src=x" not in response.text
+    assert "&lt;img src=x" in response.text
+
+
+def test_all_kinds_of_files_answer_alike(pair, photo, tmp_path):
+    made = form_for(pair[0], "onnxruntime", tmp_path)
+    panel = Panel(nets=open_nets([pair[0], made, pair[1]], None, tmp_path))
+    first, exported, _ = panel.ask(photo, "photo.jpg")
+    assert [net.role for net in panel.nets] == ["before.safetensors", "before.onnx", "after.packed"]
+    assert [net.macs for net in panel.nets] == [1_688_940, None, 1_022_100]
+    assert [net.exported.runtime for net in panel.nets] == ["eager", "onnxruntime", "eager"]
+    assert exported.classes == pytest.approx(first.classes, abs=1e-4)
+    assert panel.nets[1].num_bytes == made.stat().st_size
+    said = text(post(web.application(panel, LIMIT_BYTES), photo))
+    assert re.search("All say|They differ", said)
+    assert "MACs not told" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere.packed",), "there is no file nowhere.packed"),
+        (("--limit-mb", "0"), "--limit-mb must be above 0, got 0"),
+        (("--port", "70000"), "--port must be 0 to 65535, got 70000"),
+        (("--runtime", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino, got 'warp'"),
+        (("--host", "192.0.2.1"), "cannot serve on 192.0.2.1, port 8000"),
+    ],
+)
+def test_bad_words_are_explained(words, message, capsys):
+    assert main(["serve", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "flask", None)
+    with pytest.raises(InputError, match=r'the web page needs flask, which is not here: pip install -e "\.\[web\]"'):
+        web.application(Panel(nets=()), LIMIT_BYTES)
