@@ -17,7 +17,7 @@ from solution.report.googlenet import RECIPE, googlenet_findings, googlenet_tabl
 from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
 from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, Published
 from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
-from solution.report.spread import mean, mean_count, spread
+from solution.report.spread import mean, mean_count, spread_table
 from solution.report.style import Drawing
 from solution.report.tables import Table
 
@@ -143,7 +143,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _group(name: str, runs: Sequence[Run], defaults: Defaults) -> str:
     commands = "\n".join(command(run, defaults(run.recipe)) for run in runs)
-    told = [spread([run.rows for run in runs]).markdown()]
+    told = [spread_table([run.rows for run in runs])]
     if runs[0].recipe.startswith(RECIPE):
         told = [googlenet_table(runs).markdown(), " ".join(googlenet_findings(runs))]
     if is_detector(runs[0].rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import Row
@@ -13,7 +14,7 @@ from solution.report.front import PUBLISHED, Point, Series, pareto
 from solution.report.rows import flat
 from solution.report.run_folder import ROLES, Defaults, Run, command
 from solution.report.sections import Block, Section
-from solution.report.spread import spread
+from solution.report.spread import shipped, spread
 from solution.report.style import css_variables
 from solution.report.tables import Table, compared
 from solution.report.template import CSS, PAGE
@@ -106,10 +107,11 @@ def _compared(runs: Sequence[Run]) -> Section:
 
 
 def _steps(runs: Sequence[Run]) -> Section:
-    table = spread([run.rows for run in runs])
+    rows = [run.rows for run in runs]
+    table, forms = spread(rows), shipped(rows)
     caption = "One row per step; mean ± standard deviation over seeds" if len(runs) > 1 else "One row per step"
-    shown = Table(headings=table.headings, rows=table.rows, caption=caption, note=table.note)
-    return Section(id="steps", title="Step by step", tables=(shown,))
+    shown = [replace(table, caption=caption), *([replace(forms, caption="As shipped")] if forms else [])]
+    return Section(id="steps", title="Step by step", tables=tuple(shown))
 
 
 def _cost_and_quality(runs: Sequence[Run]) -> Section:

@@ -15,14 +15,15 @@ Column = tuple[str, Callable[[Sequence[Row]], str]]
 
 
 def spread_table(runs: Sequence[Sequence[Row]]) -> str:
-    """The table of `spread` in markdown."""
-    return spread(runs).markdown()
+    """The tables of `spread` and `shipped` in markdown."""
+    return "\n\n".join(table.markdown() for table in (spread(runs), shipped(runs)) if table)
 
 
 def spread(runs: Sequence[Sequence[Row]]) -> Table:
     """A line per step: cost, mean ± sample standard deviation of quality and score, minutes.
 
-    Columns that no row fills are left out. Raises `InputError` when the runs are not of the same steps.
+    Columns that no row fills are left out, and so is what `shipped` tells. Raises `InputError` when the runs are not of
+    the same steps.
     """
     names = [[row.step for row in rows] for rows in runs]
     if not runs or not names[0] or any(steps != names[0] for steps in names):
@@ -42,7 +43,8 @@ def spread(runs: Sequence[Sequence[Row]]) -> Table:
 def _columns(rows: Sequence[Row]) -> list[Column]:
     """The columns that at least one row fills."""
     columns = [_counts("MACs", "macs"), _counts("parameters", "params"), _counts("bytes", "bytes")]
-    if any(row.packed_bytes for row in rows):
+    alone = not any(row.exported for row in rows)
+    if alone and any(row.packed_bytes for row in rows):
         columns.append(("bytes packed", lambda some: mean([row.packed_bytes for row in some], "{:,.0f}")))
     if any(row.sparsity for row in rows):
         columns.append(("zeros, %", lambda some: mean([row.sparsity for row in some], "{:.1f}")))
@@ -50,27 +52,43 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         columns.append((QUALITY.get(name, name), _quality(name)))
     if any(row.score is not None for row in rows):
         columns.append(("score", lambda some: mean([row.score for row in some])))
-    for runtime in dict.fromkeys(name for row in rows for name in row.latency_ms):
+    for runtime in dict.fromkeys(name for row in rows for name in row.latency_ms if alone):
         columns.append((f"ms, {runtime}", _latency(runtime)))
-    columns += _exported(rows)
-    if any(row.cpu_ms for row in rows):
+    if alone and any(row.cpu_ms for row in rows):
         columns.append(("ms, processor", lambda some: mean([row.cpu_ms for row in some], "{:.3g}")))
-    if any(row.memory_bytes for row in rows):
+    if alone and any(row.memory_bytes for row in rows):
         columns.append(("memory MB", lambda some: mean([_megabytes(row.memory_bytes) for row in some], "{:.1f}")))
     columns.append(("minutes", lambda some: f"{statistics.mean(row.seconds for row in some) / 60:.1f}"))
     return columns
 
 
-def _exported(rows: Sequence[Row]) -> Iterator[Column]:
-    """What the exported files take and say, one runtime after another."""
-    pairs = ((runtime, figure) for row in rows for runtime, own in row.exported.items() for figure in own)
-    for runtime, figure in dict.fromkeys(pairs):
-        heading, form = (figure, "{:,.0f}") if figure == "bytes" else (QUALITY.get(figure, figure), "{:.4f}")
-        yield f"{heading}, {runtime}", _of_exported(runtime, figure, form)
+def shipped(runs: Sequence[Sequence[Row]]) -> Table | None:
+    """A line per form of each exported step, as its file is and runs: bytes, quality on val, ms of one image.
+
+    None when nothing was exported. `spread` says of which runs.
+    """
+    steps = [rows for rows in zip(*runs, strict=True) if any(row.exported for row in rows)]
+    if not steps:
+        return None
+    names = tuple(dict.fromkeys(name for rows in steps for row in rows for name in row.quality))
+    lines = [line for rows in steps for line in _forms(rows, names)]
+    return Table(
+        headings=("step", "form", "bytes", *(QUALITY.get(name, name) for name in names), "ms of one image"),
+        rows=tuple(lines),
+        note="Quality is the exported file's own, run by that runtime; all forms were timed in turns, one thread.",
+    )
 
 
-def _of_exported(runtime: str, figure: str, form: str) -> Callable[[Sequence[Row]], str]:
-    return lambda rows: mean([row.exported.get(runtime, {}).get(figure) for row in rows], form)
+def _forms(rows: Sequence[Row], names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The checkpoint in PyTorch, the packed file, then every runtime. names: of figures of quality."""
+    step = rows[0].step
+    judged = [_quality(name)(rows) for name in names]
+    yield (step, "checkpoint, eager", mean_count([row.bytes for row in rows]), *judged, _latency("eager")(rows))
+    yield (step, "packed", mean([row.packed_bytes for row in rows], "{:,.0f}"), *("-" for _ in names), "-")
+    for form in dict.fromkeys(form for row in rows for form in row.exported):
+        said = [row.exported.get(form, {}) for row in rows]
+        found = [mean([own.get(name) for own in said]) for name in names]
+        yield (step, form, mean([own.get("bytes") for own in said], "{:,.0f}"), *found, _latency(form)(rows))
 
 
 def _megabytes(num_bytes: int | None) -> float | None:

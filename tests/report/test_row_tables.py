@@ -8,7 +8,7 @@ from solution.report.ablation import ablation_table, read_ablation
 from solution.report.page import figures
 from solution.report.rows import write_rows
 from solution.report.run_folder import command, read_run
-from solution.report.spread import spread
+from solution.report.spread import shipped, spread
 from solution.report.tables import Table, compared
 
 ROW = Row(
@@ -57,6 +57,24 @@ def test_columns_are_those_that_some_row_fills():
     table = spread([[row]])
     assert table.headings == ("step", "MACs", "parameters", "bytes", "zeros, %", "map50", "ms, onnx", "minutes")
     assert table.rows == (("after", "1,000", "100", "400", "10.0", "0.4000", "0.254", "1.0"),)
+
+
+def test_forms_that_ship_have_a_table_of_their_own():
+    exported = {"openvino int8": {"bytes": 3000, "f1": 0.69, "accuracy": 0.7}}
+    latency_ms = {"eager": 2.0, "openvino int8": 0.5}
+    row = dataclasses.replace(
+        ROW, quality={"f1": 0.7, "accuracy": 0.71}, packed_bytes=300, latency_ms=latency_ms, exported=exported
+    )
+    plain = dataclasses.replace(ROW, quality=row.quality, step="train")
+    assert shipped([[plain]]) is None
+    table = shipped([[plain, row]])
+    assert table.headings == ("step", "form", "bytes", "macro F1", "accuracy", "ms of one image")
+    assert table.rows == (
+        ("after", "checkpoint, eager", "400", "0.7000", "0.7100", "2"),
+        ("after", "packed", "300", "-", "-", "-"),
+        ("after", "openvino int8", "3,000", "0.6900", "0.7000", "0.5"),
+    )
+    assert not any("openvino" in heading or "ms" in heading for heading in spread([[plain, row]]).headings)
 
 
 def test_a_run_says_what_it_compares(tmp_path):
