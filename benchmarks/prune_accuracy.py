@@ -3,8 +3,9 @@
     python -m benchmarks.prune_accuracy ../shared/data/cifar10_jpeg.tar.gz ../shared/data/weights/resnet56-4bfd9763.th
 
 The published weights are fine-tuned on this copy of the pictures first, once. Every net is then trained alike: the same
-epochs, schedule and views. Every outcome is a line of `--out`/rows.jsonl, and a second run goes on after the last one,
-mid-training too; two runs with different `--seeds` may share a folder once its `base.safetensors` is there.
+epochs, schedule and views, cut nets at each of `--lrs`. Every outcome is a line of `--out`/rows.jsonl, and a second run
+goes on after the last one, mid-training too; two runs with different `--seeds` may share a folder once its
+`base.safetensors` is there.
 
 Torch-Pruning's result does not run on this net as it is (it loses track of the zero-padded shortcuts), so its cut is
 kept to the channels inside the blocks, where it works.
@@ -18,7 +19,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,17 @@ SIZE, BATCH, DEPTH = 32, 128, 56
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One net: how it is made, how much smaller, its seed."""
+    """One net: how it is made, how much smaller, with which learning rate it is trained, its seed."""
 
     arm: str
     speedup: float
+    lr: float
     seed: int
 
     @property
     def name(self) -> str:
         """As a folder."""
-        return f"{self.arm}_{self.speedup:g}x_seed{self.seed}"
+        return f"{self.arm}_{self.speedup:g}x_lr{self.lr:g}_seed{self.seed}"
 
 
 def published(path: Path, num_classes: int) -> nn.Module:
@@ -181,26 +183,36 @@ def outcome_of(job: Job, base: nn.Module, settings: argparse.Namespace) -> dict[
     seed_everything(job.seed)
     net = ARMS[job.arm](base, given, job.speedup)
     found = {"macs": macs(net, given.example), "params": params(net), "before_training": accuracy(net, loaders)}
-    net = trained(net, settings.epochs, settings.scratch_lr if job.arm == "scratch" else settings.lr, given)
+    net = trained(net, settings.epochs, job.lr, given)
     minutes = (time.perf_counter() - start) / 60
     return {**vars(job), **found, "accuracy": accuracy(net, loaders), "minutes": minutes, "epochs": settings.epochs}
 
 
 def table(rows: list[dict[str, Any]], base: dict[str, float]) -> str:
-    """Mean and spread of each arm."""
-    lines = ["| net | MACs, M | fewer | parameters | before training, % | accuracy, % | spread | seeds |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    lines += [f"| base | {base['macs'] / 1e6:.1f} | 1.00x | {base['params']:,} | - | {base['accuracy']:.2f} | - | - |"]
-    for arm, speedup in sorted({(row["arm"], row["speedup"]) for row in rows}, key=lambda key: key[::-1]):
-        of_arm = [row for row in rows if (row["arm"], row["speedup"]) == (arm, speedup)]
+    """Mean and spread of each arm at each learning rate."""
+    lines = [
+        "| net | learning rate | MACs, M | fewer | parameters | before training, % | accuracy, % | spread | seeds |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    cost = f"{base['macs'] / 1e6:.1f} | 1.00x | {base['params']:,}"
+    lines += [f"| base | - | {cost} | - | {base['accuracy']:.2f} | - | - |"]
+    for speedup, arm, lr in sorted({(row["speedup"], row["arm"], row["lr"]) for row in rows}):
+        of_arm = [row for row in rows if (row["speedup"], row["arm"], row["lr"]) == (speedup, arm, lr)]
         reached = [row["accuracy"] for row in of_arm]
         mean = {name: statistics.mean(row[name] for row in of_arm) for name in ("macs", "params", "before_training")}
         spread = f"{statistics.stdev(reached):.2f}" if len(reached) > 1 else "-"
         lines.append(
-            f"| {arm} | {mean['macs'] / 1e6:.1f} | {base['macs'] / mean['macs']:.2f}x | {mean['params']:,.0f} "
+            f"| {arm} | {lr:g} | {mean['macs'] / 1e6:.1f} | {base['macs'] / mean['macs']:.2f}x | {mean['params']:,.0f} "
             f"| {mean['before_training']:.2f} | {statistics.mean(reached):.2f} | {spread} | {len(reached)} |"
         )
     return "\n".join(lines)
+
+
+def jobs(settings: argparse.Namespace) -> Iterator[Job]:
+    """Every net that is asked for; one from scratch has a learning rate of its own."""
+    for speedup, seed, arm in itertools.product(settings.speedups, settings.seeds, settings.arms):
+        for lr in [settings.scratch_lr] if arm == "scratch" else settings.lrs:
+            yield Job(arm=arm, speedup=speedup, lr=lr, seed=seed)
 
 
 def arguments() -> argparse.Namespace:
@@ -214,7 +226,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-epochs", type=int, default=2)
     parser.add_argument("--base-lr", type=float, default=0.01)
     parser.add_argument("--epochs", type=int, default=2, help="of every net after it was made")
-    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--lrs", type=float, nargs="+", default=[0.02, 0.06], help="of cut nets, one after another")
     parser.add_argument("--scratch-lr", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=Path("runs/prune_accuracy"))
     return parser.parse_args()
@@ -227,8 +239,7 @@ def main() -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     base = fine_tuned_base(settings)
     log = settings.out / "rows.jsonl"
-    wanted = itertools.product(settings.speedups, settings.seeds, settings.arms)
-    for job in (Job(arm=arm, speedup=speedup, seed=seed) for speedup, seed, arm in wanted):
+    for job in jobs(settings):
         if any(vars(job).items() <= row.items() for row in _logged(log)):
             continue
         outcome = outcome_of(job, base, settings)
