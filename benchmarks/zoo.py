@@ -136,6 +136,7 @@ def outcome_of(source: str, name: str, tool: str, settings: argparse.Namespace) 
     found["seconds"] = round(time.process_time() - start, 2)
     found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found["macs_after"] = macs_dispatched(cut, example)
+    del cut  # the check of equality makes its own, and giants need the room
     return {**found, **verdict(found, net, plan, example, settings)}
 
 
@@ -149,7 +150,7 @@ def verdict(found: Outcome, net: Any, plan: Any, example: Any, settings: argpars
     from solution.compress.coupling.analysis import Subject, analyse
     from solution.compress.coupling.equality import compare
 
-    difference = compare(net, plan, analyse(Subject(model=net, example=example)), example)
+    difference = compare(net, plan, analyse(Subject(model=net, example=example)), example, in_place=True)
     equal = difference.error < 1e-10 < difference.moved
     reason = "" if equal else f"not equal: error {difference.error:.1e}, output moved {difference.moved:.1e}"
     return {"passed": equal, "reason": reason, "error": difference.error, "moved": difference.moved}

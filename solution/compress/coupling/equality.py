@@ -33,10 +33,19 @@ class Difference:
 
 
 def compare(
-    model: nn.Module, plan: ChannelPlan, full: Analysis, example: Tensor, dtype: torch.dtype = torch.float64
+    model: nn.Module,
+    plan: ChannelPlan,
+    full: Analysis,
+    example: Tensor,
+    dtype: torch.dtype = torch.float64,
+    in_place: bool = False,
 ) -> Difference:
-    """Cut and mask copies of `model` in eval mode and `dtype`, and compare what they return for `example`."""
-    cut, whole = (net.to(dtype).eval() for net in (plan.apply(model), copy.deepcopy(model)))
+    """Cut and mask copies of `model` in eval mode and `dtype`, and compare what they return for `example`.
+
+    in_place  mask `model` itself: very large nets have no room for another copy
+    """
+    cut = plan.apply(model).to(dtype).eval()
+    whole = (model if in_place else copy.deepcopy(model)).to(dtype).eval()
     example = example.to(dtype)
     with torch.no_grad():
         sliced, full_sized = _flat(cut(example)), _flat(whole(example))
