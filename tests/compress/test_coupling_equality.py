@@ -1,5 +1,7 @@
 """Masked equals sliced: a cut net returns what the full one does when nobody reads the cut channels."""
 
+import dataclasses
+
 import pytest
 import torch
 from toy_nets import TOYS, toy_net
@@ -30,6 +32,20 @@ def test_toys(name):
         plan, found = difference(toy_net(name), 8, ratio=ratio, importance=importance)
         assert_equal_and_moved(found)
         assert plan.saves["macs"][1] < plan.saves["macs"][0]
+
+
+@pytest.mark.parametrize(("rounds", "limit"), [(False, 1e-10), (True, 1e-5)])
+def test_a_forward_that_rounds_is_judged_by_what_it_rounds_to(rounds, limit):
+    class Rounding(torch.nn.Module):
+        def forward(self, x):
+            return x.float().to(x.dtype) if rounds else x
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Rounding(), torch.nn.Conv2d(8, 4, 3))
+    _, found = difference(net, 8, ratio=0.5)
+    assert found.limit == limit
+    assert found.equal
+    assert not dataclasses.replace(found, error=2 * limit).equal
+    assert not dataclasses.replace(found, moved=0.0).equal
 
 
 def assert_passes(net, size, ratio):

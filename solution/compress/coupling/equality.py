@@ -10,14 +10,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solution.compress.coupling.analysis import Analysis
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.tracing import named_tensors
+
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""How far two ways to add up the same numbers may come apart, relative to the largest output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,17 @@ class Difference:
 
     error  between the cut net and the masked one: rounding only, when the cut is right
     moved  between the cut net and the full one: not zero, or the comparison says nothing
+    limit  what the error may come to by rounding: more where the forward itself goes down to single precision
     """
 
     error: float
     moved: float
+    limit: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether the cut is right, and did something."""
+        return self.error < self.limit < self.moved
 
 
 def compare(
@@ -48,9 +60,25 @@ def compare(
     whole = (model if in_place else copy.deepcopy(model)).to(dtype).eval()
     example = example.to(dtype)
     with torch.no_grad():
-        sliced, full_sized = _flat(cut(example)), _flat(whole(example))
+        with _Roundings() as roundings:
+            sliced = _flat(cut(example))
+        full_sized = _flat(whole(example))
         masked = _flat(mask(whole, cut, plan, full)(example))
-    return Difference(error=_distance(sliced, masked), moved=_distance(sliced, full_sized))
+    limit = ROUNDING[torch.float32 if roundings.seen else dtype]
+    return Difference(error=_distance(sliced, masked), moved=_distance(sliced, full_sized), limit=limit)
+
+
+class _Roundings(TorchDispatchMode):
+    """Notes whether a forward in double precision takes anything down to single."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The call as it is."""
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].dtype is torch.float64:
+            self.seen |= result.dtype is torch.float32
+        return result
 
 
 def _flat(output: object) -> list[Tensor]:
