@@ -16,6 +16,11 @@ def write_scenes(path, num_train=8, num_val=4):
             pixels, label = _scene(chance)
             members[f"shapes/images/{split}/{number}.png"] = cv2.imencode(".png", pixels)[1].tobytes()
             members[f"shapes/labels/{split}/{number}.txt"] = label.encode()
+    return write_tar(path, members)
+
+
+def write_tar(path, members):
+    """Write an archive of {name: bytes} and return its path."""
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from solution.contracts import Batches
 from solution.evaluate.detect import Predict, detect
 from solution.export import openvino_file
+from solution.export.parity import relative_error
 
 NUM_IMAGES = 8
 _LIMITS = {"fp32": (1e-3, 0.002), "fp16": (1e-2, 0.005), "int8": (0.5, 0.05)}
@@ -57,7 +58,7 @@ def compare(
     after = detect(exported, loaders.val).quality()
     if "train_map" in before:
         after |= {f"train_{name}": value for name, value in detect(exported, loaders.seen).quality().items()}
-    error = float((got - wanted).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
+    error = relative_error(got, wanted)
     return DetectorParity(num_images=len(images), error=error, before=before, after=after, precision=precision)
 
 

@@ -78,12 +78,17 @@ def compare(net: Predict, exported: Predict, val: Batches, tolerance: Tolerance)
         wanted, got = net(images).float(), exported(images).float()  # (N, num_classes)
     return Parity(
         num_images=len(images),
-        error=float((got - wanted).square().mean().sqrt() / wanted.std().clamp_min(1e-12)),
+        error=relative_error(got, wanted),
         agreement=float((got.argmax(1) == wanted.argmax(1)).float().mean()),
         before=classify(net, val).quality(),
         after=classify(exported, val).quality(),
         tolerance=tolerance,
     )
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference, as a share of the standard deviation of `wanted`."""
+    return float((got - wanted).square().mean().sqrt() / wanted.std().clamp_min(1e-12))
 
 
 def spread(batches: Batches, count: int) -> Tensor:

@@ -1,14 +1,11 @@
 """Pictures with boxes: what is read, how it is framed, what batches look like."""
 
-import io
-import tarfile
-
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import write_scenes
+from scenes import write_scenes, write_tar
 
 from solution.contracts import InputError
 from solution.data.boxes import COCO, open_scenes
@@ -29,20 +26,13 @@ def test_reads_splits_classes_and_boxes(scenes_tar):
     assert scenes.image(scenes.items[0]).shape == (48, 64, 3)
 
 
-def packed(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
 PICTURE = cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
 
 
 def test_names_are_cocos_where_none_are_given_and_a_picture_without_labels_has_no_boxes(tmp_path):
-    path = packed(tmp_path / "a.tar", {"x/images/train2017/1.png": PICTURE, "x/labels/train2017/2.txt": b"0 .5 .5 1 1"})
+    path = write_tar(
+        tmp_path / "a.tar", {"x/images/train2017/1.png": PICTURE, "x/labels/train2017/2.txt": b"0 .5 .5 1 1"}
+    )
     scenes = open_scenes(path)
     assert scenes.classes == COCO
     assert len(COCO) == 80
@@ -61,14 +51,14 @@ def test_names_are_cocos_where_none_are_given_and_a_picture_without_labels_has_n
     ],
 )
 def test_bad_labels_are_named(tmp_path, line, message):
-    path = packed(tmp_path / "a.tar", {"x/images/train/1.png": PICTURE, "x/labels/train/1.txt": line})
+    path = write_tar(tmp_path / "a.tar", {"x/images/train/1.png": PICTURE, "x/labels/train/1.txt": line})
     with pytest.raises(InputError, match=message):
         open_scenes(path)
 
 
 def test_other_layouts_and_no_path_are_refused(tmp_path):
     with pytest.raises(InputError, match="no pictures with boxes here"):
-        open_scenes(packed(tmp_path / "a.tar", {"train/Glass/1.png": PICTURE}))
+        open_scenes(write_tar(tmp_path / "a.tar", {"train/Glass/1.png": PICTURE}))
     with pytest.raises(InputError, match="no data set at"):
         open_scenes(tmp_path / "nowhere.tar")
     with pytest.raises(InputError, match="--data"):
