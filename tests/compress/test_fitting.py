@@ -49,6 +49,7 @@ NETS_OF_TIMM = [
     ("mambaout_femto", {}, 0.3),
     ("levit_128s", {"img_size": 64}, 0.35),
     ("levit_conv_128s", {"img_size": 64}, 0.35),
+    ("regnetz_c16_evos", {}, 0.7),
 ]
 
 

@@ -26,6 +26,7 @@ def adapted(
         **_half_width(module, prefix, before, after),
         **_gated_halves(module, prefix, after),
         **_position_bias(module, prefix, after),
+        **_normed_groups(module, prefix, before, after),
     }
 
 
@@ -101,6 +102,20 @@ def _position_bias(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -
     heads = net[0] if table is None else table[-1] if len(table) == 2 else table[0]
     new = table if table is not None and len(table) == len(shape) else (*shape[:-1], heads)
     return {"bias_shape": new, **({"num_heads": heads} if hasattr(module, "num_heads") else {})}
+
+
+def _normed_groups(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    """Norms that view channels as groups by hand (timm's EvoNorms): as many as whole groups are left.
+
+    A plain group norm is told apart by keeping its groups and making them smaller.
+    """
+    groups, name = getattr(module, "groups", None), f"{prefix}weight"
+    if not isinstance(groups, int) or isinstance(module, nn.modules.conv._ConvNd) or len(before.get(name, ())) != 1:
+        return {}
+    (channels,), (left,) = before[name], after[name]
+    return {"groups": left * groups // channels} if left * groups % channels == 0 else {}
 
 
 def alike(module: nn.Module, prefix: str) -> tuple[str, ...]:
