@@ -7,6 +7,9 @@ epochs, schedule and views, cut nets at each of `--lrs`. Every outcome is a line
 goes on after the last one, mid-training too; two runs with different `--seeds` may share a folder once its
 `base.safetensors` is there.
 
+An arm that ends in `+kd` is distilled from the base while it is fine-tuned (live, Hinton's loss), for one who prunes
+with a good net at hand: cuts of both tools may be taught so.
+
 Torch-Pruning's result does not run on this net as it is (it loses track of the zero-padded shortcuts), so its cut is
 kept to the channels inside the blocks, where it works.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import itertools
 import json
 import statistics
@@ -22,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -35,6 +40,7 @@ from solution.evaluate.classify import classify
 from solution.evaluate.cost import macs, params
 from solution.models.cifar_resnet import CifarResNet
 from solution.runtime import hardware, seed_everything, set_threads, written_whole
+from solution.train.distill import Distill
 from solution.train.step import Train
 
 SIZE, BATCH, DEPTH = 32, 128, 56
@@ -111,10 +117,13 @@ def from_scratch(base: nn.Module, given: Given, speedup: float) -> nn.Module:
     return next(net for net in nets if macs(net, given.example) <= limit)
 
 
+TAUGHT = "+kd"
 ARMS: dict[str, Callable[[nn.Module, Given, float], nn.Module]] = {
     "ours": by_ours,
     "torch-pruning": by_torch_pruning,
     "scratch": from_scratch,
+    f"ours{TAUGHT}": by_ours,
+    f"torch-pruning{TAUGHT}": by_torch_pruning,
 }
 
 
@@ -137,9 +146,15 @@ def given_for(loaders: Loaders, seed: int, folder: Path) -> Given:
     )
 
 
-def trained(net: nn.Module, epochs: int, lr: float, given: Given) -> nn.Module:
-    """Fine-tuned, the last epoch kept."""
-    return Train(epochs=epochs, lr=lr, weight_decay=5e-4, warmup_epochs=0.2, keep="last")(net, given)
+def trained(net: nn.Module, epochs: int, lr: float, given: Given, teacher: nn.Module | None = None) -> nn.Module:
+    """Fine-tuned, the last epoch kept; distilled from `teacher` when there is one."""
+    craft = {"epochs": epochs, "lr": lr, "weight_decay": 5e-4, "warmup_epochs": 0.2, "keep": "last"}
+    if teacher is None:
+        return Train(**craft)(net, given)
+    mean, std = given.train.dataset.normalisation
+    sees = SimpleNamespace(size=SIZE, mean=mean, std=std, classes=given.classes)
+    given = dataclasses.replace(given, load=lambda _: (copy.deepcopy(teacher).eval(), sees))
+    return Distill(**craft, teachers=("base",), live=True)(net, given)
 
 
 def accuracy(net: nn.Module, loaders: Loaders) -> float:
@@ -183,7 +198,7 @@ def outcome_of(job: Job, base: nn.Module, settings: argparse.Namespace) -> dict[
     seed_everything(job.seed)
     net = ARMS[job.arm](base, given, job.speedup)
     found = {"macs": macs(net, given.example), "params": params(net), "before_training": accuracy(net, loaders)}
-    net = trained(net, settings.epochs, job.lr, given)
+    net = trained(net, settings.epochs, job.lr, given, base if job.arm.endswith(TAUGHT) else None)
     minutes = (time.perf_counter() - start) / 60
     return {**vars(job), **found, "accuracy": accuracy(net, loaders), "minutes": minutes, "epochs": settings.epochs}
 
@@ -226,7 +241,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-epochs", type=int, default=2)
     parser.add_argument("--base-lr", type=float, default=0.01)
     parser.add_argument("--epochs", type=int, default=2, help="of every net after it was made")
-    parser.add_argument("--lrs", type=float, nargs="+", default=[0.02, 0.06], help="of cut nets, one after another")
+    parser.add_argument("--lrs", type=float, nargs="+", default=[0.06], help="of cut nets, one after another")
     parser.add_argument("--scratch-lr", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=Path("runs/prune_accuracy"))
     return parser.parse_args()

@@ -26,7 +26,7 @@ from solution.compress.coupling.estimate import Estimator
 from solution.compress.coupling.fitting import fit
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.planning import written_plan
-from solution.compress.coupling.sizes import Classes, classes_of
+from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.targets import Wanted, room_of, spread
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.importance import CRITERIA, component_scores
@@ -107,14 +107,14 @@ class PruneChannels(StructuralStep):
         full = analyse(subject)
         score = component_scores(model, full.coupling, self.importance, given)
         classes, frozen = classes_of(full.coupling), {}
-        room = room_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, full, classes))
+        estimator = Estimator(full, classes, "params" if self.budget in ("params", "bytes") else "macs")
+        room = room_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, estimator))
 
         def planned(wanted: Wanted) -> ChannelPlan:
             return written_plan(full, fit(subject, full, wanted, room.multiple, frozen), score)
 
         if self.ratio is not None:
             return _checked(planned(room.whole(self.ratio)), full)
-        estimator = Estimator(full, classes, self._currency())
 
         def estimate(wanted: Wanted) -> float:
             left = {atom: number for atom, number in wanted.items() if atom not in frozen}
@@ -130,14 +130,11 @@ class PruneChannels(StructuralStep):
             reconstruct(cut, folded(model), plan.rows(), images)
         return cut if given.calibration is None else recalibrated(cut, given.calibration)
 
-    def _currency(self) -> str:
-        return "params" if self.budget in ("params", "bytes") else "macs"
-
-    def _ranked(self, score: np.ndarray, full: Analysis, classes: Classes) -> np.ndarray | None:
+    def _ranked(self, score: np.ndarray, estimator: Estimator) -> np.ndarray | None:
         """(components,) by what one threshold is drawn, None for equal shares."""
         if self.ranking != "per_cost":
             return score if self.ranking == "global" else None
-        return score / np.maximum(Estimator(full, classes, self._currency()).of_each(), 1.0)
+        return score / np.maximum(estimator.of_each(), 1.0)
 
     def _budget(self, model: nn.Module, given: Given) -> Budget:
         name, asked = self.budget, getattr(self, self.budget)
