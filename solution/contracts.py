@@ -181,7 +181,7 @@ class Stage:
     """A named step of a recipe. It goes on from the stage before it, or from the one named in `after`.
 
     `after=Stage.NEW` starts from a freshly initialised net; `fresh` from a net of the shape that the earlier stage
-    left, with new weights.
+    left, with new weights; `model` from a fresh net of its own instead of the recipe's, such as a teacher.
     """
 
     NEW: ClassVar[str] = "new"
@@ -189,6 +189,7 @@ class Stage:
     step: Step
     after: str | None = None
     fresh: bool = False
+    model: ModelSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +223,10 @@ class Recipe:
                 raise InputError(
                     f"recipe {self.name}: {stage.name} goes on after {stage.after!r}, not an earlier stage"
                 )
+            if stage.model is not None and (stage.fresh or stage.after not in (None, Stage.NEW)):
+                raise InputError(
+                    f"recipe {self.name}: {stage.name} brings a model of its own, so it cannot go on after another"
+                )
             if stage.fresh and self.source(stage.name) == Stage.NEW:
                 raise InputError(f"recipe {self.name}: {stage.name} is fresh, but no earlier stage gives its shape")
         for role in (self.before, self.after):
@@ -232,7 +237,10 @@ class Recipe:
         """The name of the stage that `name` goes on from, or `Stage.NEW`."""
         names = [stage.name for stage in self.stages]
         position = names.index(name)
-        return self.stages[position].after or (names[position - 1] if position else Stage.NEW)
+        stage = self.stages[position]
+        if stage.after is not None or stage.model is not None:
+            return stage.after or Stage.NEW
+        return names[position - 1] if position else Stage.NEW
 
 
 @dataclass(frozen=True, kw_only=True)

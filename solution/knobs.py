@@ -1,4 +1,7 @@
-"""One address for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``."""
+"""One address for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``.
+
+A stage that brings a net of its own has that net's settings too: ``<stage>.model.units``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ import types
 import typing
 from typing import Any
 
-from solution.contracts import InputError, Recipe
+from solution.contracts import InputError, Recipe, Stage
 
 
 def knobs(recipe: Recipe) -> dict[str, Any]:
     """Every address with its value, in reading order."""
-    parts = {"data": recipe.data, "model": recipe.model, **{stage.name: stage.step for stage in recipe.stages}}
+    parts = {"data": recipe.data, "model": recipe.model}
+    for stage in recipe.stages:
+        parts[stage.name] = stage.step
+        if stage.model is not None:
+            parts[f"{stage.name}.model"] = stage.model
     return {address: value for name, part in parts.items() for address, value in _flat(name, part)}
 
 
@@ -38,11 +45,14 @@ def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
         return dataclasses.replace(recipe, data=_replaced(recipe.data, rest, value, address))
     if name == "model":
         return dataclasses.replace(recipe, model=_replaced(recipe.model, rest, value, address))
-    stages = tuple(
-        dataclasses.replace(stage, step=_replaced(stage.step, rest, value, address)) if stage.name == name else stage
-        for stage in recipe.stages
-    )
-    return dataclasses.replace(recipe, stages=stages)
+    stages = (_restaged(stage, rest, value, address) if stage.name == name else stage for stage in recipe.stages)
+    return dataclasses.replace(recipe, stages=tuple(stages))
+
+
+def _restaged(stage: Stage, path: str, value: Any, address: str) -> Stage:
+    part = "step" if stage.model is None or not path.startswith("model.") else "model"
+    path = path if part == "step" else path.removeprefix("model.")
+    return dataclasses.replace(stage, **{part: _replaced(getattr(stage, part), path, value, address)})
 
 
 def _unknown(address: str, known: dict[str, Any]) -> str:

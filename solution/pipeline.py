@@ -232,7 +232,7 @@ class Job:
         seed_everything(self.recipe.seed)
         if stage.fresh:
             return checkpoint.rebuilt(checkpoint.read_header(path).origin, path)
-        return self.recipe.model.build(len(self.loaders.card.classes))
+        return (stage.model or self.recipe.model).build(len(self.loaders.card.classes))
 
     def load(self, path: Path) -> tuple[nn.Module, checkpoint.Header]:
         """The net and header of a checkpoint, packed or not; a stage's name stands for what it left."""

@@ -26,7 +26,11 @@ RECIPE = Recipe(
     name="demo",
     data=Photos(),
     model=ShuffleNet(),
-    stages=(Stage(name="train", step=Train()), Stage(name="again", step=Train(epochs=3))),
+    stages=(
+        Stage(name="train", step=Train()),
+        Stage(name="again", step=Train(epochs=3)),
+        Stage(name="teacher", step=Train(), model=ShuffleNet(width=0.5)),
+    ),
     before="train",
     after="again",
 )
@@ -49,6 +53,7 @@ RECIPE = Recipe(
         ("model.head", "linear", "linear"),
         ("again.lr", 0.2, 0.2),
         ("again.epochs", "7", 7),
+        ("teacher.model.units", "2,5,2", (2, 5, 2)),
     ],
 )
 def test_a_setting_is_changed_by_its_address_and_nothing_else(address, text, value):

@@ -19,6 +19,7 @@ from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 from solution.report.rows import read_rows
 from solution.runtime import ROOT
+from solution.train.distill import Distill
 from solution.train.step import Train
 
 
@@ -94,6 +95,18 @@ def weights(folder):
     return model.state_dict()
 
 
+def test_a_stage_with_a_net_of_its_own_teaches_a_later_one(recipe, tmp_path):
+    large = ShuffleNet(units=(2, 2, 2), width=0.15)
+    stages = (
+        Stage(name="teacher", step=Train(epochs=1), model=large),
+        Stage(name="train", step=Distill(epochs=1, teachers=("teacher",)), after=Stage.NEW),
+    )
+    recipe = replace(recipe, data=replace(recipe.data, views=1), stages=stages, before="teacher", after="train")
+    teacher, student = pipeline.run(recipe, tmp_path, say=lambda _: None)
+    assert teacher.params == sum(p.numel() for p in large.build(3).parameters())
+    assert student.params == sum(p.numel() for p in recipe.model.build(3).parameters())
+
+
 def test_a_run_killed_at_any_stage_resumes_to_the_same_weights(photos, finished, tmp_path):
     whole = weights(finished[0])
     out = tmp_path / "cut"
@@ -148,6 +161,10 @@ def test_rows_that_are_no_rows_are_refused(tmp_path):
         ((Stage(name="a", step=Train()), Stage(name="a", step=Train())), "'a' is taken"),
         ((Stage(name="data", step=Train()),), "'data' is taken"),
         ((Stage(name="a", step=Train(), after="b"),), "after 'b'"),
+        (
+            (Stage(name="a", step=Train()), Stage(name="b", step=Train(), after="a", model=ShuffleNet())),
+            "b brings a model of its own, so it cannot go on after another",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_addressed_is_refused(recipe, stages, message):

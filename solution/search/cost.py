@@ -58,8 +58,9 @@ def foreseen_macs(recipe: Recipe, num_classes: int) -> int:
 def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Module:
     batches = [(example, torch.zeros(len(example), dtype=torch.int64))]
     given = Given(example=example, choose=batches, calibration=batches, say=lambda _: None)
-    net = recipe.model.build(num_classes).eval()
-    for stage in stages_to(recipe, recipe.after):
+    stages = stages_to(recipe, recipe.after)
+    net = (stages[0].model or recipe.model).build(num_classes).eval()
+    for stage in stages:
         step = stage.step
         if isinstance(step, PruneLayers):  # which blocks of a stage go does not change what is left of it
             step = dataclasses.replace(step, ranking="last")
