@@ -135,10 +135,9 @@ def test_every_shufflenet(name, ratio):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_auxiliary_heads_still_run_in_training(name):
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 128), ("inception_v3", 299)])
+def test_auxiliary_heads_still_run_in_training(name, size):
     net = named_net(name)
-    size = 128
     smaller = PruneChannels(ratio=0.5)(net, Given(example=torch.randn(1, 3, size, size)))
     main, *auxiliary = smaller.train()(torch.randn(2, 3, size, size))
     assert main.shape == (2, 1000)

@@ -121,9 +121,13 @@ def _normed_groups(
 def alike(module: nn.Module, prefix: str) -> tuple[str, ...]:
     """Weights of `module` whose output channels must shrink in one proportion, in ways that no channel id shows.
 
-    Two equal halves, and attention that views its result in the shape of its input.
+    Two equal halves, attention that views its result in the shape of its input, and attention that takes its input's
+    width over its heads as the size of a head (torchvision's Swin).
     """
     for attribute, (name, _) in HALVES.items():
         if isinstance(getattr(module, attribute, None), int):
             return (prefix + name,)
-    return (f"{prefix}qkv.conv.weight", f"{prefix}proj.conv.weight") if hasattr(module, "num_heads") else ()
+    if not hasattr(module, "num_heads"):
+        return ()
+    layers = ("qkv", "proj") if hasattr(module, "shift_size") else ("qkv.conv", "proj.conv")
+    return tuple(f"{prefix}{layer}.weight" for layer in layers)

@@ -48,6 +48,7 @@ class Coupling:
     signature  (components,) a number that is equal for two components exactly when they hold the same number of
                positions in each group of each axis: they can take each other's place
     atom       (components,) components made by the same layers have one number, those that nothing makes have -1
+    runs       places where a forward takes channels apart into runs of one length, in the shape of sides
     reason     component -> why it must stay; the others may be cut
     """
 
@@ -55,6 +56,7 @@ class Coupling:
     signature: np.ndarray
     atom: np.ndarray
     reason: dict[int, str]
+    runs: tuple[Side, ...] = ()
 
     def side(self, tensor: str, axis: int) -> Side | None:
         """The side called so, if channels lie along it."""
@@ -90,7 +92,7 @@ def components_of(ledger: Ledger, known_axes: Mapping[str, int] | None = None) -
         else:
             first = ids.movedim(side, 0).reshape(ids.shape[side], -1)[:, 0]
             axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
-    return _compacted([_side(axis, label) for axis in axes], reason)
+    return _compacted([_side(axis, label) for axis in axes], reason, [_side(axis, label) for axis in ledger.runs])
 
 
 def _settled_labels(ledger: Ledger) -> np.ndarray:
@@ -141,7 +143,7 @@ def _side(axis: Axis, label: np.ndarray) -> Side:
     return Side(tensor=axis.tensor, axis=axis.axis, role=axis.role, groups=axis.groups, component=component)
 
 
-def _compacted(sides: list[Side], reason: dict[int, str]) -> Coupling:
+def _compacted(sides: list[Side], reason: dict[int, str], runs: list[Side]) -> Coupling:
     """Renumber the components by first appearance, and describe each of them."""
     labels = np.concatenate([np.empty(0, dtype=np.int64), *(side.component for side in sides)])
     known, numbers = by_appearance(labels)
@@ -152,7 +154,15 @@ def _compacted(sides: list[Side], reason: dict[int, str]) -> Coupling:
     why = {order[component]: text for component, text in reason.items() if component in order}
     for component in np.flatnonzero(atom == NO_COMPONENT).tolist():
         why.setdefault(component, FIXED)
-    return Coupling(sides=tuple(sides), signature=_signatures(sides, len(order)), atom=atom, reason=why)
+    known_runs = [run for run in runs if np.isin(run.component, known).all()]
+    places = [np.array([order[label] for label in run.component.tolist()]) for run in known_runs]
+    return Coupling(
+        sides=tuple(sides),
+        signature=_signatures(sides, len(order)),
+        atom=atom,
+        reason=why,
+        runs=tuple(replace(run, component=place) for run, place in zip(known_runs, places, strict=True)),
+    )
 
 
 def _hash(*words: object) -> int:

@@ -3,7 +3,8 @@
 The model is cut to the wanted sizes without weights (a skeleton), its forward runs on fake tensors, and ids are sent
 through it again. Numbers fit when every kind of channel that the skeleton has was there before, at least as often.
 A few channels that were not there are allowed: they get weights of zero where they are read (`SPARE`). What does not
-fit otherwise is tried again with equal shares in coarser steps (`ladders`), and then kept whole.
+fit otherwise is tried again with equal shares in coarser steps (`ladders`), then with runs of one length wherever the
+forward takes channels apart, and then kept whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 
 from solution.compress.coupling.adapters import alike
 from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors
-from solution.compress.coupling.components import NO_COMPONENT, Coupling, made_alike
+from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side, made_alike
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
 from solution.compress.coupling.skeleton import skeleton_sizes
 from solution.compress.coupling.tracing import TraceError
@@ -63,11 +64,12 @@ def fit(
     sizes, ladder = classes.atom_sizes(), ladders(full.coupling, classes)
     frozen = {} if frozen is None else frozen
     linked = linked_atoms(subject.model, full.coupling)
-    wanted, step = in_proportion(wanted, sizes, linked), dict.fromkeys(wanted, 0)
+    first = in_proportion(wanted, sizes, linked)
+    wanted, step, even = first, dict.fromkeys(wanted, 0), False
     for attempt in range(MOST_ATTEMPTS):
         free = {atom: number for atom, number in wanted.items() if atom not in frozen}
         steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
-        counts = count_channels(full.coupling, classes, free, steps)
+        counts = count_channels(full.coupling, classes, free, steps, even)
         outcome = _attempt(subject, full, classes, counts, attempt >= ONE_BY_ONE)
         if isinstance(outcome, Fit):
             return Fit(skeleton=outcome.skeleton, replaces=outcome.replaces, frozen=frozen)
@@ -79,8 +81,11 @@ def fit(
         share = sum(wanted[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         for atom in culprits:
             step[atom], wanted[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
-            if step[atom] == len(ladder[atom]):
-                frozen[atom] = reason
+        stuck = {atom for atom in culprits if step[atom] == len(ladder[atom])}
+        if not even and any(stuck & _atoms(full.coupling, run) for run in full.coupling.runs):
+            wanted, step, even = first, dict.fromkeys(first, 0), True
+            continue
+        frozen.update(dict.fromkeys(stuck, reason))
         wanted = in_proportion(wanted, sizes, linked)
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
 
@@ -108,10 +113,14 @@ def linked_atoms(model: nn.Module, coupling: Coupling) -> list[set[int]]:
     return [atoms for atoms in linked if atoms]
 
 
+def _atoms(coupling: Coupling, side: Side) -> set[int]:
+    return set(coupling.atom[side.component].tolist()) - {NO_COMPONENT}
+
+
 def made_by(coupling: Coupling, weight: str) -> set[int]:
     """Atoms of the channels that a layer's `weight` makes."""
     side = coupling.side(weight, 0)
-    return set() if side is None else set(coupling.atom[side.component].tolist()) - {NO_COMPONENT}
+    return set() if side is None else _atoms(coupling, side)
 
 
 def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:

@@ -59,7 +59,8 @@ class Axis:
     """One axis of a parameter or buffer along which channels can be cut.
 
     tensor, axis  which one; a name that starts with ":" stands for no tensor (an output, a norm without weight)
-    role          "out": makes channels; "in": reads them; "with": carries them along (norms, biases, depthwise)
+    role          "out": makes channels; "in": reads them; "with": carries them along (norms, biases, depthwise);
+                  "joint": norms over channels; "output": of the net; "run": taken apart into runs of one length
     groups        the axis falls into so many runs that must keep equal sizes; an "in" axis counts the inputs of all
     ids           (length,) the id of each position
     """
@@ -84,6 +85,7 @@ class Ledger:
         self.elements: dict[str, Tensor] = {}
         self.derived: set[str] = set()
         self.postponed: list[tuple[list[Tensor], tuple[int, ...], str]] = []
+        self.runs: list[Axis] = []
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """New ids, all different."""
@@ -124,6 +126,13 @@ class Ledger:
         places = places[places > KEPT]
         if len(places):
             self.axes[name, 0] = Axis(tensor=name, axis=0, role="output", groups=1, ids=places)
+
+    def in_runs(self, name: str, ids: Tensor, dim: int, parts: int) -> None:
+        """The forward takes channels along `dim` as so many runs of one length: a shuffle, or halves."""
+        dim %= ids.ndim
+        along = slim(ids)
+        if parts > 1 and along.numel() == along.shape[dim] == ids.shape[dim] and bool((along > KEPT).all()):
+            self.runs.append(Axis(tensor=f":{name}", axis=dim, role="run", groups=parts, ids=along.reshape(-1)))
 
     def tensor_elements(self, name: str, shape: Sequence[int]) -> Tensor:
         """An id for every element of a parameter that takes part as an activation (position embedding, scale)."""

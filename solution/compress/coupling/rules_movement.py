@@ -29,7 +29,13 @@ def moved(call: Call) -> Any:
         return _kept(call, ids)
     arguments = {name: value for name, value in call.arguments.items() if name != "self"}
     result = call.op(ids, **arguments)
-    return packed(result) if isinstance(result, Tensor) else list(result)
+    if isinstance(result, Tensor):
+        if "groups" in arguments:
+            call.ledger.in_runs(call.label, ids, 1, arguments["groups"])
+        return packed(result)
+    if len({part.shape for part in result}) == 1 and result[0].ndim == ids.ndim:
+        call.ledger.in_runs(call.label, ids, call["dim"] or 0, len(result))
+    return list(result)
 
 
 def _turns_weight(call: Call) -> bool:
@@ -39,6 +45,8 @@ def _turns_weight(call: Call) -> bool:
 def reshaped(call: Call) -> Tensor:
     """View, reshape, flatten, unflatten: only the resulting shape matters."""
     ids = call.ids("self")
+    if ids.ndim > 2 and call.shape == (ids.shape[0], call.shape[1], ids.shape[1] // call.shape[1], *ids.shape[2:]):
+        call.ledger.in_runs(call.label, ids, 1, call.shape[1])
     try:
         return ids.view(call.shape)
     except RuntimeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,20 +44,22 @@ def classes_of(coupling: Coupling) -> Classes:
 
 
 def count_channels(
-    coupling: Coupling, classes: Classes, wanted: Mapping[int, int], multiple: Mapping[int, int]
+    coupling: Coupling, classes: Classes, wanted: Mapping[int, int], multiple: Mapping[int, int], even: bool = False
 ) -> np.ndarray:
     """(classes,) how many components stay.
 
     wanted    atom -> how many of its components are to stay; atoms that are not named stay whole
     multiple  atom -> its number is a multiple of this
+    even      runs that a forward takes apart keep one length, as the groups of grouped layers always do
     """
     counts = np.where(classes.kept, classes.size, 0)
-    grouped = _grouped_classes(coupling, classes)
+    sides = [side for side in (*coupling.sides, *(coupling.runs if even else ())) if side.groups > 1]
+    grouped = _grouped_classes(sides, classes)
     for atom, size in classes.atom_sizes().items():
         target = size if atom == NO_COMPONENT else wanted.get(atom, size)
         _share_out(counts, classes, (classes.atom == atom) & ~grouped, target, multiple.get(atom, 1))
     if grouped.any():
-        _solve_grouped(coupling, classes, grouped, wanted, multiple, counts)
+        _solve_grouped(sides, classes, grouped, wanted, multiple, counts)
     return counts
 
 
@@ -77,12 +79,11 @@ def _share_out(counts: np.ndarray, classes: Classes, of_atom: np.ndarray, target
     counts[members] = share
 
 
-def _grouped_classes(coupling: Coupling, classes: Classes) -> np.ndarray:
-    """(classes,) whether a class, or one that shares its atom, takes part in a layer with groups."""
+def _grouped_classes(sides: Sequence[Side], classes: Classes) -> np.ndarray:
+    """(classes,) whether a class, or one that shares its atom, takes part in `sides`, which have groups."""
     grouped = np.zeros(len(classes.size), dtype=bool)
-    for side in coupling.sides:
-        if side.groups > 1:
-            grouped[classes.of[side.component]] = True
+    for side in sides:
+        grouped[classes.of[side.component]] = True
     return np.isin(classes.atom, np.unique(classes.atom[grouped])) & (classes.atom != NO_COMPONENT) | grouped
 
 
@@ -127,7 +128,7 @@ class _Program:
 
 
 def _solve_grouped(
-    coupling: Coupling,
+    sides: Sequence[Side],
     classes: Classes,
     grouped: np.ndarray,
     wanted: Mapping[int, int],
@@ -136,7 +137,7 @@ def _solve_grouped(
 ) -> None:
     """Fill in `counts` of the grouped classes. Multiples that cannot be had together with the groups are dropped."""
     for multiples in (multiple, {}):
-        program, variable = _program(coupling, classes, grouped, wanted, multiples)
+        program, variable = _program(sides, classes, grouped, wanted, multiples)
         solution = program.solve()
         if solution is not None:
             for number, column in variable.items():
@@ -146,14 +147,13 @@ def _solve_grouped(
 
 
 def _program(
-    coupling: Coupling, classes: Classes, grouped: np.ndarray, wanted: Mapping[int, int], multiple: Mapping[int, int]
+    sides: Sequence[Side], classes: Classes, grouped: np.ndarray, wanted: Mapping[int, int], multiple: Mapping[int, int]
 ) -> tuple[_Program, dict[int, int]]:
     program = _Program()
     numbers = np.flatnonzero(grouped).tolist()
     variable = {n: program.variable(classes.size[n] if classes.kept[n] else 0, classes.size[n]) for n in numbers}
-    for side in coupling.sides:
-        if side.groups > 1:
-            _equal_groups(program, side, classes, variable)
+    for side in sides:
+        _equal_groups(program, side, classes, variable)
     for atom in np.unique(classes.atom[grouped]).tolist():
         _near_target(program, classes, atom, variable, wanted, multiple.get(atom, 1))
     return program, variable
