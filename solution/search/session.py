@@ -13,7 +13,7 @@ from typing import Any
 from solution.contracts import InputError, Recipe
 from solution.knobs import knobs
 from solution.search.claims import Desk
-from solution.search.cost import Limits, total_epochs
+from solution.search.cost import Limits, stages_to, total_epochs
 from solution.search.hyperband import Hyperband
 from solution.search.outcome import Outcome
 from solution.search.space import Plain, Space, space_of
@@ -57,6 +57,18 @@ class Search:
             raise InputError(f"a search needs at least 1 trial, got {self.trials}")
         if getattr(self.recipe.data, "everything", False):
             raise InputError("trials are judged on the choose split, and data.everything leaves none: switch it off")
+        self._check_teachers()
+
+    def _check_teachers(self) -> None:
+        """A trial trains what leads to After; teachers aside from that way must be there before."""
+        way = stages_to(self.recipe, self.recipe.after)
+        aside = {stage.name for stage in self.recipe.stages} - {stage.name for stage in way}
+        for stage in way:
+            for teacher in sorted(aside & set(getattr(stage.step, "teachers", ()))):
+                raise InputError(
+                    f"{stage.name} learns from the stage {teacher}, which no trial trains: run the recipe once, then "
+                    f"search with --set {stage.name}.teachers=RUN/{teacher}/model.safetensors"
+                )
 
     @cached_property
     def checked_space(self) -> Space:

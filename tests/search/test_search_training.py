@@ -24,6 +24,7 @@ from solution.search.session import Search
 from solution.search.standings import is_refused, latest, rungs_of
 from solution.search.study import Figures, figures_of
 from solution.train.assist import Assist
+from solution.train.distill import Distill
 from solution.train.step import Train
 
 
@@ -186,6 +187,17 @@ def test_an_assistant_is_paid_for():
     lone = foreseen_macs(dataclasses.replace(recipe, stages=(alone,), before="alone", after="alone"), 9)
     both = foreseen_macs(dataclasses.replace(recipe, stages=(alone, helped), before="alone", after="helped"), 9)
     assert (lone, both) == (1_688_940, 1_688_940 + 1_083_210)
+
+
+def test_teachers_aside_from_the_way_to_after_must_be_there_before(recipe, tmp_path):
+    taught = tuple(
+        dataclasses.replace(stage, step=Distill(epochs=1, teachers=("before",))) if stage.name == "after" else stage
+        for stage in recipe.stages
+    )
+    with pytest.raises(InputError, match=r"which no trial trains.*--set after.teachers=RUN/before/model.safetensors"):
+        search(dataclasses.replace(recipe, stages=taught), tmp_path)
+    with pytest.raises(InputError, match="everything leaves none"):
+        search(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, everything=True)), tmp_path)
 
 
 def test_only_the_way_to_after_is_trained():
