@@ -182,6 +182,8 @@ class Stage:
 
     `after=Stage.NEW` starts from a freshly initialised net; `fresh` from a net of the shape that the earlier stage
     left, with new weights; `model` from a fresh net of its own instead of the recipe's, such as a teacher.
+
+    size  side of its pictures in pixels, for it and the stages that go on from it; None takes theirs, or the data's
     """
 
     NEW: ClassVar[str] = "new"
@@ -190,6 +192,7 @@ class Stage:
     after: str | None = None
     fresh: bool = False
     model: ModelSettings | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +236,10 @@ class Recipe:
             if role not in names:
                 raise InputError(f"recipe {self.name}: no stage is called {role!r}; there are {', '.join(names)}")
 
+    def stage(self, name: str) -> Stage:
+        """The stage called `name`."""
+        return next(stage for stage in self.stages if stage.name == name)
+
     def source(self, name: str) -> str:
         """The name of the stage that `name` goes on from, or `Stage.NEW`."""
         names = [stage.name for stage in self.stages]
@@ -241,6 +248,14 @@ class Recipe:
         if stage.after is not None or stage.model is not None:
             return stage.after or Stage.NEW
         return names[position - 1] if position else Stage.NEW
+
+    def size_of(self, name: str) -> int:
+        """Side in pixels of the pictures that the stage called `name` sees."""
+        while name != Stage.NEW:
+            if (size := self.stage(name).size) is not None:
+                return size
+            name = self.source(name)
+        return self.data.size
 
 
 @dataclass(frozen=True, kw_only=True)

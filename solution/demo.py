@@ -8,10 +8,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solution.contracts import InputError
 from solution.runtime import ROOT, pick_device, set_threads, written_whole
+
+if TYPE_CHECKING:
+    from solution.checkpoint import Header
+    from solution.dataloader import Data, Loaders
 
 PRETRAINED = ROOT / "pretrained"
 MAIN_SET = "recycle9"
@@ -73,12 +77,16 @@ def judged(wish: Wish) -> dict[str, Any]:
     classes = settings.card().classes
     paths = _roles(wish.weights or matching(classes), wish.both)
     _check_classes(paths, classes)
-    header = read_header(paths["before"])
-    settings = dataclasses.replace(settings, size=header.size)
-    loaders = settings.open(splits=("val",), normalisation=(header.mean, header.std))
     device = pick_device(wish.device)
-    models = {role: _figures(path, loaders.val, device) for role, path in paths.items()}
-    return {"data": loaders.card.title, "images": loaders.num_images("val"), "models": models}
+    shown = {role: _val(settings, read_header(path)) for role, path in paths.items()}
+    models = {role: _figures(path, shown[role].val, device) for role, path in paths.items()}
+    return {"data": shown["before"].card.title, "images": shown["before"].num_images("val"), "models": models}
+
+
+def _val(settings: Data, header: Header) -> Loaders:
+    """The val split as the net of `header` wants its pictures."""
+    settings = dataclasses.replace(settings, size=header.size)
+    return settings.open(splits=("val",), normalisation=(header.mean, header.std))
 
 
 def _roles(folder: Path, both: bool) -> dict[str, Path]:

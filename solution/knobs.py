@@ -1,6 +1,6 @@
 """One address for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``.
 
-A stage that brings a net of its own has that net's settings too: ``<stage>.model.units``.
+A stage that brings a net of its own, or a size, has these too: ``<stage>.model.units``, ``<stage>.size``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ def knobs(recipe: Recipe) -> dict[str, Any]:
     parts = {"data": recipe.data, "model": recipe.model}
     for stage in recipe.stages:
         parts[stage.name] = stage.step
-        if stage.model is not None:
-            parts[f"{stage.name}.model"] = stage.model
+        parts |= {f"{stage.name}.{name}": value for name, value in _own(stage).items()}
     return {address: value for name, part in parts.items() for address, value in _flat(name, part)}
 
 
@@ -49,10 +48,15 @@ def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
     return dataclasses.replace(recipe, stages=tuple(stages))
 
 
+def _own(stage: Stage) -> dict[str, Any]:
+    """What a stage sets besides its step."""
+    return {name: value for name in ("model", "size") if (value := getattr(stage, name)) is not None}
+
+
 def _restaged(stage: Stage, path: str, value: Any, address: str) -> Stage:
-    part = "step" if stage.model is None or not path.startswith("model.") else "model"
-    path = path if part == "step" else path.removeprefix("model.")
-    return dataclasses.replace(stage, **{part: _replaced(getattr(stage, part), path, value, address)})
+    if path.partition(".")[0] in _own(stage):
+        return _replaced(stage, path, value, address)
+    return dataclasses.replace(stage, step=_replaced(stage.step, path, value, address))
 
 
 def _unknown(address: str, known: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def run(
     processes = _processes(device)
     _check(recipe, out, resume)
     shipping.here(recipe.exports, say)  # what will be left out is better known before the training
-    loaders = recipe.data.open(seed=recipe.seed)
+    loaders = opener(recipe.data, recipe.seed)
+    loaders(recipe.data.size)  # data that cannot be read are better known now
     processes.wait_for_everyone()
     if processes.is_main_process:
         _claim(recipe, out)
@@ -79,6 +81,11 @@ def run(
     if processes.is_main_process:
         _copy_compared(recipe, out)
         _finish(job, rows)
+
+
+def opener(data: Any, seed: int, **options: Any) -> Callable[[int], Loaders]:
+    """The data at any side in pixels, opened once each."""
+    return cache(lambda size: replace(data, size=size).open(seed=seed, **options))
 
 
 def _processes(device: str) -> Any:
@@ -163,14 +170,18 @@ def _difference(found: dict[str, Any], said: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run: what all its stages share."""
+    """One run: what all its stages share. `loaders` gives the data at a side in pixels."""
 
     recipe: Recipe
     out: Path
-    loaders: Loaders
+    loaders: Callable[[int], Loaders]
     device: str
     resume: bool
     say: Callable[[str], None]
+
+    def shown(self, stage: Stage) -> Loaders:
+        """The data as `stage` sees them."""
+        return self.loaders(self.recipe.size_of(stage.name))
 
     def step(self, stage: Stage) -> tuple[nn.Module, float]:
         """The model that `stage` makes, and the seconds it took. A structural step says its plan first."""
@@ -178,7 +189,7 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"\n{stage.name}: {stage.step}")
         start = time.perf_counter()
-        source, given = self.source(stage), self.given(folder)
+        source, given = self.source(stage), self.given(stage)
         if not isinstance(stage.step, StructuralStep):
             return stage.step(source, given), time.perf_counter() - start
         plan = stage.step.plan(source, given)
@@ -199,28 +210,29 @@ class Job:
             commit=commit(),
             hardware=hardware(),
             **figures,
-            **(self.effort(path.with_name(PACKED), model, header) if self.recipe.thorough else {}),
+            **(self.effort(stage, model, header) if self.recipe.thorough else {}),
         )
 
-    def effort(self, path: Path, model: nn.Module, header: checkpoint.Header) -> dict[str, Any]:
-        """The figures of a row that take time; `path` is where the packed file goes."""
+    def effort(self, stage: Stage, model: nn.Module, header: checkpoint.Header) -> dict[str, Any]:
+        """The figures of a row that take time. Writes the packed file."""
+        path, example = self.out / stage.name / PACKED, self.example(stage)
         files.save(path, model, header)
         found: dict[str, Any] = {"packed_bytes": file_bytes(path)}
         if any(isinstance(module, InputGrid) for module in model.modules()):
             return found  # it simulates integers, so its time is nobody's
         plain = copy.deepcopy(folded(model))
-        found["cpu_ms"] = round(processor_ms(plain, self.example()), 4)
+        found["cpu_ms"] = round(processor_ms(plain, example), 4)
         if self.device != "cpu":
-            found["latency_ms"] = {self.device: round(median_latency_ms(plain, self.example()[:1], self.device), 4)}
+            found["latency_ms"] = {self.device: round(median_latency_ms(plain, example[:1], self.device), 4)}
         return found
 
     def shipped(self, row: Row, forms: Sequence[str]) -> Row:
         """The row of Before or After with those of the exported forms that it lacks."""
-        path = self.out / row.step / MODEL
+        path, stage = self.out / row.step / MODEL, self.recipe.stage(row.step)
         if row.packed_bytes is None:
-            row = replace(row, **self.effort(path.with_name(PACKED), *checkpoint.load(path)))
+            row = replace(row, **self.effort(stage, *checkpoint.load(path)))
         missing = [name for name in forms if name not in row.exported]
-        made = {name: shipping.ship(path, name, self.loaders, self.say) for name in missing}
+        made = {name: shipping.ship(path, name, self.shown(stage), self.say) for name in missing}
         return replace(row, exported=row.exported | {name: said for name, said in made.items() if said})
 
     def source(self, stage: Stage) -> nn.Module:
@@ -232,18 +244,18 @@ class Job:
         seed_everything(self.recipe.seed)
         if stage.fresh:
             return checkpoint.rebuilt(checkpoint.read_header(path).origin, path)
-        return (stage.model or self.recipe.model).build(len(self.loaders.card.classes))
+        return (stage.model or self.recipe.model).build(len(self.shown(stage).card.classes))
 
     def load(self, path: Path) -> tuple[nn.Module, checkpoint.Header]:
         """The net and header of a checkpoint, packed or not; a stage's name stands for what it left."""
         own = self.out / path / MODEL
         return files.load(own if own.is_file() else path)
 
-    def given(self, folder: Path) -> Given:
-        """What the recipe's data offer to a step that keeps its files in `folder`."""
-        loaders = self.loaders
+    def given(self, stage: Stage) -> Given:
+        """What the recipe's data offer to the step of `stage`."""
+        loaders = self.shown(stage)
         return Given(
-            example=self.example(),
+            example=self.example(stage),
             train=loaders.train,
             choose=loaders.choose,
             calibration=loaders.calibration,
@@ -252,29 +264,30 @@ class Job:
             load=self.load,
             device=self.device,
             seed=self.recipe.seed,
-            folder=folder,
+            folder=self.out / stage.name,
             resume=self.resume,
             say=self.say,
         )
 
-    def example(self) -> torch.Tensor:
+    def example(self, stage: Stage) -> torch.Tensor:
         """Two real images, (2, 3, S, S)."""
-        return next(iter(self.loaders.calibration))[0][:2].contiguous()
+        return next(iter(self.shown(stage).calibration))[0][:2].contiguous()
 
     def judge(self, stage: Stage, model: nn.Module) -> dict[str, Any]:
         """The figures of a row that are the model's own; quality is measured on the val split."""
         quality = self.quality(stage, predictor(model, self.device))
-        cost = scored(model, self.example(), quality.get("f1"), self.say)
+        cost = scored(model, self.example(stage), quality.get("f1"), self.say)
         return {**cost, "params": params(model), "sparsity": sparsity(model), "quality": quality}
 
     def quality(self, stage: Stage, predict: Predict) -> dict[str, float]:
         """What `predict` is worth on val; a detector that has not learned in this run is judged on train too."""
+        loaders = self.shown(stage)
         if task_of(self.recipe.model) != DETECTION:
-            return classify(predict, self.loaders.val).quality()
-        found = detect(predict, self.loaders.val).quality()
+            return classify(predict, loaders.val).quality()
+        found = detect(predict, loaders.val).quality()
         if self.learned(stage):
             return found
-        seen = detect(predict, self.loaders.seen).quality()
+        seen = detect(predict, loaders.seen).quality()
         return found | {f"train_{name}": value for name, value in seen.items()}
 
     def learned(self, stage: Stage) -> bool:
@@ -285,13 +298,14 @@ class Job:
 
     def header(self, stage: Stage, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
         """What the checkpoint of `stage` says."""
+        loaders = self.shown(stage)
         return checkpoint.header_of(
             model,
-            classes=self.loaders.card.classes,
-            mean=self.loaders.mean,
-            std=self.loaders.std,
-            size=self.recipe.data.size,
-            data=self.loaders.card.title,
+            classes=loaders.card.classes,
+            mean=loaders.mean,
+            std=loaders.std,
+            size=self.recipe.size_of(stage.name),
+            data=loaders.card.title,
             recipe={"name": self.recipe.name, "seed": self.recipe.seed, "stage": stage.name},
             figures=figures,
         )

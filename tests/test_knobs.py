@@ -29,7 +29,7 @@ RECIPE = Recipe(
     stages=(
         Stage(name="train", step=Train()),
         Stage(name="again", step=Train(epochs=3)),
-        Stage(name="teacher", step=Train(), model=ShuffleNet(width=0.5)),
+        Stage(name="teacher", step=Train(), model=ShuffleNet(width=0.5), size=96),
     ),
     before="train",
     after="again",
@@ -54,6 +54,7 @@ RECIPE = Recipe(
         ("again.lr", 0.2, 0.2),
         ("again.epochs", "7", 7),
         ("teacher.model.units", "2,5,2", (2, 5, 2)),
+        ("teacher.size", "64", 64),
     ],
 )
 def test_a_setting_is_changed_by_its_address_and_nothing_else(address, text, value):

@@ -81,11 +81,11 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_p
 def test_a_teacher_may_be_a_packed_file(recipe, small_net, tmp_path):
     about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
     header = checkpoint.header_of(small_net, **about)
-    loaders = recipe.data.open(splits=("train", "calibration"))
+    loaders = pipeline.opener(recipe.data, 0, splits=("train", "choose", "calibration"))
     job = pipeline.Job(recipe=recipe, out=tmp_path, loaders=loaders, device="cpu", resume=False, say=print)
     for name in ("teacher.packed", "teacher.safetensors"):
         files.save(tmp_path / name, small_net, header)
-        teacher, found = job.given(tmp_path).load(tmp_path / name)
+        teacher, found = job.given(recipe.stages[0]).load(tmp_path / name)
         assert found == header
         assert torch.equal(teacher.output.weight, small_net.output.weight)
 
@@ -95,16 +95,21 @@ def weights(folder):
     return model.state_dict()
 
 
-def test_a_stage_with_a_net_of_its_own_teaches_a_later_one(recipe, tmp_path):
+def test_a_stage_may_bring_a_net_and_a_size_of_its_own(recipe, tmp_path):
     large = ShuffleNet(units=(2, 2, 2), width=0.15)
     stages = (
-        Stage(name="teacher", step=Train(epochs=1), model=large),
+        Stage(name="teacher", step=Train(epochs=1), model=large, size=40),
         Stage(name="train", step=Distill(epochs=1, teachers=("teacher",)), after=Stage.NEW),
+        Stage(name="finer", step=Train(epochs=1), size=48),
+        Stage(name="again", step=Train(epochs=1)),
     )
-    recipe = replace(recipe, data=replace(recipe.data, views=1), stages=stages, before="teacher", after="train")
-    teacher, student = pipeline.run(recipe, tmp_path, say=lambda _: None)
+    recipe = replace(recipe, data=replace(recipe.data, views=1), stages=stages, before="teacher", after="again")
+    teacher, student, finer, again = pipeline.run(recipe, tmp_path, say=lambda _: None)
     assert teacher.params == sum(p.numel() for p in large.build(3).parameters())
     assert student.params == sum(p.numel() for p in recipe.model.build(3).parameters())
+    assert student.macs < finer.macs == again.macs
+    sizes = [checkpoint.load(tmp_path / stage.name / "model.safetensors")[1].size for stage in stages]
+    assert sizes == [40, 32, 48, 48]
 
 
 def test_a_run_killed_at_any_stage_resumes_to_the_same_weights(photos, finished, tmp_path):

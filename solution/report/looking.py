@@ -92,18 +92,19 @@ def look(paths: Mapping[str, Path], data: str, knobs: Mapping[str, Any], device:
     Raises `InputError` when a checkpoint knows other classes than the data have.
     """
     loaded = {role: checkpoint.load(path) for role, path in paths.items()}
-    header = next(iter(loaded.values()))[1]
     split = {name: knobs[f"data.{name}"] for name in SPLIT if f"data.{name}" in knobs}
-    settings = Data(path=data, size=header.size, **split)
+    settings = Data(path=data, **split)
     source = settings.source()
     for role, (_, own) in loaded.items():
         if own.classes != source.classes:
             raise InputError(
                 f"{paths[role]} knows the classes {_list(own.classes)}; {data} has {_list(source.classes)}"
             )
-    pictures = decode_once(source, settings.parts(source)[0]["val"], header.size)
-    batches = plain_loader(pictures, _BATCH, (header.mean, header.std))
-    seen = {role: see(model, batches, device) for role, (model, _) in loaded.items()}
+    items, seen = settings.parts(source)[0]["val"], {}
+    for role, (model, own) in loaded.items():
+        shown = decode_once(source, items, own.size)
+        seen[role] = see(model, plain_loader(shown, _BATCH, (own.mean, own.std)), device)
+    pictures = decode_once(source, items, max(own.size for _, own in loaded.values()))
     return Look(classes=source.classes, data=settings.card().title, pictures=pictures, seen=seen)
 
 

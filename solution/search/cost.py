@@ -47,7 +47,8 @@ def foreseen_macs(recipe: Recipe, num_classes: int) -> int:
 
     `InputError` when it cannot be built, or when the audit would not trust the count.
     """
-    example = torch.randn(2, 3, recipe.data.size, recipe.data.size, generator=torch.Generator().manual_seed(0))
+    side = recipe.size_of(recipe.after)
+    example = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     net = _untrained(recipe, num_classes, example)
     verdict = audit(net, example)
     if not verdict.ok:

@@ -19,7 +19,7 @@ from solution.data.views import EpochSampler, train_loader
 from solution.dataloader import Loaders
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.score import Scorer
-from solution.pipeline import MODEL, Job, scored
+from solution.pipeline import MODEL, Job, opener, scored
 from solution.search.cost import UNBUILDABLE, Limits, epochs_of, foreseen_macs, stages_to
 from solution.search.ends import Refused
 from solution.search.space import applied
@@ -111,20 +111,24 @@ class Trainer:
         return recipe, macs
 
     def _job(self, recipe: Recipe, folder: Path, follower: Follower) -> Job:
-        loaders = recipe.data.open(seed=recipe.seed, splits=SPLITS)
-        plain = loaders.train
-        train = train_loader(plain.dataset, Watched(plain.batch_sampler, follower.look), plain.num_workers)
-        loaders: Loaders = dataclasses.replace(loaders, train=train)
-        return Job(recipe=recipe, out=folder, loaders=loaders, device=self.device, resume=True, say=self.say)
+        opened = opener(recipe.data, recipe.seed, splits=SPLITS)
+
+        def watched(size: int) -> Loaders:
+            plain = opened(size).train
+            train = train_loader(plain.dataset, Watched(plain.batch_sampler, follower.look), plain.num_workers)
+            return dataclasses.replace(opened(size), train=train)
+
+        return Job(recipe=recipe, out=folder, loaders=watched, device=self.device, resume=True, say=self.say)
 
     def _keep(self, job: Job, stage: Stage, model: nn.Module) -> None:
         checkpoint.save(job.out / stage.name / MODEL, model, job.header(stage, model, {}))
 
     def _judged(self, job: Job) -> Figures:
         model = checkpoint.load(job.out / job.recipe.after / MODEL)[0]
-        f1 = classify(predictor(model, self.device), job.loaders.choose).f1
+        stage = job.recipe.stage(job.recipe.after)
+        f1 = classify(predictor(model, self.device), job.shown(stage).choose).f1
         said: list[str] = []
-        cost = scored(model, job.example(), f1, said.append)
+        cost = scored(model, job.example(stage), f1, said.append)
         if cost["score"] is None:
             raise InputError("; ".join(said))
         return Figures(macs=cost["macs"], f1=f1, score=cost["score"])

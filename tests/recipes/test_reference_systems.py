@@ -90,9 +90,8 @@ def test_a_thorough_run_also_says_what_takes_time_to_measure(thorough):
 
 def test_a_fresh_stage_has_the_shape_and_not_the_weights(thorough, photos):
     recipe = two_nets(photos)
-    job = pipeline.Job(
-        recipe=recipe, out=thorough, loaders=recipe.data.open(), device="cpu", resume=False, say=lambda _: None
-    )
+    loaders = pipeline.opener(recipe.data, 0)
+    job = pipeline.Job(recipe=recipe, out=thorough, loaders=loaders, device="cpu", resume=False, say=lambda _: None)
     halve, _ = checkpoint.load(thorough / "halve" / "model.safetensors")
     fresh, again = (job.source(recipe.stages[2]).state_dict() for _ in range(2))
     assert {name: value.shape for name, value in fresh.items()} == {
