@@ -164,6 +164,7 @@ def judged(source: str, name: str, tool: str, settings: argparse.Namespace) -> O
     options += [] if settings.equality else ["--no-equality"]
     command = [sys.executable, "-m", "benchmarks.zoo", source, "--one", name, tool, *map(str, options)]
     about = {"list": source, "name": name, "tool": tool, "size": settings.size, "ratio": settings.ratio}
+    about["memory_gib"] = settings.memory_gib
     done = subprocess.run(command, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     if done.returncode == -signal.SIGXCPU:

@@ -111,6 +111,10 @@ def test_families(name):
     assert_passes(named_net(name), FAST[name], 0.5)
 
 
+def test_parts_of_unequal_length_that_are_shuffled_fit():
+    assert_passes(named_net("cv:shufflenetv2b_w1"), 224, 0.6)
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_families_in_single_precision(name):
     example = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

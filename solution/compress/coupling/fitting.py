@@ -3,14 +3,14 @@
 The model is cut to the wanted sizes without weights (a skeleton), its forward runs on fake tensors, and ids are sent
 through it again. Numbers fit when every kind of channel that the skeleton has was there before, at least as often.
 A few channels that were not there are allowed: they get weights of zero where they are read (`SPARE`). What does not
-fit otherwise is tried again with equal shares in coarser steps (`ladders`), then with runs of one length wherever the
+fit otherwise is tried again with equal shares in coarser steps (`ladders`), once with runs of one length wherever the
 forward takes channels apart, and then kept whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -65,14 +65,14 @@ def fit(
     frozen = {} if frozen is None else frozen
     linked = linked_atoms(subject.model, full.coupling)
     first = in_proportion(wanted, sizes, linked)
-    wanted, step, even = first, dict.fromkeys(wanted, 0), False
+    wanted, step, runs_tried = first, dict.fromkeys(wanted, 0), False
     for attempt in range(MOST_ATTEMPTS):
         free = {atom: number for atom, number in wanted.items() if atom not in frozen}
         steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
-        counts = count_channels(full.coupling, classes, free, steps, even)
+        counts = count_channels(full.coupling, classes, free, steps)
         outcome = _attempt(subject, full, classes, counts, attempt >= ONE_BY_ONE)
         if isinstance(outcome, Fit):
-            return Fit(skeleton=outcome.skeleton, replaces=outcome.replaces, frozen=frozen)
+            return replace(outcome, frozen=frozen)
         suspects, reason = outcome
         culprits = next((some & set(free) for some in suspects if some & set(free)), set(free))
         if not culprits:
@@ -82,9 +82,12 @@ def fit(
         for atom in culprits:
             step[atom], wanted[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
         stuck = {atom for atom in culprits if step[atom] == len(ladder[atom])}
-        if not even and any(stuck & _atoms(full.coupling, run) for run in full.coupling.runs):
-            wanted, step, even = first, dict.fromkeys(first, 0), True
-            continue
+        if not runs_tried and any(stuck & _atoms(full.coupling, run) for run in full.coupling.runs):
+            runs_tried = True
+            counts = count_channels(full.coupling, classes, {atom: first[atom] for atom in free}, multiple, even=True)
+            outcome = _attempt(subject, full, classes, counts, False)
+            if isinstance(outcome, Fit):
+                return replace(outcome, frozen=frozen)
         frozen.update(dict.fromkeys(stuck, reason))
         wanted = in_proportion(wanted, sizes, linked)
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
