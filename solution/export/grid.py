@@ -84,14 +84,18 @@ def _scale(sizes: np.ndarray) -> float | None:
 
 
 def _common_divisor(sizes: np.ndarray) -> float:
-    """The greatest common divisor of numbers that are off by their rounding: Euclid's, then fitted to all of them."""
+    """The greatest common divisor of numbers that are off by their rounding: Euclid's algorithm, one more at a time.
+
+    What it finds is fitted to all of them so far: else each division would carry the error of those before it on.
+    """
     least, divisor = sizes[-1] / (2 * _MOST), sizes[0]
-    for size in sizes[1:].tolist():
+    for count, size in enumerate(sizes[1:].tolist(), 2):
         rest = size
         while rest > least:
             divisor, rest = rest, abs(divisor - rest * round(divisor / rest))
-    whole = np.rint(sizes / divisor)
-    return float((sizes * whole).sum() / max(1.0, (whole * whole).sum()))
+        whole = np.rint(sizes[:count] / divisor)
+        divisor = float((sizes[:count] * whole).sum() / max(1.0, (whole * whole).sum()))
+    return float(divisor)
 
 
 def _tried(sizes: np.ndarray, guess: float) -> tuple[float, float | None]:

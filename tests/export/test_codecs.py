@@ -100,6 +100,7 @@ def test_any_bits_come_back(dtype, count, kind, seed):
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 127), st.integers(1, 40), st.floats(1e-30, 1e30), st.integers(0, 99))
 @example(87, 4, 453439.0, 0)
+@example(120, 4, 64676027.0, 0)
 def test_a_grid_is_found_from_its_numbers(top, count, scale, seed):
     whole = np.random.default_rng(seed).integers(-top, top + 1, (2, count)).astype(np.float32)
     values = whole * np.float32(scale)
