@@ -64,7 +64,8 @@ def run(
     _check(recipe, out, resume)
     shipping.here(recipe.exports, say)  # what will be left out is better known before the training
     loaders = opener(recipe.data, recipe.seed)
-    loaders(recipe.data.size)  # data that cannot be read are better known now
+    for stage in recipe.stages:
+        loaders(recipe.size_of(stage.name))  # data that cannot be read, or sizes they cannot have, are better known now
     processes.wait_for_everyone()
     if processes.is_main_process:
         _claim(recipe, out)

@@ -24,10 +24,9 @@ UNBUILDABLE = 1.0
 
 def stages_to(recipe: Recipe, name: str) -> tuple[Stage, ...]:
     """The stages that lead from a fresh net to the stage called `name`, in order."""
-    stages = {stage.name: stage for stage in recipe.stages}
     found = []
     while name != Stage.NEW:
-        found.append(stages[name])
+        found.append(recipe.stage(name))
         name = recipe.source(name)
     return tuple(reversed(found))
 

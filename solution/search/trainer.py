@@ -9,6 +9,7 @@ import csv
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from torch import nn
@@ -113,6 +114,7 @@ class Trainer:
     def _job(self, recipe: Recipe, folder: Path, follower: Follower) -> Job:
         opened = opener(recipe.data, recipe.seed, splits=SPLITS)
 
+        @cache
         def watched(size: int) -> Loaders:
             plain = opened(size).train
             train = train_loader(plain.dataset, Watched(plain.batch_sampler, follower.look), plain.num_workers)
