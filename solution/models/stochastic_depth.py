@@ -1,6 +1,6 @@
 """Stochastic depth (Huang et al., 2016, arXiv:1603.09382): while training, residual branches are left out at random.
 
-A block offers itself by an attribute `drop_path`, and sends its branch through `kept`; see `ShuffleUnit`.
+A block offers itself by a number `drop_path`, and sends its branch through `kept`; see `ShuffleUnit`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def set_drop_path(net: nn.Module, last: float) -> None:
 
     `InputError` when no block offers itself, unless `last` is 0.
     """
-    blocks = [module for module in net.modules() if hasattr(module, "drop_path")]
+    # Other libraries' blocks keep a module, or nothing, under this name.
+    blocks = [module for module in net.modules() if isinstance(getattr(module, "drop_path", None), float)]
     if last and not blocks:
         raise InputError(f"{type(net).__name__} has no block that can be skipped while training: set drop_path to 0")
     for number, block in enumerate(blocks, start=1):

@@ -1,6 +1,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -46,3 +47,12 @@ def test_a_net_without_such_blocks_is_refused():
     set_drop_path(nn.Linear(2, 2), 0.0)
     with pytest.raises(InputError, match="Linear has no block that can be skipped while training: set drop_path to 0"):
         set_drop_path(nn.Linear(2, 2), 0.1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
+def test_what_other_libraries_keep_under_this_name_is_left_alone(name):
+    net = timm.create_model(name, num_classes=3)
+    set_drop_path(net, 0.0)
+    assert net(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+    with pytest.raises(InputError, match="has no block"):
+        set_drop_path(net, 0.1)
