@@ -11,6 +11,7 @@ from __future__ import annotations
 from solution.contracts import Recipe, Stage
 from solution.data.augment import Augment
 from solution.dataloader import Data
+from solution.losses.objective import Loss
 from solution.models.classifiers import Classifier
 from solution.train.pretrain import Pretrain
 from solution.train.step import Train
@@ -26,7 +27,15 @@ def recipe() -> Recipe:
             Stage(name="pretrain", step=Pretrain(epochs=12, lr=0.1, weight_decay=5e-4, precision="bf16")),
             Stage(
                 name="teacher",
-                step=Train(epochs=45, lr=0.05, weight_decay=5e-4, ema_decay=0.998, precision="bf16"),
+                # Smoothed labels would wipe out what a teacher says about the wrong classes (arXiv:1906.02629).
+                step=Train(
+                    epochs=45,
+                    lr=0.05,
+                    weight_decay=5e-4,
+                    loss=Loss(smoothing=0.0),
+                    ema_decay=0.998,
+                    precision="bf16",
+                ),
             ),
         ),
         before="pretrain",
