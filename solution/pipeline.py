@@ -63,6 +63,7 @@ def run(
     processes = _processes(device)
     _check(recipe, out, resume)
     shipping.here(recipe.exports, say)  # what will be left out is better known before the training
+    _check_teachers(recipe, len(read_rows(out)))
     loaders = opener(recipe.data, recipe.seed)
     for stage in recipe.stages:
         loaders(recipe.size_of(stage.name))  # data that cannot be read, or sizes they cannot have, are better known now
@@ -155,6 +156,18 @@ def _check(recipe: Recipe, out: Path, resume: bool) -> None:
     found, said = json.loads(path.read_text()), _said(recipe)
     if found != said:
         raise InputError(f"{out} holds another run, so it cannot be resumed: {_difference(found, said)}")
+
+
+def _check_teachers(recipe: Recipe, finished: int) -> None:
+    """Teachers of what is not `finished` must be there, or trained on the way, before hours are spent."""
+    for position, stage in enumerate(recipe.stages):
+        earlier = {before.name for before in recipe.stages[:position]}
+        for teacher in getattr(stage.step, "teachers", ()) if position >= finished else ():
+            if teacher not in earlier and not Path(teacher).exists():
+                raise InputError(
+                    f"{stage.name} learns from {teacher}, which is no earlier stage of {recipe.name}, no checkpoint "
+                    f"and no run's folder: train a teacher first, or name yours with --set {stage.name}.teachers=PATH"
+                )
 
 
 def _claim(recipe: Recipe, out: Path) -> None:

@@ -1,6 +1,7 @@
 """One file per reference system and per published result.
 
 waste_shufflenet    the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
+waste_distilled     the same at 48 px, taught by a large net
 waste_teacher       a large net that learns the same photos, to teach small ones
 googlenet_cifar100  structured against unstructured pruning of a GoogLeNet, and int8
 detector_yolov8n    a detector in every form: YOLOv8n, and torchvision's SSDLite without the extra
@@ -15,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Recipe
-from solution.recipes import detector_yolov8n, four_models, googlenet_cifar100, waste_shufflenet, waste_teacher
+from solution.recipes import (
+    detector_yolov8n,
+    four_models,
+    googlenet_cifar100,
+    waste_distilled,
+    waste_shufflenet,
+    waste_teacher,
+)
 from solution.recipes.files import cells_in, is_file, recipe_in, space_in
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_shufflenet": waste_shufflenet.recipe,
+    "waste_distilled": waste_distilled.recipe,
     "waste_teacher": waste_teacher.recipe,
     "googlenet_cifar100": googlenet_cifar100.recipe,
     "googlenet_cifar100_small": googlenet_cifar100.small,
