@@ -12,6 +12,7 @@ import torch
 from solution import checkpoint
 from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
+from solution.compress.fold_norms import FoldNorms
 from solution.compress.group_penalty import GroupPenalty
 from solution.compress.plans import PLANS
 from solution.compress.prune_channels import PruneChannels
@@ -39,6 +40,7 @@ STEPS = {
     "decompose to a budget": Decompose(macs=0.85),
     "cluster": Cluster(bits=3),
     "quantize": Quantize(scheme="int8"),
+    "fold_norms": FoldNorms(),
     "group_penalty": GroupPenalty(epochs=1),
     "distill": Distill(epochs=1, teachers=("teacher",), live=True),
     "assist": Assist(epochs=1, teachers=("teacher",), live=True, assistant=ShuffleNet(units=(1, 1, 1), width=0.1)),

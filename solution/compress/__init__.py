@@ -12,6 +12,7 @@ prune_weights    single weights become zero
 decompose        layers of low rank
 cluster          weights shared by codebooks
 quantize         weights and activations in 8 bits or fewer
+fold_norms       batch norms go into the convolutions before them
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def __getattr__(name: str) -> Any:
             from solution.compress.cluster import Cluster as Found
         case "Quantize":
             from solution.compress.quantize import Quantize as Found
+        case "FoldNorms":
+            from solution.compress.fold_norms import FoldNorms as Found
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return Found

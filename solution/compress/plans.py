@@ -5,6 +5,7 @@ from __future__ import annotations
 from solution.compress.cluster import ClusterPlan
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.decompose import DecomposePlan
+from solution.compress.fold_norms import FoldPlan
 from solution.compress.prune_layers import LayerPlan
 from solution.compress.prune_weights import SparsityPlan
 from solution.compress.quantization.plan import FreezePlan, QuantizePlan
@@ -13,5 +14,15 @@ from solution.train.assist import AssistPlan
 
 PLANS: dict[str, type[Plan]] = {
     plan.kind: plan
-    for plan in (LayerPlan, AssistPlan, ChannelPlan, SparsityPlan, DecomposePlan, ClusterPlan, QuantizePlan, FreezePlan)
+    for plan in (
+        LayerPlan,
+        AssistPlan,
+        ChannelPlan,
+        SparsityPlan,
+        DecomposePlan,
+        ClusterPlan,
+        QuantizePlan,
+        FreezePlan,
+        FoldPlan,
+    )
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
+from solution.compress.fold_norms import FoldNorms
 from solution.compress.group_penalty import GroupPenalty
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
@@ -30,6 +31,7 @@ STEPS: dict[str, type[Step]] = {
     "cluster": Cluster,
     "quantize": Quantize,
     "freeze": Freeze,
+    "fold_norms": FoldNorms,
     "group_penalty": GroupPenalty,
     "train": Train,
     "distill": Distill,

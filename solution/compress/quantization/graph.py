@@ -54,7 +54,7 @@ class Wiring:
             self.nodes = list(_Recorder().trace(copy.deepcopy(model).eval()).nodes)
         except Exception as error:
             raise InputError(
-                f"the forward of {type(model).__name__} cannot be recorded ({error}): leave fold_norms and equalise off"
+                f"the forward of {type(model).__name__} cannot be recorded ({error}): its norms cannot be folded"
             ) from error
         self.calls = Counter(node.target for node in self.nodes if node.op == "call_module")
 

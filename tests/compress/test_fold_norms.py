@@ -1,0 +1,58 @@
+"""Folded norms: the same answers for less, on nets of any library."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from solution.compress import FoldNorms
+from solution.contracts import Given, InputError
+from solution.evaluate.cost import macs, params
+from solution.models.classifiers import Classifier
+from solution.models.shufflenet import ShuffleNet
+
+
+def seasoned(net):
+    """With norms that have seen something."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                tensor.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (ShuffleNet(units=(2, 5, 2)), 48),
+        (Classifier(name="torchvision:shufflenet_v2_x0_5"), 64),
+        (Classifier(name="timm:lcnet_035"), 64),
+    ],
+)
+def test_answers_stay_and_costs_fall(settings, size):
+    net, x = seasoned(settings.build(num_classes=9)), torch.rand(2, 3, size, size)
+    given = Given(example=x)
+    plan = FoldNorms().plan(net, given)
+    folded = plan.apply(net).eval()
+    torch.testing.assert_close(folded(x), net(x), rtol=1e-4, atol=1e-4)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert plan.saves == {"macs": (macs(net, x), macs(folded, x)), "params": (params(net), params(folded))}
+    assert params(folded) < params(net)
+
+
+def test_the_after_of_the_competition_at_80_px():
+    net, x = ShuffleNet(units=(2, 5, 2)).build(num_classes=9), torch.rand(1, 3, 80, 80)
+    assert FoldNorms().plan(net, Given(example=x)).saves == {"macs": (1_083_210, 1_022_100), "params": (34_422, 32_802)}
+
+
+def test_a_net_whose_norms_come_first_is_refused():
+    norm_first = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1))
+    with pytest.raises(InputError, match="nothing to fold: no batch norm is the only one to see"):
+        FoldNorms()(norm_first, Given(example=torch.rand(1, 3, 8, 8)))
+
+
+def test_a_net_without_batch_norms_is_refused():
+    net = timm.create_model("convnext_atto", num_classes=9)
+    with pytest.raises(InputError, match="nothing to fold"):
+        FoldNorms()(net, Given(example=torch.rand(1, 3, 32, 32)))
