@@ -61,6 +61,14 @@ def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
     return Cached(images=images, labels=labels, items=kept, unreadable=unreadable)
 
 
+def mapped(path: Path) -> np.memmap | None:
+    """The array in `path`, memory-mapped and read-only; None when there is no such file, or not a whole one."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) -> (size, size, 3), by area where it shrinks and linearly where it grows."""
     height, width = min(image.shape[0], size), min(image.shape[1], size)

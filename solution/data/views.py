@@ -1,9 +1,14 @@
-"""Batches from cached pictures: normalised in one go, in an order that depends on seed and epoch alone."""
+"""Batches from cached pictures: normalised in one go, in an order that depends on seed and epoch alone.
+
+Where a training shows the same views again and again, they are made once and memory-mapped.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from solution.data.augment import Viewer
-from solution.data.cache import Cached
+from solution.data.cache import Cached, mapped
+from solution.runtime import cache_folder, written_whole
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 SAMPLING = ("shuffle", "balanced")
+MOST_STORED_BYTES = 4 << 30
+"""Views that would take more are made anew each time."""
 
 
 def as_batch(images: np.ndarray, normalisation: Normalisation) -> Tensor:
@@ -47,11 +55,13 @@ class Views(Dataset):
 
     beside: (num_views, N, K) values that go with each view of each picture, such as a teacher's logits; a batch then
     is images, labels and these.
+    pixels: (num_views, N, size, size, 3) uint8, the views made before; None makes each when it is asked for.
     """
 
     def __init__(self, cached: Cached, viewer: Viewer, normalisation: Normalisation) -> None:
         self.view, self.normalisation = viewer, normalisation
         self.beside: np.ndarray | None = None
+        self.pixels: np.memmap | None = None
         self.images = cached.images
         self.labels = torch.from_numpy(cached.labels)
 
@@ -60,19 +70,50 @@ class Views(Dataset):
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
         """(B, 3, size, size) normalised float32, (B,) int64, and (B, K) float32 of what lies beside, if anything."""
-        pixels = np.stack([self.view(self.images[index], view, index) for view, index in pairs])
         shown, positions = zip(*pairs, strict=True)
+        pixels = self._made(pairs) if self.pixels is None else self.pixels[list(shown), list(positions)]
         batch = as_batch(pixels, self.normalisation), self.labels[list(positions)]
         if self.beside is None:
             return batch
         return *batch, torch.from_numpy(self.beside[list(shown), list(positions)].astype(np.float32))
 
+    def _made(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+        return np.stack([self.view(self.images[index], view, index) for view, index in pairs])
+
+    def fingerprint(self, num_views: int) -> str:
+        """32 hex digits of all that decides what `num_views` views of each picture show."""
+        content = hashlib.sha256(repr((num_views, self.view.size, self.view.augment, self.view.seed)).encode())
+        content.update(np.ascontiguousarray(self.images))
+        return content.hexdigest()[:32]
+
+    def stored(self, num_views: int, say: Callable[[str], None] = print) -> Views:
+        """The same views from a file, which is made when it is not there; as they are when it would be too large."""
+        shape = (num_views, len(self), self.view.size, self.view.size, 3)
+        path, richer = cache_folder() / f"views-{self.fingerprint(num_views)}.npy", copy.copy(self)
+        richer.pixels = mapped(path)
+        if richer.pixels is not None:
+            return richer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if np.prod(shape) > min(MOST_STORED_BYTES, shutil.disk_usage(path.parent).free / 2):
+            return self
+        say(f"{num_views} views of {len(self):,} pictures are made, once")
+        with written_whole(path) as temporary:
+            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            for view in range(num_views):
+                for index in range(len(self)):
+                    pixels[view, index] = self.view(self.images[index], view, index)
+            pixels.flush()
+        richer.pixels = mapped(path)
+        return richer
+
     def __getstate__(self) -> dict[str, Any]:
-        """A worker that is not forked opens the cache file itself, instead of being sent all pictures."""
-        return {**self.__dict__, "images": Path(self.images.filename)}
+        """A worker that is not forked opens the files itself, instead of being sent all pictures."""
+        pixels = None if self.pixels is None else Path(self.pixels.filename)
+        return {**self.__dict__, "images": Path(self.images.filename), "pixels": pixels}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = {**state, "images": np.load(state["images"], mmap_mode="r", allow_pickle=False)}
+        pixels = None if state["pixels"] is None else mapped(state["pixels"])
+        self.__dict__ = {**state, "images": mapped(state["images"]), "pixels": pixels}
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
@@ -137,9 +178,9 @@ def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoad
     return TrainLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=_as_is, generator=own, **alive)
 
 
-def with_beside(loader: TrainLoader, beside: np.ndarray) -> TrainLoader:
-    """The same batches with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
-    richer = copy.copy(loader.dataset)
+def with_beside(loader: TrainLoader, beside: np.ndarray, say: Callable[[str], None] = print) -> TrainLoader:
+    """The same batches, stored, with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
+    richer = copy.copy(loader.dataset.stored(len(beside), say))
     richer.beside = beside
     return train_loader(richer, loader.batch_sampler, loader.num_workers)
 

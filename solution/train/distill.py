@@ -64,7 +64,7 @@ class Distill(Train):
         if not isinstance(loader, TrainLoader) or not loader.batch_sampler.num_views:
             raise InputError("stored answers need a number of views: --set data.views=20, or set live=True")
         said = [_stored(name, loader, given) for name in self.teachers]
-        taught = with_beside(loader, said[0] if len(said) == 1 else np.mean(said, axis=0))
+        taught = with_beside(loader, said[0] if len(said) == 1 else np.mean(said, axis=0), given.say)
         return fit(model, self, dataclasses.replace(given, train=taught))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from solution.contracts import Given, InputError
 from solution.data.augment import Viewer
+from solution.data.cache import mapped
 from solution.data.views import Normalisation, Views
 from solution.losses.distillation import Seen
 from solution.models.taps import Taps, scales
@@ -30,21 +31,13 @@ BATCH = 64
 def answers(teacher: nn.Module, views: Views, num_views: int, say: Callable[[str], None] = print) -> np.ndarray:
     """Logits (num_views, N, C) float16, memory-mapped: what `teacher` says to each of `views` of each picture."""
     path = cache_folder() / f"answers-{_key(teacher, views, num_views)}.npy"
-    said = _read(path)
+    said = mapped(path)
     if said is not None:
         return said
     say(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
     with written_whole(path) as temporary:
         np.save(temporary, _ask(teacher, views, num_views))
     return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _read(path: Path) -> np.ndarray | None:
-    """The answers in `path`; None when there is no such file, or not a whole one."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
 
 
 def as_teacher_sees(views: Views, size: int, normalisation: Normalisation) -> Views:
@@ -70,10 +63,8 @@ def _key(teacher: nn.Module, views: Views, num_views: int) -> str:
     for name, tensor in teacher.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())
-    about = (num_views, views.view.size, views.view.augment, views.view.seed, views.normalisation)
-    content.update(repr(about).encode())
+    content.update(repr((views.fingerprint(num_views), views.normalisation)).encode())
     content.update(views.labels.numpy().tobytes())
-    content.update(np.ascontiguousarray(views.images))
     return content.hexdigest()[:32]
 
 

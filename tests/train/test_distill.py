@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 
 from solution import checkpoint
 from solution.contracts import Given, InputError
-from solution.data.augment import Augment
+from solution.data.augment import Augment, Viewer
 from solution.dataloader import MEAN, STD, Data
 from solution.losses.distillation import Kd
 from solution.losses.mixing import Mixing
@@ -98,6 +99,30 @@ def test_damaged_answers_are_asked_for_again(small_net, loaders, tmp_path, monke
     path.write_bytes(path.read_bytes()[:-7])
     np.testing.assert_array_equal(teachers.answers(small_net, views, 1, lines.append), said)
     assert lines == [f"the teacher answers 1 views of {len(views)} pictures, once"] * 2
+
+
+def test_views_that_are_shown_again_are_made_once_and_are_the_same(loaders, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
+    views, lines = loaders.train.dataset, []
+    pairs = [(view, index) for view in range(2) for index in range(len(views))]
+    kept = views.stored(2, lines.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(Viewer, "__call__", lambda *_: pytest.fail("made again"))
+        again = pickle.loads(pickle.dumps(views.stored(2, lines.append)))
+    assert lines == [f"2 views of {len(views)} pictures are made, once"]
+    for batch in (kept.__getitems__(pairs), again.__getitems__(pairs)):
+        for part, fresh in zip(batch, views.__getitems__(pairs), strict=True):
+            assert torch.equal(part, fresh)
+    (path,) = tmp_path.glob("views-*.npy")
+    path.write_bytes(path.read_bytes()[:-7])
+    assert torch.equal(views.stored(2, lines.append).__getitems__(pairs)[0], views.__getitems__(pairs)[0])
+    assert len(lines) == 2
+
+
+def test_views_that_would_fill_the_disk_are_made_each_time(loaders, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
+    monkeypatch.setattr("solution.data.views.MOST_STORED_BYTES", 1000)
+    assert loaders.train.dataset.stored(2).pixels is None
 
 
 def test_batches_carry_the_answers_of_the_view_that_they_show(loaders):
