@@ -1,7 +1,7 @@
 """One file per reference system and per published result.
 
 waste_shufflenet    the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
-waste_distilled     the same at 48 px, taught by a large net
+waste_distilled     a wide, shallow one at 48 px, taught by a large net
 waste_teacher       a large net that learns the same photos, to teach small ones
 googlenet_cifar100  structured against unstructured pruning of a GoogLeNet, and int8
 detector_yolov8n    a detector in every form: YOLOv8n, and torchvision's SSDLite without the extra
@@ -39,7 +39,7 @@ FAMILIES: dict[str, Callable[[str | None], dict[str, Recipe]]] = {
     "four_models": four_models.cells,
     "four_models_small": four_models.small,
 }
-SPACES = {"waste_shufflenet": waste_shufflenet.space}
+SPACES = {"waste_shufflenet": waste_shufflenet.space, "waste_distilled": waste_distilled.space}
 
 
 def named(name: str) -> Recipe:

@@ -103,7 +103,7 @@ def test_a_fresh_stage_has_the_shape_and_not_the_weights(thorough, photos):
 
 def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos):
     recipe = dataclasses.replace(named("waste_distilled"), data=Data(path=str(photos)))
-    with pytest.raises(InputError, match=r"start learns from runs/teacher, which .*--set start.teachers="):
+    with pytest.raises(InputError, match=r"taught learns from runs/teacher, which .*--set taught.teachers="):
         list(pipeline.run(recipe, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
