@@ -169,14 +169,15 @@ def test_the_documentation_fits_the_committed_rows():
 
 
 def test_documentation_is_grouped_by_seeds(run_folder, tmp_path):
-    for name in ("photos/seed0", "photos/seed10", "photos/seed2", "alone"):
+    for name in ("photos/seed0", "photos/seed10", "photos/seed2", "photos/distilled/seed0", "alone"):
         (tmp_path / "rows" / name).mkdir(parents=True)
         for file in ("rows.json", "recipe.json"):
             shutil.copy(run_folder / file, tmp_path / "rows" / name / file)
     shutil.copytree(run_folder / "ablation", tmp_path / "rows" / "photos" / "ablation")
     write_docs(tmp_path)
     text = (tmp_path / "results.md").read_text()
-    assert text.count("## waste_shufflenet on ") == 2
+    assert text.count("## waste_shufflenet on photos\n") == 2
+    assert text.count("## waste_shufflenet on alone\n") == 1
     assert "3 run(s)" in text
     assert "## One switch at a time: photos" in text
     assert "alone After: 10,000 MACs" in text
