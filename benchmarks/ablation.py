@@ -167,7 +167,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--switches", nargs="+", metavar="NAME", help="which (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the base")
-    parser.add_argument("--teacher", default=str(ROOT / "pretrained" / "recycle9" / "before.safetensors"))
+    parser.add_argument("--teacher", default="pretrained/recycle9/before.safetensors")
     parser.add_argument("--pictures", default="../shared/data/tiny100.tar.gz", help="another set, to learn from first")
     parser.add_argument("--out", type=Path, help="where rows go (default: docs/rows/DATA/ablation)")
     parser.add_argument("--work", type=Path, help="where runs keep their files (default: runs/ablation/DATA)")
