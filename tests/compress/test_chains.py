@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from solution import checkpoint
 from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
+from solution.compress.fold_norms import FoldNorms
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
@@ -30,6 +31,7 @@ STEPS = {
     "decompose, budget": Decompose(macs=0.9),
     "decompose, tucker": Decompose(method="tucker", rank=0.3),
     "cluster": Cluster(bits=4),
+    "norms": FoldNorms(),
     "cluster, groups": Cluster(bits=2, groups=2, init="linear"),
 }
 NETS = (

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from solution.compress import FoldNorms
+from solution.compress import Cluster, FoldNorms, PruneWeights
 from solution.contracts import Given, InputError
 from solution.evaluate.cost import macs, params
 from solution.models.classifiers import Classifier
@@ -44,6 +44,23 @@ def test_answers_stay_and_costs_fall(settings, size):
 def test_the_after_of_the_competition_at_80_px():
     net, x = ShuffleNet(units=(2, 5, 2)).build(num_classes=9), torch.rand(1, 3, 80, 80)
     assert FoldNorms().plan(net, Given(example=x)).saves == {"macs": (1_083_210, 1_022_100), "params": (34_422, 32_802)}
+
+
+def test_what_shares_values_keeps_its_norm():
+    net, given = (
+        seasoned(ShuffleNet(units=(2, 1), width=0.2).build(num_classes=3)),
+        Given(example=torch.rand(2, 3, 32, 32)),
+    )
+    shared = Cluster(bits=2, layers=("*.stage1.unit1.expand_conv3",))(net, given).eval()
+    plan = FoldNorms().plan(shared, given)
+    kept = "features.stage1.unit1.expand_conv3"
+    assert plan.left == {"features.stage1.unit1.expand_bn3": f"{kept} is sparse, clustered or quantized"}
+    assert "expand_bn3: left as it is, features.stage1.unit1.expand_conv3 is sparse" in str(plan)
+    folded = plan.apply(shared).eval()
+    assert torch.equal(folded.get_submodule(kept).weight, shared.get_submodule(kept).weight)
+    torch.testing.assert_close(folded(given.example), shared(given.example), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match=r"nothing to fold: features\.init_block\.bn: left as it is, "):
+        FoldNorms()(PruneWeights(sparsity=0.9, scope="local")(net, given), given)
 
 
 def test_a_net_whose_norms_come_first_is_refused():
