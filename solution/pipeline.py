@@ -43,6 +43,7 @@ from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
 from solution.train.step import Train
+from solution.train.teachers import teacher_file
 
 MODEL, PACKED = "model.safetensors", "model.packed"
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
@@ -63,7 +64,7 @@ def run(
     processes = _processes(device)
     _check(recipe, out, resume)
     shipping.here(recipe.exports, say)  # what will be left out is better known before the training
-    _check_teachers(recipe, len(read_rows(out)))
+    check_teachers(recipe, len(read_rows(out)))
     loaders = opener(recipe.data, recipe.seed)
     for stage in recipe.stages:
         loaders(recipe.size_of(stage.name))  # data that cannot be read, or sizes they cannot have, are better known now
@@ -158,15 +159,17 @@ def _check(recipe: Recipe, out: Path, resume: bool) -> None:
         raise InputError(f"{out} holds another run, so it cannot be resumed: {_difference(found, said)}")
 
 
-def _check_teachers(recipe: Recipe, finished: int) -> None:
-    """Teachers of what is not `finished` must be there, or trained on the way, before hours are spent."""
+def check_teachers(recipe: Recipe, finished: int = 0) -> None:
+    """`InputError` unless the teachers of all but the `finished` stages are there, or trained on the way: before hours
+    are spent.
+    """
     for position, stage in enumerate(recipe.stages):
         earlier = {before.name for before in recipe.stages[:position]}
         for teacher in getattr(stage.step, "teachers", ()) if position >= finished else ():
-            if teacher not in earlier and not Path(teacher).exists():
+            if teacher not in earlier and not teacher_file(teacher).is_file():
                 raise InputError(
                     f"{stage.name} learns from {teacher}, which is no earlier stage of {recipe.name}, no checkpoint "
-                    f"and no run's folder: train a teacher first, or name yours with --set {stage.name}.teachers=PATH"
+                    f"and no finished run: train a teacher first, or name yours with --set {stage.name}.teachers=PATH"
                 )
 
 

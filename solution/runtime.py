@@ -64,7 +64,10 @@ def data_folder() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: SOLUTION_CACHE, else ~/.cache/featherweight. Safe to delete."""
+    """Where decoded images, their views and teachers' answers are kept, all safe to delete.
+
+    SOLUTION_CACHE, else ~/.cache/featherweight.
+    """
     home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
     return Path(os.environ.get("SOLUTION_CACHE", Path(home) / "featherweight"))
 

@@ -3,7 +3,7 @@
     from solution.compress import FoldNorms
     folded = FoldNorms()(model, Given(example=x))
 
-Last in a chain: what has no norms left trains badly.
+After the last training, for what has no norms left trains badly; before `Cluster` and `Quantize`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from solution.compress.listing import columns, left_alone, savings
+from solution.compress.prune_weights import KeepZeros
 from solution.compress.quantization.folding import fold_norms, module_at
 from solution.compress.quantization.graph import Wiring
 from solution.contracts import Given, InputError, Plan, StructuralStep
@@ -51,24 +53,29 @@ class FoldNorms(StructuralStep):
     Answers stay the same but for rounding. The competition counts torch's own norms twice per element and a bias once;
     norms that it does not know, such as timm's with an activation inside, cost nothing before and a bias after.
 
-    Weights that are sparse, clustered or quantized keep their norms: a factor for each channel would undo what they
-    share. Fold first, or let `Quantize` and `Freeze` fold, which take the factors into their scales.
+    Clustered and quantized weights keep their norms, for a factor of each channel would undo what they share;
+    `Quantize` and `Freeze` fold too, and take the factors into their scales.
     """
-
-    currency: ClassVar[str] = "params"
 
     def plan(self, model: nn.Module, given: Given) -> FoldPlan:
         """`InputError` when no norm can be folded, or when the forward cannot be recorded."""
         pairs = Wiring(model).norms()
         left = {
-            norm: f"{layer} is sparse, clustered or quantized"
+            norm: f"{layer} is clustered or quantized"
             for norm, layer in pairs.items()
-            if not isinstance(module_at(model, layer)._parameters.get("weight"), nn.Parameter)
+            if not _is_free(module_at(model, layer))
         }
         folded = {norm: layer for norm, layer in pairs.items() if norm not in left}
         if not folded:
-            why = "; ".join(left_alone(left)) or "no batch norm is the only one to see a convolution's output"
-            raise InputError(f"nothing to fold: {why}")
+            why = next(iter(left.values()), "no batch norm is the only one to see a convolution's output")
+            raise InputError(f"nothing to fold: {why}; leave fold_norms out")
         net, example = FoldPlan(folded=folded, saves={}).apply(model), given.example
         saves = {"macs": (macs(model, example), macs(net, example)), "params": (params(model), params(net))}
         return FoldPlan(folded=folded, saves=saves, left=left)
+
+
+def _is_free(layer: nn.Module) -> bool:
+    """Whether each weight of `layer` may take a value of its own; zeros of a sparse one stay zeros under a factor."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return all(isinstance(form, KeepZeros) for form in layer.parametrizations.weight)
+    return isinstance(layer._parameters.get("weight"), nn.Parameter)

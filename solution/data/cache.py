@@ -61,12 +61,15 @@ def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
     return Cached(images=images, labels=labels, items=kept, unreadable=unreadable)
 
 
-def mapped(path: Path) -> np.memmap | None:
-    """The array in `path`, memory-mapped and read-only; None when there is no such file, or not a whole one."""
+def mapped(path: Path, shape: tuple[int, ...] | None = None) -> np.memmap | None:
+    """The array in `path`, memory-mapped and read-only; None when there is no such file, not a whole one, or one of
+    another shape.
+    """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
+    return found if shape in (None, found.shape) else None
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -1,28 +1,32 @@
 """Batches from cached pictures: normalised in one go, in an order that depends on seed and epoch alone.
 
-Where a training shows the same views again and again, they are made once and memory-mapped.
+Where a student learns from stored answers, it sees the same views again and again: they are made once, too.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from solution.contracts import InputError
 from solution.data.augment import Viewer
 from solution.data.cache import Cached, mapped
 from solution.runtime import cache_folder, written_whole
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 SAMPLING = ("shuffle", "balanced")
+VERSION = 1
+"""Of how views are made: with another one, stored views and answers are made again."""
 MOST_STORED_BYTES = 4 << 30
 """Views that would take more are made anew each time."""
 
@@ -82,29 +86,38 @@ class Views(Dataset):
 
     def fingerprint(self, num_views: int) -> str:
         """32 hex digits of all that decides what `num_views` views of each picture show."""
-        content = hashlib.sha256(repr((num_views, self.view.size, self.view.augment, self.view.seed)).encode())
+        made_by = VERSION, version("albumentations"), cv2.__version__
+        about = made_by, num_views, self.view.size, self.view.augment, self.view.seed
+        content = hashlib.sha256(repr(about).encode())
         content.update(np.ascontiguousarray(self.images))
         return content.hexdigest()[:32]
 
     def stored(self, num_views: int, say: Callable[[str], None] = print) -> Views:
-        """The same views from a file, which is made when it is not there; as they are when it would be too large."""
+        """The same views from a file, which is made when it is not there.
+
+        As they are, made anew each time, when the file would be too large or cannot be written.
+        """
         shape = (num_views, len(self), self.view.size, self.view.size, 3)
-        path, richer = cache_folder() / f"views-{self.fingerprint(num_views)}.npy", copy.copy(self)
-        richer.pixels = mapped(path)
-        if richer.pixels is not None:
-            return richer
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if np.prod(shape) > min(MOST_STORED_BYTES, shutil.disk_usage(path.parent).free / 2):
+        if np.prod(shape) > MOST_STORED_BYTES:
             return self
-        say(f"{num_views} views of {len(self):,} pictures are made, once")
-        with written_whole(path) as temporary:
-            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            for view in range(num_views):
-                for index in range(len(self)):
-                    pixels[view, index] = self.view(self.images[index], view, index)
-            pixels.flush()
-        richer.pixels = mapped(path)
+        path, richer = cache_folder() / f"views-{self.fingerprint(num_views)}.npy", copy.copy(self)
+        richer.pixels = mapped(path, shape)
+        if richer.pixels is None:
+            say(f"{num_views} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
+            try:
+                self._store(path, shape)
+            except OSError as error:
+                say(f"they cannot be kept ({error}), so each is made whenever it is shown")
+            richer.pixels = mapped(path, shape)
         return richer
+
+    def _store(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Write one view after another: a memory map would end the process where a disk is full."""
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for view in range(shape[0]):
+                for index in range(shape[1]):
+                    file.write(self.view(self.images[index], view, index).tobytes())
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker that is not forked opens the files itself, instead of being sent all pictures."""
@@ -113,7 +126,7 @@ class Views(Dataset):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         pixels = None if state["pixels"] is None else mapped(state["pixels"])
-        self.__dict__ = {**state, "images": mapped(state["images"]), "pixels": pixels}
+        self.__dict__ = {**state, "images": _opened(state["images"]), "pixels": pixels}
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
@@ -189,6 +202,13 @@ def plain_loader(cached: Cached, batch_size: int, normalisation: Normalisation) 
     """Batches of the pictures as they are, in straight order, in this process."""
     own = torch.Generator()
     return DataLoader(Plain(cached, normalisation), batch_size=batch_size, collate_fn=_as_is, generator=own)
+
+
+def _opened(path: Path) -> np.memmap:
+    images = mapped(path)
+    if images is None:
+        raise InputError(f"the cache file {path} is gone or damaged: start again, it is made anew")
+    return images
 
 
 def _as_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -149,7 +149,7 @@ def _group(name: str, runs: Sequence[Run], defaults: Defaults) -> str:
     if is_detector(runs[0].rows):
         told = [detector_table(runs[0]).markdown(), *detector_findings(runs[0])]
         told += [f"![{drawing.alt}]({file})" for file, drawing in _detector_pictures(name, runs[0]).items()]
-    return "\n\n".join([f"## {runs[0].recipe} on {name.partition('/')[0]}", *told, f"```\n{commands}\n```"])
+    return "\n\n".join([f"## {runs[0].recipe} on {name}", *told, f"```\n{commands}\n```"])
 
 
 def _published(groups: Mapping[str, Sequence[Run]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from solution.contracts import InputError, Recipe
 from solution.knobs import knobs
+from solution.pipeline import check_teachers
 from solution.search.claims import Desk
 from solution.search.cost import Limits, stages_to, total_epochs
 from solution.search.hyperband import Hyperband
@@ -69,6 +70,7 @@ class Search:
                     f"{stage.name} learns from the stage {teacher}, which no trial trains: run the recipe once, then "
                     f"search with --set {stage.name}.teachers=RUN/{teacher}/model.safetensors"
                 )
+        check_teachers(self.recipe)
 
     @cached_property
     def checked_space(self) -> Space:

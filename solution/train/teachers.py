@@ -43,6 +43,7 @@ def answers(teacher: nn.Module, views: Views, num_views: int, say: Callable[[str
 def as_teacher_sees(views: Views, size: int, normalisation: Normalisation) -> Views:
     """The same crops, flips and colours at a teacher's own size in pixels, normalised as it wants them."""
     own = copy.copy(views)
+    own.pixels = None  # stored views have the student's size
     own.view, own.normalisation = Viewer(views.view.augment, size, views.view.seed), normalisation
     return own
 
@@ -68,13 +69,18 @@ def _key(teacher: nn.Module, views: Views, num_views: int) -> str:
     return content.hexdigest()[:32]
 
 
+def teacher_file(name: str) -> Path:
+    """The After of a run's folder called `name`; else `name` itself, a checkpoint or an earlier stage."""
+    after = Path(name) / "after.safetensors"
+    return after if after.is_file() else Path(name)
+
+
 def find_teacher(name: str, given: Given) -> tuple[nn.Module, Any]:
     """The net and the header of a checkpoint, or of the After of a run's folder.
 
     `InputError` when it knows other classes than the data.
     """
-    path = Path(name)
-    path = path / "after.safetensors" if path.is_dir() else path
+    path = teacher_file(name)
     teacher, header = given.load(path)
     if header.classes != given.classes:
         raise InputError(

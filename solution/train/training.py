@@ -101,12 +101,12 @@ class Training:
         return self.settings.mixing(images, labels, len(self.given.classes), self.chance)
 
     def judge(self) -> dict[str, float]:
-        """Macro F1 on the choose split; the best epoch so far is kept."""
-        if self.given.choose is None or self.settings.keep == "last":
+        """Macro F1 on the choose split, if there is one; the best epoch so far is kept, or the last."""
+        if self.given.choose is None:
             self.best = _copied(self.shown.state_dict())
             return {}
         judged = classify(predictor(self.shown, str(self.accelerator.device)), self.given.choose)
-        if judged.f1 >= self.best_f1:
+        if self.settings.keep == "last" or judged.f1 >= self.best_f1:
             self.best_f1, self.best = judged.f1, _copied(self.shown.state_dict())
         return {"choose_f1": judged.f1, "choose_accuracy": judged.accuracy}
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from solution.compress import Cluster, FoldNorms, PruneWeights
+from solution.compress import Cluster, FoldNorms, PruneWeights, Quantize
 from solution.contracts import Given, InputError
 from solution.evaluate.cost import macs, params
 from solution.models.classifiers import Classifier
@@ -54,13 +54,27 @@ def test_what_shares_values_keeps_its_norm():
     shared = Cluster(bits=2, layers=("*.stage1.unit1.expand_conv3",))(net, given).eval()
     plan = FoldNorms().plan(shared, given)
     kept = "features.stage1.unit1.expand_conv3"
-    assert plan.left == {"features.stage1.unit1.expand_bn3": f"{kept} is sparse, clustered or quantized"}
-    assert "expand_bn3: left as it is, features.stage1.unit1.expand_conv3 is sparse" in str(plan)
+    assert plan.left == {"features.stage1.unit1.expand_bn3": f"{kept} is clustered or quantized"}
+    assert "expand_bn3: left as it is, features.stage1.unit1.expand_conv3 is clustered" in str(plan)
     folded = plan.apply(shared).eval()
     assert torch.equal(folded.get_submodule(kept).weight, shared.get_submodule(kept).weight)
     torch.testing.assert_close(folded(given.example), shared(given.example), rtol=1e-4, atol=1e-4)
-    with pytest.raises(InputError, match=r"nothing to fold: features\.init_block\.bn: left as it is, "):
-        FoldNorms()(PruneWeights(sparsity=0.9, scope="local")(net, given), given)
+    with pytest.raises(
+        InputError, match=r"nothing to fold: features\.init_block\.conv is clustered or quantized; leave"
+    ):
+        FoldNorms()(Quantize(scheme="int8")(net, given), given)
+
+
+def test_zeros_of_a_sparse_net_stay_zeros():
+    net, given = (
+        seasoned(ShuffleNet(units=(2, 1), width=0.2).build(num_classes=3)),
+        Given(example=torch.rand(2, 3, 32, 32)),
+    )
+    sparse = PruneWeights(sparsity=0.6)(net, given).eval()
+    folded = FoldNorms()(sparse, given).eval()
+    torch.testing.assert_close(folded(given.example), sparse(given.example), rtol=1e-4, atol=1e-4)
+    for name in ("features.init_block.conv", "features.stage2.unit1.expand_conv3"):
+        assert torch.equal(folded.get_submodule(name).weight == 0, sparse.get_submodule(name).weight == 0)
 
 
 def test_a_net_whose_norms_come_first_is_refused():

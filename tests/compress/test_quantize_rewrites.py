@@ -89,7 +89,7 @@ def test_a_forward_that_cannot_be_recorded_is_named():
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(InputError, match=r"forward of Choosy cannot be recorded .*its norms cannot be folded"):
+    with pytest.raises(InputError, match=r"forward of Choosy cannot be recorded .*leave out the step fold_norms"):
         Wiring(Choosy())
 
 

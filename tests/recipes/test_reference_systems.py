@@ -16,6 +16,7 @@ from solution.models.cifar_resnet import CifarResNet
 from solution.recipes import FAMILIES, RECIPES, family_named, named
 from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
 from solution.search.cost import total_epochs
+from solution.search.session import Search
 from solution.train.distill import Distill
 from solution.train.step import Train
 
@@ -101,11 +102,17 @@ def test_a_fresh_stage_has_the_shape_and_not_the_weights(thorough, photos):
     assert all(torch.equal(value, again[name]) for name, value in fresh.items())
 
 
-def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos):
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos, monkeypatch, unfinished):
+    monkeypatch.chdir(tmp_path)
+    if unfinished:
+        (tmp_path / "runs" / "teacher").mkdir(parents=True)
     recipe = dataclasses.replace(named("waste_distilled"), data=Data(path=str(photos)))
     with pytest.raises(InputError, match=r"taught learns from runs/teacher, which .*--set taught.teachers="):
         list(pipeline.run(recipe, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="taught learns from runs/teacher"):
+        Search(recipe=dataclasses.replace(recipe, data=Data(path=str(photos))), space={}, folder=tmp_path / "search")
 
 
 def test_a_fresh_stage_needs_one_that_gives_its_shape():

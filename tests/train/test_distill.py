@@ -109,20 +109,38 @@ def test_views_that_are_shown_again_are_made_once_and_are_the_same(loaders, phot
     with monkeypatch.context() as patch:
         patch.setattr(Viewer, "__call__", lambda *_: pytest.fail("made again"))
         again = pickle.loads(pickle.dumps(views.stored(2, lines.append)))
-    assert lines == [f"2 views of {len(views)} pictures are made, once"]
+    (path,) = tmp_path.glob("views-*.npy")
+    assert lines == [f"2 views of {len(views)} pictures are made, once: 0.0 GB in {path}"]
     for batch in (kept.__getitems__(pairs), again.__getitems__(pairs)):
         for part, fresh in zip(batch, views.__getitems__(pairs), strict=True):
             assert torch.equal(part, fresh)
-    (path,) = tmp_path.glob("views-*.npy")
     path.write_bytes(path.read_bytes()[:-7])
     assert torch.equal(views.stored(2, lines.append).__getitems__(pairs)[0], views.__getitems__(pairs)[0])
     assert len(lines) == 2
 
 
-def test_views_that_would_fill_the_disk_are_made_each_time(loaders, tmp_path, monkeypatch):
+def test_views_that_cannot_be_kept_are_made_each_time(loaders, tmp_path, monkeypatch):
     monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
-    monkeypatch.setattr("solution.data.views.MOST_STORED_BYTES", 1000)
-    assert loaders.train.dataset.stored(2).pixels is None
+    views, lines = loaders.train.dataset, []
+    with monkeypatch.context() as patch:
+        patch.setattr("solution.data.views.MOST_STORED_BYTES", 1000)
+        assert views.stored(2, lines.append).pixels is None
+    assert lines == []
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    assert views.stored(2, lines.append).pixels is None
+    assert lines[-1] == "they cannot be kept (no space left on device), so each is made whenever it is shown"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_sees_views_of_its_own_size(loaders, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
+    small = loaders.train.dataset.stored(2, lambda _: None)
+    large = teachers.as_teacher_sees(small, 48, (MEAN, STD))
+    assert large.__getitems__([(0, 0)])[0].shape == (1, 3, 48, 48)
 
 
 def test_batches_carry_the_answers_of_the_view_that_they_show(loaders):
@@ -134,7 +152,9 @@ def test_batches_carry_the_answers_of_the_view_that_they_show(loaders):
         richer.set_epoch(epoch)
         pairs = [pair for batch in richer.batch_sampler for pair in batch]
         assert {view for view, _ in pairs} == {epoch % 2}
-        told = torch.cat([values for _, _, values in richer])
+        assert richer.dataset.pixels is not None
+        images, _, told = map(torch.cat, zip(*richer, strict=True))
+        assert torch.equal(images, loaders.train.dataset.__getitems__(pairs)[0])
         np.testing.assert_array_equal(told.numpy(), [beside[view, index] for view, index in pairs])
 
 

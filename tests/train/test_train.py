@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import itertools
 import math
 import os
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from solution.contracts import InputError
+from solution.evaluate.classify import classify, predictor
 from solution.losses.mixing import Mixing
 from solution.runtime import ROOT
 from solution.train.schedule import ema_decay, warmup_cosine
@@ -29,6 +31,14 @@ def test_training_learns_the_toy_task_and_leaves_its_input_untouched(small_net, 
         hits = [(trained(x).argmax(1) == y).float().mean() for x, y in toy.choose]
     assert sum(hits) / len(hits) > 0.9
     assert all(torch.equal(before[name], tensor) for name, tensor in small_net.state_dict().items())
+
+
+def test_every_epoch_is_judged_and_the_last_kept_when_asked(small_net, toy, tmp_path):
+    last = Train(epochs=3, lr=0.5, keep="last")(small_net, dataclasses.replace(toy, folder=tmp_path))
+    with (tmp_path / "history.csv").open() as file:
+        said = [float(row["choose_f1"]) for row in csv.DictReader(file)]
+    assert len(said) == 3
+    assert classify(predictor(last, "cpu"), toy.choose).f1 == pytest.approx(said[-1])
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}])

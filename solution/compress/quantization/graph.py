@@ -54,7 +54,8 @@ class Wiring:
             self.nodes = list(_Recorder().trace(copy.deepcopy(model).eval()).nodes)
         except Exception as error:
             raise InputError(
-                f"the forward of {type(model).__name__} cannot be recorded ({error}): its norms cannot be folded"
+                f"the forward of {type(model).__name__} cannot be recorded ({error}), so no norm can be folded: "
+                "leave out the step fold_norms, or the settings fold_norms and equalise"
             ) from error
         self.calls = Counter(node.target for node in self.nodes if node.op == "call_module")
 
