@@ -4,6 +4,8 @@
         --set pretrain.path=../shared/data/tiny100.tar.gz --out runs/teacher
 
 It ships nowhere: `waste_distilled` asks it about every view of the training pictures, once.
+
+Expected on recycle9's val split, seed 0: macro F1 0.8075, accuracy 0.8175. Time: 50 minutes on one core.
 """
 
 from __future__ import annotations
