@@ -122,7 +122,9 @@ def _points(runs: Sequence[Run]) -> tuple[Point, ...]:
             statistics.mean(values) for values in ([row.macs for row in rows], [row.quality["f1"] for row in rows])
         )
         points.append(Point(macs=macs, f1=f1, name=role.capitalize()))
-    return tuple(points)
+    before, after = points
+    together = abs(before.macs / after.macs - 1) < 0.05 and abs(before.f1 - after.f1) < 0.005
+    return (after,) if together else (before, after)  # two marks and two words in one place cannot be read
 
 
 def grouped(rows: Path) -> dict[str, list[Run]]:
