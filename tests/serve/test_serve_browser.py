@@ -117,7 +117,7 @@ def test_a_photo_dropped_in_a_real_browser_is_answered_by_both(address, tmp_path
     (phone, wide), complaints = visited(address, tmp_path)
     for seen in (phone, wide):
         assert seen["roles"] == ["Before", "After"]
-        assert seen["figures"][1::3] == ["1,688,940", "1,022,100"]
+        assert seen["figures"][1::3] == ["1,688,940", "667,404"]
         assert all(float(ms) > 0 for ms in seen["figures"][::3])
         assert len(seen["classes"]) == len(seen["bars"]) == 10
         assert seen["bars"][0] > 20
