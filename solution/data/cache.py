@@ -108,9 +108,12 @@ def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]
     try:
         notes = json.loads(path.with_suffix(".json").read_text())
         bad = {int(position): str(reason) for position, reason in notes["unreadable"].items()}
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        sound = images.shape == (count - len(bad), size, size, 3) and images.dtype == np.uint8
-        return (images, bad) if sound and _checksum(images) == notes["checksum"] else None
+        images = mapped(path, (count - len(bad), size, size, 3))
+        return (
+            (images, bad)
+            if images is not None and images.dtype == np.uint8 and _checksum(images) == notes["checksum"]
+            else None
+        )
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 

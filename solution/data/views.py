@@ -93,14 +93,14 @@ class Views(Dataset):
         return content.hexdigest()[:32]
 
     def stored(self, num_views: int, say: Callable[[str], None] = print) -> Views:
-        """The same views from a file, which is made when it is not there.
+        """A copy with the same views from a file, which is made when it is not there.
 
-        As they are, made anew each time, when the file would be too large or cannot be written.
+        Without a file, so that views are made anew each time, when it would be too large or cannot be written.
         """
-        shape = (num_views, len(self), self.view.size, self.view.size, 3)
+        shape, richer = (num_views, len(self), self.view.size, self.view.size, 3), copy.copy(self)
         if np.prod(shape) > MOST_STORED_BYTES:
-            return self
-        path, richer = cache_folder() / f"views-{self.fingerprint(num_views)}.npy", copy.copy(self)
+            return richer
+        path = cache_folder() / f"views-{self.fingerprint(num_views)}.npy"
         richer.pixels = mapped(path, shape)
         if richer.pixels is None:
             say(f"{num_views} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
@@ -193,7 +193,7 @@ def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoad
 
 def with_beside(loader: TrainLoader, beside: np.ndarray, say: Callable[[str], None] = print) -> TrainLoader:
     """The same batches, stored, with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
-    richer = copy.copy(loader.dataset.stored(len(beside), say))
+    richer = loader.dataset.stored(len(beside), say)
     richer.beside = beside
     return train_loader(richer, loader.batch_sampler, loader.num_workers)
 
