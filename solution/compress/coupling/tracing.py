@@ -191,7 +191,7 @@ def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str
     text = str(error).strip().splitlines()
     if _depends_on_data(error):
         return (
-            f"the forward of {where} branches on tensor values at {line}: which way it goes cannot be known without "
+            f"the forward of {where} branches on tensor values ({line}); which way cannot be known without "
             "data. Move that decision out of the forward, or compress the part around it"
         )
     return (
