@@ -25,7 +25,7 @@ from torch import nn
 from solution import pipeline
 from solution.compress.quantization.layers import find_layers
 from solution.compress.quantize import Freeze, Quantize
-from solution.contracts import Given, InputError, ModelSettings, Recipe, Stage, Step
+from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
 from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.export import files
@@ -34,6 +34,7 @@ from solution.report.bits import PREFIX, Nets, bits_drawing, bits_table
 from solution.report.rows import read_rows
 from solution.report.tables import heading, line
 from solution.runtime import set_threads, written_whole
+from solution.train.start import Start
 from solution.train.step import Train
 
 BASE = "base"
@@ -46,20 +47,15 @@ LEARNED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start(Step):
-    """The net that lies at `path`, in place of the fresh one: a checkpoint of ours, or published CIFAR-10 weights."""
+class Published(Step):
+    """A CIFAR-10 ResNet with the published weights at `path` in place of fresh ones."""
 
     path: str
 
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
-        """The net. `InputError` when it knows other classes than the data."""
-        if Path(self.path).suffix == FOREIGN:
-            model.load_state_dict(_published(Path(self.path)))
-            return model
-        net, header = given.load(Path(self.path))
-        if header.classes != given.classes:
-            raise InputError(f"{self.path} knows {', '.join(header.classes)}; the data have {', '.join(given.classes)}")
-        return net
+        """The net."""
+        model.load_state_dict(_published(Path(self.path)))
+        return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +103,10 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
     """The float net, then one branch for each number of bits."""
     model, size = settings_of(asked.net)
     train = Train(epochs=asked.epochs, lr=asked.lr, weight_decay=asked.weight_decay, warmup_epochs=0.2)
-    start = Stage(name="start", step=Start(path=str(asked.net)))
-    first = [dataclasses.replace(start, name=BASE)]
+    first = [Stage(name=BASE, step=Start(path=str(asked.net)))]
     if asked.net.suffix == FOREIGN:
         tuned = dataclasses.replace(train, epochs=asked.base_epochs, lr=asked.base_lr, keep="last")
-        first = [start, Stage(name=BASE, step=tuned)]
+        first = [Stage(name="start", step=Published(path=str(asked.net))), Stage(name=BASE, step=tuned)]
     branches = [
         Stage(name=f"{PREFIX}{bits}", step=Bits(bits=bits, train=train, ends_from=asked.ends_from), after=BASE)
         for bits in asked.bits

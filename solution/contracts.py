@@ -79,6 +79,11 @@ class Step(ABC):
 
     currency: ClassVar[str | None] = None
 
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """{setting: the finished nets that it names}: checkpoints, folders of runs, earlier stages."""
+        return {}
+
     @abstractmethod
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """A new model; `model` itself is left untouched."""

@@ -43,7 +43,7 @@ from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
 from solution.train.step import Train
-from solution.train.teachers import teacher_file
+from solution.train.teachers import net_file
 
 MODEL, PACKED = "model.safetensors", "model.packed"
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
@@ -64,7 +64,7 @@ def run(
     processes = _processes(device)
     _check(recipe, out, resume)
     shipping.here(recipe.exports, say)  # what will be left out is better known before the training
-    check_teachers(recipe, len(read_rows(out)))
+    check_reads(recipe, len(read_rows(out)))
     loaders = opener(recipe.data, recipe.seed)
     for stage in recipe.stages:
         loaders(recipe.size_of(stage.name))  # data that cannot be read, or sizes they cannot have, are better known now
@@ -159,17 +159,18 @@ def _check(recipe: Recipe, out: Path, resume: bool) -> None:
         raise InputError(f"{out} holds another run, so it cannot be resumed: {_difference(found, said)}")
 
 
-def check_teachers(recipe: Recipe, finished: int = 0) -> None:
-    """`InputError` unless the teachers of all but the `finished` stages are there, or trained on the way: before hours
+def check_reads(recipe: Recipe, finished: int = 0) -> None:
+    """`InputError` unless the nets that all but the `finished` stages read are there, or made on the way: before hours
     are spent.
     """
-    for position, stage in enumerate(recipe.stages):
+    for position, stage in enumerate(recipe.stages[finished:], finished):
         earlier = {before.name for before in recipe.stages[:position]}
-        for teacher in getattr(stage.step, "teachers", ()) if position >= finished else ():
-            if teacher not in earlier and not teacher_file(teacher).is_file():
+        for setting, names in stage.step.reads.items():
+            if missing := [name for name in names if name not in earlier and not net_file(name).is_file()]:
                 raise InputError(
-                    f"{stage.name} learns from {teacher}, which is no earlier stage of {recipe.name}, no checkpoint "
-                    f"and no finished run: train a teacher first, or name yours with --set {stage.name}.teachers=PATH"
+                    f"{stage.name} needs the net {missing[0]}, which is no earlier stage of {recipe.name}, no "
+                    "checkpoint and no finished run: train it first, or name yours with "
+                    f"--set {stage.name}.{setting}=PATH"
                 )
 
 

@@ -28,6 +28,7 @@ from solution.train.assist import Assist
 from solution.train.autoencode import Autoencode
 from solution.train.distill import Distill
 from solution.train.pretrain import Pretrain
+from solution.train.start import Start
 from solution.train.step import Train
 
 STEPS = {
@@ -46,6 +47,7 @@ STEPS = {
     "assist": Assist(epochs=1, teachers=("teacher",), live=True, assistant=ShuffleNet(units=(1, 1, 1), width=0.1)),
     "pretrain": Pretrain(epochs=1, path="colours"),
     "autoencode": Autoencode(epochs=1),
+    "start": Start(path="earlier"),
 }
 NO_OPS = {
     "prune_layers to what there is": PruneLayers(units=(3, 3, 2)),

@@ -2,6 +2,7 @@
 
 waste_shufflenet    the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
 waste_distilled     a wide, shallow one at 48 px, taught by a large net
+waste_four_bits     that one in four bits a weight
 waste_teacher       a large net that learns the same photos, to teach small ones
 googlenet_cifar100  structured against unstructured pruning of a GoogLeNet, and int8
 detector_yolov8n    a detector in every form: YOLOv8n, and torchvision's SSDLite without the extra
@@ -21,6 +22,7 @@ from solution.recipes import (
     four_models,
     googlenet_cifar100,
     waste_distilled,
+    waste_four_bits,
     waste_shufflenet,
     waste_teacher,
 )
@@ -29,6 +31,7 @@ from solution.recipes.files import cells_in, is_file, recipe_in, space_in
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_shufflenet": waste_shufflenet.recipe,
     "waste_distilled": waste_distilled.recipe,
+    "waste_four_bits": waste_four_bits.recipe,
     "waste_teacher": waste_teacher.recipe,
     "googlenet_cifar100": googlenet_cifar100.recipe,
     "googlenet_cifar100_small": googlenet_cifar100.small,

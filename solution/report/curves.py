@@ -40,7 +40,8 @@ def training_curves(
             quiet(axes)
         grid[-1, 0].set_xlabel("epoch of the stage")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        return drawn(figure, name, _told(histories), "One line per stage; the epoch that was kept is the best one.")
+        caption = "One line per stage; kept is the best epoch on the choose split, or the last if the recipe says so."
+        return drawn(figure, name, _told(histories), caption)
 
 
 def _look(stage: str, index: int) -> tuple[str, str]:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_STEPS, _LABELS = 60, 54
-"""Steps along each axis in which scores are computed, and the one where their lines are named: near the right."""
+_STEPS, _LABELS, _EDGE = 60, 54, 3
+"""Steps along each axis in which scores are computed; the one where their lines are named, near the right; and how many
+from top and bottom carry no name, which the frame would cut."""
 
 _OTHERS = ("^", "v", "P", "X", "<", ">")
 """Markers of series that are neither published, Before nor After."""
@@ -119,9 +120,9 @@ def _equal_scores(axes: Axes, scorer: Scorer) -> None:
     macs, f1 = np.linspace(left, right, _STEPS), np.linspace(low, high, _STEPS)
     scores = np.array([[scorer(1e6 * x, y) for x in macs] for y in f1])
     lines = axes.contour(macs, f1, scores, 7, colors=[colour("faint")], linewidths=0.5, linestyles="dotted")
-    column = scores[:, _LABELS]
+    column = scores[_EDGE:-_EDGE, _LABELS]
     told = [level for level in lines.levels if column.min() < level < column.max()]
-    places = [(macs[_LABELS], f1[np.abs(column - level).argmin()]) for level in told]
+    places = [(macs[_LABELS], f1[_EDGE + np.abs(column - level).argmin()]) for level in told]
     axes.clabel(lines, told, fontsize=8, fmt="%.2f", manual=places)
     axes.set(xlim=(left, right), ylim=(low, high))
 

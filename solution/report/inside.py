@@ -47,7 +47,7 @@ def _embedded(look: Look, role: str, places: np.ndarray) -> Drawing:
 def _worst(look: Look) -> Section:
     role = list(look.seen)[-1]
     places = look.seen[role].worst(NUM_WORST)
-    text = f"The mistakes of {role.capitalize()} that it was surest of: unclear photos and wrong labels among them."
+    text = f"The photos whose label {role.capitalize()} thought least likely: unclear ones and wrong labels among them."
     photos = tuple(_photo(look, int(place)) for place in places)
     return Section(id="worst", title="Worst images", texts=(text,) if photos else ("No mistakes.",), photos=photos)
 

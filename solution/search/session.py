@@ -12,7 +12,7 @@ from typing import Any
 
 from solution.contracts import InputError, Recipe
 from solution.knobs import knobs
-from solution.pipeline import check_teachers
+from solution.pipeline import check_reads
 from solution.search.claims import Desk
 from solution.search.cost import Limits, stages_to, total_epochs
 from solution.search.hyperband import Hyperband
@@ -58,19 +58,25 @@ class Search:
             raise InputError(f"a search needs at least 1 trial, got {self.trials}")
         if getattr(self.recipe.data, "everything", False):
             raise InputError("trials are judged on the choose split, and data.everything leaves none: switch it off")
-        self._check_teachers()
+        self._check_reads()
 
-    def _check_teachers(self) -> None:
-        """A trial trains what leads to After; teachers aside from that way must be there before."""
+    def _check_reads(self) -> None:
+        """A trial trains what leads to After; nets aside from that way must be there before."""
         way = stages_to(self.recipe, self.recipe.after)
         aside = {stage.name for stage in self.recipe.stages} - {stage.name for stage in way}
-        for stage in way:
-            for teacher in sorted(aside & set(getattr(stage.step, "teachers", ()))):
+        reads = [
+            (stage.name, setting, name)
+            for stage in way
+            for setting, names in stage.step.reads.items()
+            for name in names
+        ]
+        for stage, setting, name in reads:
+            if name in aside:
                 raise InputError(
-                    f"{stage.name} learns from the stage {teacher}, which no trial trains: run the recipe once, then "
-                    f"search with --set {stage.name}.teachers=RUN/{teacher}/model.safetensors"
+                    f"{stage} needs the stage {name}, which no trial trains: run the recipe once, then "
+                    f"search with --set {stage}.{setting}=RUN/{name}/model.safetensors"
                 )
-        check_teachers(self.recipe)
+        check_reads(self.recipe)
 
     @cached_property
     def checked_space(self) -> Space:

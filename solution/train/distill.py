@@ -50,6 +50,11 @@ class Distill(Train):
         if self.mixing.on and not self.live:
             raise InputError("mixing makes images that no teacher has answered: switch it off, or set live=True")
 
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """The teachers."""
+        return {"teachers": self.teachers}
+
     def lesson(self, net: nn.Module, given: Given) -> Lesson:
         """The net, its loss on labels and its match with the teachers."""
         return Taught(net, self, given)

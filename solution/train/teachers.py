@@ -69,7 +69,7 @@ def _key(teacher: nn.Module, views: Views, num_views: int) -> str:
     return content.hexdigest()[:32]
 
 
-def teacher_file(name: str) -> Path:
+def net_file(name: str) -> Path:
     """The After of a run's folder called `name`; else `name` itself, a checkpoint or an earlier stage."""
     after = Path(name) / "after.safetensors"
     return after if after.is_file() else Path(name)
@@ -80,7 +80,7 @@ def find_teacher(name: str, given: Given) -> tuple[nn.Module, Any]:
 
     `InputError` when it knows other classes than the data.
     """
-    path = teacher_file(name)
+    path = net_file(name)
     teacher, header = given.load(path)
     if header.classes != given.classes:
         raise InputError(

@@ -1,0 +1,35 @@
+"""`Start`, the step: go on from a net that an earlier run has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from solution.contracts import Given, InputError, Step
+from solution.train.teachers import net_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Step):
+    """The net of a checkpoint in place of the recipe's fresh one: as it was built, cut and trained.
+
+    path  a checkpoint, packed or not, or the folder of a run, whose After is taken
+    """
+
+    path: str
+
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """The net to go on from."""
+        return {"path": (self.path,)}
+
+    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+        """The net. `InputError` for a file that is missing, or a net that knows other classes than the data."""
+        if given.load is None:
+            raise InputError("nothing here can read checkpoints: pass Given(load=...)")
+        path = net_file(self.path)
+        net, header = given.load(path)
+        if header.classes != given.classes:
+            raise InputError(f"{path} knows {', '.join(header.classes)}; the data have {', '.join(given.classes)}")
+        return net
