@@ -1,11 +1,13 @@
 """Weights of 16, 8, 4, 2 and 1 bit: packed size and quality of each, for nets that have been trained.
 
     python -m benchmarks.bits pretrained/recycle9/after.safetensors ../shared/data/recycle9.tar
-    python -m benchmarks.bits ../shared/data/weights/resnet56-4bfd9763.th ../shared/data/cifar10_jpeg.tar.gz
     python -m benchmarks.bits ../shared/data/weights/resnet20-12fca82f.th ../shared/data/cifar10_jpeg.tar.gz
+    python -m benchmarks.bits ../shared/data/weights/resnet56-4bfd9763.th ../shared/data/cifar10_jpeg.tar.gz \\
+        --bits 4 --sparsity 0.6
 
 16 and 8 bits are given after training: norms folded, biases corrected. From 4 bits down the net trains on behind grids
-that learn their steps (signs for 1 bit). Published weights (.th) are fine-tuned on this copy of the pictures first.
+that learn their steps (signs for 1 bit); zeros that were pruned first stay. Published weights (.th) are fine-tuned on
+this copy of the pictures first.
 
 Every net is a run of its own below `--out`: a second call goes on after the last one, mid-training too, and table and
 plot (`bits.svg`) show all runs that are there.
@@ -23,6 +25,7 @@ import torch
 from torch import nn
 
 from solution import pipeline
+from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantization.layers import find_layers
 from solution.compress.quantize import Freeze, Quantize
 from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
@@ -107,8 +110,14 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
     if asked.net.suffix == FOREIGN:
         tuned = dataclasses.replace(train, epochs=asked.base_epochs, lr=asked.base_lr, keep="last")
         first = [Stage(name="start", step=Published(path=str(asked.net))), Stage(name=BASE, step=tuned)]
+    whole = BASE
+    if asked.sparsity:
+        whole = "sparse"
+        first += [
+            Stage(name="prune_weights", step=PruneWeights(sparsity=asked.sparsity)), Stage(name=whole, step=train)
+        ]  # fmt: skip
     branches = [
-        Stage(name=f"{PREFIX}{bits}", step=Bits(bits=bits, train=train, ends_from=asked.ends_from), after=BASE)
+        Stage(name=f"{PREFIX}{bits}", step=Bits(bits=bits, train=train, ends_from=asked.ends_from), after=whole)
         for bits in asked.bits
     ]
     augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
@@ -155,6 +164,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-lr", type=float, default=0.01)
     parser.add_argument("--ends-from", type=int, default=2,
                         help="first and last layer keep 16 bits from so many bits down (default: 2; 0: never)"
+                        )  # fmt: skip
+    parser.add_argument("--sparsity", type=float, default=0.0,
+                        help="share of weights that is pruned first, with --epochs to recover (default: none)"
                         )  # fmt: skip
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--most-images", type=int, default=0, help="training pictures at most; 0 takes all")
