@@ -33,14 +33,13 @@ from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.export import files
 from solution.models.cifar_resnet import CifarResNet
-from solution.report.bits import PREFIX, Nets, bits_drawing, bits_table
-from solution.report.rows import read_rows
+from solution.report.bits import BASE, PREFIX, RECIPE, SPARSE, Nets, bits_drawing, bits_table, nets_of
+from solution.report.run_folder import read_run
 from solution.report.tables import heading, line
 from solution.runtime import set_threads, written_whole
 from solution.train.start import Start
 from solution.train.step import Train
 
-BASE = "base"
 FOREIGN = ".th"
 SIZE = 32
 """Side of the pictures that published weights were trained on."""
@@ -112,7 +111,7 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
         first = [Stage(name="start", step=Published(path=str(asked.net))), Stage(name=BASE, step=tuned)]
     whole = BASE
     if asked.sparsity:
-        whole = "sparse"
+        whole = SPARSE
         first += [
             Stage(name="prune_weights", step=PruneWeights(sparsity=asked.sparsity)), Stage(name=whole, step=train)
         ]  # fmt: skip
@@ -122,7 +121,7 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
     ]
     augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
     return Recipe(
-        name="bits",
+        name=RECIPE,
         data=Data(path=asked.data, size=size, batch_size=asked.batch, augment=augment, most_images=asked.most_images),
         model=model,
         stages=(*first, *branches),
@@ -134,14 +133,9 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
 
 
 def finished(out: Path) -> Nets:
-    """The nets whose float form and at least one other are there."""
-    nets = {}
-    for folder in sorted(path.parent for path in out.glob("*/rows.json")):
-        rows = {row.step: row for row in read_rows(folder)}
-        fewer = [row for name, row in rows.items() if name.startswith(PREFIX)]
-        if BASE in rows and fewer:
-            nets[folder.name] = rows[BASE], sorted(fewer, key=lambda row: -int(row.step.removeprefix(PREFIX)))
-    return nets
+    """The nets below `out` whose float form and at least one other are there."""
+    folders = sorted(path.parent for path in out.glob("*/rows.json"))
+    return nets_of({folder.name: read_run(folder) for folder in folders})
 
 
 def zipped(out: Path, nets: Nets) -> str:

@@ -1,23 +1,59 @@
 """Bits of a weight against what they cost: size of the packed file and quality, for several nets, as table and drawing.
 
-A net's rows are those of a run whose first compared stage is the float net; the others are called after their bits,
-such as "bits4".
+A net's rows are those of a run of `benchmarks/bits.py`: the float net's stage is called "base", the others after their
+bits, such as "bits4".
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from solution.contracts import Row
+from solution.report.run_folder import Run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
 from solution.report.tables import Table
 
-PREFIX = "bits"
+RECIPE, BASE, SPARSE, PREFIX = "bits", "base", "sparse", "bits"
+"""The name of such runs, and of their stages."""
 _HEADINGS = ("net", "bits", "bytes packed", "bytes a parameter", "times smaller", "macro F1", "points lost")
 _NOTE = "Times smaller: than the float net's checkpoint. Points lost: of macro F1 on val, in percent, against that net."
 
 Nets = Mapping[str, tuple[Row, Sequence[Row]]]
 """{name: (the float net, the same net in fewer bits)}."""
+
+
+def nets_of(runs: Mapping[str, Run]) -> Nets:
+    """The nets of `runs` whose float form and at least one other are there, most bits first."""
+    nets = {}
+    for name, run in runs.items():
+        fewer = [row for row in run.rows if row.step.startswith(PREFIX)]
+        base = [row for row in run.rows if row.step == BASE]
+        if base and fewer:
+            nets[name] = base[0], sorted(fewer, key=lambda row: -int(_bits(row)))
+    return nets
+
+
+def bits_command(run: Run) -> str:
+    """The command that makes this run again."""
+    knobs, last = run.knobs, run.rows[-1].step
+    words = ["python", "-m", "benchmarks.bits", knobs.get("start.path") or knobs[f"{BASE}.path"], knobs["data.path"]]
+    words += ["--bits", *(_bits(row) for row in run.rows if row.step.startswith(PREFIX))]
+    told = {
+        "sparsity": "prune_weights.sparsity",
+        "epochs": f"{last}.train.epochs",
+        "lr": f"{last}.train.lr",
+        "weight-decay": f"{last}.train.weight_decay",
+        "base-epochs": f"{BASE}.epochs",
+        "base-lr": f"{BASE}.lr",
+        "ends-from": f"{last}.ends_from",
+        "batch": "data.batch_size",
+        "most-images": "data.most_images",
+    }
+    for option, address in told.items():
+        if knobs.get(address):
+            words += [f"--{option}", str(knobs[address])]
+    return shlex.join([*words, "--seed", str(run.seed)])
 
 
 def bits_table(nets: Nets, note: str = "") -> Table:

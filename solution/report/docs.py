@@ -11,6 +11,8 @@ from pathlib import Path
 from solution.contracts import InputError, Row
 from solution.evaluate.score import Scorer
 from solution.report.ablation import ablation_table, read_ablation
+from solution.report.bits import RECIPE as BITS
+from solution.report.bits import bits_command, bits_drawing, bits_table, nets_of
 from solution.report.detector import cost_drawing, detector_findings, detector_table, is_detector, pruning_drawing
 from solution.report.front import PUBLISHED, Point, Series, pareto
 from solution.report.googlenet import RECIPE, googlenet_findings, googlenet_table
@@ -21,8 +23,8 @@ from solution.report.spread import mean, mean_count, spread_table
 from solution.report.style import Drawing
 from solution.report.tables import Table
 
-PICTURE = "front.svg"
-"""The name of the picture beside `results.md`."""
+PICTURE, BITS_PICTURE = "front.svg", "bits.svg"
+"""The names of pictures beside `results.md`."""
 
 INTRODUCTION = """\
 # Results
@@ -40,9 +42,10 @@ def results(rows: Path, defaults: Defaults) -> str:
         raise InputError(f"{rows} holds no rows.json: copy recipe.json and rows.json of finished runs there")
     parts = [INTRODUCTION, _published(groups), f"![{picture(rows).alt}]({PICTURE})"]
     cells = _grids(groups)
-    alone = {name: runs for name, runs in groups.items() if not is_cell(runs[0])}
+    alone = {name: runs for name, runs in groups.items() if not is_cell(runs[0]) and runs[0].recipe != BITS}
     parts += [_group(name, runs, defaults) for name, runs in alone.items()]
     parts += [_grid(name, runs, defaults) for name, runs in cells.items()]
+    parts += _bits(_bits_runs(groups))
     for folder in sorted(path for path in rows.rglob(_ABLATION) if path.is_dir()):
         table = ablation_table(read_ablation(folder))
         parts.append(f"## One switch at a time: {folder.parent.relative_to(rows)}\n\n{table.markdown()}")
@@ -56,6 +59,8 @@ def pictures(rows: Path) -> dict[str, Drawing]:
     found = {PICTURE: picture(rows), **{_file(name): epochs_drawing(runs, _slug(name)) for name, runs in grids.items()}}
     for name, runs in grouped(rows).items():
         found |= _detector_pictures(name, runs[0])
+    if bits := _bits_runs(grouped(rows)):
+        found[BITS_PICTURE] = bits_drawing(nets_of(bits))
     return found
 
 
@@ -78,6 +83,25 @@ def _grids(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Run]]:
             folder, _, cell = name.rpartition("/")
             found.setdefault(folder, {})[cell] = runs[0]
     return found
+
+
+def _bits_runs(groups: Mapping[str, Sequence[Run]]) -> dict[str, Run]:
+    """{net: its run in ever fewer bits}."""
+    return {Path(name).name: runs[0] for name, runs in groups.items() if runs[0].recipe == BITS}
+
+
+def _bits(runs: Mapping[str, Run]) -> list[str]:
+    """All nets in ever fewer bits: one table, one plot."""
+    if not runs:
+        return []
+    nets = nets_of(runs)
+    said = "\n".join(bits_command(run) for run in runs.values())
+    seeds, hardware = (
+        sorted({getattr(row, name) for run in runs.values() for row in run.rows}) for name in ("seed", "hardware")
+    )
+    note = f"One run a net, seed {', '.join(map(str, seeds))}; {'; '.join(hardware)}."
+    table = bits_table(nets, note).markdown()
+    return ["## Bits of a weight", table, f"![{bits_drawing(nets).alt}]({BITS_PICTURE})", f"```\n{said}\n```"]
 
 
 def _has_histories(runs: Mapping[str, Run]) -> bool:
@@ -111,7 +135,7 @@ def picture(rows: Path) -> Drawing:
 
 
 def _competes(run: Run) -> bool:
-    return not is_cell(run) and not run.recipe.startswith(RECIPE) and "f1" in run.row("after").quality
+    return not is_cell(run) and not run.recipe.startswith((RECIPE, BITS)) and "f1" in run.row("after").quality
 
 
 def _points(runs: Sequence[Run]) -> tuple[Point, ...]:

@@ -1,7 +1,10 @@
 import dataclasses
+import json
 
 from solution.contracts import Row
 from solution.report.bits import bits_drawing, bits_table
+from solution.report.docs import pictures, results
+from solution.report.rows import write_rows
 
 BASE = Row(step="base", macs=1000, params=1000, bytes=4800, packed_bytes=3600, quality={"f1": 0.8})
 
@@ -31,3 +34,27 @@ def test_the_drawing_names_every_mark_and_says_it_in_words():
     for words in ("one", "other", "times smaller than the float net's file", ">16<", ">1<"):
         assert words in drawing.svg
     assert bits_drawing(NETS).svg == drawing.svg
+
+
+def saved(folder, knobs, rows):
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").write_text(json.dumps({"name": "bits", "seed": 3, "knobs": knobs}))
+    write_rows(folder, rows)
+
+
+def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(tmp_path):
+    data = {"data.path": "photos.tar", "data.batch_size": 64, "data.most_images": 0}
+    learned = {"bits4.train.epochs": 7, "bits4.train.lr": 0.02, "bits4.ends_from": 2}
+    ours = {**data, "base.path": "net.safetensors", **learned}
+    theirs = {**data, "start.path": "resnet.th", "base.epochs": 2, "prune_weights.sparsity": 0.6, **learned}
+    saved(tmp_path / "photos" / "ours", ours, [BASE, *fewer({16: 0.0, 4: 0.01})])
+    saved(tmp_path / "photos" / "theirs", theirs, [BASE, *fewer({4: 0.02})])
+    text = results(tmp_path, defaults=lambda recipe: {})
+    assert text.count("## Bits of a weight") == 1
+    assert "| ours | 4 | 600 | 0.600 | 8.0 | 0.7900 | +1.00 |" in text
+    assert "| theirs | 4 | 600 | 0.600 | 8.0 | 0.7800 | +2.00 |" in text
+    assert (
+        "benchmarks.bits net.safetensors photos.tar --bits 16 4 --epochs 7 --lr 0.02 --ends-from 2 --batch 64" in text
+    )
+    assert "benchmarks.bits resnet.th photos.tar --bits 4 --sparsity 0.6 --epochs 7" in text
+    assert "ours in 4 bits: 8.0 times smaller" in pictures(tmp_path)["bits.svg"].alt
