@@ -1,14 +1,17 @@
 """Which trial a worker takes next. A trial runs as long as a process holds its lock, so no time-out decides.
 
-A worker takes, in this order: a trial that a dead worker left behind; one that rests and may now go on; a new one.
+A worker takes, in this order: a trial that a dead worker left behind; one that rests and may now go on; a new one. The
+first of a study has the recipe's own settings: what is found is no worse than what one had.
 A trial that goes on is a new one to Optuna, with the settings, the folder and the past of the first (its root).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import optuna
@@ -41,6 +44,7 @@ class Desk:
 
     folder      trials keep their files in `folder`/trials/<root>; all workers of one machine share it
     num_trials  how many trials are wanted, those not counted that were refused or go on
+    own         what the first trial is given instead of being drawn, as the storage keeps it
     """
 
     study: Study
@@ -49,6 +53,7 @@ class Desk:
     num_trials: int
     hyperband: Hyperband
     seed: int = 0
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def claim(self) -> Claim | None:
         """A trial to run, or None when there is none, now."""
@@ -100,7 +105,11 @@ class Desk:
         standings = self._standings()
         if resting := standings.promoted():
             return _continued(resting)
-        return None if standings.closed else optuna.trial.create_trial(state=TrialState.RUNNING)
+        if standings.closed:
+            return None
+        given = {} if standings.trials else self.own
+        kinds = {name: kind for name, kind in self.space.distributions().items() if name in given}
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(given), distributions=kinds)
 
     def _standings(self) -> Standings:
         trials = self.study.get_trials(deepcopy=False)

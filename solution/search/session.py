@@ -108,6 +108,7 @@ class Search:
             num_trials=self.trials,
             hyperband=hyperband,
             seed=self.recipe.seed,
+            own=self.checked_space.own(self.recipe),
         )
 
     def work(self, say: Callable[[str], None] = print) -> None:

@@ -17,7 +17,7 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from solution.contracts import InputError, Recipe
-from solution.knobs import with_knob
+from solution.knobs import knobs, with_knob
 
 Plain = Mapping[str, list[Any] | tuple[Any, ...]]
 """A space as recipes write it."""
@@ -39,6 +39,10 @@ class Choices:
     def read(self, stored: str) -> Any:
         """The value of what a storage keeps."""
         return {repr(value): value for value in self.values}[stored]
+
+    def write(self, value: Any) -> str | None:
+        """What a storage keeps of `value`; None for one that is not offered."""
+        return repr(value) if value in self.values else None
 
     def examples(self) -> tuple[Any, ...]:
         """Values to try out."""
@@ -67,6 +71,10 @@ class Range:
         if self._is_whole:
             return stored
         return min(max(float(f"{stored:.{_DIGITS}g}"), self.low), self.high)
+
+    def write(self, value: Any) -> float | None:
+        """What a storage keeps of `value`; None for one outside."""
+        return value if _is_number(value) and self.low <= value <= self.high else None
 
     @property
     def _is_whole(self) -> bool:
@@ -97,6 +105,17 @@ class Space:
     def read(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """{name: value} of what a storage keeps of a trial."""
         return {name: field.read(stored[name]) for name, field in self.fields}
+
+    def own(self, recipe: Recipe) -> dict[str, Any]:
+        """{name: what a storage keeps} of the recipe's own settings, as far as the space offers them."""
+        known = knobs(recipe)
+        values = {name: [known[address] for address in addresses(name)] for name, _ in self.fields}
+        stored = {name: field.write(values[name][0]) for name, field in self.fields}
+        return {
+            name: value
+            for name, value in stored.items()
+            if value is not None and all(other == values[name][0] for other in values[name])
+        }
 
     def told(self) -> dict[str, str]:
         """{name: what is offered}, for eyes and for comparison."""

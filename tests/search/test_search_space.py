@@ -46,6 +46,20 @@ def test_a_trial_sets_any_field_of_any_step_and_one_value_may_set_two(recipe):
     assert made.data.augment.flip == 0.0
 
 
+def test_a_recipe_s_own_settings_are_known_as_far_as_the_space_offers_them(recipe):
+    recipe = dataclasses.replace(recipe, stages=(*recipe.stages, Stage(name="tune", step=Train(lr=0.5))), after="tune")
+    plain = {
+        "data.augment.flip": (0.0, 0.5),
+        "train.epochs": (1, 3),
+        "cut.units": [(2, 1, 1), (1, 1, 1)],
+        "model.units": [(1, 1, 1)],  # the recipe's is not offered
+        "train.loss.macro_f1": (0.2, 1.0),  # outside
+        "train.lr = tune.lr": (0.01, 1.0),  # the two are not equal
+    }
+    own = {"data.augment.flip": 0.25, "train.epochs": 3, "cut.units": "(1, 1, 1)"}
+    assert space_of(plain, recipe).own(recipe) == own
+
+
 def test_settings_that_fit_together_only_are_set_in_either_order(recipe):
     for names in (("model.groups", "model.widths"), ("model.widths", "model.groups")):
         drawn = {"model.groups": 2, "model.widths": (8, 64, 128, 256)}

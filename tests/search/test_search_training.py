@@ -63,6 +63,9 @@ SPACE = {
 }
 
 
+OWN = {"train.lr = after.lr": 0.05, "cut.units": "(1, 1, 1)", "data.augment.colour": 0.3}
+
+
 def quiet(_):
     pass
 
@@ -110,6 +113,12 @@ def test_every_trial_ends_and_none_is_trained_twice(found):
         done = sum(map(len, told))
         assert done == (9 if trial.state == TrialState.COMPLETE else max(rungs_of(trial)))
         assert not (folder / "before").exists()
+
+
+def test_the_first_trial_has_the_recipe_s_own_settings_and_no_other_one_has(found):
+    first, *others = (trial.params for trial in latest(found.desk.study.get_trials(deepcopy=False)).values())
+    assert first == OWN
+    assert OWN not in others
 
 
 def test_weak_trials_rest_with_their_state_and_finished_ones_drop_it(found):
