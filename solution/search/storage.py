@@ -73,7 +73,7 @@ def open_storage(where: str | Path) -> BaseStorage:
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is no journal of a search ({error}); name another file") from error
     except Exception as error:  # every driver has its own errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise InputError(
             f"cannot reach the storage {_without_password(str(where))}: {reason}. "
             "Check the address, or leave --storage away to keep trials in a file"
