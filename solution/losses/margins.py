@@ -73,7 +73,10 @@ class Margin:
 class MarginHead(nn.Module):
     """A cosine classifier with a margin, in place of an `nn.Linear` or a 1x1 `nn.Conv2d`, whose weights it takes over.
 
-    Sub-centres beyond the first start scattered around them. A bias has no part in it and folds to 0.
+    Features are brought to zero mean and unit variance first, as the authors' own embeddings are: what comes out of a
+    ReLU points in much the same direction for every image, and a small net would find no angle to widen. Directions of
+    classes are kept at right angles to the mean, so that it folds away without a bias; one that is there folds to 0.
+    Sub-centres beyond the first start scattered around the classifier's rows.
     """
 
     def __init__(self, classifier: nn.Module, settings: Margin) -> None:
@@ -83,15 +86,27 @@ class MarginHead(nn.Module):
         rows = classifier.weight.detach().flatten(1)[:, None]  # (C, 1, F)
         others = rows + rows.std() * torch.randn_like(rows.expand(-1, settings.centres - 1, -1))
         self.weight = nn.Parameter(torch.cat((rows, others), 1))  # (C, centres, F)
+        self.norm = nn.BatchNorm1d(rows.shape[2], affine=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, F) or (B, F, 1, 1) to scale * cosine (B, C), of the nearest centre of each class."""
         return self.settings.scale * self._cosines(features).amax(2)
 
     def _cosines(self, features: Tensor) -> Tensor:
-        directions = F.normalize(self.weight, dim=2, eps=1e-6)
-        cosines = F.normalize(features.flatten(1), eps=1e-6) @ directions.flatten(0, 1).T
+        cosines = F.normalize(self._normed(features.flatten(1)), eps=1e-6) @ self._directions().flatten(0, 1).T
         return cosines.unflatten(1, self.weight.shape[:2])  # (B, C, centres)
+
+    def _normed(self, features: Tensor) -> Tensor:
+        norm, alone = self.norm, len(features) == 1  # one image has no variance: it takes that of those before
+        return F.batch_norm(features, norm.running_mean, norm.running_var, training=norm.training and not alone)
+
+    def _directions(self) -> Tensor:
+        """(C, centres, F) of length 1, at right angles to the mean of the features."""
+        mean = F.normalize(self.norm.running_mean / self._std(), dim=0)
+        return F.normalize(self.weight - (self.weight @ mean)[..., None] * mean, dim=2, eps=1e-6)
+
+    def _std(self) -> Tensor:
+        return (self.norm.running_var + self.norm.eps).sqrt()
 
     def with_margin(self, logits: Tensor, targets: Tensor) -> Tensor:
         """This head's logits (B, C) made harder for their targets, for the training loss alone."""
@@ -112,12 +127,13 @@ class MarginHead(nn.Module):
 
     @torch.no_grad()
     def fold(self, dominant: Tensor | None = None) -> nn.Module:
-        """A plain classifier of the old kind and shape, so of the old MACs, with rows of length 1.
+        """A plain classifier of the old kind and shape, so of the old MACs.
 
-        Its logits are |features| * cosine: for every image this head's logits times |features| / scale, so the order
-        of the classes is the same and only the confidence differs. The nearest of several sub-centres is no linear
-        map: as in the paper the `dominant` one of each class (C,) is kept, and the order is that of this head with
-        the others removed. Raises `InputError` when there are several and none is chosen.
+        Its logits are length * cosine of the (normed) features: for every image this head's logits, in evaluation mode,
+        times length / scale, so the order of the classes is the same and only the confidence differs. The nearest of
+        several sub-centres is no linear map: as in the paper the `dominant` one of each class (C,) is kept, and the
+        order is that of this head with the others removed. Raises `InputError` when there are several and none is
+        chosen.
         """
         index = torch.arange(len(self.weight), device=self.weight.device)
         if dominant is None and self.settings.centres > 1:
@@ -126,8 +142,8 @@ class MarginHead(nn.Module):
                 "pass fold(head.dominant(features, labels))"
             )
         kept = torch.zeros_like(index) if dominant is None else dominant.to(index)
-        plain, rows = self.plain().to(self.weight), self.weight[index, kept]
-        plain.weight.copy_(F.normalize(rows, eps=1e-6).view_as(plain.weight))
+        plain, rows = self.plain().to(self.weight), self._directions()[index, kept] / self._std()
+        plain.weight.copy_(rows.view_as(plain.weight))
         if plain.bias is not None:
             plain.bias.zero_()
         return plain

@@ -66,27 +66,55 @@ def test_a_mixed_target_gets_its_share_of_the_margin():
 def test_the_head_gives_scaled_cosines_and_folds_to_the_old_shape(make, kind):
     classifier = make()
     head, x = MarginHead(classifier, Margin(kind=kind, scale=10.0)), features_for(classifier)
-    cosines = F.cosine_similarity(x.flatten(1)[:, None], classifier.weight.flatten(1), dim=2)
-    assert torch.allclose(head(x), 10 * cosines, atol=1e-5)
+    for _ in range(100):  # the running statistics of the norm become those of x
+        head(x)
+    head.eval()
+    flat = x.flatten(1)
+    mean, std = flat.mean(0), flat.std(0)
+    aside = F.normalize(mean / std, dim=0)
+    rows = classifier.weight.detach().flatten(1)
+    rows = rows - (rows @ aside)[:, None] * aside
+    normed = (flat - mean) / std
+    assert torch.allclose(head(x), 10 * F.cosine_similarity(normed[:, None], rows, dim=2), atol=1e-2)
     plain = head.fold()
     assert type(plain) is type(classifier)
     assert {k: v.shape for k, v in plain.state_dict().items()} == {
         k: v.shape for k, v in classifier.state_dict().items()
     }
-    logits, lengths = plain(x).flatten(1), x.flatten(1).norm(dim=1, keepdim=True)
-    assert torch.allclose(logits, head(x) * lengths / 10, atol=1e-5)
+    logits, lengths = plain(x).flatten(1), normed.norm(dim=1, keepdim=True)
+    assert torch.allclose(logits, head(x) * lengths / 10, atol=1e-2)
     assert torch.equal(logits.argmax(1), head(x).argmax(1))
 
 
 def test_a_shufflenet_comes_back_with_its_keys_and_its_order():
     net = ShuffleNet(units=(1, 1, 1)).build(5).eval()
     keys, images = list(net.state_dict()), torch.randn(4, 3, 32, 32)
-    net.output = MarginHead(net.output, Margin())
+    net.output = MarginHead(net.output, Margin()).eval()
+    net.output.norm.running_mean.uniform_()
+    net.output.norm.running_var.uniform_(0.5, 2.0)
     trained = net(images)
     net.output = net.output.fold()
     assert trained.shape == (4, 5)
     assert list(net.state_dict()) == keys
     assert torch.equal(net(images).argmax(1), trained.argmax(1))
+
+
+def test_features_that_all_point_one_way_are_told_apart():
+    """What a ReLU and a mean over places leave: a large common part. Without the norm all cosines are the same."""
+    torch.manual_seed(0)
+    x = 10 + torch.randn(64, 12)
+    classifier = nn.Linear(12, 5)
+    without = 16 * F.cosine_similarity(x[:, None], classifier.weight, dim=2)
+    assert without.std(0).max() < 1
+    assert MarginHead(classifier, Margin())(x).std(0).min() > 3
+
+
+def test_one_image_alone_can_be_trained_on():
+    head, x = MarginHead(nn.Linear(12, 5), Margin()), features_for(nn.Linear(12, 5))
+    head(x)
+    mean = head.norm.running_mean.clone()
+    assert torch.isfinite(head(x[:1])).all()
+    assert torch.equal(head.norm.running_mean, mean)
 
 
 def test_the_margin_lowers_targets_alone():
@@ -102,7 +130,7 @@ def test_the_margin_lowers_targets_alone():
 def test_several_centres_fold_to_the_dominant_one():
     torch.manual_seed(0)
     classifier = nn.Linear(12, 5, bias=False)
-    head, x = MarginHead(classifier, Margin(centres=3)), features_for(classifier, 60)
+    head, x = MarginHead(classifier, Margin(centres=3)).eval(), features_for(classifier, 60)
     assert head.weight.shape == (5, 3, 12)
     assert torch.equal(head.weight[:, 0], classifier.weight)
     labels = torch.arange(60) % 4  # class 4 has no images
@@ -111,7 +139,7 @@ def test_several_centres_fold_to_the_dominant_one():
     for c in range(4):
         assert dominant[c] == nearest[labels == c].bincount(minlength=3).argmax()
     assert dominant[4] == 0
-    others_removed = MarginHead(classifier, Margin())
+    others_removed = MarginHead(classifier, Margin()).eval()
     others_removed.weight.data = head.weight[torch.arange(5), dominant][:, None]
     assert torch.equal(head.fold(dominant)(x).argmax(1), others_removed(x).argmax(1))
     with pytest.raises(InputError, match="one of 3 centres a class must be chosen"):
