@@ -73,10 +73,10 @@ class Margin:
 class MarginHead(nn.Module):
     """A cosine classifier with a margin, in place of an `nn.Linear` or a 1x1 `nn.Conv2d`, whose weights it takes over.
 
-    Features are brought to zero mean and unit variance first, as the authors' own embeddings are: what comes out of a
-    ReLU points in much the same direction for every image, and a small net would find no angle to widen. Directions of
-    classes are kept at right angles to the mean, so that it folds away without a bias; one that is there folds to 0.
-    Sub-centres beyond the first start scattered around the classifier's rows.
+    An angle near 0 or pi hardly shrinks when it is widened, so a small net would make all angles so and tell nothing
+    apart. Two things take that way out: features have zero mean and unit variance, as the authors' own embeddings, and
+    what the rows of all classes share is taken off. Rows at right angles to the features' mean let it fold away without
+    a bias; one that is there folds to 0. Sub-centres beyond the first start scattered around the classifier's rows.
     """
 
     def __init__(self, classifier: nn.Module, settings: Margin) -> None:
@@ -101,9 +101,10 @@ class MarginHead(nn.Module):
         return F.batch_norm(features, norm.running_mean, norm.running_var, training=norm.training and not alone)
 
     def _directions(self) -> Tensor:
-        """(C, centres, F) of length 1, at right angles to the mean of the features."""
+        """(C, centres, F) of length 1, around no common direction, at right angles to the mean of the features."""
         mean = F.normalize(self.norm.running_mean / self._std(), dim=0)
-        return F.normalize(self.weight - (self.weight @ mean)[..., None] * mean, dim=2, eps=1e-6)
+        rows = self.weight - self.weight.mean((0, 1))
+        return F.normalize(rows - (rows @ mean)[..., None] * mean, dim=2, eps=1e-6)
 
     def _std(self) -> Tensor:
         return (self.norm.running_var + self.norm.eps).sqrt()

@@ -73,6 +73,7 @@ def test_the_head_gives_scaled_cosines_and_folds_to_the_old_shape(make, kind):
     mean, std = flat.mean(0), flat.std(0)
     aside = F.normalize(mean / std, dim=0)
     rows = classifier.weight.detach().flatten(1)
+    rows = rows - rows.mean(0)
     rows = rows - (rows @ aside)[:, None] * aside
     normed = (flat - mean) / std
     assert torch.allclose(head(x), 10 * F.cosine_similarity(normed[:, None], rows, dim=2), atol=1e-2)
@@ -109,6 +110,21 @@ def test_features_that_all_point_one_way_are_told_apart():
     assert MarginHead(classifier, Margin())(x).std(0).min() > 3
 
 
+def test_a_margin_is_learnt_from_where_all_angles_are_small():
+    """All rows alike and all features alike: without norm and centring the margin costs least there, for ever."""
+    torch.manual_seed(0)
+    labels, looks = torch.arange(64) % 4, torch.randn(4, 12)
+    x = 5 + looks[labels] + 0.3 * torch.randn(64, 12)
+    classifier = nn.Linear(12, 4, bias=False)
+    classifier.weight.data = 1 + 0.01 * torch.randn(4, 12)
+    head = MarginHead(classifier, Margin(margin=0.5))
+    for _ in range(60):
+        loss = F.cross_entropy(head.with_margin(head(x), labels), labels)
+        head.weight.data -= 0.02 * torch.autograd.grad(loss, head.weight)[0]
+    assert (head.eval()(x).argmax(1) == labels).all()
+    assert (head.fold()(x).argmax(1) == labels).all()
+
+
 def test_one_image_alone_can_be_trained_on():
     head, x = MarginHead(nn.Linear(12, 5), Margin()), features_for(nn.Linear(12, 5))
     head(x)
@@ -135,13 +151,13 @@ def test_several_centres_fold_to_the_dominant_one():
     assert torch.equal(head.weight[:, 0], classifier.weight)
     labels = torch.arange(60) % 4  # class 4 has no images
     dominant = head.dominant(x, labels)
-    nearest = F.cosine_similarity(x[:, None], head.weight[labels], dim=2).argmax(1)
+    rows = head.weight.detach() - head.weight.detach().mean((0, 1))
+    nearest = F.cosine_similarity(x[:, None], rows[labels], dim=2).argmax(1)
     for c in range(4):
         assert dominant[c] == nearest[labels == c].bincount(minlength=3).argmax()
     assert dominant[4] == 0
-    others_removed = MarginHead(classifier, Margin()).eval()
-    others_removed.weight.data = head.weight[torch.arange(5), dominant][:, None]
-    assert torch.equal(head.fold(dominant)(x).argmax(1), others_removed(x).argmax(1))
+    kept = F.normalize(rows[torch.arange(5), dominant])
+    assert torch.equal(head.fold(dominant)(x).argmax(1), (x @ kept.T).argmax(1))
     with pytest.raises(InputError, match="one of 3 centres a class must be chosen"):
         head.fold()
 

@@ -28,7 +28,7 @@ def hits(net, batches):
     ],
 )
 def test_what_is_trained_along_is_gone_at_the_end_and_the_net_has_learnt(small_net, toy, extra):
-    trained = Train(epochs=10, lr=0.1, **extra)(small_net, toy)
+    trained = Train(epochs=10, lr=0.05, **extra)(small_net, toy)
     assert str(trained) == str(small_net)
     assert [*trained.state_dict()] == [*small_net.state_dict()]
     assert hits(trained, toy.choose) > 0.85
