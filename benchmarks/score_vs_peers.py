@@ -97,8 +97,8 @@ def main() -> None:
     peers = []
     for name in asked.peers:
         for size in PEERS[name]:
-            folder = asked.work / f"{name.replace(':', '_')}_{size}_seed{asked.seed}_{asked.epochs}_epochs_lr{asked.lr:g}"
-            peers.append((name, size, trained(recipe_of(name, size, asked.data, asked), folder)))
+            run = f"{name.replace(':', '_')}_{size}_seed{asked.seed}_{asked.epochs}_epochs_lr{asked.lr:g}"
+            peers.append((name, size, trained(recipe_of(name, size, asked.data, asked), asked.work / run)))
             print(f"{name} at {size}: score {peers[-1][2].score:.4f}", flush=True)
     print("\n" + table(peers, [read_run(folder).row("after") for folder in asked.ours]))
 
