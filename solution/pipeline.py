@@ -42,6 +42,7 @@ from solution.export.runtimes import EAGER, subject
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
+from solution.train.state import seconds_so_far
 from solution.train.step import Train
 from solution.train.teachers import net_file
 
@@ -206,7 +207,8 @@ class Job:
         folder = self.out / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         self.say(f"\n{stage.name}: {stage.step}")
-        start = time.perf_counter()
+        # What a stopped run has done of this stage counts as well.
+        start = time.perf_counter() - (seconds_so_far(folder) if self.resume else 0)
         source, given = self.source(stage), self.given(stage)
         if not isinstance(stage.step, StructuralStep):
             return stage.step(source, given), time.perf_counter() - start

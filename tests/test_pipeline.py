@@ -20,7 +20,9 @@ from solution.models.shufflenet import ShuffleNet
 from solution.report.rows import read_rows
 from solution.runtime import ROOT
 from solution.train.distill import Distill
+from solution.train.progress import Bar
 from solution.train.step import Train
+from solution.train.training import Training
 
 
 @pytest.fixture
@@ -76,6 +78,28 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_p
     assert list(pipeline.run(recipe, tmp_path, resume=True, say=lambda _: None)) == rows
     with pytest.raises(InputError, match="seed is 0 there, 1 here"):
         next(pipeline.run(replace(recipe, seed=1), tmp_path, resume=True))
+
+
+def test_the_seconds_of_a_row_count_what_was_done_before_a_stop(recipe, tmp_path, monkeypatch):
+    def stop(self, history):
+        if len(history) == 1:
+            time.sleep(2)  # after the state was written: of no use to the next start
+            raise KeyboardInterrupt
+
+    slow = Training.epoch
+    monkeypatch.setattr(
+        Training, "epoch", lambda self, epoch, batches: (time.sleep(1.5), slow(self, epoch, batches))[1]
+    )
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Bar, "tell", stop)
+        next(pipeline.run(recipe, tmp_path, say=lambda _: None))
+    start = time.perf_counter()
+    row = next(pipeline.run(recipe, tmp_path, resume=True, say=lambda _: None))
+    elapsed = time.perf_counter() - start
+    with (tmp_path / "train" / "history.csv").open() as file:
+        first, second = (float(line["seconds"]) for line in csv.DictReader(file))
+    assert min(first, second) >= 1.5
+    assert first + second - 0.1 < row.seconds < first + elapsed
 
 
 def test_a_teacher_may_be_a_packed_file(recipe, small_net, tmp_path):

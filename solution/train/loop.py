@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from torch import nn
 
@@ -27,11 +28,12 @@ def fit(model: nn.Module, settings: Train, given: Given) -> nn.Module:
         for epoch in range(len(history), settings.epochs):
             if hasattr(run.batches, "set_epoch"):
                 run.batches.set_epoch(epoch)
+            start = time.perf_counter()
             figures = run.epoch(epoch, bar.watch(run.batches, epoch))
             if not math.isfinite(figures["loss"]):
                 raise InputError(_diverged(epoch, settings))
             figures |= run.judge()
-            history.append({"epoch": epoch + 1, **figures})
+            history.append({"epoch": epoch + 1, **figures, "seconds": round(time.perf_counter() - start, 2)})
             if given.folder and run.accelerator.is_main_process:
                 save_state(given.folder, run.state(), history)
             bar.tell(history)

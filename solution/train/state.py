@@ -30,6 +30,15 @@ def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, floa
         writer.writerows(history)
 
 
+def seconds_so_far(folder: Path) -> float:
+    """Seconds of all epochs that stopped trainings have left below `folder`."""
+    total = 0.0
+    for path in folder.rglob(HISTORY):
+        with path.open(newline="") as file:
+            total += sum(float(row.get("seconds") or 0) for row in csv.DictReader(file))
+    return total
+
+
 def load_state(folder: Path, settings: str) -> dict[str, Any] | None:
     """The state in `folder`, or None when there is none. `InputError` when it is broken or of other settings."""
     from safetensors import SafetensorError, safe_open
