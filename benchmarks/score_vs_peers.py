@@ -1,10 +1,10 @@
-"""The nets that one would pick instead: same data, epochs, augmentation and thread; each at its better input size.
+"""The nets that one would pick instead: same data, epochs, augmentation and thread; each at its better side and rate.
 
     python -m benchmarks.score_vs_peers ../shared/data/recycle9.tar --epochs 200 --ours docs/rows/recycle9/seed*
 
-Ours are finished runs of a recipe, whose After is compared. Peers learn from scratch, at a learning rate of their own:
-at 0.2, which suits ShuffleNets, nets with hard swish stay far behind. Runs that are there are not run again, and one
-that was stopped goes on.
+Ours are finished runs of a recipe, whose After is compared. Peers learn from scratch, at two sides of the input and two
+peak learning rates: 0.2 suits some, others stay far behind at it. Runs that are there are not run again, and one that
+was stopped goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from solution import pipeline
@@ -36,19 +37,28 @@ PEERS = {
 """Net -> the two sides of its input."""
 
 
-def recipe_of(name: str, size: int, data: str, settings: argparse.Namespace) -> Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """One training of a net that one would pick instead, at a side in pixels and a peak learning rate."""
+
+    name: str
+    size: int
+    lr: float
+
+
+def recipe_of(peer: Peer, data: str, epochs: int, seed: int) -> Recipe:
     """A peer's training: our recipe's data and optimizer, the epochs asked for."""
     ours = waste_shufflenet.recipe()
     assert isinstance(ours.data, Data)
-    step = Train(epochs=settings.epochs, lr=settings.lr, ema_decay=0.998)
+    step = Train(epochs=epochs, lr=peer.lr, ema_decay=0.998)
     return Recipe(
         name="peer",
-        data=dataclasses.replace(ours.data, path=data, size=size, cache_size=None),
-        model=Classifier(name=name),
+        data=dataclasses.replace(ours.data, path=data, size=peer.size, cache_size=None),
+        model=Classifier(name=peer.name),
         stages=(Stage(name="train", step=step),),
         before="train",
         after="train",
-        seed=settings.seed,
+        seed=seed,
     )
 
 
@@ -59,12 +69,13 @@ def trained(recipe: Recipe, folder: Path) -> Row:
     return list(pipeline.run(recipe, folder, resume=(folder / "recipe.json").exists(), say=lambda _: None))[-1]
 
 
-def table(peers: Sequence[tuple[str, int, Row]], ours: Sequence[Row]) -> str:
-    """Every peer at each size, the best of them against ours."""
-    rows = [(name, str(size), *_figures([row])) for name, size, row in sorted(peers, key=lambda peer: peer[2].score)]
-    lines = [Table(headings=("net", "side", "MACs", "macro F1", "score"), rows=tuple(rows)).markdown()]
+def table(peers: Mapping[Peer, Row], ours: Sequence[Row]) -> str:
+    """Every peer at each side and rate, the best of them against ours."""
+    ranked = sorted(peers.items(), key=lambda pair: pair[1].score)
+    rows = [(peer.name, str(peer.size), f"{peer.lr:g}", *_figures([row])) for peer, row in ranked]
+    lines = [Table(headings=("net", "side", "rate", "MACs", "macro F1", "score"), rows=tuple(rows)).markdown()]
     if ours:
-        best = min(row.score for _, _, row in peers)
+        best = ranked[0][1].score
         score = statistics.mean(row.score for row in ours)
         _, f1, _ = _figures(ours)
         lines.append(
@@ -85,7 +96,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--ours", type=Path, nargs="*", default=[], help="run folders of ours, trained as many epochs")
     parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--lr", type=float, default=0.03, help="0.2, which suits ShuffleNets, is too much for some")
+    parser.add_argument("--lr", type=float, nargs="+", default=[0.03, 0.2], help="peak learning rates of the peers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="where runs keep their files")
     return parser.parse_args()
@@ -94,12 +105,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Train what is not there yet, then print the table."""
     asked = arguments()
-    peers = []
-    for name in asked.peers:
-        for size in PEERS[name]:
-            run = f"{name.replace(':', '_')}_{size}_seed{asked.seed}_{asked.epochs}_epochs_lr{asked.lr:g}"
-            peers.append((name, size, trained(recipe_of(name, size, asked.data, asked), asked.work / run)))
-            print(f"{name} at {size}: score {peers[-1][2].score:.4f}", flush=True)
+    peers = {}
+    for peer in (Peer(name=name, size=size, lr=lr) for name in asked.peers for size in PEERS[name] for lr in asked.lr):
+        run = f"{peer.name.replace(':', '_')}_{peer.size}_lr{peer.lr:g}_{asked.epochs}_epochs_seed{asked.seed}"
+        peers[peer] = trained(recipe_of(peer, asked.data, asked.epochs, asked.seed), asked.work / run)
+        print(f"{run}: score {peers[peer].score:.4f}", flush=True)
     print("\n" + table(peers, [read_run(folder).row("after") for folder in asked.ours]))
 
 

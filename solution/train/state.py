@@ -25,7 +25,8 @@ def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, floa
     with written_whole(folder / STATE) as path:
         save_file(tensors, path, metadata={"training": rest})
     with written_whole(folder / HISTORY) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        # The first epochs may stem from a version that noted less.
+        writer = csv.DictWriter(file, fieldnames=list(history[-1]), restval=0)
         writer.writeheader()
         writer.writerows(history)
 

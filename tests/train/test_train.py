@@ -14,8 +14,10 @@ import torch
 from solution.contracts import InputError
 from solution.evaluate.classify import classify, predictor
 from solution.losses.mixing import Mixing
+from solution.report.curves import read_history
 from solution.runtime import ROOT
 from solution.train.schedule import ema_decay, warmup_cosine
+from solution.train.state import save_state, seconds_so_far
 from solution.train.step import Train
 
 
@@ -183,3 +185,9 @@ def test_bad_settings_name_the_value(wrong):
     (value,) = wrong.values()
     with pytest.raises(InputError, match=str(value)):
         Train(**wrong)
+
+
+def test_a_history_that_an_older_version_began_goes_on(tmp_path):
+    save_state(tmp_path, {"settings": ""}, [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "seconds": 4.5}])
+    assert read_history(tmp_path / "history.csv") == {"epoch": (1, 2), "loss": (2.0, 1.0), "seconds": (0, 4.5)}
+    assert seconds_so_far(tmp_path) == 4.5
