@@ -30,7 +30,7 @@ from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.distill import Distill
-from solution.train.teachers import answers, as_teacher_sees, find_teacher
+from solution.train.teachers import answers, as_teacher_sees, find_net
 from solution.train.training import Training
 
 SIZE, BATCH = 80, 64
@@ -62,7 +62,7 @@ def rounds_of(settings: Distill, given: Given) -> Round:
 
 def with_stored_answers(path: str, given: Given) -> Given:
     """`given` with batches that carry the teacher's logits."""
-    teacher, header = find_teacher(path, given)
+    teacher, header = find_net(path, given)
     views = as_teacher_sees(given.train.dataset, header.size, (header.mean, header.std))
     return dataclasses.replace(given, train=with_beside(given.train, answers(teacher, views, 1)))
 

@@ -51,7 +51,7 @@ def bits_command(run: Run) -> str:
         "most-images": "data.most_images",
     }
     for option, address in told.items():
-        if knobs.get(address):
+        if knobs.get(address) is not None:
             words += [f"--{option}", str(knobs[address])]
     return shlex.join([*words, "--seed", str(run.seed)])
 

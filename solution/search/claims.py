@@ -1,7 +1,7 @@
 """Which trial a worker takes next. A trial runs as long as a process holds its lock, so no time-out decides.
 
 A worker takes, in this order: a trial that a dead worker left behind; one that rests and may now go on; a new one. The
-first of a study has the recipe's own settings: what is found is no worse than what one had.
+first of a study has the recipe's own settings, so that the search begins with what one has.
 A trial that goes on is a new one to Optuna, with the settings, the folder and the past of the first (its root).
 """
 

@@ -64,18 +64,13 @@ class Search:
         """A trial trains what leads to After; nets aside from that way must be there before."""
         way = stages_to(self.recipe, self.recipe.after)
         aside = {stage.name for stage in self.recipe.stages} - {stage.name for stage in way}
-        reads = [
-            (stage.name, setting, name)
-            for stage in way
-            for setting, names in stage.step.reads.items()
-            for name in names
-        ]
-        for stage, setting, name in reads:
-            if name in aside:
-                raise InputError(
-                    f"{stage} needs the stage {name}, which no trial trains: run the recipe once, then "
-                    f"search with --set {stage}.{setting}=RUN/{name}/model.safetensors"
-                )
+        for name, reads in ((stage.name, stage.step.reads) for stage in way):
+            for setting, nets in reads.items():
+                if missing := sorted(aside.intersection(nets)):
+                    raise InputError(
+                        f"{name} needs the stage {missing[0]}, which no trial trains: run the recipe once, then "
+                        f"search with --set {name}.{setting}=RUN/{missing[0]}/model.safetensors"
+                    )
         check_reads(self.recipe)
 
     @cached_property

@@ -108,14 +108,13 @@ class Space:
 
     def own(self, recipe: Recipe) -> dict[str, Any]:
         """{name: what a storage keeps} of the recipe's own settings, as far as the space offers them."""
-        known = knobs(recipe)
-        values = {name: [known[address] for address in addresses(name)] for name, _ in self.fields}
-        stored = {name: field.write(values[name][0]) for name, field in self.fields}
-        return {
-            name: value
-            for name, value in stored.items()
-            if value is not None and all(other == values[name][0] for other in values[name])
-        }
+        known, own = knobs(recipe), {}
+        for name, field in self.fields:
+            first, *others = (known[address] for address in addresses(name))
+            stored = field.write(first)
+            if stored is not None and all(other == first for other in others):
+                own[name] = stored
+        return own
 
     def told(self) -> dict[str, str]:
         """{name: what is offered}, for eyes and for comparison."""

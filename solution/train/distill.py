@@ -16,7 +16,7 @@ from solution.models.taps import Taps, scales
 from solution.train.lesson import Lesson
 from solution.train.loop import fit
 from solution.train.step import Train
-from solution.train.teachers import LiveTeacher, answers, as_teacher_sees, find_teacher
+from solution.train.teachers import LiveTeacher, answers, as_teacher_sees, find_net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Distill(Train):
 
 
 def _stored(name: str, loader: TrainLoader, given: Given) -> np.ndarray:
-    teacher, header = find_teacher(name, given)
+    teacher, header = find_net(name, given)
     views = as_teacher_sees(loader.dataset, header.size, (header.mean, header.std))
     return answers(teacher, views, loader.batch_sampler.num_views, given.say)
 

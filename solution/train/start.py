@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from solution.contracts import Given, InputError, Step
-from solution.train.teachers import net_file
+from solution.train.teachers import find_net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,4 @@ class Start(Step):
         """The net. `InputError` for a file that is missing, or a net that knows other classes than the data."""
         if given.load is None:
             raise InputError("nothing here can read checkpoints: pass Given(load=...)")
-        path = net_file(self.path)
-        net, header = given.load(path)
-        if header.classes != given.classes:
-            raise InputError(f"{path} knows {', '.join(header.classes)}; the data have {', '.join(given.classes)}")
-        return net
+        return find_net(self.path, given)[0]

@@ -75,26 +75,25 @@ def net_file(name: str) -> Path:
     return after if after.is_file() else Path(name)
 
 
-def find_teacher(name: str, given: Given) -> tuple[nn.Module, Any]:
+def find_net(name: str, given: Given) -> tuple[nn.Module, Any]:
     """The net and the header of a checkpoint, or of the After of a run's folder.
 
     `InputError` when it knows other classes than the data.
     """
     path = net_file(name)
-    teacher, header = given.load(path)
+    net, header = given.load(path)
     if header.classes != given.classes:
         raise InputError(
-            f"the teacher {path} knows the classes {', '.join(header.classes)}; "
-            f"the data have {', '.join(given.classes)}"
+            f"{path} knows the classes {', '.join(header.classes)}; the data have {', '.join(given.classes)}"
         )
-    return teacher, header
+    return net, header
 
 
 class LiveTeacher:
     """A teacher that sees a student's batches, resized and normalised as it wants them."""
 
     def __init__(self, name: str, given: Given) -> None:
-        self.net, header = find_teacher(name, given)
+        self.net, header = find_net(name, given)
         self.net.requires_grad_(False).to(given.device)
         self.size, theirs = header.size, (header.mean, header.std)
         ours = getattr(getattr(given.train, "dataset", None), "normalisation", theirs)

@@ -44,7 +44,7 @@ def saved(folder, knobs, rows):
 
 def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(tmp_path):
     data = {"data.path": "photos.tar", "data.batch_size": 64, "data.most_images": 0}
-    learned = {"bits4.train.epochs": 7, "bits4.train.lr": 0.02, "bits4.ends_from": 2}
+    learned = {"bits4.train.epochs": 7, "bits4.train.lr": 0.02, "bits4.ends_from": 0}
     ours = {**data, "base.path": "net.safetensors", **learned}
     theirs = {**data, "start.path": "resnet.th", "base.epochs": 2, "prune_weights.sparsity": 0.6, **learned}
     saved(tmp_path / "photos" / "ours", ours, [BASE, *fewer({16: 0.0, 4: 0.01})])
@@ -54,7 +54,7 @@ def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(
     assert "| ours | 4 | 600 | 0.600 | 8.0 | 0.7900 | +1.00 |" in text
     assert "| theirs | 4 | 600 | 0.600 | 8.0 | 0.7800 | +2.00 |" in text
     assert (
-        "benchmarks.bits net.safetensors photos.tar --bits 16 4 --epochs 7 --lr 0.02 --ends-from 2 --batch 64" in text
+        "benchmarks.bits net.safetensors photos.tar --bits 16 4 --epochs 7 --lr 0.02 --ends-from 0 --batch 64" in text
     )
     assert "benchmarks.bits resnet.th photos.tar --bits 4 --sparsity 0.6 --epochs 7" in text
     assert "ours in 4 bits: 8.0 times smaller" in pictures(tmp_path)["bits.svg"].alt

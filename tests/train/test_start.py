@@ -54,5 +54,7 @@ def test_a_net_of_other_classes_is_no_start(earlier, toy):
     folder, cut = earlier
     header = checkpoint.header_of(cut, classes=("a", "b", "c"), mean=MEAN, std=STD, size=32)
     given = dataclasses.replace(toy, load=lambda path: (cut, header))
-    with pytest.raises(InputError, match=r"after\.safetensors knows a, b, c; the data have red, green, blue"):
+    with pytest.raises(
+        InputError, match=r"after\.safetensors knows the classes a, b, c; the data have red, green, blue"
+    ):
         Start(path=str(folder))(cut, given)
