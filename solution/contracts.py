@@ -187,11 +187,13 @@ class Stage:
 
     `after=Stage.NEW` starts from a freshly initialised net; `fresh` from a net of the shape that the earlier stage
     left, with new weights; `model` from a fresh net of its own instead of the recipe's, such as a teacher.
+    No stage is called `Stage.EVERY`: it addresses a setting of all stages.
 
     size  side of its pictures in pixels, for it and the stages that go on from it; None takes theirs, or the data's
     """
 
     NEW: ClassVar[str] = "new"
+    EVERY: ClassVar[str] = "every"
     name: str
     step: Step
     after: str | None = None
@@ -223,7 +225,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
-        taken = {"data", "model", Stage.NEW}
+        taken = {"data", "model", Stage.NEW, Stage.EVERY}
         for position, stage in enumerate(self.stages):
             if stage.name in names[:position] or stage.name in taken:
                 raise InputError(f"recipe {self.name}: the stage name {stage.name!r} is taken; names must be unique")

@@ -1,6 +1,7 @@
 """One address for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``.
 
 A stage that brings a net of its own, or a size, has these too: ``<stage>.model.units``, ``<stage>.size``.
+``every.epochs`` is that setting of all stages that have it.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import types
 import typing
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from solution.contracts import InputError, Recipe, Stage
@@ -32,12 +35,15 @@ def _flat(address: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
-    """A recipe with one setting changed. A string is read as the setting's type ("2,5,2" as a tuple).
+    """A recipe with one setting changed, or with ``every.`` that of all stages that have it.
 
-    Raises `InputError` that lists the right addresses for an unknown one, and the type wanted for a wrong value.
+    A string is read as the setting's type ("2,5,2" as a tuple). Raises `InputError` that lists the right addresses for
+    an unknown one, and the type wanted for a wrong value.
     """
     known = knobs(recipe)
     name, _, rest = address.partition(".")
+    if name == Stage.EVERY and (members := _members(rest, known)):
+        return functools.reduce(lambda changed, member: with_knob(changed, member, value), members, recipe)
     if address not in known:
         raise InputError(_unknown(address, known))
     if name == "data":
@@ -46,6 +52,23 @@ def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
         return dataclasses.replace(recipe, model=_replaced(recipe.model, rest, value, address))
     stages = (_restaged(stage, rest, value, address) if stage.name == name else stage for stage in recipe.stages)
     return dataclasses.replace(recipe, stages=tuple(stages))
+
+
+def gathered(changes: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The same {address: value}, where one value stands for all stages that have a setting among `known`: as every."""
+    said = {}
+    for address, value in changes.items():
+        _, _, rest = address.partition(".")
+        members = _members(rest, known)
+        shared = len(members) > 1 and address in members and all(changes.get(other) == value for other in members)
+        said[f"{Stage.EVERY}.{rest}" if shared else address] = value
+    return said
+
+
+def _members(setting: str, known: Collection[str]) -> list[str]:
+    """The addresses of one setting in all stages."""
+    parts = (address.partition(".") for address in known)
+    return [f"{name}.{rest}" for name, _, rest in parts if rest == setting and name not in ("data", "model")]
 
 
 def _own(stage: Stage) -> dict[str, Any]:

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from solution.contracts import InputError, Recipe, Stage
-from solution.knobs import knobs, with_knob
+from solution.knobs import gathered, knobs, with_knob
 from solution.models.shufflenet import ShuffleNet
 from solution.train.step import Train
 
@@ -82,3 +82,33 @@ def test_a_setting_is_changed_by_its_address_and_nothing_else(address, text, val
 def test_wrong_addresses_and_values_are_explained(address, value, message):
     with pytest.raises(InputError, match=message):
         with_knob(RECIPE, address, value)
+
+
+def test_every_changes_a_setting_of_all_stages_that_have_it():
+    before, changed = knobs(RECIPE), knobs(with_knob(RECIPE, "every.epochs", "7"))
+    assert {address for address in before if before[address] != changed[address]} == {
+        "train.epochs",
+        "again.epochs",
+        "teacher.epochs",
+    }
+    assert {changed[f"{stage}.epochs"] for stage in ("train", "again", "teacher")} == {7}
+    assert knobs(with_knob(RECIPE, "every.model.units", "1,1,1"))["model.units"] == (4, 8, 4)
+
+
+def test_a_value_that_not_every_stage_takes_is_explained():
+    with pytest.raises(InputError, match=r"train\.epochs takes int"):
+        with_knob(RECIPE, "every.epochs", "many")
+    with pytest.raises(InputError, match=r"no setting 'every\.sise'"):
+        with_knob(RECIPE, "every.sise", "1")
+
+
+def test_changes_of_all_stages_are_told_as_one_and_make_the_same_recipe():
+    changed = with_knob(with_knob(with_knob(RECIPE, "every.epochs", 9), "again.lr", 0.3), "teacher.size", 64)
+    before = knobs(RECIPE)
+    changes = {address: value for address, value in knobs(changed).items() if value != before[address]}
+    told = gathered(changes, before)
+    assert told == {"every.epochs": 9, "again.lr": 0.3, "teacher.size": 64}
+    rebuilt = RECIPE
+    for address, value in told.items():
+        rebuilt = with_knob(rebuilt, address, value)
+    assert rebuilt == changed

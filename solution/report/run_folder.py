@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Row
+from solution.knobs import gathered
 from solution.report.curves import History, read_history
 from solution.report.rows import read_rows
 
@@ -117,9 +118,9 @@ def command(run: Run, defaults: Mapping[str, Any]) -> str:
         words += ["--data", run.knobs["data.path"]]
     words += ["--seed", str(run.seed)]
     others = {address: value for address, value in run.knobs.items() if address != "data.path"}
-    for address, value in others.items():
-        if address in defaults and _plain(defaults[address]) != value:
-            words += ["--set", f"{address}={_spelled(value)}"]
+    changes = {key: value for key, value in others.items() if key in defaults and _plain(defaults[key]) != value}
+    for address, value in gathered(changes, defaults).items():
+        words += ["--set", f"{address}={_spelled(value)}"]
     gone = [f"{address}={_spelled(value)}" for address, value in others.items() if address not in defaults]
     return shlex.join(words) + (f"  # at its commit also {' '.join(gone)}" if defaults and gone else "")
 
