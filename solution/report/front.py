@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,21 @@ from solution.report.style import HUES, Drawing, canvas, colour, drawn, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 
 _STEPS, _LABELS, _EDGE = 60, 54, 3
 """Steps along each axis in which scores are computed; the one where their lines are named, near the right; and how many
 from top and bottom carry no name, which the frame would cut."""
+
+_FEW = 12
+"""Series of more points have small marks, and only those of their front are told in words."""
+
+_FAR = (4, 17, 30)
+"""Points above or below its mark at which a name may stand; but for the nearest, a line leads to it."""
+
+_NEAR = 5
+"""Pixels between a name and a mark's middle below which the mark is touched; a name may cross the frame by as many."""
 
 _OTHERS = ("^", "v", "P", "X", "<", ">")
 """Markers of series that are neither published, Before nor After."""
@@ -73,11 +83,11 @@ def pareto(series: Sequence[Series], name: str = "pareto", scorer: Scorer | None
         for index, one in enumerate(seen):
             _draw(axes, one, index)
         axes.margins(0.12)
-        _name(axes, seen)
         _equal_scores(axes, scorer)
         quiet(axes, "both")
         axes.set(xlabel="million MACs of one image", ylabel="macro F1")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        _name(axes, seen)
         below = f" {hidden} below the cliff at F1 {scorer.cliff_f1} are left out." if hidden else ""
         caption = "Up and left is better; thin lines join equal scores (lower is better)." + below
         return drawn(figure, name, _told(seen) + below, caption)
@@ -94,7 +104,7 @@ def _draw(axes: Axes, series: Series, index: int) -> None:
     marker = {"published": "o", "before": "s", "after": "D"}.get(series.look, _OTHERS[index % len(_OTHERS)])
     macs, f1 = [point.macs / 1e6 for point in series.points], [point.f1 for point in series.points]
     face = "none" if hollow else ink
-    size = 22 if series.look == "published" else 46
+    size = 22 if series.look == "published" or len(series.points) > _FEW else 46
     axes.scatter(macs, f1, size, marker=marker, facecolor=face, edgecolor=ink, label=series.name, zorder=3)
     if series.joined:
         best = front(series.points)
@@ -103,15 +113,43 @@ def _draw(axes: Axes, series: Series, index: int) -> None:
 
 
 def _name(axes: Axes, series: Sequence[Series]) -> None:
-    """Names beside the points that have one, on the side that has room, away from the front's line."""
+    """Names beside the points that have one, at the corner, near or farther off, that covers least; the first choice is
+    away from the front's line, on the side that has room."""
+    axes.figure.draw_without_rendering()  # the layout is settled: what covers what can be measured
+    places = [(point.macs / 1e6, point.f1) for one in series for point in one.points]
+    marks = axes.transData.transform(places) if places else ()
     middle = statistics.mean(axes.get_xlim())
+    placed = []
     for own, point in ((one, point) for one in series for point in one.points if point.name):
-        left = point.macs / 1e6 < middle
-        above = point.f1 == max(other.f1 for other in own.points)
-        place = {"fontsize": 9, "color": colour("faint")}
-        place |= {"ha": "left" if left else "right", "va": "bottom" if above else "top"}
-        at = (point.macs / 1e6, point.f1)
-        axes.annotate(point.name, at, (5 if left else -5, 4 if above else -4), textcoords="offset points", **place)
+        side = 1 if point.macs / 1e6 < middle else -1
+        rise = 1 if point.f1 == max(other.f1 for other in own.points) else -1
+        corners = [(side, rise), (-side, rise), (side, -rise), (-side, -rise)]
+        spots = [(5 * right, far * up) for far in _FAR for right, up in corners]
+        covered = []
+        for spot in spots:
+            name = _named(axes, point, spot)
+            covered.append(_covered(axes, name, marks))
+            name.remove()
+        placed.append((point, spots[covered.index(min(covered))]))
+        _named(axes, *placed[-1])
+    line = {"arrowstyle": "-", "linewidth": 0.6, "color": colour("faint"), "shrinkA": 0, "shrinkB": 3}
+    for point, spot in placed:
+        if abs(spot[1]) > _FAR[0]:
+            _named(axes, replace(point, name=""), spot, arrowprops=line)
+
+
+def _named(axes: Axes, point: Point, spot: tuple[int, int], **options: Any) -> Annotation:
+    look = {"fontsize": 9, "color": colour("faint")}
+    look |= {"ha": "left" if spot[0] > 0 else "right", "va": "bottom" if spot[1] > 0 else "top"}
+    return axes.annotate(point.name, (point.macs / 1e6, point.f1), spot, textcoords="offset points", **look, **options)
+
+
+def _covered(axes: Axes, name: Annotation, marks: Iterable[tuple[float, float]]) -> tuple[bool, int, int]:
+    """How bad the place of `name` is: whether it leaves the frame, and how many texts and how many marks it covers."""
+    box = name.get_window_extent()
+    inside = all(axes.bbox.padded(_NEAR).contains(*corner) for corner in (box.min, box.max))
+    texts = sum(box.overlaps(text.get_window_extent()) for text in axes.texts if text is not name)
+    return not inside, texts, sum(box.padded(_NEAR).contains(*mark) for mark in marks)
 
 
 def _equal_scores(axes: Axes, scorer: Scorer) -> None:
@@ -127,14 +165,17 @@ def _equal_scores(axes: Axes, scorer: Scorer) -> None:
     axes.set(xlim=(left, right), ylim=(low, high))
 
 
-def _told(series: Sequence[Series]) -> str:
+def _told(seen: Sequence[Series]) -> str:
     said = []
-    for one in series:
+    for one in seen:
         if one.look == "published":
             said.append(f"{len(one.points)} published results")
-        else:
-            said += [
-                f"{one.name} {point.name}".rstrip() + f": {point.macs:,.0f} MACs, F1 {point.f1:.4f}"
-                for point in one.points
-            ]
+            continue
+        points = one.points
+        if len(points) > _FEW:
+            said.append(f"{len(points)} {one.name}, the front of them")
+            points = front(points)
+        said += [
+            f"{one.name} {point.name}".rstrip() + f": {point.macs:,.0f} MACs, F1 {point.f1:.4f}" for point in points
+        ]
     return "MACs against macro F1. " + "; ".join(said) + "."

@@ -16,9 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError, Recipe
 from solution.evaluate.score import Scorer
+from solution.report.style import Drawing
 from solution.runtime import commit, hardware, written_whole
 from solution.search.hyperband import ranks
-from solution.search.plots import plot_front, plot_history, plot_importance
+from solution.search.plots import front_drawing, history_drawing, importance_drawing
 from solution.search.recipe_file import write_recipe
 from solution.search.space import Space, applied
 from solution.search.standings import is_refused, root_of, rungs_of
@@ -108,11 +109,10 @@ class Outcome:
         if objective_of(self.study) == "front":
             files += [self._recipe(trial, self.folder / "front" / _name(trial)) for trial in front_of(self.study)]
         files.append(self._table(lines))
-        files.append(plot_history(lines, self.folder / "history.png"))
-        front = [figures_of(trial) for trial in front_of(self.study)]
-        files.append(plot_front(lines, front, self.folder / "front.png"))
-        weights = importance(self.study)
-        return [*files, plot_importance(weights, self.folder / "importance.png")] if weights else files
+        drawings = {"history": history_drawing(lines), "front": front_drawing(lines)}
+        if weights := importance(self.study):
+            drawings["importance"] = importance_drawing(weights)
+        return [*files, *(self._drawing(name, drawing) for name, drawing in drawings.items())]
 
     def _recipe(self, trial: FrozenTrial, path: Path) -> Path:
         found = applied(self.recipe, self.space.read(trial.params))
@@ -128,6 +128,12 @@ class Outcome:
             f"{figures.macs:,} MACs.\n{len(self.study.get_trials(deepcopy=False))} trials, seed {self.recipe.seed}, "
             f"commit {commit() or '-'}, {hardware()}.\n"
         )
+
+    def _drawing(self, name: str, drawing: Drawing) -> Path:
+        path = self.folder / f"{name}.svg"
+        with written_whole(path) as temporary:
+            temporary.write_text(drawing.file_text(), encoding="utf-8")
+        return path
 
     def _table(self, lines: Sequence[Tried]) -> Path:
         path = self.folder / "trials.csv"

@@ -47,6 +47,19 @@ def test_the_front_says_its_points_and_counts_those_below_the_cliff():
     assert "published After" in drawing.svg
 
 
+def test_names_of_crowded_points_do_not_cover_one_another(monkeypatch):
+    kept = []
+    monkeypatch.setattr("solution.report.front.drawn", lambda figure, *_: kept.append(figure))
+    points = tuple(Point(macs=1e6 + 2e4 * i, f1=0.7 + 0.001 * i, name=f"number {i}") for i in range(4))
+    pareto([PUBLISHED, Series(name="crowd", points=points)])
+    figure = kept[0]
+    figure.draw_without_rendering()
+    names = [text for text in figure.axes[0].texts if text.get_text().startswith("number")]
+    boxes = [name.get_window_extent() for name in names]
+    assert len(names) == 4
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
 def test_one_point_alone_can_be_drawn():
     assert "1,000 MACs" in pareto([Series(name="one", points=(Point(macs=1000, f1=0.9),))]).alt
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -161,8 +162,9 @@ def test_the_recipe_that_is_found_gives_the_weights_of_the_trial(found, photos, 
 
 def test_the_files_of_the_outcome(found):
     names = {path.name for path in found.folder.iterdir()}
-    assert {"best.py", "trials.csv", "history.png", "front.png", "journal.log"} <= names
-    assert all((found.folder / name).stat().st_size > 10_000 for name in ("history.png", "front.png"))
+    assert {"best.py", "trials.csv", "history.svg", "front.svg", "journal.log"} <= names
+    for name, shown in (("history.svg", "trials trained to the end, the best"), ("front.svg", "published results")):
+        assert shown in ElementTree.parse(found.folder / name).getroot().attrib["aria-label"]
 
 
 def test_another_space_or_other_settings_need_another_study(recipe, found, photos):
