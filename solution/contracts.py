@@ -84,6 +84,11 @@ class Step(ABC):
         """{setting: the finished nets that it names}: checkpoints, folders of runs, earlier stages."""
         return {}
 
+    @property
+    def fits(self) -> bool:
+        """Whether it fits weights to pictures of train, so that quality there says little."""
+        return False
+
     @abstractmethod
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """A new model; `model` itself is left untouched."""
@@ -277,7 +282,8 @@ class Row:
     score            the competition's, lower is better; None when the audit refuses the net
     bytes            of the checkpoint; packed_bytes: of the packed file
     latency_ms       {runtime: median of one image}; "openvino" is fp32, others are named: "openvino int8"
-    exported         {runtime: {"bytes": ..., and the quality of the exported file, run by that runtime, as in quality}}
+    exported         {runtime: {"bytes": ..., "memory_bytes": ..., and the quality of the exported file, run by that
+                     runtime, as in quality}}
     cpu_ms           processor time of one image, of all threads, in PyTorch eager
     memory_bytes     most that a fresh process held above what it had before it loaded the net and answered one image
     seconds          wall time of the step

@@ -43,7 +43,6 @@ from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
 from solution.train.state import seconds_so_far
-from solution.train.step import Train
 from solution.train.teachers import net_file
 
 MODEL, PACKED = "model.safetensors", "model.packed"
@@ -134,8 +133,12 @@ def _subject(path: Path, name: str, threads: int) -> Subject:
 
 def _with_speeds(row: Row, speeds: Sequence[Speed]) -> Row:
     medians = {shipping.name_of(speed): round(speed.percentile_ms(50), 4) for speed in speeds}
-    memory = next((speed.peak_bytes for speed in speeds if speed.runtime == EAGER), row.memory_bytes)
-    return replace(row, latency_ms=row.latency_ms | medians, memory_bytes=memory)
+    held = {shipping.name_of(speed): speed.peak_bytes for speed in speeds}
+    exported = {
+        name: said | ({"memory_bytes": held[name]} if name in held else {}) for name, said in row.exported.items()
+    }
+    memory = held.get(EAGER, row.memory_bytes)
+    return replace(row, latency_ms=row.latency_ms | medians, memory_bytes=memory, exported=exported)
 
 
 def _copy_compared(recipe: Recipe, out: Path) -> None:
@@ -240,7 +243,7 @@ class Job:
         found: dict[str, Any] = {"packed_bytes": file_bytes(path)}
         if any(isinstance(module, InputGrid) for module in model.modules()):
             return found  # it simulates integers, so its time is nobody's
-        plain = copy.deepcopy(folded(model))
+        plain = copy.deepcopy(folded(model)).cpu()  # it was judged where it was trained
         found["cpu_ms"] = round(processor_ms(plain, example), 4)
         if self.device != "cpu":
             found["latency_ms"] = {self.device: round(median_latency_ms(plain, example[:1], self.device), 4)}
@@ -300,21 +303,21 @@ class Job:
         return {**cost, "params": params(model), "sparsity": sparsity(model), "quality": quality}
 
     def quality(self, stage: Stage, predict: Predict) -> dict[str, float]:
-        """What `predict` is worth on val; a detector that has not learned in this run is judged on train too."""
+        """What `predict` is worth on val; a detector that nothing was fitted in in this run is judged on train too."""
         loaders = self.shown(stage)
         if task_of(self.recipe.model) != DETECTION:
             return classify(predict, loaders.val).quality()
         found = detect(predict, loaders.val).quality()
-        if self.learned(stage):
+        if self.fitted(stage):
             return found
         seen = detect(predict, loaders.seen).quality()
         return found | {f"train_{name}": value for name, value in seen.items()}
 
-    def learned(self, stage: Stage) -> bool:
-        """Whether the net of `stage` was trained in this run."""
+    def fitted(self, stage: Stage) -> bool:
+        """Whether weights of the net of `stage` were fitted to pictures of train in this run."""
         source = self.recipe.source(stage.name)
         before = [other for other in self.recipe.stages if other.name == source]
-        return isinstance(stage.step, Train) or any(map(self.learned, before))
+        return stage.step.fits or any(map(self.fitted, before))
 
     def header(self, stage: Stage, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
         """What the checkpoint of `stage` says."""

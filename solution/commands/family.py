@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,12 +55,7 @@ def _one_by_one(
 ) -> Iterator[tuple[str, str]]:
     for name, recipe in cells.items():
         say(f"\n{name}")
-        error = ""
-        try:
-            run_once(recipe, out / name, arguments, say)
-        except InputError as problem:
-            error = str(problem)
-        yield name, error
+        yield name, _outcome(functools.partial(run_once, recipe, out / name, arguments, say))
 
 
 def _side_by_side(
@@ -67,15 +63,36 @@ def _side_by_side(
 ) -> Iterator[tuple[str, str]]:
     """In processes of their own, which say what they do in a log."""
     say(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
-    # A fresh process for each cell gives back all memory, and one that was not forked is safe beside threads.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(arguments.workers, context, max_tasks_per_child=1) as pool:
-        runs = {pool.submit(_logged, recipe, out / name, arguments): name for name, recipe in cells.items()}
+    with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+        runs = {pool.submit(_outcome, _alone(cells[name], out / name, arguments)): name for name in cells}
         for run in concurrent.futures.as_completed(runs):
-            error = run.exception()
-            if error is not None and not isinstance(error, InputError | concurrent.futures.BrokenExecutor):
-                raise error
-            yield runs[run], str(error or "")
+            yield runs[run], run.result()
+
+
+def _outcome(run: Callable[[], object]) -> str:
+    """ "", or why `run` failed. Whatever it is, the other cells go on."""
+    try:
+        run()
+    except InputError as error:
+        return str(error)
+    except concurrent.futures.BrokenExecutor:
+        return (
+            "its process was killed, perhaps for want of memory: run it again with --resume, and with fewer --workers"
+        )
+    except Exception as error:
+        return f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__))}"
+    return ""
+
+
+def _alone(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> Callable[[], object]:
+    """One cell in a process that takes no other with it: it gives back all memory, and may be killed."""
+
+    def run() -> None:
+        # A process that was not forked is safe beside threads.
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            process.submit(_logged, recipe, out, arguments).result()
+
+    return run
 
 
 def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:

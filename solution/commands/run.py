@@ -91,33 +91,42 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Call
         told = detector if detector.is_detector(rows) else tables
         say("\n".join(["", told.heading(), *map(told.line, rows)]))
         if store:
-            store.note(out)
-    if store:
-        store.note(out)
-        say(f"\ntracked in {store.uri}")
+            _note(store, out, say)
     rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     say("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
-    if detector.is_detector(rows):
-        _tell_detector(out, say)
+    _tell(out, say)
+    if store:
+        _note(store, out, say)
+        say(f"\ntracked in {store.uri}")
     say(f"\nrows, checkpoints and histories are in {out}")
     return rows
 
 
-def _tell_detector(out: Path, say: Callable[[str], None]) -> None:
-    """The table, what it says and two drawings, said and written into `out`."""
-    from solution.report.detector import cost_drawing, detector_findings, detector_table, pruning_drawing
+def _tell(out: Path, say: Callable[[str], None]) -> None:
+    """What a published system's run says in tables and drawings, said and written into `out`."""
     from solution.report.run_folder import read_run
+    from solution.report.systems import told
     from solution.runtime import written_whole
 
-    run = read_run(out)
-    text = "\n\n".join([detector_table(run).markdown(), *detector_findings(run)])
-    drawings = {"pruning.svg": pruning_drawing(run), "costs.svg": cost_drawing(run)}
-    texts = {"detector.md": text + "\n"} | {name: drawing.file_text() for name, drawing in drawings.items()}
-    for name, content in texts.items():
+    own = told([read_run(out)])
+    if own is None:
+        return
+    text = "\n\n".join(own.texts)
+    files = {"tables.md": text + "\n"} | {name: drawing.file_text() for name, drawing in own.drawings.items()}
+    for name, content in files.items():
         with written_whole(out / name) as path:
             path.write_text(content, encoding="utf-8")
-    say(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in texts)}")
+    say(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in files)}")
+
+
+def _note(store: Store, out: Path, say: Callable[[str], None]) -> None:
+    """Note the rows so far. A store that fails costs no training: the next row, or the next run, notes them too."""
+    try:
+        store.note(out)
+    except Exception as error:  # a store can be any server, with errors of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        say(f"\nnot noted in {store.uri} ({reason}); rows.json has everything, and --resume notes it later")
 
 
 def _store(arguments: argparse.Namespace) -> Store | None:

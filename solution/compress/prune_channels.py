@@ -97,6 +97,11 @@ class PruneChannels(StructuralStep):
         """Which budget is given, None for a ratio."""
         return next((name for name in BUDGETS if getattr(self, name) is not None), None)
 
+    @property
+    def fits(self) -> bool:
+        """When layers are fitted to calibration pictures."""
+        return self.reconstruct
+
     def plan(self, model: nn.Module, given: Given) -> ChannelPlan:
         """Which channels stay. `InputError` when nothing can go, or the budget cannot be met."""
         model = folded(model)

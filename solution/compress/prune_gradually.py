@@ -35,6 +35,11 @@ class PruneGradually(Step):
         if self.stages < 2:
             raise InputError(f"stages must be at least 2 (PruneChannels alone cuts in one), got {self.stages}")
 
+    @property
+    def fits(self) -> bool:
+        """When what comes between the cuts does."""
+        return self.between.fits or self.prune.fits
+
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """The cut net. `InputError` where a stage would cut nothing, or cannot meet its budget."""
         before = cost_of(self.prune.budget, model, given) if self.prune.budget else 0.0

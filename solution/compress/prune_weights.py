@@ -92,12 +92,14 @@ class PruneWeights(StructuralStep):
     """Set the weights of least magnitude to zero. A net that is sparse already only gets sparser.
 
     sparsity  fraction of the weights of all chosen layers that is zero afterwards, in (0, 1)
+    more      count `sparsity` from the weights that are not zero yet: this fraction of them becomes zero
     scope     "global": the least of all layers together; "local": the same fraction of each layer
     layers    glob patterns of the layers chosen
     protect   glob patterns of layers that are left as they are
     """
 
     sparsity: float = 0.5
+    more: bool = False
     scope: str = "global"
     layers: tuple[str, ...] = ("*",)
     protect: tuple[str, ...] = ()
@@ -113,7 +115,7 @@ class PruneWeights(StructuralStep):
         modules, left = layers_of(model, self.layers, self.protect)
         sizes = {path: sound_weight(path, module).abs().flatten() for path, module in modules.items()}
         before = {path: int((size == 0).sum()) for path, size in sizes.items()}
-        wanted = self._local(sizes) if self.scope == "local" else self._global(sizes)
+        wanted = self._local(sizes, before) if self.scope == "local" else self._global(sizes, before)
         # A layer without any weight would make the whole net constant.
         after = {p: max(before[p], min(wanted[p], sizes[p].numel() - 1)) for p in sizes}
         if after == before:
@@ -129,13 +131,17 @@ class PruneWeights(StructuralStep):
         total = (sparsity(model), sparsity(plan.cut(copy.deepcopy(model))))
         return dataclasses.replace(plan, total=total)
 
-    def _local(self, sizes: Mapping[str, Tensor]) -> dict[str, int]:
-        return {path: round(self.sparsity * size.numel()) for path, size in sizes.items()}
+    def _count(self, weights: int, zeros: int) -> int:
+        """How many of so many weights shall be zero, of which so many are."""
+        return zeros + round(self.sparsity * (weights - zeros)) if self.more else round(self.sparsity * weights)
 
-    def _global(self, sizes: Mapping[str, Tensor]) -> dict[str, int]:
+    def _local(self, sizes: Mapping[str, Tensor], zeros: Mapping[str, int]) -> dict[str, int]:
+        return {path: self._count(size.numel(), zeros[path]) for path, size in sizes.items()}
+
+    def _global(self, sizes: Mapping[str, Tensor], zeros: Mapping[str, int]) -> dict[str, int]:
         if not sizes:
             return {}
         together = torch.cat([size.to("cpu", torch.float32) for size in sizes.values()])
-        mask = smallest(together, round(self.sparsity * together.numel()))
+        mask = smallest(together, self._count(together.numel(), sum(zeros.values())))
         parts = mask.split([size.numel() for size in sizes.values()])
         return {path: int(part.sum()) for path, part in zip(sizes, parts, strict=True)}

@@ -22,11 +22,10 @@ from torch import nn
 
 from solution.compress.cluster import Cluster
 from solution.compress.prune_channels import PruneChannels
-from solution.compress.prune_weights import PruneWeights, SparsityPlan
+from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
 from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
 from solution.data.detection import DetectionData
-from solution.evaluate.cost import sparsity
 from solution.models.ssdlite import SsdLite
 from solution.models.yolo import OWN, Yolo
 from solution.train.detect import TrainDetector
@@ -41,19 +40,6 @@ class AsItCame(Step):
     def __call__(self, model: nn.Module, given: Given) -> nn.Module:
         """A copy."""
         return copy.deepcopy(model).eval()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneMore(PruneWeights):
-    """`PruneWeights` whose `sparsity` is a share of the weights that are not zero yet."""
-
-    def plan(self, model: nn.Module, given: Given) -> SparsityPlan:
-        """As of `PruneWeights`, with the zeros that are there on top."""
-        there = sparsity(model) / 100
-        share = there + self.sparsity * (1 - there)
-        return PruneWeights(sparsity=share, scope=self.scope, layers=self.layers, protect=self.protect).plan(
-            model, given
-        )
 
 
 def recipe() -> Recipe:
@@ -93,6 +79,10 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) ->
 
 def _pruned(scope: str) -> tuple[Stage, ...]:
     return tuple(
-        Stage(name=f"{scope}_{percent}", step=PruneMore(sparsity=percent / 100, scope=scope), after="original")
+        Stage(
+            name=f"{scope}_{percent}",
+            step=PruneWeights(sparsity=percent / 100, more=True, scope=scope),
+            after="original",
+        )
         for percent in PERCENTS
     )

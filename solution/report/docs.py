@@ -13,14 +13,13 @@ from solution.evaluate.score import Scorer
 from solution.report.ablation import ablation_table, read_ablation
 from solution.report.bits import RECIPE as BITS
 from solution.report.bits import bits_command, bits_drawing, bits_table, nets_of
-from solution.report.detector import cost_drawing, detector_findings, detector_table, is_detector, pruning_drawing
 from solution.report.front import PUBLISHED, Point, Series, pareto
-from solution.report.googlenet import RECIPE, googlenet_findings, googlenet_table
 from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
 from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, Published
 from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
 from solution.report.spread import mean, mean_count, spread_table
 from solution.report.style import Drawing
+from solution.report.systems import repeats, told
 from solution.report.tables import Table
 
 PICTURE, BITS_PICTURE = "front.svg", "bits.svg"
@@ -58,21 +57,11 @@ def pictures(rows: Path) -> dict[str, Drawing]:
     grids = {name: runs for name, runs in _grids(grouped(rows)).items() if _has_histories(runs)}
     found = {PICTURE: picture(rows), **{_file(name): epochs_drawing(runs, _slug(name)) for name, runs in grids.items()}}
     for name, runs in grouped(rows).items():
-        found |= _detector_pictures(name, runs[0])
+        if (said := told(runs, _slug(name))) is not None:
+            found |= said.drawings
     if bits := _bits_runs(grouped(rows)):
         found[BITS_PICTURE] = bits_drawing(nets_of(bits))
     return found
-
-
-def _detector_pictures(name: str, run: Run) -> dict[str, Drawing]:
-    """{file: drawing} of a detector's run; of several seeds the first is told."""
-    if not is_detector(run.rows):
-        return {}
-    slug = _slug(name)
-    return {
-        f"pruning-{slug}.svg": pruning_drawing(run, f"pruning-{slug}"),
-        f"costs-{slug}.svg": cost_drawing(run, f"costs-{slug}"),
-    }
 
 
 def _grids(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Run]]:
@@ -135,7 +124,7 @@ def picture(rows: Path) -> Drawing:
 
 
 def _competes(run: Run) -> bool:
-    return not is_cell(run) and not run.recipe.startswith((RECIPE, BITS)) and "f1" in run.row("after").quality
+    return not is_cell(run) and run.recipe != BITS and not repeats(run) and "f1" in run.row("after").quality
 
 
 def _points(runs: Sequence[Run]) -> tuple[Point, ...]:
@@ -169,13 +158,11 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _group(name: str, runs: Sequence[Run], defaults: Defaults) -> str:
     commands = "\n".join(command(run, defaults(run.recipe)) for run in runs)
-    told = [spread_table([run.rows for run in runs])]
-    if runs[0].recipe.startswith(RECIPE):
-        told = [googlenet_table(runs).markdown(), " ".join(googlenet_findings(runs))]
-    if is_detector(runs[0].rows):
-        told = [detector_table(runs[0]).markdown(), *detector_findings(runs[0])]
-        told += [f"![{drawing.alt}]({file})" for file, drawing in _detector_pictures(name, runs[0]).items()]
-    return "\n\n".join([f"## {runs[0].recipe} on {name}", *told, f"```\n{commands}\n```"])
+    own = told(runs, _slug(name))
+    texts = [spread_table([run.rows for run in runs])] if own is None else list(own.texts)
+    if own is not None:
+        texts += [f"![{drawing.alt}]({file})" for file, drawing in own.drawings.items()]
+    return "\n\n".join([f"## {runs[0].recipe} on {name}", *texts, f"```\n{commands}\n```"])
 
 
 def _published(groups: Mapping[str, Sequence[Run]]) -> str:

@@ -57,7 +57,7 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     if alone and any(row.cpu_ms for row in rows):
         columns.append(("ms, processor", lambda some: mean([row.cpu_ms for row in some], "{:.3g}")))
     if alone and any(row.memory_bytes for row in rows):
-        columns.append(("memory MB", lambda some: mean([_megabytes(row.memory_bytes) for row in some], "{:.1f}")))
+        columns.append(("memory MB", lambda some: _memory([row.memory_bytes for row in some])))
     columns.append(("minutes", lambda some: f"{statistics.mean(row.seconds for row in some) / 60:.1f}"))
     return columns
 
@@ -72,8 +72,11 @@ def shipped(runs: Sequence[Sequence[Row]]) -> Table | None:
         return None
     names = tuple(dict.fromkeys(name for rows in steps for row in rows for name in row.quality))
     lines = [line for rows in steps for line in _forms(rows, names)]
+    headings = ("step", "form", "bytes", *(QUALITY.get(name, name) for name in names), "ms of one image", "memory MB")
+    if not any("memory_bytes" in said for rows in steps for row in rows for said in row.exported.values()):
+        headings, lines = headings[:-1], [line[:-1] for line in lines]  # rows of before it was measured
     return Table(
-        headings=("step", "form", "bytes", *(QUALITY.get(name, name) for name in names), "ms of one image"),
+        headings=headings,
         rows=tuple(lines),
         note="Quality is the exported file's own, run by that runtime; all forms were timed in turns, one thread.",
     )
@@ -83,12 +86,18 @@ def _forms(rows: Sequence[Row], names: Sequence[str]) -> Iterator[tuple[str, ...
     """The checkpoint in PyTorch, the packed file, then every runtime. names: of figures of quality."""
     step = rows[0].step
     judged = [_quality(name)(rows) for name in names]
-    yield (step, "checkpoint, eager", mean_count([row.bytes for row in rows]), *judged, _latency("eager")(rows))
-    yield (step, "packed", mean([row.packed_bytes for row in rows], "{:,.0f}"), *("-" for _ in names), "-")
+    own = (_latency("eager")(rows), _memory([row.memory_bytes for row in rows]))
+    yield (step, "checkpoint, eager", mean_count([row.bytes for row in rows]), *judged, *own)
+    yield (step, "packed", mean([row.packed_bytes for row in rows], "{:,.0f}"), *("-" for _ in (*names, *own)))
     for form in dict.fromkeys(form for row in rows for form in row.exported):
         said = [row.exported.get(form, {}) for row in rows]
         found = [mean([own.get(name) for own in said]) for name in names]
-        yield (step, form, mean([own.get("bytes") for own in said], "{:,.0f}"), *found, _latency(form)(rows))
+        held, num_bytes = ([own.get(name) for own in said] for name in ("memory_bytes", "bytes"))
+        yield (step, form, mean(num_bytes, "{:,.0f}"), *found, _latency(form)(rows), _memory(held))
+
+
+def _memory(held: Sequence[int | None]) -> str:
+    return mean([_megabytes(num_bytes) for num_bytes in held], "{:.1f}")
 
 
 def _megabytes(num_bytes: int | None) -> float | None:

@@ -1,11 +1,15 @@
-"""Progress of a training: a bar with rate and time left on a terminal, one line in ten epochs elsewhere."""
+"""Progress of a training: a bar with rate and time left on a terminal; elsewhere a line in ten epochs, or a minute."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+
+_EPOCHS, _SECONDS = 10, 60.0
+"""Without a terminal a line is said after so many epochs, and after so much time without one."""
 
 
 class Bar:
@@ -23,6 +27,7 @@ class Bar:
         self.progress = Progress(*columns, transient=True)
         self.task = self.progress.add_task("training", total=epochs * steps, figures="")
         self.live = self.progress.console.is_terminal
+        self.said_at = time.monotonic()
 
     def __enter__(self) -> Bar:
         if self.live:
@@ -44,5 +49,7 @@ class Bar:
         shown = [f"{name} {last[name]:.4g}" for name in ("loss", "choose_f1", "images_per_s") if name in last]
         figures = f"epoch {done}/{self.epochs}: {', '.join(shown)}"
         self.progress.update(self.task, figures=figures)
-        if not self.live and (done % 10 == 0 or done == self.epochs):
+        late = time.monotonic() - self.said_at >= _SECONDS
+        if not self.live and (late or done % _EPOCHS == 0 or done == self.epochs):
             self.say(figures)
+            self.said_at = time.monotonic()

@@ -69,6 +69,11 @@ class Train(Step):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
+    @property
+    def fits(self) -> bool:
+        """It learns from train."""
+        return True
+
     def lesson(self, net: nn.Module, given: Given) -> Lesson:
         """What a training makes small: `net` and its loss."""
         return Lesson(net, self, given)

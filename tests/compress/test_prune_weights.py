@@ -51,6 +51,16 @@ def test_local_takes_the_same_share_of_each():
     assert zeros(PruneWeights(sparsity=0.25, scope="local")(net(), GIVEN)) == [54, 360]
 
 
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_more_counts_from_the_weights_that_are_left(scope):
+    half = PruneWeights(sparsity=0.5, layers=("3",))(net(), GIVEN)
+    assert zeros(half) == [0, 720]
+    sparser = zeros(PruneWeights(sparsity=0.1, more=True, scope=scope)(half, GIVEN))
+    assert sum(sparser) == 720 + round(0.1 * (216 + 720))
+    if scope == "local":
+        assert sparser == [22, 792]
+
+
 def test_the_largest_weights_are_kept_as_they_are():
     before, after = net(), PruneWeights(sparsity=0.25, scope="local")(net(), GIVEN)
     kept = after[3].weight != 0

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from solution.contracts import Row
-from solution.report.googlenet import googlenet_findings, googlenet_table
+from solution.report.googlenet import error_drawing, googlenet_findings, googlenet_table, published_table
 from solution.report.rows import write_rows
 from solution.report.run_folder import read_run
 
@@ -34,18 +34,43 @@ def run(tmp_path):
     return read_run(tmp_path)
 
 
-def test_measured_lines_stand_below_the_published_ones(run):
+def test_every_step_has_its_line(run):
     table = googlenet_table([run])
-    assert [len(line) for line in table.rows] == [len(table.headings)] * 10
+    assert [len(line) for line in table.rows] == [len(table.headings)] * 7
     cells = ("base", "1,000", "20.00", "15.00", "100", "50.00", "20.00", "50.00", "10.00", "9.50", "-", "1.0")
-    assert table.rows[3] == cells
+    assert table.rows[0] == cells
     assert table.rows[-1][7:10] == ("-", "-", "-")
-    assert table.rows[0][5] == "22.96"
+
+
+def test_published_figures_stand_beside_those_of_the_same_kind(run):
+    table = published_table([run])
+    assert table.headings[1:3] == ("base, published", "our base")
+    lines = {line[0]: line[1:] for line in table.rows}
+    assert lines["million parameters"] == ("6.4", "0.00", "6.4", "0.00", "4.09", "0.00")
+    assert lines["top-1 error, %"] == ("22.96", "50.00", "27.5", "47.00", "25.85", "48.50")
+    assert lines["ms per image"] == ("15.74", "10.00", "15.6", "10.00", "16.7", "8.00")
+    assert lines["CUDA ms"][1] == "-"
+    assert "CIFAR-100" in table.note
+
+
+def test_the_drawing_shows_exported_forms_too(run):
+    int8 = dataclasses.replace(
+        run.rows[1],
+        exported={"openvino": {"bytes": 2e7, "accuracy": 0.52}, "openvino int8": {"bytes": 5e6, "accuracy": 0.516}},
+        latency_ms={"eager": 10.0, "openvino": 3.0, "openvino int8": 1.0},
+    )
+    shipped = dataclasses.replace(run, rows=(run.rows[0], int8, *run.rows[2:]))
+    assert "longer, openvino int8 5.00 MB, 48.4" in error_drawing(shipped).alt
+    said = " ".join(googlenet_findings([shipped]))
+    assert (
+        "int8 in openvino: +0.40 points of top-1 error against fp32 there, 3.00 times as fast, 4.00 times smaller"
+        in said
+    )
 
 
 def test_several_seeds_give_mean_and_spread(run):
     other = dataclasses.replace(run, rows=tuple(dataclasses.replace(row, cpu_ms=10.5) for row in run.rows))
-    assert googlenet_table([run, other]).rows[3][9] == "10.00 ± 0.71"
+    assert googlenet_table([run, other]).rows[0][9] == "10.00 ± 0.71"
 
 
 def test_the_findings_follow_from_the_rows(run):
