@@ -29,6 +29,8 @@ def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, say: 
     """
     out = arguments.out or Path("runs") / Path(arguments.recipe).stem
     _check(cells, out, arguments)
+    if arguments.workers > 1:
+        _fetch(cells)
     failed = {}
     outcomes = _one_by_one if arguments.workers == 1 else _side_by_side
     for name, error in outcomes(cells, out, arguments, say):
@@ -48,6 +50,13 @@ def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace
     there = [name for name in cells if (out / name / "recipe.json").exists()]
     if there and not arguments.resume:
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")
+
+
+def _fetch(cells: Mapping[str, Recipe]) -> None:
+    """Open every data set once, so that cells side by side do not download it into the same folder at once."""
+    for data in {recipe.data.path: recipe.data for recipe in cells.values()}.values():
+        with contextlib.suppress(InputError):  # its cells will say it
+            data.source()
 
 
 def _one_by_one(
@@ -80,7 +89,8 @@ def _outcome(run: Callable[[], object]) -> str:
             "its process was killed, perhaps for want of memory: run it again with --resume, and with fewer --workers"
         )
     except Exception as error:
-        return f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__))}"
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

@@ -96,8 +96,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Call
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     say("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
     _tell(out, say)
-    if store:
-        _note(store, out, say)
+    if store and _note(store, out, say):
         say(f"\ntracked in {store.uri}")
     say(f"\nrows, checkpoints and histories are in {out}")
     return rows
@@ -120,13 +119,15 @@ def _tell(out: Path, say: Callable[[str], None]) -> None:
     say(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in files)}")
 
 
-def _note(store: Store, out: Path, say: Callable[[str], None]) -> None:
-    """Note the rows so far. A store that fails costs no training: the next row, or the next run, notes them too."""
+def _note(store: Store, out: Path, say: Callable[[str], None]) -> bool:
+    """Note the rows so far, and return whether that went well: a store that fails costs no training."""
     try:
         store.note(out)
     except Exception as error:  # a store can be any server, with errors of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         say(f"\nnot noted in {store.uri} ({reason}); rows.json has everything, and --resume notes it later")
+        return False
+    return True
 
 
 def _store(arguments: argparse.Namespace) -> Store | None:

@@ -50,6 +50,9 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
     }
 )
 
+ORIGINAL = "original"
+"""The step that all others are compared with."""
+
 LOST = 0.01
 """mAP50-95 that a net may lose and still count as good as the original."""
 
@@ -117,7 +120,7 @@ def detector_table(run: Run) -> Table:
 def published_table(run: Run) -> Table:
     """What the team published beside our line of the same name; times are shares of the original's."""
     lines = {one.name: one for one in shown(run.rows)}
-    base, theirs = lines["original"], PUBLISHED["original"]
+    base, theirs = lines[ORIGINAL], PUBLISHED[ORIGINAL]
     headings = ("net", "ours", "mAP50-95: published", "train", "val", "ms, times the original's: published", "measured",
                 "MB: published", "stored", "packed")  # fmt: skip
     cells = []

@@ -14,8 +14,8 @@ from solution.report.spread import mean, mean_count
 from solution.report.style import Drawing
 from solution.report.tables import Table
 
-RECIPE = "googlenet_cifar100"
-"""What the names of its recipes begin with."""
+STEPS = frozenset({"base", "longer", "pruned", "scratch", "sparse", "int8", "pruned_int8"})
+"""What its recipe is known by."""
 
 
 @dataclass(frozen=True, kw_only=True)

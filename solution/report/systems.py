@@ -24,21 +24,21 @@ def told(runs: Sequence[Run], slug: str = "") -> Told | None:
 
     `slug` keeps the drawings of several systems on one page apart.
     """
-    if detector.is_detector(runs[0].rows):
-        return _detector(runs[0], slug)
-    if runs[0].recipe.startswith(googlenet.RECIPE):
-        return _googlenet(runs, slug)
-    return None
+    if not repeats(runs[0]):
+        return None
+    return _detector(runs[0], slug) if detector.is_detector(runs[0].rows) else _googlenet(runs, slug)
 
 
 def repeats(run: Run) -> bool:
     """Whether `told` has something to say of `run`."""
-    return detector.is_detector(run.rows) or run.recipe.startswith(googlenet.RECIPE)
+    return detector.is_detector(run.rows) or {row.step for row in run.rows} >= googlenet.STEPS
 
 
 def _detector(run: Run, slug: str) -> Told:
     """Of several seeds the first is told."""
-    tables = (detector.published_table(run), detector.detector_table(run))
+    tables = [detector.detector_table(run)]
+    if run.rows[0].step == detector.ORIGINAL:
+        tables.insert(0, detector.published_table(run))
     drawings = {"pruning": detector.pruning_drawing, "costs": detector.cost_drawing}
     return Told(
         texts=(*(table.markdown() for table in tables), *detector.detector_findings(run)),

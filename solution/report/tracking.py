@@ -24,6 +24,10 @@ DEFAULT = "sqlite:///runs/mlflow.db"
 FOLDER, STEP, PARENT = "featherweight.folder", "featherweight.step", "mlflow.parentRunId"
 _SQLITE = "sqlite:///"
 _FILES = ("model.safetensors", "model.packed", "plan.json", "plan.txt", "history.csv")
+_EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.pt2")
+_TOLD = ("recipe.json", "rows.json", "rows.csv", "*.md", "*.svg")
+"""What a run's folder holds besides its steps."""
+
 _WORDS = ("step", "commit", "hardware", "seed")
 _MOST = 1000
 """Metrics that one call may send."""
@@ -72,9 +76,8 @@ class Store:
         parent = self._parent(experiment, run)
         for row in run.rows:
             self._row(experiment, parent, run, row)
-        for name in ("recipe.json", "rows.json", "rows.csv"):
-            if (folder / name).is_file():
-                self.client.log_artifact(parent, str(folder / name))
+        for path in sorted(path for pattern in _TOLD for path in folder.glob(pattern)):
+            self.client.log_artifact(parent, str(path))
         if run.checkpoints():  # they are written last
             self.client.set_terminated(parent)
 
@@ -92,7 +95,7 @@ class Store:
         tags = {FOLDER: str(run.folder.resolve())}
         found = self._found(experiment, tags | {STEP: "all"})
         if found is None:
-            name = f"{run.recipe} on {run.data()}, seed {run.seed}"
+            name = f"{run.recipe} on {run.data()}, seed {run.seed}: {run.folder.name}"
             found = self.client.create_run(experiment, tags=tags | {STEP: "all"}, run_name=name)
             self._send(found.info.run_id, run.knobs | {"seed": run.seed}, [])
         return found.info.run_id
@@ -110,6 +113,9 @@ class Store:
             self.client.set_terminated(found.info.run_id)
         new = [item for item in _of_row(row) if item[0] not in found.data.metrics]
         self._send(found.info.run_id, {}, new)
+        if new and row.exported:
+            for path in sorted(path for pattern in _EXPORTED for path in (run.folder / row.step).glob(pattern)):
+                self.client.log_artifact(found.info.run_id, str(path))
 
     def _send(self, run_id: str, params: Mapping[str, Any], metrics: list[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric, Param

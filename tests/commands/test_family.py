@@ -1,6 +1,11 @@
+import concurrent.futures
+import multiprocessing
+import os
+
 import pytest
 
 from solution.__main__ import main
+from solution.commands import family as family_command
 from solution.report.rows import read_rows
 
 FAMILY = """
@@ -51,6 +56,29 @@ def test_a_cell_that_fails_does_not_stop_the_others(family, tmp_path, capsys):
     assert "1 of 2 cells failed: photos/0.25: " in error
     assert "seed is 0 there, 1 here" in error
     assert read_rows(done)[0].seed == 1
+
+
+def test_a_mistake_in_one_cell_costs_that_cell_alone(family, tmp_path, capsys, monkeypatch):
+    run = family_command.run_once
+
+    def broken(recipe, out, *others):
+        if out.name == "0.25":
+            raise ZeroDivisionError("no such net")
+        return run(recipe, out, *others)
+
+    monkeypatch.setattr(family_command, "run_once", broken)
+    assert main(family) == 2
+    assert "1 of 2 cells failed: photos/0.25: ZeroDivisionError: no such net" in capsys.readouterr().err
+    assert len(read_rows(tmp_path / "out" / "photos" / "0.5")) == 1
+
+
+def test_a_killed_cell_takes_no_other_with_it(tmp_path, capsys):
+    assert "killed" in family_command._outcome(_killed)
+
+
+def _killed():
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(os._exit, 9).result()
 
 
 def test_two_cells_run_side_by_side(family, tmp_path, capsys):

@@ -1,8 +1,11 @@
+import hashlib
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
+from torchvision import datasets
 
 from solution.contracts import InputError
 from solution.data import torchvision_sets
@@ -106,6 +109,22 @@ def test_torchvision_sets_have_train_and_test(tmp_path, monkeypatch):
     source = open_source("svhn")
     assert (source.name, source.classes, source.splits) == ("svhn", ("cat", "dog"), ("train", "test"))
     assert source.image(source.items[0]).shape == (8, 8, 3)
+
+
+def test_svhn_is_read_in_its_own_format(tmp_path, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+    listed = {}
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}_32x32.mat"
+        savemat(path, {"X": pictures, "y": np.array([[10], [1], [9], [10]], np.uint8)})
+        listed[split] = ["", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(datasets.SVHN, "split_list", listed)
+    source = torchvision_sets.open_torchvision("svhn", tmp_path)
+    assert len(source.classes) == 3
+    shown = {item.label: source.image(item) for item in source.items if item.split == "train"}
+    assert np.array_equal(shown[source.classes.index("1")], pictures[..., 1])
+    assert np.array_equal(shown[source.classes.index("9")], pictures[..., 2])
+    assert sum(item.label == source.classes.index("0") for item in source.items) == 4
 
 
 def test_torchvision_without_a_network_says_so(tmp_path, monkeypatch):

@@ -58,11 +58,18 @@ def test_the_verdict_follows_from_the_rows(runs):
     # accuracy above chance: 0.8 as trained, 0.7 pruned, 0.4 the student, 0 for one bit
     assert found["as trained"] == ("1.00x", "1.00x", "1.00x")
     assert found["pruned by 20 %"] == ("1.75x", "1.75x", "**1.40x**")
-    assert found["8 bit"] == ("**4.00x**", "1.00x", "1.00x")
-    assert found["1 bit"] == ("0.00x", "0.00x", "0.00x")
+    assert found["8 bit"] == ("**4.00x**", "1.00x", "-")
+    assert found["1 bit"] == ("0.00x", "0.00x", "-")
     assert found["student alone"] == ("0.50x", "**2.00x**", "0.67x")
     assert "Per byte: 8 bit; the single net that is worth most is one 8 bit, 90.00 % for 2 MB." in table.note
     assert "50.00 % for 0.25 million MACs" in table.note
+
+
+def test_one_base_that_hardly_learned_does_not_decide(runs):
+    guessing = [dataclasses.replace(row, quality={"accuracy": 0.9}) for row in runs["one"].rows]
+    guessing[0] = dataclasses.replace(guessing[0], quality={"accuracy": 0.101})
+    many = runs | {"three": dataclasses.replace(runs["two"], rows=tuple(guessing))}
+    assert dict(line[:2] for line in verdict(many).rows) == dict(line[:2] for line in verdict(runs).rows)
 
 
 def test_what_was_not_measured_wins_nothing(runs):

@@ -6,7 +6,7 @@ import pytest
 
 from solution.__main__ import main
 from solution.contracts import InputError, Row
-from solution.report.rows import write_rows
+from solution.report.rows import read_rows, write_rows
 from solution.report.tracking import FOLDER, PARENT, STEP, open_store
 
 ROW = Row(step="train", macs=1000, params=100, bytes=400, quality={"accuracy": 0.7}, seconds=6.0, hardware="a CPU")
@@ -48,7 +48,7 @@ def files(store, run):
 def test_rows_are_runs_below_their_recipes_run(store, folder):
     store.note(folder)
     parent, children = noted(store, folder)
-    assert parent.info.run_name == "small on photos, seed 3"
+    assert parent.info.run_name == "small on photos, seed 3: it's a run"
     assert parent.data.params["train.lr"] == "0.1"
     assert parent.info.status == "RUNNING"
     assert files(store, parent) == {"recipe.json", "rows.csv", "rows.json"}
@@ -69,9 +69,14 @@ def test_rows_are_runs_below_their_recipes_run(store, folder):
 
 def test_noting_again_adds_only_what_is_new(store, folder):
     store.note(folder)
-    write_rows(folder, [dataclasses.replace(ROW, latency_ms={"eager": 2.5}), dataclasses.replace(ROW, step="more")])
+    shipped = dataclasses.replace(ROW, latency_ms={"eager": 2.5}, exported={"onnxruntime": {"bytes": 9}})
+    write_rows(folder, [shipped, dataclasses.replace(ROW, step="more")])
+    (folder / "train" / "model.onnx").write_bytes(b"a net")
+    (folder / "tables.md").write_text("a table")
     store.note(folder)
-    _, children = noted(store, folder)
+    parent, children = noted(store, folder)
+    assert files(store, parent) == {"recipe.json", "rows.csv", "rows.json", "tables.md"}
+    assert "model.onnx" in files(store, children["train"])
     assert children.keys() == {"train", "cut", "more"}
     assert children["train"].data.metrics["latency_ms.eager"] == 2.5
     assert len(store.client.get_metric_history(children["train"].info.run_id, "macs")) == 1
@@ -92,6 +97,20 @@ def recipe():
 """
 
 
+def test_a_store_that_fails_costs_no_training(store, tmp_path, photos, capsys, monkeypatch):
+    def locked(*_):
+        raise OSError("database is locked")
+
+    monkeypatch.setattr(type(store), "note", locked)
+    (tmp_path / "mine.py").write_text(RECIPE)
+    words = ["run", str(tmp_path / "mine.py"), "--data", str(photos), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*words, "--track", store.uri]) == 0
+    said = capsys.readouterr().out
+    assert f"not noted in {store.uri} (database is locked); rows.json has everything" in said
+    assert "\ntracked in" not in said
+    assert len(read_rows(tmp_path / "run")) == 2
+
+
 def test_a_run_by_the_command_is_tracked_whole(store, tmp_path, photos, capsys):
     (tmp_path / "mine.py").write_text(RECIPE)
     words = ["run", str(tmp_path / "mine.py"), "--data", str(photos), "--out", str(tmp_path / "run"), "--device", "cpu"]
@@ -99,7 +118,7 @@ def test_a_run_by_the_command_is_tracked_whole(store, tmp_path, photos, capsys):
     assert f"tracked in {store.uri}" in capsys.readouterr().out
     experiment = store.client.get_experiment_by_name("tracked").experiment_id
     runs = {run.info.run_name: run for run in store.client.search_runs([experiment])}
-    assert runs.keys() == {"tracked on colours, seed 0", "train", "cut"}
+    assert runs.keys() == {"tracked on colours, seed 0: run", "train", "cut"}
     assert all(run.info.status == "FINISHED" for run in runs.values())
     assert files(store, runs["train"]) == {"model.safetensors", "history.csv", "curves.svg"}
     assert files(store, runs["cut"]) == {"model.safetensors", "plan.json", "plan.txt"}
