@@ -1,8 +1,8 @@
 """Pictures with boxes, read where they lie: ``images/<split>/*.jpg`` and ``labels/<split>/*.txt`` as YOLO writes them.
 
 Each line of a label file is one box: class, centre x, centre y, width, height, all but the class as fractions of the
-picture. A picture without a label file has no boxes. Names of classes are in ``classes.txt``, one a line; without it
-they are COCO's 80.
+picture. A picture without a label file has no boxes. Names of classes are in ``classes.txt``, one a line, or under
+``names`` in ``data.yaml``; without either they are COCO's 80.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import yaml
 
 from solution.contracts import InputError
 from solution.data.archives import TarFiles, ZipFiles
 from solution.data.decode import decode
 from solution.data.files import Files, FolderFiles
 from solution.data.layout import is_picture
+from solution.data.source import UnreadableImage
 
-NAMES = "classes.txt"
+NAMES, YAML = "classes.txt", "data.yaml"
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
     "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
@@ -51,8 +53,11 @@ class Scenes:
     files: Files
 
     def image(self, scene: Scene) -> np.ndarray:
-        """(H, W, 3) uint8 RGB. Raises `UnreadableImage`."""
-        return decode(self.files.read(scene.name), scene.name)
+        """(H, W, 3) uint8 RGB. `InputError` when it cannot be read: boxes without their picture would be lost."""
+        try:
+            return decode(self.files.read(scene.name), scene.name)
+        except UnreadableImage as error:
+            raise InputError(f"{self.path}: {error}; replace it, or take it and its label file out") from error
 
 
 def open_scenes(path: str | Path) -> Scenes:
@@ -81,8 +86,23 @@ def _split(folder: str) -> str | None:
 
 
 def _classes(files: Files) -> tuple[str, ...]:
-    named = [name for name in files.stamps if PurePosixPath(name).name == NAMES]
-    return tuple(files.read(named[0]).decode().strip().split("\n")) if named else COCO
+    found = {PurePosixPath(name).name: name for name in sorted(files.stamps, reverse=True)}
+    if NAMES in found:
+        return tuple(files.read(found[NAMES]).decode().strip().split("\n"))
+    return _listed(files, found[YAML]) if YAML in found else COCO
+
+
+def _listed(files: Files, name: str) -> tuple[str, ...]:
+    """The names in a data.yaml: a list, or {number: name}."""
+    wrong = f"{files.path}: {name} must hold `names`, a list or numbers from 0 with a name each"
+    try:
+        names = yaml.safe_load(files.read(name))["names"]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(wrong) from error
+    named = names if isinstance(names, dict) else dict(enumerate(names if isinstance(names, list) else ()))
+    if not named or named.keys() != set(range(len(named))):
+        raise InputError(wrong)
+    return tuple(str(named[number]) for number in range(len(named)))
 
 
 def _boxes(files: Files, picture: str, num_classes: int) -> np.ndarray:

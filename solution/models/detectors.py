@@ -28,7 +28,7 @@ def ultralytics_net(name: str, num_classes: int = 80) -> nn.Module:
             from ultralytics.nn import tasks
         except ImportError as error:
             raise InputError(
-                f"{name} needs ultralytics, which does not import ({error}): pip install 'featherweight[detection]'"
+                f'{name} needs ultralytics (AGPL-3.0), which does not import ({error}): pip install -e ".[detection]"'
             ) from error
         kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "DetectionModel")
         try:

@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from solution.contracts import InputError, Origin, remember
 from solution.models.detectors import ultralytics_net
+from solution.runtime import cache_folder
 
 OWN = "own"
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
@@ -139,9 +140,18 @@ def _fuse(net: nn.Module) -> None:
 
 
 def _downloaded(name: str) -> dict[str, Tensor]:
+    """The library's own weights; it keeps them with our other caches."""
     from ultralytics import YOLO
 
-    return YOLO(f"{name}.pt").model.state_dict()
+    path = cache_folder() / f"{name}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return YOLO(path).model.state_dict()
+    except Exception as error:  # the library's, its network's
+        raise InputError(
+            f"ultralytics' own weights of {name} could not be had ({error}): put {path.name} into {path.parent}, or "
+            "name a .safetensors file with --weights"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -56,6 +56,25 @@ def test_bad_labels_are_named(tmp_path, line, message):
         open_scenes(path)
 
 
+@pytest.mark.parametrize("names", ["[mug, fork]", "{1: fork, 0: mug}"])
+def test_names_of_a_data_yaml_are_read(tmp_path, names):
+    path = write_tar(tmp_path / "own.tar", {"own/images/train/a.png": b"", "own/data.yaml": f"names: {names}".encode()})
+    assert open_scenes(path).classes == ("mug", "fork")
+
+
+@pytest.mark.parametrize("text", ["names: {1: fork}", "path: here", "names: [", "- a"])
+def test_a_data_yaml_without_names_is_refused(tmp_path, text):
+    path = write_tar(tmp_path / "own.tar", {"own/images/train/a.png": b"", "own/data.yaml": text.encode()})
+    with pytest.raises(InputError, match=r"own/data\.yaml must hold `names`"):
+        open_scenes(path)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    scenes = open_scenes(write_tar(tmp_path / "own.tar", {"own/images/train/a.png": b"no picture"}))
+    with pytest.raises(InputError, match=r"own\.tar: own/images/train/a\.png: .*take it and its label file out"):
+        scenes.image(scenes.items[0])
+
+
 def test_other_layouts_and_no_path_are_refused(tmp_path):
     with pytest.raises(InputError, match="no pictures with boxes here"):
         open_scenes(write_tar(tmp_path / "a.tar", {"train/Glass/1.png": PICTURE}))

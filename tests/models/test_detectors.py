@@ -34,5 +34,5 @@ def test_unknown_name():
 def test_library_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ultralytics", None)
     monkeypatch.setitem(sys.modules, "ultralytics.nn", None)
-    with pytest.raises(InputError, match=r"featherweight\[detection\]"):
+    with pytest.raises(InputError, match=r"AGPL-3\.0.*pip install -e \"\.\[detection\]\""):
         ultralytics_net("yolov8n")
