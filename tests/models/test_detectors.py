@@ -15,6 +15,7 @@ needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason=
 
 @needs_ultralytics
 def test_builds_by_name_and_leaves_the_environment_alone():
+    import cv2  # noqa: F401  (its import sets a variable of its own)
     from PIL import Image
 
     before, reader, saver = dict(os.environ), Image.open, torch.save
