@@ -47,6 +47,8 @@ from solution.train.teachers import net_file
 
 MODEL, PACKED = "model.safetensors", "model.packed"
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
+_AT_ONCE = 8
+"""Nets that take turns: each is a process that holds its runtime, and a small machine has no room for thirty."""
 
 
 def run(
@@ -103,15 +105,15 @@ def _processes(device: str) -> Any:
 def _finish(job: Job, rows: list[Row]) -> None:
     """Write what only a finished run can tell: Before and After exported, and all nets and forms timed in turns."""
     forms = shipping.here(job.recipe.exports, job.say)
-    if forms:
-        compared = (job.recipe.before, job.recipe.after)
-        rows = [job.shipped(row, forms) if row.step in compared else row for row in rows]
-        write_rows(job.out, rows)
+    compared = (job.recipe.before, job.recipe.after)
+    for place, form in [(place, form) for place, row in enumerate(rows) if row.step in compared for form in forms]:
+        rows[place] = job.shipped(rows[place], form)
+        write_rows(job.out, rows)  # each may take long
     write_rows(job.out, _timed(rows, job.out, job.say))
 
 
 def _timed(rows: Sequence[Row], out: Path, say: Callable[[str], None]) -> list[Row]:
-    """`rows` with latency and memory of one image, all nets asked in turns. Nets that only simulate integers have none.
+    """`rows` with latency and memory of one image, nets asked in turns. Nets that only simulate integers have none.
 
     In eager, quantized weights run as the floats that they stand for; exported forms run as they are.
     """
@@ -119,9 +121,12 @@ def _timed(rows: Sequence[Row], out: Path, say: Callable[[str], None]) -> list[R
     if all(name in row.latency_ms for row in rows for name in wanted[row.step]):
         return list(rows)
     threads = torch.get_num_threads()
-    subjects = [_subject(out / step / MODEL, name, threads) for step, names in wanted.items() for name in names]
-    say(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step in wanted for name in wanted[step])}")
-    speeds = measure(subjects, _TURNS, say=lambda _: None)
+    pairs = [(step, name) for step, names in wanted.items() for name in names]
+    pairs.sort(key=lambda pair: len(wanted[pair[0]]) == 1)  # what is compared across runtimes shares its turns
+    say(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step, name in pairs)}")
+    subjects = [_subject(out / step / MODEL, name, threads) for step, name in pairs]
+    groups = [subjects[start : start + _AT_ONCE] for start in range(0, len(subjects), _AT_ONCE)]
+    speeds = [speed for group in groups for speed in measure(group, _TURNS, say=lambda _: None)]
     return [_with_speeds(row, [speed for speed in speeds if speed.model == row.step]) for row in rows]
 
 
@@ -249,14 +254,15 @@ class Job:
             found["latency_ms"] = {self.device: round(median_latency_ms(plain, example[:1], self.device), 4)}
         return found
 
-    def shipped(self, row: Row, forms: Sequence[str]) -> Row:
-        """The row of Before or After with those of the exported forms that it lacks."""
+    def shipped(self, row: Row, form: str) -> Row:
+        """The row of Before or After with the exported form, unless it has it or cannot."""
         path, stage = self.out / row.step / MODEL, self.recipe.stage(row.step)
         if row.packed_bytes is None:
             row = replace(row, **self.effort(stage, *checkpoint.load(path)))
-        missing = [name for name in forms if name not in row.exported]
-        made = {name: shipping.ship(path, name, self.shown(stage), self.say) for name in missing}
-        return replace(row, exported=row.exported | {name: said for name, said in made.items() if said})
+        if form in row.exported:
+            return row
+        said = shipping.ship(path, form, self.shown(stage), self.say)
+        return replace(row, exported=row.exported | {form: said}) if said else row
 
     def source(self, stage: Stage) -> nn.Module:
         """The model that `stage` goes on from."""

@@ -23,7 +23,7 @@ from solution.train.step import Train
 
 def shrunk(recipe, photos, thorough=False):
     """`recipe` with a tiny net, one epoch a training, pictures of 32 px."""
-    recipe = dataclasses.replace(recipe, model=CifarResNet(depth=8, width=0.5), thorough=thorough)
+    recipe = dataclasses.replace(recipe, model=CifarResNet(depth=8, width=0.5), thorough=thorough, exports=())
     values = {"data.path": str(photos), "data.size": 32, "data.cache_size": 32, "data.batch_size": 16}
     values |= {"data.workers": 0, "data.most_images": 0, "data.calibration_images": 32}
     values |= {address: 1 for address in knobs(recipe) if address.endswith(".epochs")}
