@@ -6,7 +6,7 @@ A run keeps everything in one folder, so that a stop costs one epoch at most:
     <stage>/model.safetensors            the stage's checkpoint; model.packed too when the recipe is thorough
     <stage>/model.onnx, model.int8.xml   exported forms of Before and After, where the recipe names such
     <stage>/plan.json, plan.txt          what a structural step decided
-    <stage>/history.csv, training.safetensors     one row per epoch; the state to go on from
+    <stage>/history.csv, training.safetensors     one row per epoch; the state to go on from, until the stage is over
     before.safetensors, after.safetensors   the two stages that the recipe compares
 """
 
@@ -42,7 +42,7 @@ from solution.export.runtimes import EAGER, subject
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
-from solution.train.state import seconds_so_far
+from solution.train.state import drop_states, seconds_so_far
 from solution.train.teachers import net_file
 
 MODEL, PACKED = "model.safetensors", "model.packed"
@@ -80,6 +80,7 @@ def run(
         model, seconds = job.step(stage)
         if processes.is_main_process:
             write_rows(out, [*rows, job.row(stage, model, seconds)])
+            drop_states(out / stage.name)
         processes.wait_for_everyone()
         rows = read_rows(out)
         yield rows[-1]

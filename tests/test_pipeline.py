@@ -49,6 +49,7 @@ def test_the_command_makes_rows_checkpoints_histories_and_a_table(finished):
         assert [row["step"] for row in csv.DictReader(file)] == names
     assert all((out / name / "model.safetensors").exists() for name in names)
     assert (out / "train" / "history.csv").exists()
+    assert not list(out.rglob("training.safetensors"))
     assert json.loads((out / "prune_layers" / "plan.json").read_text())["kind"] == "prune_layers"
     assert "Before" in text
     assert "After" in text

@@ -94,7 +94,8 @@ def grid_table(runs: Mapping[str, Run]) -> Table:
     )
     note = (
         "Accuracy on the val split, differences in points. ms: one image in PyTorch eager, all nets of a cell in "
-        "turns; quantized weights run there as the floats that they stand for. Minutes count the steps on the way from "
+        "turns, perhaps beside another cell's training, so compare within a cell; quantized weights run there as the "
+        "floats that they stand for. Minutes count the steps on the way from "
         f"one line to the next. Seed {seeds}; {hardware}"
     )
     return Table(headings=headings, rows=tuple(lines), caption="Techniques", note=note)

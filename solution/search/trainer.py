@@ -26,7 +26,7 @@ from solution.search.ends import Refused
 from solution.search.space import applied
 from solution.search.study import Figures
 from solution.search.worker import Task
-from solution.train.state import HISTORY, STATE
+from solution.train.state import HISTORY, drop_states
 
 SPLITS = ("train", "choose", "calibration")
 
@@ -97,8 +97,7 @@ class Trainer:
             follower.look()
             follower.before += epochs_of(stage)
         figures = self._judged(job)
-        for state in task.folder.rglob(STATE):
-            state.unlink()
+        drop_states(task.folder)
         return figures
 
     def _planned(self, task: Task) -> tuple[Recipe, int]:

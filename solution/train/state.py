@@ -40,6 +40,12 @@ def seconds_so_far(folder: Path) -> float:
     return total
 
 
+def drop_states(folder: Path) -> None:
+    """Delete the states of all trainings below `folder`, which are over; their histories stay."""
+    for state in folder.rglob(STATE):
+        state.unlink()
+
+
 def load_state(folder: Path, settings: str) -> dict[str, Any] | None:
     """The state in `folder`, or None when there is none. `InputError` when it is broken or of other settings."""
     from safetensors import SafetensorError, safe_open
