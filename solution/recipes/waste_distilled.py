@@ -53,6 +53,7 @@ def space() -> dict[str, Any]:
         "model.width": (0.2, 0.6),
         "model.groups": [1, 2, 3, 4, 8],
         "data.size": [40, 48, 56, 64, 80],
+        "data.augment.crop_scale": [(0.4, 1.0), (0.65, 1.0)],
         "taught.lr": (0.05, 0.5, "log"),
         "taught.share": (0.5, 1.0),
         "taught.kd.method": ["kd", "dkd", "standardised"],
