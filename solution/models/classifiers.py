@@ -36,12 +36,20 @@ def _pytorchcv(name: str, pretrained: bool, num_classes: int) -> nn.Module:
 
     try:
         if not pretrained:
-            return get_model(name, num_classes=num_classes)
-        return replace_classifier(get_model(name, pretrained=True), num_classes)
+            return _for_any_side(get_model(name, num_classes=num_classes))
+        return _for_any_side(replace_classifier(get_model(name, pretrained=True), num_classes))
     except ValueError as error:
         raise InputError(f"pytorchcv has no model called {name!r}: {error}") from error
     except AssertionError as error:  # its CIFAR and SVHN nets insist on their own number of classes
         raise InputError(f"pytorchcv's {name} cannot be built for {num_classes} classes") from error
+
+
+def _for_any_side(net: nn.Module) -> nn.Module:
+    """Let the last pooling of a net made for one side of input take the whole map at any; returns the net."""
+    path = "features.final_pool"
+    if isinstance(dict(net.named_modules()).get(path), nn.AvgPool2d):
+        replace(net, path, nn.AdaptiveAvgPool2d(1))
+    return net
 
 
 def _check(name: str, known: list[str], library: str) -> None:

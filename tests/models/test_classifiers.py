@@ -12,7 +12,8 @@ from solution.models.classifiers import Classifier, pool
 )
 def test_a_classifier_of_each_library_has_the_asked_number_of_outputs(name):
     net = Classifier(name=name).build(num_classes=7).eval()
-    assert net(torch.zeros(2, 3, 224, 224)).shape == (2, 7)
+    for side in (224, 48, 256):
+        assert net(torch.zeros(2, 3, side, side)).shape == (2, 7)
     assert origin_of(net).settings == Classifier(name=name)
 
 
