@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage, Step
 from solution.data.augment import Augment
 from solution.dataloader import Data
-from solution.knobs import with_knob
+from solution.knobs import with_knob, with_knobs
 from solution.losses.distillation import Kd
 from solution.models.shufflenet import ShuffleNet
 from solution.report.ablation import BASE, ablation_table, read_ablation
@@ -87,12 +88,7 @@ def switches(teacher: str, pictures: str) -> dict[str, Change]:
 def settings(values: Mapping[str, Any]) -> Change:
     """Other values at these addresses."""
 
-    def change(recipe: Recipe) -> Recipe:
-        for address, value in values.items():
-            recipe = with_knob(recipe, address, value)
-        return recipe
-
-    return change
+    return functools.partial(with_knobs, changes=values)
 
 
 def taught(teacher: str, kd: Kd) -> Change:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
-import functools
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -35,23 +34,38 @@ def _flat(address: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
-    """A recipe with one setting changed, or with ``every.`` that of all stages that have it.
+    """`with_knobs` for one setting."""
+    return with_knobs(recipe, {address: value})
 
-    A string is read as the setting's type ("2,5,2" as a tuple). Raises `InputError` that lists the right addresses for
-    an unknown one, and the type wanted for a wrong value.
+
+def with_knobs(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with these settings changed, all at once: some go together only.
+
+    {address: value}; ``every.`` addresses all stages that have the setting, of two values for one setting the last
+    counts, and a string is read as the setting's type ("2,5,2" as a tuple). Raises `InputError` that lists the right
+    addresses for an unknown one, and the type wanted for a wrong value.
     """
     known = knobs(recipe)
+    asked = {member: value for address, value in changes.items() for member in _addressed(address, known)}
+    own: dict[str, dict[str, Any]] = {}
+    for address, value in asked.items():
+        name, _, rest = address.partition(".")
+        own.setdefault(name, {})[rest] = value
+    return dataclasses.replace(
+        recipe,
+        data=_replaced(recipe.data, own.get("data", {}), "data"),
+        model=_replaced(recipe.model, own.get("model", {}), "model"),
+        stages=tuple(_restaged(stage, own.get(stage.name, {})) for stage in recipe.stages),
+    )
+
+
+def _addressed(address: str, known: Mapping[str, Any]) -> list[str]:
     name, _, rest = address.partition(".")
     if name == Stage.EVERY and (members := _members(rest, known)):
-        return functools.reduce(lambda changed, member: with_knob(changed, member, value), members, recipe)
+        return members
     if address not in known:
         raise InputError(_unknown(address, known))
-    if name == "data":
-        return dataclasses.replace(recipe, data=_replaced(recipe.data, rest, value, address))
-    if name == "model":
-        return dataclasses.replace(recipe, model=_replaced(recipe.model, rest, value, address))
-    stages = (_restaged(stage, rest, value, address) if stage.name == name else stage for stage in recipe.stages)
-    return dataclasses.replace(recipe, stages=tuple(stages))
+    return [address]
 
 
 def gathered(changes: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -76,10 +90,11 @@ def _own(stage: Stage) -> dict[str, Any]:
     return {name: value for name in ("model", "size") if (value := getattr(stage, name)) is not None}
 
 
-def _restaged(stage: Stage, path: str, value: Any, address: str) -> Stage:
-    if path.partition(".")[0] in _own(stage):
-        return _replaced(stage, path, value, address)
-    return dataclasses.replace(stage, step=_replaced(stage.step, path, value, address))
+def _restaged(stage: Stage, changes: Mapping[str, Any]) -> Stage:
+    mine = {path: value for path, value in changes.items() if path.partition(".")[0] in _own(stage)}
+    others = {path: value for path, value in changes.items() if path not in mine}
+    stage = _replaced(stage, mine, stage.name)
+    return dataclasses.replace(stage, step=_replaced(stage.step, others, stage.name))
 
 
 def _unknown(address: str, known: dict[str, Any]) -> str:
@@ -89,15 +104,28 @@ def _unknown(address: str, known: dict[str, Any]) -> str:
     return f"there is no setting {address!r}{hint}; there are: {', '.join(siblings or known)}"
 
 
-def _replaced(part: Any, path: str, value: Any, address: str) -> Any:
-    field, _, rest = path.partition(".")
-    if rest:
-        return dataclasses.replace(part, **{field: _replaced(getattr(part, field), rest, value, address)})
+def _replaced(part: Any, changes: Mapping[str, Any], address: str) -> Any:
+    """`part`, which has this address, with {path in it: value}."""
+    if not changes:
+        return part
+    nested: dict[str, dict[str, Any]] = {}
+    fields = {}
+    for path, value in changes.items():
+        field, _, rest = path.partition(".")
+        if rest:
+            nested.setdefault(field, {})[rest] = value
+        else:
+            fields[field] = _parsed(part, field, value, address)
+    fields |= {field: _replaced(getattr(part, field), own, f"{address}.{field}") for field, own in nested.items()}
+    return dataclasses.replace(part, **fields)
+
+
+def _parsed(part: Any, field: str, value: Any, address: str) -> Any:
     hint = typing.get_type_hints(type(part))[field]
     try:
-        return dataclasses.replace(part, **{field: parse(value, hint)})
+        return parse(value, hint)
     except TypeError as error:
-        raise InputError(f"{address} takes {_spelled(hint)}, got {value!r}") from error
+        raise InputError(f"{address}.{field} takes {_spelled(hint)}, got {value!r}") from error
 
 
 def parse(value: Any, hint: Any) -> Any:

@@ -1,9 +1,11 @@
+import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
 
+from solution.compress.quantize import Quantize
 from solution.contracts import InputError, Recipe, Stage
-from solution.knobs import gathered, knobs, with_knob
+from solution.knobs import gathered, knobs, with_knob, with_knobs
 from solution.models.shufflenet import ShuffleNet
 from solution.train.step import Train
 
@@ -93,6 +95,22 @@ def test_every_changes_a_setting_of_all_stages_that_have_it():
     }
     assert {changed[f"{stage}.epochs"] for stage in ("train", "again", "teacher")} == {7}
     assert knobs(with_knob(RECIPE, "every.model.units", "1,1,1"))["model.units"] == (4, 8, 4)
+
+
+def test_settings_that_go_together_only_are_changed_together():
+    stage = Stage(name="grids", step=Quantize())
+    recipe = dataclasses.replace(RECIPE, stages=(*RECIPE.stages, stage))
+    with pytest.raises(InputError, match="go together"):
+        with_knob(recipe, "grids.lower", "int4")
+    changed = with_knobs(recipe, {"grids.lower": "int4", "grids.bytes": "0.2", "data.size": 64})
+    assert changed.stage("grids").step == Quantize(lower=("int4",), bytes=0.2)
+    assert changed.data.size == 64
+
+
+def test_of_two_values_for_a_setting_the_last_counts():
+    changed = knobs(with_knobs(RECIPE, {"every.epochs": 9, "train.epochs": 5}))
+    assert (changed["train.epochs"], changed["again.epochs"]) == (5, 9)
+    assert knobs(with_knobs(RECIPE, {"train.epochs": 5, "every.epochs": 9}))["train.epochs"] == 9
 
 
 def test_a_value_that_not_every_stage_takes_is_explained():

@@ -159,11 +159,10 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     import dataclasses
 
     from solution.contracts import InputError
-    from solution.knobs import with_knob
+    from solution.knobs import with_knobs
 
     recipe = dataclasses.replace(recipe, seed=arguments.seed)
-    if getattr(arguments, "weights", None) is not None:
-        recipe = with_knob(recipe, "model.weights", arguments.weights)
+    changes = {} if getattr(arguments, "weights", None) is None else {"model.weights": arguments.weights}
     if getattr(arguments, "exports", None) is not None:
         forms = tuple(filter(None, (form.strip() for form in arguments.exports.split(","))))
         recipe = dataclasses.replace(recipe, exports=forms)
@@ -171,5 +170,5 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
         address, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set takes ADDRESS=VALUE, got {setting!r}")
-        recipe = with_knob(recipe, address, value)
-    return recipe
+        changes[address] = value
+    return with_knobs(recipe, changes)

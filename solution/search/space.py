@@ -17,7 +17,7 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from solution.contracts import InputError, Recipe
-from solution.knobs import knobs, with_knob
+from solution.knobs import knobs, with_knob, with_knobs
 
 Plain = Mapping[str, list[Any] | tuple[Any, ...]]
 """A space as recipes write it."""
@@ -183,20 +183,5 @@ def _refusal(recipe: Recipe, address: str, value: Any) -> InputError | None:
 
 
 def applied(recipe: Recipe, drawn: Mapping[str, Any]) -> Recipe:
-    """`recipe` with the values of one trial. `InputError` when they do not go together.
-
-    Settings that make sense only together (groups and widths) are put in whatever order works.
-    """
-    pending = [(address, value) for name, value in drawn.items() for address in addresses(name)]
-    while pending:
-        refused: list[tuple[str, Any]] = []
-        for address, value in pending:
-            try:
-                recipe = with_knob(recipe, address, value)
-            except InputError as error:
-                refused.append((address, value))
-                last = error
-        if len(refused) == len(pending):
-            raise last
-        pending = refused
-    return recipe
+    """`recipe` with the values of one trial. `InputError` when they do not go together."""
+    return with_knobs(recipe, {address: value for name, value in drawn.items() for address in addresses(name)})
