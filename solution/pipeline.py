@@ -237,7 +237,7 @@ class Job:
             seconds=round(seconds, 1),
             seed=self.recipe.seed,
             commit=commit(),
-            hardware=hardware(),
+            hardware=hardware(self.device),
             **figures,
             **(self.effort(stage, model, header) if self.recipe.thorough else {}),
         )

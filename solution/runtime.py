@@ -72,12 +72,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SOLUTION_CACHE", Path(home) / "featherweight"))
 
 
-def hardware() -> str:
-    """One line: processor, cores, threads used, GPU if any."""
+def hardware(device: str = "cpu") -> str:
+    """One line: processor, cores, threads used, and the GPU where `device` is one."""
     import torch
 
     name = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    gpu = f", {torch.cuda.get_device_name()}" if device != "cpu" else ""
     return f"{name or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
 
 
