@@ -79,7 +79,7 @@ def table(peers: Mapping[Peer, Row], ours: Sequence[Row]) -> str:
         score = statistics.mean(row.score for row in ours)
         _, f1, _ = _figures(ours)
         lines.append(
-            f"\nours, {len(ours)} run(s): macro F1 {f1}, score {score:.4f}, the best peer's less {1 - score / best:.1%}"
+            f"\nours, {len(ours)} run(s): macro F1 {f1}, score {score:.4f}, {1 - score / best:.1%} below the best peer's"
         )
     return "\n".join(lines)
 
