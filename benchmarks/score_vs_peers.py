@@ -78,9 +78,8 @@ def table(peers: Mapping[Peer, Row], ours: Sequence[Row]) -> str:
         best = ranked[0][1].score
         score = statistics.mean(row.score for row in ours)
         _, f1, _ = _figures(ours)
-        lines.append(
-            f"\nours, {len(ours)} run(s): macro F1 {f1}, score {score:.4f}, {1 - score / best:.1%} below the best peer's"
-        )
+        below = f"{1 - score / best:.1%} below the best peer's"
+        lines.append(f"\nours, {len(ours)} run(s): macro F1 {f1}, score {score:.4f}, {below}")
     return "\n".join(lines)
 
 
