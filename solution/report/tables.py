@@ -71,7 +71,7 @@ FIGURES = (
     ("score", "score (lower is better)", "{:.4f}"),
 )
 _QUALITY = "{:.4f}"
-_WORDS = {"f1": "macro F1"}
+_WORDS = {"f1": "macro F1", "memory_bytes": "memory held, bytes,"}
 
 
 def compared(models: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -98,7 +98,7 @@ def _of_runtimes(told: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, s
         if field == "latency_ms":
             yield key, f"ms of one image, {rest}", "{:.3g}"
         if field == "exported":
-            form = "{:,.0f}" if figure == "bytes" else _QUALITY
+            form = "{:,.0f}" if figure.endswith("bytes") else _QUALITY
             yield key, f"{_WORDS.get(figure, figure)} of the {runtime} file", form
 
 
