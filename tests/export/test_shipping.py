@@ -88,7 +88,7 @@ def test_tables_have_a_place_for_every_form(rows):
     lines = text.splitlines()
     assert len({line.index("  ", 34) for line in lines if line.startswith("macro F1 of")}) == 1
     table = shipped([list(rows.values())])
-    assert table.headings == ("step", "form", "bytes", "macro F1", "accuracy", "ms of one image")
+    assert table.headings == ("step", "form", "bytes", "macro F1", "accuracy", "ms of one image", "memory MB")
     forms = ("checkpoint, eager", "packed", *FORMS)
     assert [line[:2] for line in table.rows] == [(role, form) for role in ("train", "after") for form in forms]
     assert all("-" not in line for line in table.rows if line[1] != "packed")
