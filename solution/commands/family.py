@@ -73,7 +73,9 @@ def _side_by_side(
     """In processes of their own, which say what they do in a log."""
     say(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
     with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
-        runs = {pool.submit(_outcome, _alone(cells[name], out / name, arguments)): name for name in cells}
+        runs = {
+            pool.submit(_outcome, functools.partial(_alone, cells[name], out / name, arguments)): name for name in cells
+        }
         for run in concurrent.futures.as_completed(runs):
             yield runs[run], run.result()
 
@@ -94,15 +96,11 @@ def _outcome(run: Callable[[], object]) -> str:
     return ""
 
 
-def _alone(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> Callable[[], object]:
+def _alone(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:
     """One cell in a process that takes no other with it: it gives back all memory, and may be killed."""
-
-    def run() -> None:
-        # A process that was not forked is safe beside threads.
-        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            process.submit(_logged, recipe, out, arguments).result()
-
-    return run
+    # A process that was not forked is safe beside threads.
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(_logged, recipe, out, arguments).result()
 
 
 def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:

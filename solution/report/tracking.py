@@ -29,8 +29,6 @@ _TOLD = ("recipe.json", "rows.json", "rows.csv", "*.md", "*.svg")
 """What a run's folder holds besides its steps."""
 
 _WORDS = ("step", "commit", "hardware", "seed")
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""With it MLflow's page opens at the runs, not at the traces of a language model."""
 _MOST = 1000
 """Metrics that one call may send."""
 
@@ -85,9 +83,7 @@ class Store:
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
-        if found:
-            return found.experiment_id
-        return self.client.create_experiment(name, artifact_location=self.artifacts, tags=_KIND)
+        return found.experiment_id if found else self.client.create_experiment(name, artifact_location=self.artifacts)
 
     def _found(self, experiment: str, tags: Mapping[str, str]) -> Any:
         """The run with these tags, or None."""
