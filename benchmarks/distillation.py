@@ -2,10 +2,11 @@
 
     python -m benchmarks.distillation ../shared/data/recycle9.tar
 
-The student is ShuffleNet 2,5,2 at 80 px; both loops are ours and differ in where the teacher's logits come from. They
-run in turns, one thread each, and one process makes the views for both. The teacher's weights are random: they cost the
-same. Storing an answer costs one forward of the teacher, once, and is not counted. Beside wall time stands the CPU time
-of the training process alone, which other work on the machine hardly moves.
+Three pairs: the student and the teacher of `waste_distilled`, each at its own side, and ShuffleNet 2,5,2 with two
+teachers at 80 px. Both loops are ours and differ in where the teacher's logits come from. They run in turns, one thread
+each, and one process makes the views for both. The weights are random: they cost the same. Storing an answer costs one
+forward of the teacher, once, and is not counted. Beside wall time stands the CPU time of the training process alone,
+which other work on the machine hardly moves.
 """
 
 from __future__ import annotations
@@ -28,12 +29,40 @@ from solution.data.views import EpochSampler, TrainLoader, train_loader, with_be
 from solution.dataloader import MEAN, STD, Data
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
+from solution.recipes import waste_distilled, waste_teacher
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.distill import Distill
 from solution.train.teachers import answers, as_teacher_sees, find_net
 from solution.train.training import Training
 
-SIZE, BATCH = 80, 64
+BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A student and its teacher, each with the side of the pictures that it sees, in px."""
+
+    student: ShuffleNet
+    student_side: int
+    teacher: str
+    teacher_side: int
+
+    def __str__(self) -> str:
+        net = self.student
+        units = ",".join(map(str, net.units)) + (f" x {net.width:g}" if net.width != 1 else "")
+        return f"ShuffleNet {units} at {self.student_side} px, {self.teacher} at {self.teacher_side} px"
+
+
+def pairs() -> tuple[Pair, ...]:
+    """The pair of our own recipe, and two that differ in the teacher alone."""
+    own, teacher = waste_distilled.recipe(), waste_teacher.recipe()
+    whole = ShuffleNet(units=(2, 5, 2))
+    return (
+        Pair(own.model, own.data.size, teacher.model.name, teacher.data.size),
+        Pair(whole, 80, "torchvision:resnet18", 80),
+        Pair(whole, 80, "torchvision:resnet34", 80),
+    )
+
 
 Round = Callable[[int], tuple[float, float]]
 """Number of a round -> (seconds, CPU seconds) a step."""
@@ -46,10 +75,10 @@ def few(loader: TrainLoader, steps: int) -> TrainLoader:
     return train_loader(views, EpochSampler(views.labels.numpy(), BATCH, 0, num_views=1), 1)
 
 
-def rounds_of(settings: Distill, given: Given) -> Round:
+def rounds_of(student: ShuffleNet, settings: Distill, given: Given) -> Round:
     """A function that trains one epoch of a fresh student."""
     seed_everything(0)
-    run = Training(ShuffleNet(units=(2, 5, 2)).build(len(given.classes)), settings, given)
+    run = Training(student.build(len(given.classes)), settings, given)
 
     def epoch(number: int) -> tuple[float, float]:
         run.batches.set_epoch(number)
@@ -67,12 +96,13 @@ def with_stored_answers(path: str, given: Given) -> Given:
     return dataclasses.replace(given, train=with_beside(given.train, answers(teacher, views, 1)))
 
 
-def teacher_file(folder: Path, name: str, classes: tuple[str, ...]) -> str:
-    """A checkpoint of the untrained net called `name`."""
+def teacher_file(folder: Path, pair: Pair, classes: tuple[str, ...]) -> str:
+    """A checkpoint of the untrained teacher."""
     seed_everything(0)
-    net = Classifier(name=name).build(len(classes))
+    net = Classifier(name=pair.teacher).build(len(classes))
     path = folder / "teacher.safetensors"
-    checkpoint.save(path, net, checkpoint.header_of(net, classes=classes, mean=MEAN, std=STD, size=SIZE))
+    header = checkpoint.header_of(net, classes=classes, mean=MEAN, std=STD, size=pair.teacher_side)
+    checkpoint.save(path, net, header)
     return str(path)
 
 
@@ -80,8 +110,6 @@ def arguments() -> argparse.Namespace:
     """What the shell asks for."""
     parser = argparse.ArgumentParser(description="A student with stored answers against a teacher in the loop.")
     parser.add_argument("data", type=Path, help="photos: folder or archive")
-    parser.add_argument("--teachers", nargs="+", default=["torchvision:resnet18", "torchvision:resnet34"],
-                        metavar="LIBRARY:MODEL")  # fmt: skip
     parser.add_argument("--steps", type=int, default=24, help="of a round")
     parser.add_argument("--rounds", type=int, default=4, help="of each, in turns; the first is warm-up")
     return parser.parse_args()
@@ -91,42 +119,43 @@ def main() -> None:
     """Run both in turns for each teacher and print the ratio table."""
     asked = arguments()
     set_threads()
-    loaders = Data(path=str(asked.data), size=SIZE, batch_size=BATCH).open(splits=("train",))
-    train, classes = few(loaders.train, asked.steps), loaders.card.classes
-    given = Given(example=torch.zeros(1, 3, SIZE, SIZE), train=train, classes=classes, load=checkpoint.load)
-    taken = {name: in_turns(name, given, asked.rounds) for name in asked.teachers}
-    print(f"\n{asked.data.name}, {SIZE} px, batch {BATCH}, student ShuffleNet 2,5,2, seed 0")
+    taken = {str(pair): in_turns(pair, asked) for pair in pairs()}
+    print(f"\n{asked.data.name}, batch {BATCH}, seed 0")
     print(f"median of {asked.rounds - 1} rounds of {asked.steps} steps; {hardware()}, load {os.getloadavg()[0]:.1f}")
     print(table(taken))
 
 
-def in_turns(teacher: str, given: Given, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def in_turns(pair: Pair, asked: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     """{loop: what each round but the first took}."""
+    side = pair.student_side
+    loaders = Data(path=str(asked.data), size=side, batch_size=BATCH).open(splits=("train",))
+    train, classes = few(loaders.train, asked.steps), loaders.card.classes
+    given = Given(example=torch.zeros(1, 3, side, side), train=train, classes=classes, load=checkpoint.load)
     with tempfile.TemporaryDirectory() as folder:
-        path = teacher_file(Path(folder), teacher, given.classes)
-        settings = {"teachers": (path,), "epochs": rounds}
+        path = teacher_file(Path(folder), pair, given.classes)
+        settings = {"teachers": (path,), "epochs": asked.rounds}
         loops = {
-            "in the loop": rounds_of(Distill(live=True, **settings), given),
-            "stored": rounds_of(Distill(**settings), with_stored_answers(path, given)),
+            "in the loop": rounds_of(pair.student, Distill(live=True, **settings), given),
+            "stored": rounds_of(pair.student, Distill(**settings), with_stored_answers(path, given)),
         }
         taken = {name: [] for name in loops}
-        for number in range(rounds):
+        for number in range(asked.rounds):
             for name, loop in loops.items():
                 taken[name].append(loop(number))
     return {name: times[1:] for name, times in taken.items()}
 
 
 def table(taken: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
-    """One line per teacher and loop; ratios against the teacher in the loop."""
-    lines = ["| teacher | answers | steps/s | ratio | CPU ms a step | ratio |", "|---|---|---|---|---|---|"]
-    for teacher, loops in taken.items():
+    """One line per pair and loop; ratios against the teacher in the loop."""
+    lines = ["| pair | answers | steps/s | ratio | CPU ms a step | ratio |", "|---|---|---|---|---|---|"]
+    for pair, loops in taken.items():
         medians = {
             name: [statistics.median(column) for column in zip(*times, strict=True)] for name, times in loops.items()
         }
         slow_wall, slow_cpu = medians["in the loop"]
         for name, (wall, cpu) in medians.items():
             figures = f"{1 / wall:.2f} | {slow_wall / wall:.1f} | {1e3 * cpu:.0f} | {slow_cpu / cpu:.1f}"
-            lines.append(f"| {teacher} | {name} | {figures} |")
+            lines.append(f"| {pair} | {name} | {figures} |")
     return "\n".join(lines)
 
 

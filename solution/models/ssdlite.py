@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import Origin, remember
+from solution.contracts import InputError, Origin, remember
+from solution.models.weights import OWN, fill, read_weights
 
 
 class SsdNet(nn.Module):
@@ -55,16 +58,61 @@ class SsdNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SsdLite:
-    """SSDLite320 on MobileNetV3-Large with random weights, made for 320 px. Sandler et al., 2018 (arXiv:1801.04381).
+    """SSDLite320 on MobileNetV3-Large, made for 320 px. Sandler et al., 2018 (arXiv:1801.04381).
 
-    It has no settings. Torchvision's weights are for 91 classes, ten of which no picture has: train it instead.
+    weights  "": random ones; "own": torchvision's for COCO, which it downloads; a .safetensors file of that net's
+             `state_dict`, with its 91 classes: the 80 that have pictures stay, in COCO's order
     """
 
     task: ClassVar[str] = "detection"
+    weights: str = ""
 
     def build(self, num_classes: int) -> nn.Module:
-        """The net for `num_classes`."""
+        """The net for `num_classes`. `InputError` when there are weights, and they know others."""
         from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-        ssd = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=num_classes + 1)
-        return remember(SsdNet(ssd), Origin(settings=self, num_classes=num_classes))
+        classes = known() if self.weights else range(num_classes + 1)
+        if len(classes) != num_classes + 1:
+            raise InputError(
+                f"weights={self.weights} knows COCO's {len(classes) - 1} classes, the data have {num_classes}: leave "
+                "weights empty and train"
+            )
+        columns = max(classes) + 1
+        ssd = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=columns)
+        if self.weights:
+            fill(ssd, _downloaded() if self.weights == OWN else read_weights(Path(self.weights)), self.weights)
+            _keep(ssd.head.classification_head, classes)
+        # A rebuilt net gets its weights from the checkpoint.
+        return remember(SsdNet(ssd), Origin(settings=SsdLite(), num_classes=num_classes))
+
+
+def known() -> list[int]:
+    """Numbers of the classes of torchvision's weights that stand for something: "nothing here", then COCO's 80."""
+    from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+
+    names = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"]
+    return [number for number, name in enumerate(names) if name != "N/A"]
+
+
+def _downloaded() -> dict[str, Tensor]:
+    """Torchvision's own weights; it keeps them in its cache."""
+    from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+
+    try:
+        return dict(SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.get_state_dict(progress=False, check_hash=True))
+    except OSError as error:  # the network's, or the disk's
+        raise InputError(
+            f"torchvision's own weights of SSDLite could not be had ({error}): name a .safetensors file with --weights"
+        ) from error
+
+
+def _keep(head: nn.Module, classes: Sequence[int]) -> None:
+    """Leave the scores of `classes` alone in torchvision's `head`, in place; they lie class by class for each box."""
+    for block in head.module_list:
+        conv = block[1]
+        boxes = torch.arange(conv.out_channels // head.num_columns)[:, None] * head.num_columns
+        rows = (boxes + torch.tensor(classes)).flatten()
+        kept = nn.Conv2d(conv.in_channels, len(rows), 1)
+        kept.load_state_dict({name: value[rows] for name, value in conv.state_dict().items()})
+        block[1] = kept
+    head.num_columns = len(classes)

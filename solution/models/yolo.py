@@ -23,9 +23,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from solution.contracts import InputError, Origin, remember
 from solution.models.detectors import ultralytics_net
+from solution.models.weights import OWN, fill, read_weights
 from solution.runtime import cache_folder
 
-OWN = "own"
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
 """What ultralytics weighs the parts of its loss with by default."""
 
@@ -123,7 +123,7 @@ class Yolo:
             _fuse(net)
         yolo = YoloNet(net)
         if self.weights not in ("", OWN):
-            _fill(yolo.net, _read(Path(self.weights)), self.weights)
+            _fill(yolo.net, read_weights(Path(self.weights)), self.weights)
         # A rebuilt net gets its weights from the checkpoint.
         settings = dataclasses.replace(self, weights="")
         return remember(yolo, Origin(settings=settings, num_classes=num_classes))
@@ -154,24 +154,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise InputError(f"there are no weights at {path}: give a .safetensors file with --weights, or {OWN!r}")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no whole .safetensors file ({error})") from error
-
-
 def _fill(net: nn.Module, state: dict[str, Tensor], said: str) -> None:
     """Load `state` as float32; the layer that counts bins may be there or not."""
-    state = {name: tensor.float() for name, tensor in state.items() if ".dfl." not in name}
-    own = {name: tensor.shape for name, tensor in net.state_dict().items() if ".dfl." not in name}
-    wrong = sorted(own.keys() ^ state.keys())
-    wrong += [name for name in own.keys() & state.keys() if own[name] != state[name].shape]
-    if wrong:
-        raise InputError(f"{said}: its weights are of another net ({len(wrong)} differ: {wrong[0]} ...)")
-    net.load_state_dict(state, strict=False)
+    bins = {name: tensor for name, tensor in net.state_dict().items() if ".dfl." in name}
+    fill(net, {name: tensor.float() for name, tensor in state.items() if ".dfl." not in name} | bins, said)

@@ -37,6 +37,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "googlenet_cifar100_small": googlenet_cifar100.small,
     "detector_yolov8n": detector_yolov8n.recipe,
     "detector_ssdlite": detector_yolov8n.ssdlite,
+    "detector_ssdlite_coco": detector_yolov8n.ssdlite_coco,
 }
 FAMILIES: dict[str, Callable[[str | None], dict[str, Recipe]]] = {
     "four_models": four_models.cells,

@@ -2,12 +2,13 @@
 
     python -m solution run detector_yolov8n --data coco128.tar
     python -m solution run detector_yolov8n --data coco128.tar --weights yolov8n.safetensors
-    python -m solution run detector_ssdlite --data coco128.tar
+    python -m solution run detector_ssdlite_coco --data coco128.tar
+    python -m solution run detector_ssdlite --data my_boxes/
 
 The first takes YOLOv8n with ultralytics' own weights, which that library (extra `detection`, AGPL-3.0) downloads; the
-second with the weights of a file, in ultralytics' names, batch norms folded. The third takes torchvision's SSDLite on
-MobileNetV3 without that extra; it starts from random weights and learns from the pictures alone, and from 128 of them
-it learns next to nothing: it shows what the techniques cost, and wants a larger set for figures of quality.
+second with the weights of a file, in ultralytics' names, batch norms folded. The others take torchvision's SSDLite on
+MobileNetV3 without that extra: with torchvision's weights for COCO, which it downloads, or from random ones for a set
+of any classes. From COCO128's 128 pictures alone it learns next to nothing: that wants a larger set.
 
 Weights are pruned by 5 and 10 %, as published, and on to where mAP breaks, counted from those that are not zero yet: a
 net whose weights were rounded before has zeros already. Cut channels come back with 30 epochs of fine-tuning.
@@ -27,7 +28,8 @@ from solution.compress.quantize import Quantize
 from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
 from solution.data.detection import DetectionData
 from solution.models.ssdlite import SsdLite
-from solution.models.yolo import OWN, Yolo
+from solution.models.weights import OWN
+from solution.models.yolo import Yolo
 from solution.train.detect import TrainDetector
 
 PERCENTS = (5, 10, 15, 20, 30, 40, 50)
@@ -53,6 +55,12 @@ def ssdlite() -> Recipe:
     """SSDLite, trained first."""
     base = TrainDetector(epochs=120, lr=1e-3)
     return _recipe("detector_ssdlite", SsdLite(), DetectionData(size=320, calibration_images=128), base)
+
+
+def ssdlite_coco() -> Recipe:
+    """SSDLite with torchvision's weights."""
+    model, data = SsdLite(weights=OWN), DetectionData(size=320, calibration_images=128)
+    return _recipe("detector_ssdlite_coco", model, data, AsItCame())
 
 
 def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) -> Recipe:

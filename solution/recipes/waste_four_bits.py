@@ -4,7 +4,7 @@
 
 Goes on from `runs/distilled/before.safetensors`, which `waste_distilled` leaves with its norms not folded yet: a net
 whose norms are folded trains badly. Norms go into the scales at the end, all other parameters to bfloat16. Another
-start, another teacher: --set start.path=FILE --set taught.teachers=FILE.
+start, another teacher: --set start.path=FILE --set taught.teachers=FILE. Layers with few inputs keep eight bits.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from solution.recipes import waste_distilled
 from solution.train.distill import Distill
 from solution.train.start import Start
 
+FEW_INPUTS = ("*dw_conv*", "features.init_block.conv")
+"""Layers whose sums have 9 or 27 terms: the errors of four bits do not average out there, and they hold few weights."""
+MANY_INPUTS = ("*compress*", "*expand*", "output*")
+"""All others."""
+
 
 def recipe() -> Recipe:
-    """Start -> grids -> taught -> packed."""
+    """Start -> eight -> four -> taught -> packed."""
     whole = waste_distilled.recipe()
     step = Distill(epochs=100, lr=0.02, keep="last", teachers=("runs/teacher",))
     return Recipe(
@@ -26,7 +31,8 @@ def recipe() -> Recipe:
         model=whole.model,
         stages=(
             Stage(name="start", step=Start(path="runs/distilled/before.safetensors")),
-            Stage(name="grids", step=Quantize(scheme="int4", learn=True)),
+            Stage(name="eight", step=Quantize(scheme="int8", learn=True, protect=MANY_INPUTS)),
+            Stage(name="four", step=Quantize(scheme="int4", learn=True, protect=FEW_INPUTS)),
             Stage(name="taught", step=step),
             Stage(name="after", step=Freeze(fold_norms=True, others="bfloat16")),
         ),

@@ -11,7 +11,9 @@ from solution.compress.coupling.analysis import Subject, analyse
 from solution.compress.coupling.equality import compare, randomise
 from solution.compress.prune_channels import PruneChannels
 from solution.contracts import DETECTION, Given, InputError, task_of
-from solution.models.ssdlite import SsdLite
+from solution.models import ssdlite
+from solution.models.ssdlite import SsdLite, SsdNet
+from solution.models.weights import OWN
 from solution.models.yolo import Yolo, cells
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
@@ -126,6 +128,40 @@ def test_folded_norms_change_nothing_and_weights_are_read_from_a_file(tmp_path):
         Yolo(weights="nowhere.safetensors").build(3)
     with pytest.raises(InputError, match="has a head of another kind"):
         Yolo(name="yolov10n").build(3)
+
+
+def test_ssdlite_keeps_the_classes_that_have_pictures(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    torch.manual_seed(0)
+    whole = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91).eval()
+    path, images = tmp_path / "theirs.safetensors", torch.rand(1, 3, 320, 320)
+    save_file(whole.state_dict(), path)
+    numbers = ssdlite.known()
+    assert len(numbers) == 81
+    assert not {0, 12, 26, 91} & set(numbers[1:])  # "nothing here", and holes in COCO's numbering
+    with torch.no_grad():
+        theirs = SsdNet(whole).eval()(images)[:, 4:]  # (1, 90, N), of which ten are of no class
+        nothing = 1 - theirs.sum(1, keepdim=True)
+        theirs = theirs[:, [number - 1 for number in numbers[1:]]]
+        found = SsdLite(weights=str(path)).build(80).eval()(images)[:, 4:]
+        assert torch.allclose(found, theirs / (theirs.sum(1, keepdim=True) + nothing), atol=1e-6)
+        monkeypatch.setattr(ssdlite, "_downloaded", whole.state_dict)
+        assert torch.equal(SsdLite(weights=OWN).build(80).eval()(images)[:, 4:], found)
+    with pytest.raises(InputError, match="knows COCO's 80 classes, the data have 3: leave weights empty"):
+        SsdLite(weights=str(path)).build(3)
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for(monkeypatch):
+    from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(SSDLite320_MobileNet_V3_Large_Weights, "get_state_dict", offline)
+    with pytest.raises(InputError, match=r"could not be had \(no route to host\): name a .safetensors file"):
+        SsdLite(weights=OWN).build(80)
 
 
 def test_cells_lie_in_rows():

@@ -145,7 +145,7 @@ def test_a_net_that_did_not_learn_here_is_judged_on_train_too(scenes_tar, tmp_pa
 
 
 def test_the_recipes_hold_every_technique():
-    for recipe in (detector_yolov8n.recipe(), detector_yolov8n.ssdlite()):
+    for recipe in (detector_yolov8n.recipe(), detector_yolov8n.ssdlite(), detector_yolov8n.ssdlite_coco()):
         assert isinstance(recipe, Recipe)
         names = [stage.name for stage in recipe.stages]
         assert {*STAGES, "int8", "global_5", "local_5"} <= set(names)
