@@ -111,7 +111,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A student with stored answers against a teacher in the loop.")
     parser.add_argument("data", type=Path, help="photos: folder or archive")
     parser.add_argument("--steps", type=int, default=24, help="of a round")
-    parser.add_argument("--rounds", type=int, default=4, help="of each, in turns; the first is warm-up")
+    parser.add_argument("--rounds", type=int, default=8, help="of each, in turns; the first is warm-up")
     return parser.parse_args()
 
 
