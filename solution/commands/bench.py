@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... and how to measure."""
     parser.add_argument("models", metavar="MODEL", nargs="+", type=Path,
                         help="checkpoints, packed files, .onnx, .xml or .pt2")  # fmt: skip
-    parser.add_argument("--runtimes", metavar="NAME", nargs="+", default=list(_LIBRARIES),
-                        help="of eager, compile, onnxruntime, openvino (default: all)")  # fmt: skip
+    parser.add_argument("--runtimes", metavar="NAME", nargs="+",
+                        help="of eager, compile, onnxruntime, openvino (default: all that are here)")  # fmt: skip
     parser.add_argument("--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="default: 1 2")
     parser.add_argument("--batch", metavar="N", nargs="+", type=int, default=[1, 64],
                         help="batch sizes: latency is of the smallest (default: 1 64)")  # fmt: skip
@@ -43,8 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     turns = Turns(rounds=arguments.rounds, batches=tuple(arguments.batch))
     if min(arguments.threads) < 1:
         raise InputError(f"--threads must be at least 1, got {min(arguments.threads)}")
+    runtimes = arguments.runtimes or list(_installed())
     with tempfile.TemporaryDirectory() as folder:
-        subjects = list(_subjects(arguments, Path(folder)))
+        subjects = list(_subjects(arguments, runtimes, Path(folder)))
         speeds = measure(subjects, turns, say=_say)
     about = _about(subjects) + f", {turns.rounds} rounds in turns"
     print("\n" + speed_table(speeds, about).markdown())
@@ -56,17 +57,30 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _subjects(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
+def _installed() -> Iterator[str]:
+    """The runtimes that are here; of each other one is said what it lacks."""
+    from solution.export.runtimes import import_runtime
+
+    for runtime in _LIBRARIES:
+        try:
+            import_runtime(runtime)
+        except InputError as error:
+            _say(f"{runtime} is left out: {error}")
+        else:
+            yield runtime
+
+
+def _subjects(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
     """Each file in each runtime that takes it, at each precision and number of threads."""
     from solution.export.runtimes import EXPORTING, form_for, import_runtime, is_checkpoint, own_runtime, subject
 
-    for runtime in arguments.runtimes:
+    for runtime in runtimes:
         import_runtime(runtime)
     for index, (path, name) in enumerate(zip(arguments.models, _names(arguments.models), strict=True)):
-        runtimes = [own for own in arguments.runtimes if is_checkpoint(path) or own == own_runtime(path)]
-        if not runtimes:
-            raise InputError(f"{path} runs in {own_runtime(path)}, which --runtimes does not name")
-        for runtime in runtimes:
+        taking = [own for own in runtimes if is_checkpoint(path) or own == own_runtime(path)]
+        if not taking:
+            raise InputError(f"{path} runs in {own_runtime(path)}, not in {', '.join(runtimes)}")
+        for runtime in taking:
             exports = is_checkpoint(path) and runtime in EXPORTING
             for precision in arguments.precision if exports else ["fp32"]:
                 form = form_for(path, runtime, folder / str(index), precision, arguments.data)

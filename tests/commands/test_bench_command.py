@@ -8,6 +8,7 @@ import torch
 
 from solution import checkpoint
 from solution.__main__ import main
+from solution.commands import bench
 from solution.export import files
 from solution.export.runtimes import form_for
 from solution.models.shufflenet import ShuffleNet
@@ -68,9 +69,15 @@ def test_a_missing_runtime_is_named_with_the_extra(net_file, monkeypatch, capsys
     assert 'onnxruntime, which is not here: pip install -e ".[runtimes]"' in capsys.readouterr().err
 
 
+def test_runtimes_that_nobody_asked_for_may_be_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert list(bench._installed()) == ["eager", "compile", "openvino"]
+    assert "onnxruntime is left out: the runtime onnxruntime needs onnxruntime" in capsys.readouterr().out
+
+
 def test_an_exported_file_needs_its_own_runtime(tmp_path, capsys):
     (tmp_path / "net.onnx").write_bytes(b"")
     assert main(["bench", str(tmp_path / "net.onnx"), "--runtimes", "eager"]) == 2
-    assert "runs in onnxruntime, which --runtimes does not name" in capsys.readouterr().err
+    assert "runs in onnxruntime, not in eager" in capsys.readouterr().err
     assert main(["bench", str(tmp_path / "absent.packed"), "--runtimes", "eager"]) == 2
     assert "absent.packed" in capsys.readouterr().err
