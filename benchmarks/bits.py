@@ -36,7 +36,7 @@ from solution.models.cifar_resnet import CifarResNet
 from solution.report.bits import BASE, PREFIX, RECIPE, SPARSE, Nets, bits_drawing, bits_table, nets_of
 from solution.report.run_folder import read_run
 from solution.report.tables import heading, line
-from solution.runtime import set_threads, written_whole
+from solution.runtime import set_threads, write_text
 from solution.train.start import Start
 from solution.train.step import Train
 
@@ -180,8 +180,7 @@ def main() -> None:
         print(line(row), flush=True)
     nets = finished(asked.out)
     print(f"\n{bits_table(nets, zipped(asked.out, nets)).markdown()}")
-    with written_whole(asked.out / "bits.svg") as path:
-        path.write_text(bits_drawing(nets).file_text(), encoding="utf-8")
+    write_text(asked.out / "bits.svg", bits_drawing(nets).file_text())
     print(f"\nwritten: {asked.out / 'bits.svg'}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import InputError
-from solution.runtime import ROOT, pick_device, set_threads, written_whole
+from solution.runtime import ROOT, pick_device, set_threads, write_text
 
 if TYPE_CHECKING:
     from solution.checkpoint import Header
@@ -53,8 +53,7 @@ def show(wish: Wish) -> None:
     print(f"data: {said['data']}" + (f", {said['images']:,} images" if wish.judge else " (not read; cost alone)"))
     print(side_by_side(said["models"]))
     if wish.json_to is not None:
-        with written_whole(Path(wish.json_to)) as path:
-            path.write_text(json.dumps(said, indent=1) + "\n")
+        write_text(Path(wish.json_to), json.dumps(said, indent=1) + "\n")
         print(f"figures written to {wish.json_to}")
 
 

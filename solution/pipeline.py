@@ -41,7 +41,7 @@ from solution.export import files, shipping
 from solution.export.runtimes import EAGER, subject
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
-from solution.runtime import commit, hardware, seed_everything, set_threads, written_whole
+from solution.runtime import commit, hardware, seed_everything, set_threads, write_text, written_whole
 from solution.train.state import drop_states, seconds_so_far
 from solution.train.teachers import net_file
 
@@ -185,8 +185,7 @@ def check_reads(recipe: Recipe, finished: int = 0) -> None:
 
 
 def _claim(recipe: Recipe, out: Path) -> None:
-    with written_whole(out / "recipe.json") as path:
-        path.write_text(json.dumps(_said(recipe), indent=1) + "\n")
+    write_text(out / "recipe.json", json.dumps(_said(recipe), indent=1) + "\n")
 
 
 def _difference(found: dict[str, Any], said: dict[str, Any]) -> str:
@@ -362,5 +361,4 @@ def scored(
 
 def _write_plan(folder: Path, plan: Plan) -> None:
     for name, text in (("plan.json", json.dumps(plan.to_fields(), indent=1)), ("plan.txt", f"{plan}\n")):
-        with written_whole(folder / name) as path:
-            path.write_text(text)
+        write_text(folder / name, text)

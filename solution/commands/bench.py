@@ -107,11 +107,10 @@ def _about(subjects: Sequence[Subject]) -> str:
 
 def _write(speeds: Sequence[Speed], about: str, folder: Path) -> None:
     from solution.report.speed import speed_drawing
-    from solution.runtime import written_whole
+    from solution.runtime import write_text
 
     said = {"about": about, "speeds": [speed.figures() for speed in speeds]}
     texts = {"speed.json": json.dumps(said, indent=1) + "\n", "speed.svg": speed_drawing(speeds).file_text()}
     for name, text in texts.items():
-        with written_whole(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     print(f"\nwritten: {folder / 'speed.json'}, {folder / 'speed.svg'}")

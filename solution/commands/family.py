@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from solution.commands.run import run_once
 from solution.contracts import InputError, Recipe
-from solution.runtime import set_threads, written_whole
+from solution.runtime import set_threads, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,5 @@ def _tell(folder: Path, say: Callable[[str], None]) -> None:
     text = "\n\n".join([f"# {folder.name}", grid_table(runs).markdown(), verdict(runs).markdown()])
     texts = {"grid.md": text + "\n", "epochs.svg": epochs_drawing(runs, folder.name).file_text()}
     for name, content in texts.items():
-        with written_whole(folder / name) as path:
-            path.write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
     say(f"\n{text}\n\nwritten: {', '.join(str(folder / name) for name in texts)}")

@@ -37,7 +37,7 @@ class Answer:
 def run(arguments: argparse.Namespace) -> None:
     """Classify, name what cannot be read, print or write the answers. `InputError` when nothing can be read."""
     from solution.data.source import UnreadableImage
-    from solution.runtime import written_whole
+    from solution.runtime import write_text
 
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
@@ -54,8 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out is None:
         print(text)
         return
-    with written_whole(arguments.out) as path:
-        path.write_text(f"{text}\n", encoding="utf-8")
+    write_text(arguments.out, f"{text}\n")
     print(f"{len(answers)} answers: {arguments.out}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import InputError
-from solution.runtime import ROOT, written_whole
+from solution.runtime import ROOT, write_text
 
 if TYPE_CHECKING:
     from solution.report.run_folder import Run
@@ -51,8 +51,7 @@ def write_docs(folder: Path) -> None:
     texts = {"results.md": results(rows, defaults)}
     texts |= {name: drawing.file_text() for name, drawing in pictures(rows).items()}
     for name, text in texts.items():
-        with written_whole(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
         print(f"written: {folder / name}")
 
 
@@ -70,8 +69,7 @@ def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
             raise InputError(f"{runs[0].folder} holds no before.safetensors or after.safetensors to judge")
         seen = look(runs[0].checkpoints(), data, runs[0].knobs)
     text = page(runs, seen, defaults)
-    with written_whole(target) as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(target, text)
     print(f"page: {target}")
 
 

@@ -106,7 +106,7 @@ def _tell(out: Path, say: Callable[[str], None]) -> None:
     """What a published system's run says in tables and drawings, said and written into `out`."""
     from solution.report.run_folder import read_run
     from solution.report.systems import told
-    from solution.runtime import written_whole
+    from solution.runtime import write_text
 
     own = told([read_run(out)])
     if own is None:
@@ -114,8 +114,7 @@ def _tell(out: Path, say: Callable[[str], None]) -> None:
     text = "\n\n".join(own.texts)
     files = {"tables.md": text + "\n"} | {name: drawing.file_text() for name, drawing in own.drawings.items()}
     for name, content in files.items():
-        with written_whole(out / name) as path:
-            path.write_text(content, encoding="utf-8")
+        write_text(out / name, content)
     say(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in files)}")
 
 

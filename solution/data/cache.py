@@ -15,7 +15,7 @@ import numpy as np
 
 from solution.contracts import InputError
 from solution.data.source import Item, Source, UnreadableImage, digest
-from solution.runtime import cache_folder, written_whole
+from solution.runtime import cache_folder, write_text, written_whole
 
 VERSION = 1
 MAX_UNREADABLE = 0.01
@@ -99,8 +99,7 @@ def _build(source: Source, items: Sequence[Item], size: int, path: Path) -> None
             np.save(temporary, kept)
             images = kept
         notes = {"checksum": _checksum(images), "unreadable": bad}
-    with written_whole(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(notes))
+    write_text(path.with_suffix(".json"), json.dumps(notes))
 
 
 def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]] | None:

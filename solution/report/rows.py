@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Row
-from solution.runtime import written_whole
+from solution.runtime import write_text, written_whole
 
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Write `rows.json` and `rows.csv` into `folder`, each whole or not at all."""
-    with written_whole(folder / "rows.json") as path:
-        path.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    write_text(folder / "rows.json", json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
     table = [flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in table for name in row))
     with written_whole(folder / "rows.csv") as path, path.open("w", newline="") as file:

@@ -18,7 +18,7 @@ import optuna
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
-from solution.runtime import written_whole
+from solution.runtime import write_text
 from solution.search.hyperband import Hyperband
 from solution.search.locks import Lock, held, try_lock
 from solution.search.space import Space
@@ -92,8 +92,7 @@ class Desk:
         """A name of `folder` that no other one has: trials of a study may lie on several machines."""
         path = self.folder / "home"
         if not path.exists():
-            with written_whole(path) as temporary:
-                temporary.write_text(uuid4().hex)
+            write_text(path, uuid4().hex)
         return path.read_text()
 
     def _running(self) -> list[FrozenTrial]:

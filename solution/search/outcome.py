@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from solution.contracts import InputError, Recipe
 from solution.evaluate.score import Scorer
 from solution.report.style import Drawing
-from solution.runtime import commit, hardware, written_whole
+from solution.runtime import commit, hardware, write_text, written_whole
 from solution.search.hyperband import ranks
 from solution.search.plots import front_drawing, history_drawing, importance_drawing
 from solution.search.recipe_file import write_recipe
@@ -131,8 +131,7 @@ class Outcome:
 
     def _drawing(self, name: str, drawing: Drawing) -> Path:
         path = self.folder / f"{name}.svg"
-        with written_whole(path) as temporary:
-            temporary.write_text(drawing.file_text(), encoding="utf-8")
+        write_text(path, drawing.file_text())
         return path
 
     def _table(self, lines: Sequence[Tried]) -> Path:

@@ -1,0 +1,21 @@
+"""Files are written whole or not at all."""
+
+import pytest
+
+from solution.runtime import write_text, written_whole
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "new" / "rows.json"
+    write_text(path, "grün\n")
+    with pytest.raises(OSError, match="full"), written_whole(path) as temporary:
+        temporary.write_text("half of")
+        raise OSError("the disk is full")
+    assert path.read_text(encoding="utf-8") == "grün\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_files_are_readable_as_the_user_wants(tmp_path, monkeypatch):
+    monkeypatch.setattr("solution.runtime._umask", lambda: 0o027)
+    write_text(tmp_path / "a.txt", "")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
