@@ -5,11 +5,17 @@
 
 All nets are asked in turns, one thread each, one image at a time: Before and After in PyTorch eager, and in ONNX
 Runtime and OpenVINO in fp32 and in int8 (calibrated and proven on the data; a form that fails its proof is left out).
+
+    python -m benchmarks.shipping ... --large runs/googlenet_small/before.safetensors ../shared/data/tiny100.tar.gz
+
+also asks what int8 gains a net that is large enough to gain: against fp32 in the same runtime, one image and 64 at a
+time.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +41,7 @@ from solution.runtime import hardware, seed_everything, set_threads
 MUST_LATENCY, AIM_LATENCY = 15.0, 1.5
 MUST_BYTES, AIM_BYTES, MUST_F1_LOSS = 1.15, 0.6, 0.005
 MUST_UNPACK_MB_PER_S = 100.0
+MUST_INT8, AIM_INT8, MANY = 2.8, 3.5, 64
 _UNPACKINGS = 5
 
 
@@ -47,6 +54,7 @@ def main() -> None:
     parser.add_argument("--packed", type=Path, help="the packed After (default: AFTER with .packed)")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="of the exported forms")
     parser.add_argument("--rounds", type=int, default=20, help="after one of warm-up")
+    parser.add_argument("--large", nargs=2, metavar=("FILE", "DATA"), help="another net: its int8 against its fp32")
     arguments = parser.parse_args()
     set_threads()
     print(hardware(), flush=True)
@@ -57,6 +65,8 @@ def main() -> None:
     small = arguments.packed or arguments.after.with_suffix(packed.SUFFIX)
     print(f"\n{packed_file(arguments.after, small, arguments.data).markdown()}")
     print(f"\n{unpacking().markdown()}")
+    if arguments.large is not None:
+        print(f"\n{int8_gain(Path(arguments.large[0]), arguments.large[1], arguments.rounds).markdown()}")
 
 
 def forms(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
@@ -84,6 +94,38 @@ def latencies(speeds: list[Speed]) -> Table:
     headings = ("latency of one image, one thread", "medians", "quickest calls", "wanted")
     note = "Quickest calls are those that no other work on the machine disturbed."
     return Table(headings=headings, rows=tuple(rows), note=note)
+
+
+def int8_gain(path: Path, data: str, rounds: int) -> Table:
+    """int8 against fp32 of the net at `path` in each runtime: ratios of time, and accuracy on val."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = [
+            (runtime, precision, form_for(path, runtime, Path(folder), precision, data))
+            for runtime in EXPORTING
+            for precision in ("fp32", "int8")
+        ]
+        speeds = measure(
+            [subject(form, runtime, 1, path.name) for runtime, _, form in made],
+            Turns(rounds=rounds, batches=(1, MANY)),
+            say=lambda _: None,
+        )
+        header = files.read_header(path)
+        val = Data(path=data, size=header.size).open(splits=("val",), normalisation=(header.mean, header.std)).val
+        accuracies = [100 * classify(files.open_file(form), val).accuracy for _, _, form in made]
+    rows = []
+    for first in range(0, len(made), 2):
+        (fp32, int8), (whole, rounded) = speeds[first : first + 2], accuracies[first : first + 2]
+        ratios = (f"{_median_of(fp32, batch) / _median_of(int8, batch):.2f}x" for batch in (1, MANY))
+        times = f"{_median_of(fp32, 1):.2f}", f"{_median_of(int8, 1):.2f}"
+        rows.append((made[first][0], *times, *ratios, f"{whole:.2f} %", f"{rounded:.2f} %"))
+    rows.append(("wanted", "", "", f"must {MUST_INT8}x", f"aim {AIM_INT8}x", "", "at most 0.5 lower"))
+    headings = (path.stem, "fp32, ms", "int8, ms", "batch 1", f"batch {MANY}", "top-1 of fp32", "top-1 of int8")
+    return Table(headings=headings, rows=tuple(rows), note="Medians of calls in turns, one thread; accuracy on val.")
+
+
+def _median_of(speed: Speed, batch: int) -> float:
+    """Milliseconds of a call with `batch` images."""
+    return statistics.median(speed.times_ms[batch])
 
 
 def _median_ms(speed: Speed) -> float:
