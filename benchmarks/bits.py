@@ -3,7 +3,7 @@
     python -m benchmarks.bits pretrained/recycle9/after.safetensors ../shared/data/recycle9.tar
     python -m benchmarks.bits ../shared/data/weights/resnet20-12fca82f.th ../shared/data/cifar10_jpeg.tar.gz
     python -m benchmarks.bits ../shared/data/weights/resnet56-4bfd9763.th ../shared/data/cifar10_jpeg.tar.gz \\
-        --bits 4 --sparsity 0.6
+        --bits 4 --sparsity 0.6 --precision bf16
 
 16 and 8 bits are given after training: norms folded, biases corrected. From 4 bits down the net trains on behind grids
 that learn their steps (signs for 1 bit); zeros that were pruned first stay. Published weights (.th) are fine-tuned on
@@ -104,7 +104,13 @@ def settings_of(path: Path) -> tuple[ModelSettings, int]:
 def recipe_for(asked: argparse.Namespace) -> Recipe:
     """The float net, then one branch for each number of bits."""
     model, size = settings_of(asked.net)
-    train = Train(epochs=asked.epochs, lr=asked.lr, weight_decay=asked.weight_decay, warmup_epochs=0.2)
+    train = Train(
+        epochs=asked.epochs,
+        lr=asked.lr,
+        weight_decay=asked.weight_decay,
+        warmup_epochs=0.2,
+        precision=asked.precision,
+    )
     first = [Stage(name=BASE, step=Start(path=str(asked.net)))]
     if asked.net.suffix == FOREIGN:
         tuned = dataclasses.replace(train, epochs=asked.base_epochs, lr=asked.base_lr, keep="last")
@@ -154,6 +160,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=15, help="of training on, from 4 bits down (default: 15)")
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--weight-decay", type=float, default=1e-4)
+    parser.add_argument("--precision", default="auto", help="that nets are trained in: auto, fp32, bf16")
     parser.add_argument("--base-epochs", type=int, default=4, help="of published weights, first (default: 4)")
     parser.add_argument("--base-lr", type=float, default=0.01)
     parser.add_argument("--ends-from", type=int, default=2,
