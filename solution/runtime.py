@@ -97,9 +97,17 @@ def commit() -> str:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    `InputError` when nothing can be written there.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another place") from error
     os.close(handle)
     temporary = Path(name)
     try:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from solution.contracts import InputError
 from solution.runtime import write_text, written_whole
 
 
@@ -13,6 +14,14 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         raise OSError("the disk is full")
     assert path.read_text(encoding="utf-8") == "grün\n"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/rows.json cannot be written \(.+\): name another place"):
+        write_text(tmp_path / "file" / "rows.json", "")
+    with pytest.raises(InputError, match="is a folder: name a file to write"):
+        write_text(tmp_path, "")
 
 
 def test_files_are_readable_as_the_user_wants(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.serve.asking import Panel, open_nets
     from solution.serve.web import application, server
 
-    if arguments.limit_mb <= 0:
-        raise InputError(f"--limit-mb must be above 0, got {arguments.limit_mb:g}")
+    if not 0 < arguments.limit_mb < math.inf:
+        raise InputError(f"--limit-mb must be a number above 0, got {arguments.limit_mb:g}")
     if not 0 <= arguments.port < 1 << 16:
         raise InputError(f"--port must be 0 to 65535, got {arguments.port}")
     set_threads()

@@ -106,7 +106,7 @@ class Views(Dataset):
             say(f"{num_views} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
             try:
                 self._store(path, shape)
-            except OSError as error:
+            except (OSError, InputError) as error:
                 say(f"they cannot be kept ({error}), so each is made whenever it is shown")
             richer.pixels = mapped(path, shape)
         return richer

@@ -52,13 +52,17 @@ class About:
             raise InputError(f"{path} does not name its classes and normalisation: it was not exported by this project")
         try:
             fields = json.loads(text)
-            version, found = fields.pop("version"), fields["task"]
+            version = int(fields.pop("version"))
+            # Read first: a newer version may have other fields.
+            if version > _VERSION:
+                raise InputError(f"{path} has format version {version}, newer than {_VERSION}: update")
+            found = fields["task"]
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
             about = cls(**values)
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} has a broken description ({error!r}); export it again") from error
-        if version > _VERSION:
-            raise InputError(f"{path} has format version {version}, newer than {_VERSION}: update")
         if task is not None and found != task:
             raise InputError(f"{path} is a file for {found}, not for {task}")
         return about

@@ -231,6 +231,7 @@ def test_what_a_file_says_of_itself_survives(tmp_path):
     [
         ({"task": "detection"}, "a file for detection, not for classification"),
         ({"version": 9}, "version 9, newer than 1: update"),
+        ({"version": "9", "shade": 1}, "version 9, newer than 1: update"),
         ({"colour": 1}, "broken description"),
     ],
 )

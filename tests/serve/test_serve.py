@@ -110,7 +110,9 @@ def test_all_kinds_of_files_answer_alike(pair, photo, tmp_path):
     ("words", "message"),
     [
         (("nowhere.packed",), "there is no file nowhere.packed"),
-        (("--limit-mb", "0"), "--limit-mb must be above 0, got 0"),
+        (("--limit-mb", "0"), "--limit-mb must be a number above 0, got 0"),
+        (("--limit-mb", "inf"), "--limit-mb must be a number above 0, got inf"),
+        (("--limit-mb", "nan"), "--limit-mb must be a number above 0, got nan"),
         (("--port", "70000"), "--port must be 0 to 65535, got 70000"),
         (("--runtime", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino, got 'warp'"),
         (("--host", "192.0.2.1"), "cannot serve on 192.0.2.1, port 8000"),
