@@ -49,8 +49,8 @@ class Pair:
 
     def __str__(self) -> str:
         net = self.student
-        units = ",".join(map(str, net.units)) + (f" x {net.width:g}" if net.width != 1 else "")
-        return f"ShuffleNet {units} at {self.student_side} px, {self.teacher} at {self.teacher_side} px"
+        student = f"ShuffleNet {','.join(map(str, net.units))} x {net.width:g}"
+        return f"{student} at {self.student_side} px, {self.teacher} at {self.teacher_side} px"
 
 
 def pairs() -> tuple[Pair, ...]:

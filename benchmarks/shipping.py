@@ -15,7 +15,6 @@ time.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -115,17 +114,12 @@ def int8_gain(path: Path, data: str, rounds: int) -> Table:
     rows = []
     for first in range(0, len(made), 2):
         (fp32, int8), (whole, rounded) = speeds[first : first + 2], accuracies[first : first + 2]
-        ratios = (f"{_median_of(fp32, batch) / _median_of(int8, batch):.2f}x" for batch in (1, MANY))
-        times = f"{_median_of(fp32, 1):.2f}", f"{_median_of(int8, 1):.2f}"
+        ratios = (f"{int8.images_per_s()[batch] / fp32.images_per_s()[batch]:.2f}x" for batch in (1, MANY))
+        times = f"{_median_ms(fp32):.2f}", f"{_median_ms(int8):.2f}"
         rows.append((made[first][0], *times, *ratios, f"{whole:.2f} %", f"{rounded:.2f} %"))
     rows.append(("wanted", "", "", f"must {MUST_INT8}x", f"aim {AIM_INT8}x", "", "at most 0.5 lower"))
     headings = (path.stem, "fp32, ms", "int8, ms", "batch 1", f"batch {MANY}", "top-1 of fp32", "top-1 of int8")
     return Table(headings=headings, rows=tuple(rows), note="Medians of calls in turns, one thread; accuracy on val.")
-
-
-def _median_of(speed: Speed, batch: int) -> float:
-    """Milliseconds of a call with `batch` images."""
-    return statistics.median(speed.times_ms[batch])
 
 
 def _median_ms(speed: Speed) -> float:

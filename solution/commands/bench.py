@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     turns = Turns(rounds=arguments.rounds, batches=tuple(arguments.batch))
     if min(arguments.threads) < 1:
         raise InputError(f"--threads must be at least 1, got {min(arguments.threads)}")
-    runtimes = arguments.runtimes or list(_installed())
+    runtimes = list(_runtimes(arguments.runtimes))
     with tempfile.TemporaryDirectory() as folder:
         subjects = list(_subjects(arguments, runtimes, Path(folder)))
         speeds = measure(subjects, turns, say=_say)
@@ -57,14 +57,16 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _installed() -> Iterator[str]:
-    """The runtimes that are here; of each other one is said what it lacks."""
+def _runtimes(asked: Sequence[str] | None) -> Iterator[str]:
+    """Those asked for, which must be here; else all that are here, and of each other one is said what it lacks."""
     from solution.export.runtimes import import_runtime
 
-    for runtime in _LIBRARIES:
+    for runtime in asked or _LIBRARIES:
         try:
             import_runtime(runtime)
         except InputError as error:
+            if asked:
+                raise
             _say(f"{runtime} is left out: {error}")
         else:
             yield runtime
@@ -72,10 +74,8 @@ def _installed() -> Iterator[str]:
 
 def _subjects(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
     """Each file in each runtime that takes it, at each precision and number of threads."""
-    from solution.export.runtimes import EXPORTING, form_for, import_runtime, is_checkpoint, own_runtime, subject
+    from solution.export.runtimes import EXPORTING, form_for, is_checkpoint, own_runtime, subject
 
-    for runtime in runtimes:
-        import_runtime(runtime)
     for index, (path, name) in enumerate(zip(arguments.models, _names(arguments.models), strict=True)):
         taking = [own for own in runtimes if is_checkpoint(path) or own == own_runtime(path)]
         if not taking:
