@@ -36,7 +36,7 @@ from solution.models.cifar_resnet import CifarResNet
 from solution.report.bits import BASE, PREFIX, RECIPE, SPARSE, Nets, bits_drawing, bits_table, nets_of
 from solution.report.run_folder import read_run
 from solution.report.tables import heading, line
-from solution.runtime import set_threads, write_text
+from solution.runtime import pick_device, set_threads, write_text
 from solution.train.start import Start
 from solution.train.step import Train
 
@@ -128,7 +128,14 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
     augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
     return Recipe(
         name=RECIPE,
-        data=Data(path=asked.data, size=size, batch_size=asked.batch, augment=augment, most_images=asked.most_images),
+        data=Data(
+            path=asked.data,
+            size=size,
+            batch_size=asked.batch,
+            augment=augment,
+            most_images=asked.most_images,
+            workers=asked.workers,
+        ),
         model=model,
         stages=(*first, *branches),
         before=BASE,
@@ -171,6 +178,8 @@ def arguments() -> argparse.Namespace:
                         )  # fmt: skip
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--most-images", type=int, default=0, help="training pictures at most; 0 takes all")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make training batches (default: 1)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", help="what the net is called (default: after its file)")
     parser.add_argument("--out", type=Path, default=Path("runs/bits"))
@@ -183,7 +192,8 @@ def main() -> None:
     set_threads()
     folder = asked.out / (asked.name or asked.net.name.split(".")[0].split("-")[0])
     print(heading(), flush=True)
-    for row in pipeline.run(recipe_for(asked), folder, resume=(folder / "recipe.json").exists(), say=lambda _: None):
+    going_on, device = (folder / "recipe.json").exists(), pick_device(asked.device)
+    for row in pipeline.run(recipe_for(asked), folder, device=device, resume=going_on, say=lambda _: None):
         print(line(row), flush=True)
     nets = finished(asked.out)
     print(f"\n{bits_table(nets, zipped(asked.out, nets)).markdown()}")

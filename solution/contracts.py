@@ -287,6 +287,8 @@ class Row:
     cpu_ms           processor time of one image, of all threads, in PyTorch eager
     memory_bytes     most that a fresh process held above what it had before it loaded the net and answered one image
     seconds          wall time of the step
+    hardware         of the training
+    timed_on         of latency_ms (but a GPU's), cpu_ms and memory_bytes; "" means the same
     """
 
     step: str
@@ -306,3 +308,4 @@ class Row:
     seed: int = 0
     commit: str = ""
     hardware: str = ""
+    timed_on: str = ""

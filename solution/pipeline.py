@@ -57,10 +57,12 @@ def run(
     *,
     device: str = "cpu",
     resume: bool = False,
+    measure_later: bool = False,
     say: Callable[[str], None] = print,
 ) -> Iterator[Row]:
     """Yield one `Row` per stage as it is finished. With `resume`, finished stages are taken from `out`.
 
+    `measure_later` leaves exports and times to a call with `resume`, perhaps on the machine where the nets will live.
     Raises `InputError` when `out` holds another run, or this one and `resume` is not set.
     """
     processes = _processes(device)
@@ -86,7 +88,8 @@ def run(
         yield rows[-1]
     if processes.is_main_process:
         _copy_compared(recipe, out)
-        _finish(job, rows)
+        if not measure_later:
+            _finish(job, rows)
 
 
 def opener(data: Any, seed: int, **options: Any) -> Callable[[int], Loaders]:
@@ -110,25 +113,34 @@ def _finish(job: Job, rows: list[Row]) -> None:
     for place, form in [(place, form) for place, row in enumerate(rows) if row.step in compared for form in forms]:
         rows[place] = job.shipped(rows[place], form)
         write_rows(job.out, rows)  # each may take long
-    write_rows(job.out, _timed(rows, job.out, job.say))
+    write_rows(job.out, _timed(job, rows))
 
 
-def _timed(rows: Sequence[Row], out: Path, say: Callable[[str], None]) -> list[Row]:
-    """`rows` with latency and memory of one image, nets asked in turns. Nets that only simulate integers have none.
+def _timed(job: Job, rows: Sequence[Row]) -> list[Row]:
+    """`rows` with latency, memory and processor time of one image, nets asked in turns.
 
-    In eager, quantized weights run as the floats that they stand for; exported forms run as they are.
+    In eager, quantized weights run as the floats that they stand for; nets that only simulate integers have no times.
+    Exported forms run as they are.
     """
-    wanted = {row.step: ([EAGER] if row.cpu_ms is not None else []) + list(row.exported) for row in rows}
+    thorough = [row.step for row in rows if row.packed_bytes is not None]
+    eager = {step for step in thorough if not _simulates(checkpoint.load(job.out / step / MODEL)[0])}
+    wanted = {row.step: [EAGER] * (row.step in eager) + list(row.exported) for row in rows}
     if all(name in row.latency_ms for row in rows for name in wanted[row.step]):
         return list(rows)
     threads = torch.get_num_threads()
     pairs = [(step, name) for step, names in wanted.items() for name in names]
     pairs.sort(key=lambda pair: len(wanted[pair[0]]) == 1)  # what is compared across runtimes shares its turns
-    say(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step, name in pairs)}")
-    subjects = [_subject(out / step / MODEL, name, threads) for step, name in pairs]
+    job.say(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step, name in pairs)}")
+    subjects = [_subject(job.out / step / MODEL, name, threads) for step, name in pairs]
     groups = [subjects[start : start + _AT_ONCE] for start in range(0, len(subjects), _AT_ONCE)]
     speeds = [speed for group in groups for speed in measure(group, _TURNS, say=lambda _: None)]
-    return [_with_speeds(row, [speed for speed in speeds if speed.model == row.step]) for row in rows]
+    timed = [_with_speeds(row, [speed for speed in speeds if speed.model == row.step]) for row in rows]
+    return [job.with_processor_time(row) if row.step in eager else row for row in timed]
+
+
+def _simulates(model: nn.Module) -> bool:
+    """Whether `model` computes integers in floats, so that its time is nobody's."""
+    return any(isinstance(module, InputGrid) for module in model.modules())
 
 
 def _subject(path: Path, name: str, threads: int) -> Subject:
@@ -144,7 +156,8 @@ def _with_speeds(row: Row, speeds: Sequence[Speed]) -> Row:
         name: said | ({"memory_bytes": held[name]} if name in held else {}) for name, said in row.exported.items()
     }
     memory = held.get(EAGER, row.memory_bytes)
-    return replace(row, latency_ms=row.latency_ms | medians, memory_bytes=memory, exported=exported)
+    timed_on = hardware() if speeds else row.timed_on
+    return replace(row, latency_ms=row.latency_ms | medians, memory_bytes=memory, exported=exported, timed_on=timed_on)
 
 
 def _copy_compared(recipe: Recipe, out: Path) -> None:
@@ -243,16 +256,18 @@ class Job:
 
     def effort(self, stage: Stage, model: nn.Module, header: checkpoint.Header) -> dict[str, Any]:
         """The figures of a row that take time. Writes the packed file."""
-        path, example = self.out / stage.name / PACKED, self.example(stage)
+        path = self.out / stage.name / PACKED
         files.save(path, model, header)
         found: dict[str, Any] = {"packed_bytes": file_bytes(path)}
-        if any(isinstance(module, InputGrid) for module in model.modules()):
-            return found  # it simulates integers, so its time is nobody's
-        plain = copy.deepcopy(folded(model)).cpu()  # it was judged where it was trained
-        found["cpu_ms"] = round(processor_ms(plain, example), 4)
-        if self.device != "cpu":
-            found["latency_ms"] = {self.device: round(median_latency_ms(plain, example[:1], self.device), 4)}
+        if self.device != "cpu" and not _simulates(model):
+            image = self.example(stage)[:1]
+            found["latency_ms"] = {self.device: round(median_latency_ms(_plain(model), image, self.device), 4)}
         return found
+
+    def with_processor_time(self, row: Row) -> Row:
+        """The row with the processor time that one image takes its net."""
+        model, example = checkpoint.load(self.out / row.step / MODEL)[0], self.example(self.recipe.stage(row.step))
+        return replace(row, cpu_ms=round(processor_ms(_plain(model), example), 4))
 
     def shipped(self, row: Row, form: str) -> Row:
         """The row of Before or After with the exported form, unless it has it or cannot."""
@@ -338,6 +353,11 @@ class Job:
             recipe={"name": self.recipe.name, "seed": self.recipe.seed, "stage": stage.name},
             figures=figures,
         )
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, as it runs where it ships: it was judged where it was trained."""
+    return copy.deepcopy(folded(model)).cpu()
 
 
 def scored(

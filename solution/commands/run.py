@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--exports", metavar="FORMS",
                         help="instead of the recipe's: 'onnxruntime, openvino int8'; '' exports nothing")  # fmt: skip
+    parser.add_argument("--measure-later", action="store_true",
+                        help="leave exports and times to --resume, perhaps on another machine")  # fmt: skip
     parser.add_argument("--track", metavar="URI", nargs="?", const="",
                         help="note every row in MLflow: a store's address (default: runs/mlflow.db)")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
@@ -86,7 +88,8 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Call
     from solution.runtime import pick_device
 
     store, rows = _store(arguments), []
-    for row in pipeline.run(recipe, out, device=pick_device(arguments.device), resume=arguments.resume, say=say):
+    device, later = pick_device(arguments.device), arguments.measure_later
+    for row in pipeline.run(recipe, out, device=device, resume=arguments.resume, measure_later=later, say=say):
         rows.append(row)
         told = detector if detector.is_detector(rows) else tables
         say("\n".join(["", told.heading(), *map(told.line, rows)]))

@@ -19,6 +19,8 @@ _MOST_ANS_BYTES = 1 << 20
 _WORTH_ANS_BYTES = 1 << 18
 """Longer streams are left to zstandard, which is more than ten times as fast and a hundredth less dense: unpacking a
 large net would otherwise wait for them. Reading takes four times as much."""
+_QUICK = 1
+"""The level of zstandard that is quickest, and densest where symbols are unequally frequent but nothing repeats."""
 
 
 def encode(values: np.ndarray) -> tuple[str, bytes]:
@@ -58,9 +60,12 @@ def squeezed(data: bytes) -> bytes:
     """`data` after zstandard."""
     import zstandard
 
-    level = 19 if len(data) <= _MOST_ANS_BYTES else 9
     # The checksum of the whole file makes those of its blocks needless.
-    return zstandard.ZstdCompressor(level=level, write_checksum=False).compress(data)
+    quick = zstandard.ZstdCompressor(level=_QUICK, write_checksum=False).compress(data)
+    if len(quick) >= len(data):
+        return quick  # noise, such as the last bits of floats: no level finds anything in it
+    level = 19 if len(data) <= _MOST_ANS_BYTES else 6
+    return min(quick, zstandard.ZstdCompressor(level=level, write_checksum=False).compress(data), key=len)
 
 
 def _ans_encode(values: np.ndarray) -> bytes:

@@ -28,7 +28,7 @@ _EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.pt2")
 _TOLD = ("recipe.json", "rows.json", "rows.csv", "*.md", "*.svg")
 """What a run's folder holds besides its steps."""
 
-_WORDS = ("step", "commit", "hardware", "seed")
+_WORDS = ("step", "commit", "hardware", "timed_on", "seed")
 _MOST = 1000
 """Metrics that one call may send."""
 
