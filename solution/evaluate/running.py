@@ -17,7 +17,10 @@ def images_for(model: nn.Module, images: Tensor) -> Tensor:
     if images.dim() < 2 or len(images) == 0:
         raise InputError(f"an example must be a batch of at least one image, got the shape {tuple(images.shape)}")
     weight = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), None)
-    return images if weight is None else images.to(device=weight.device, dtype=weight.dtype)
+    if weight is not None:
+        return images.to(device=weight.device, dtype=weight.dtype)
+    stored = next(model.buffers(), None)  # a net whose weights are all codes
+    return images if stored is None else images.to(stored.device)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Freeze, Quantize
 from solution.contracts import Given, InputError
 from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
+from solution.evaluate.running import images_for
 from solution.models.shufflenet import ShuffleNet
 
 IMAGE = torch.zeros(1, 3, 80, 80)
@@ -257,3 +258,9 @@ def test_processor_time_grows_with_the_work_and_leaves_the_net_as_it_was():
     assert 0 < small < large
     assert net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_images_follow_a_net_whose_weights_are_all_codes():
+    net = Quantize(scheme="float16", others="float16")(nn.Sequential(nn.Conv2d(3, 4, 3)), Given(example=IMAGE))
+    assert not [parameter for parameter in net.parameters() if parameter.is_floating_point()]
+    assert images_for(net.to("meta"), IMAGE).device.type == "meta"
