@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from solution.contracts import Row
 from solution.report.costs import Cost, costs_drawing
+from solution.report.rows import machines
 from solution.report.run_folder import Run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
 from solution.report.tables import Table
@@ -163,7 +164,7 @@ def _notes(run: Run) -> Iterator[str]:
             f"{first.sparsity:.1f} % of the weights were zero from the start: they had been rounded before, which "
             "flatters sparsity, clustering, packed files and int8."
         )
-    yield f"Seed {run.seed}; {first.hardware}."
+    yield f"Seed {run.seed}; {machines(run.rows)}."
 
 
 def detector_findings(run: Run) -> list[str]:

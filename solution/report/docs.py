@@ -16,6 +16,7 @@ from solution.report.bits import bits_command, bits_drawing, bits_table, nets_of
 from solution.report.front import PUBLISHED, Point, Series, pareto
 from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
 from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, Published
+from solution.report.rows import machines
 from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
 from solution.report.spread import mean, mean_count, spread_table
 from solution.report.style import Drawing
@@ -85,10 +86,8 @@ def _bits(runs: Mapping[str, Run]) -> list[str]:
         return []
     nets = nets_of(runs)
     said = "\n".join(bits_command(run) for run in runs.values())
-    seeds, hardware = (
-        sorted({getattr(row, name) for run in runs.values() for row in run.rows}) for name in ("seed", "hardware")
-    )
-    note = f"One run a net, seed {', '.join(map(str, seeds))}; {'; '.join(hardware)}."
+    seeds = ", ".join(sorted({str(run.seed) for run in runs.values()}))
+    note = f"One run a net, seed {seeds}; {machines(row for run in runs.values() for row in run.rows)}."
     table = bits_table(nets, note).markdown()
     return ["## Bits of a weight", table, f"![{bits_drawing(nets).alt}]({BITS_PICTURE})", f"```\n{said}\n```"]
 

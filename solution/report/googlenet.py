@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from solution.contracts import Row
 from solution.report.costs import Cost, costs_drawing
+from solution.report.rows import machines
 from solution.report.run_folder import Run
 from solution.report.spread import mean, mean_count
 from solution.report.style import Drawing
@@ -91,7 +92,7 @@ def googlenet_table(runs: Sequence[Run]) -> Table:
     """One line per step; mean ± sample standard deviation over seeds."""
     lines = tuple(_line(rows) for rows in zip(*(run.rows for run in runs), strict=True))
     seeds = ", ".join(str(run.seed) for run in runs)
-    hardware = ", ".join(dict.fromkeys(row.hardware for run in runs for row in run.rows))
+    hardware = machines(row for run in runs for row in run.rows)
     note = (
         "ms per image: latency of one image in PyTorch eager, all nets of a run in turns; CPU ms: its processor time, "
         "all threads; memory: most that a fresh process held for the net and one image. int8 is simulated in PyTorch, "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from solution.contracts import Row
 from solution.report.curves import History
+from solution.report.rows import machines
 from solution.report.run_folder import Run, read_run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
 from solution.report.tables import Table
@@ -32,6 +33,8 @@ TECHNIQUES: Mapping[str, str] = MappingProxyType(
     }
 )
 """{stage: what its row shows}; other stages are on the way."""
+
+_FIRST = ("pruned", "bits16", "bits8")
 
 CURVES: Mapping[str, tuple[str, bool]] = MappingProxyType(
     {
@@ -74,31 +77,37 @@ COSTS = (Cost(name="byte", unit="MB"), Cost(name="MAC", unit="million MACs"), Co
 
 
 def read_grid(folder: Path) -> dict[str, Run]:
-    """{cell: its run} of the cells in `folder` whose runs have tried the techniques."""
+    """{cell: its run} of the cells in `folder`, finished or not."""
     paths = sorted(path.parent for path in folder.glob("*/rows.json"))
     return {path.name: run for path in paths if is_cell(run := read_run(path))}
 
 
 def is_cell(run: Run) -> bool:
-    """Whether this is a run of the techniques that are told here."""
-    return TECHNIQUES.keys() <= {row.step for row in run.rows}
+    """Whether this is a run of the techniques that are told here, with at least the first few done."""
+    return {BASE, *_FIRST} <= {row.step for row in run.rows}
 
 
 def grid_table(runs: Mapping[str, Run]) -> Table:
     """One line for each net and technique; sizes are of packed files."""
     headings = ("net", "technique", "accuracy, %", "against the base", "packed MB", "parameters", "MACs", "ms", "min")
     lines = [line for cell, run in runs.items() for line in _lines(cell, run)]
-    seeds, hardware = (
-        ", ".join(dict.fromkeys(str(getattr(row, name)) for run in runs.values() for row in run.rows))
-        for name in ("seed", "hardware")
-    )
+    seeds = ", ".join(dict.fromkeys(str(run.seed) for run in runs.values()))
+    hardware = machines(row for run in runs.values() for row in run.rows)
     note = (
         "Accuracy on the val split, differences in points. ms: one image in PyTorch eager, all nets of a cell in "
         "turns, perhaps beside another cell's training, so compare within a cell; quantized weights run there as the "
         "floats that they stand for. Minutes count the steps on the way from "
-        f"one line to the next. Seed {seeds}; {hardware}"
+        f"one line to the next. Seed {seeds}; {hardware}{_missing(runs)}"
     )
     return Table(headings=headings, rows=tuple(lines), caption="Techniques", note=note)
+
+
+def _missing(runs: Mapping[str, Run]) -> str:
+    """What unfinished cells still lack, as further sentences."""
+    lacking = {
+        cell: [name for step, name in TECHNIQUES.items() if _row(run, step) is None] for cell, run in runs.items()
+    }
+    return "".join(f". Not finished: {cell} lacks {', '.join(names)}" for cell, names in lacking.items() if names)
 
 
 def _lines(cell: str, run: Run) -> Iterator[tuple[str, ...]]:
@@ -153,9 +162,9 @@ def _gains(runs: Mapping[str, Run], step: str, cost: Cost) -> Iterator[float]:
             yield worth / before
 
 
-def _worth(row: Row, cost: Cost) -> float | None:
+def _worth(row: Row | None, cost: Cost) -> float | None:
     """Accuracy above chance for one unit of cost."""
-    paid = cost.of(row)
+    paid = None if row is None else cost.of(row)
     return max(row.quality["accuracy"] - CHANCE, 0.0) / paid if paid else None
 
 
@@ -175,12 +184,12 @@ def _said(runs: Mapping[str, Run], cost: Cost, step: str) -> str:
     )
 
 
-def _row(run: Run, step: str) -> Row:
-    return next(row for row in run.rows if row.step == step)
+def _row(run: Run, step: str) -> Row | None:
+    return next((row for row in run.rows if row.step == step), None)
 
 
 def _shown(run: Run) -> list[Row]:
-    return [_row(run, step) for step in TECHNIQUES]
+    return [row for row in run.rows if row.step in TECHNIQUES]
 
 
 def epochs_drawing(runs: Mapping[str, Run], name: str = "epochs") -> Drawing:

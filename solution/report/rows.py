@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ def read_rows(folder: Path) -> list[Row]:
         return [Row(**fields) for fields in json.loads(path.read_text())]
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} is not a table of rows ({error}); delete the folder and run again") from error
+
+
+def machines(rows: Iterable[Row]) -> str:
+    """The hardware of the trainings, and that of the times where it is another."""
+    rows = list(rows)
+    trained = list(dict.fromkeys(row.hardware for row in rows))
+    timed = [name for name in dict.fromkeys(row.timed_on for row in rows) if name and name not in trained]
+    return "; ".join([*trained, *(f"times: {name}" for name in timed)])
 
 
 def flat(row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from solution.contracts import InputError, Row
+from solution.report.rows import machines
 from solution.report.tables import Table
 
 QUALITY = {"f1": "macro F1", "accuracy": "accuracy", "top5": "top-5 accuracy"}
@@ -28,15 +29,16 @@ def spread(runs: Sequence[Sequence[Row]]) -> Table:
     names = [[row.step for row in rows] for rows in runs]
     if not runs or not names[0] or any(steps != names[0] for steps in names):
         raise InputError(f"these runs are not of one recipe; their steps are {names}")
-    columns = _columns([row for rows in runs for row in rows])
+    every = [row for rows in runs for row in rows]
+    columns = _columns(every)
     seeds = ", ".join(str(rows[0].seed) for rows in runs)
-    hardware, commits = (_stated(runs, field) for field in ("hardware", "commit"))
+    commits = ", ".join(dict.fromkeys(row.commit for row in every))
     return Table(
         headings=("step", *(heading for heading, _ in columns)),
         rows=tuple(
             (rows[0].step, *(cell(rows) for _, cell in columns)) for rows in zip(*runs, strict=True)
         ),
-        note=f"{len(runs)} run(s), seeds {seeds}; {hardware}; commit {commits}",
+        note=f"{len(runs)} run(s), seeds {seeds}; {machines(every)}; commit {commits}",
     )  # fmt: skip
 
 
@@ -102,11 +104,6 @@ def _memory(held: Sequence[int | None]) -> str:
 
 def _megabytes(num_bytes: int | None) -> float | None:
     return None if num_bytes is None else num_bytes / 1e6
-
-
-def _stated(runs: Sequence[Sequence[Row]], field: str) -> str:
-    """Every value of `field` once, in order."""
-    return ", ".join(dict.fromkeys(getattr(row, field) for rows in runs for row in rows))
 
 
 def _counts(heading: str, field: str) -> Column:

@@ -41,8 +41,17 @@ def runs(tmp_path):
     return read_grid(tmp_path)
 
 
-def test_only_cells_that_tried_all_techniques_count(runs):
+def test_only_runs_of_the_techniques_count(runs):
     assert list(runs) == ["one", "two"]
+
+
+def test_an_unfinished_cell_tells_what_it_has_and_what_it_lacks(runs):
+    two = dataclasses.replace(runs["two"], rows=runs["two"].rows[:-1])
+    table = grid_table({"one": runs["one"], "two": two})
+    assert len(table.rows) == 2 * len(TECHNIQUES) - 1
+    assert "Not finished: two lacks student, distilled" in table.note
+    assert "Not finished" not in grid_table(runs).note
+    assert verdict({"one": runs["one"], "two": two}).rows
 
 
 def test_every_net_and_technique_has_a_line_with_the_minutes_on_its_way(runs):

@@ -6,7 +6,7 @@ import pytest
 from solution.contracts import InputError, Row
 from solution.report.ablation import ablation_table, read_ablation
 from solution.report.page import figures
-from solution.report.rows import write_rows
+from solution.report.rows import machines, write_rows
 from solution.report.run_folder import command, read_run
 from solution.report.spread import shipped, spread
 from solution.report.tables import Table, compared
@@ -139,3 +139,10 @@ def test_an_ablation_needs_its_base(tmp_path):
     assert read_ablation(tmp_path / "none") == {}
     with pytest.raises(InputError, match="no switch called 'base' to compare kd with"):
         ablation(tmp_path, {"kd": (0.2,)})
+
+
+def test_machines_name_where_times_were_taken_when_that_is_elsewhere():
+    here = dataclasses.replace(ROW, timed_on="a CPU")
+    there = dataclasses.replace(here, hardware="a GPU")
+    assert machines([there]) == "a GPU; times: a CPU"
+    assert machines([here, ROW]) == "a CPU"
