@@ -107,7 +107,7 @@ def _missing(runs: Mapping[str, Run]) -> str:
     lacking = {
         cell: [name for step, name in TECHNIQUES.items() if _row(run, step) is None] for cell, run in runs.items()
     }
-    return "".join(f". Not finished: {cell} lacks {', '.join(names)}" for cell, names in lacking.items() if names)
+    return "".join(f". Not finished: {cell} lacks {'; '.join(names)}" for cell, names in lacking.items() if names)
 
 
 def _lines(cell: str, run: Run) -> Iterator[tuple[str, ...]]:
