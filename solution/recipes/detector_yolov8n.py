@@ -73,9 +73,10 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) ->
             Stage(name="float16", step=Quantize(scheme="float16", others="float16"), after="original"),
             *_pruned("global"),
             *_pruned("local"),
-            Stage(name="clustered", step=Cluster(bits=6), after="original"),
-            Stage(name="int8", step=Quantize(scheme="int8", activations=8), after="original"),
-            Stage(name="cut", step=PruneChannels(ratio=0.15, reconstruct=True), after="original"),
+            Stage(name="clustered", step=Cluster(bits=7), after="original"),
+            # A few huge inputs are cut off, and mean errors are mostly theirs: undone everywhere, they cost 0.15 mAP.
+            Stage(name="int8", step=Quantize(scheme="int8", activations=8, correct_bias=False), after="original"),
+            Stage(name="cut", step=_cut(), after="original"),
             Stage(name="cut_tuned", step=TrainDetector()),
         ),
         before="original",
@@ -83,6 +84,11 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) ->
         thorough=True,
         exports=("onnxruntime", "openvino", "openvino int8"),
     )
+
+
+def _cut() -> PruneChannels:
+    """A tenth of the MACs, where the fewest answers are: equal shares of all layers cost a detector far more."""
+    return PruneChannels(macs=0.9, ranking="global", importance="activation", reconstruct=True)
 
 
 def _pruned(scope: str) -> tuple[Stage, ...]:

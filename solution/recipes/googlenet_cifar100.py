@@ -66,7 +66,7 @@ def _recipe(name: str, epochs: int, more: int) -> Recipe:
         before="longer",
         after="pruned",
         thorough=True,
-        exports=("onnxruntime", "openvino", "openvino int8"),
+        exports=("onnxruntime", "onnxruntime int8", "openvino", "openvino int8"),
     )
 
 
