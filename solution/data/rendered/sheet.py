@@ -47,8 +47,8 @@ class Sheet:
         """Multiply the colours by `light`, broadcast to (SIDE, SIDE)."""
         light = np.broadcast_to(light, (SIDE, SIDE)).astype(np.float32)
         colours = self.pixels[..., :3] * light[..., None]
-        # Premultiplied colour above alpha would glow through the edges.
-        self.pixels[..., :3] = np.minimum(colours, self.pixels[..., 3:])
+        # Premultiplied colour above alpha would glow through the edges; light below 0 would wrap around to it.
+        self.pixels[..., :3] = np.clip(colours, 0, self.pixels[..., 3:])
 
 
 def _fixed(points: Sequence[tuple[float, float]] | np.ndarray) -> np.ndarray:
