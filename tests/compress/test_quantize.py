@@ -191,6 +191,9 @@ def test_numbers_beyond_float16_are_named(small_net, toy):
         small_net.features.init_block.bn.weight[0] = 1e6
     with pytest.raises(InputError, match=r"features\.init_block\.bn\.weight .*float16 cannot: use bfloat16"):
         Quantize(others="float16")(small_net, toy)
+    small_net.mix = nn.Parameter(torch.full((2, 2), 1e6))
+    with pytest.raises(InputError, match=r"^mix holds numbers that float16 cannot"):
+        Quantize(others="float16")(small_net, toy)
 
 
 def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
@@ -199,6 +202,7 @@ def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
     small_net.features.stage1.unit2.expand_conv3.weight = small_net.features.stage1.unit3.expand_conv3.weight
     small_net.spare = nn.Linear(2, 2)
     small_net.table = nn.Embedding(4, 4)
+    small_net.mix = nn.Parameter(torch.eye(2))
     plan = Quantize(protect=("output",)).plan(small_net, toy)
     assert plan.kept == {
         "output": "protected",
@@ -206,7 +210,8 @@ def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
         "features.stage1.unit2.expand_conv3": "its weights are shared with another layer",
         "features.stage1.unit3.expand_conv3": "its weights are shared with another layer",
         "spare": "it is not called on the example, so its inputs cannot be seen",
-        "table": "Embedding is neither a convolution nor a linear layer",
+        "mix": "a weight of ShuffleNetModule, which is neither a convolution nor a linear layer",
+        "table.weight": "a weight of Embedding, which is neither a convolution nor a linear layer",
     }
     assert not plan.kept.keys() & plan.schemes.keys()
     assert "spare: left as it is, it is not called" in str(plan)

@@ -20,7 +20,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """paths: layers that can be quantized, in order of execution; kept: {layer: why it stays in float}."""
+    """paths: layers that can be quantized, in order of execution; kept: {layer or weight: why it stays in float}."""
 
     paths: tuple[str, ...]
     kept: dict[str, str]
@@ -61,12 +61,13 @@ def _executed(model: nn.Module, example: Tensor) -> list[str]:
 
 
 def _foreign(model: nn.Module, known: set[str]) -> dict[str, str]:
-    """{module that multiplies by weights of its own, but is no layer that is known here: why it stays in float}."""
+    """{weight of a module that multiplies by it, but is no layer that is known here: why it stays in float}."""
     return {
-        path: f"{type(module).__name__} is neither a convolution nor a linear layer"
+        name: f"a weight of {type(module).__name__}, which is neither a convolution nor a linear layer"
         for path, module in model.named_modules()
         if path not in known and "parametrizations" not in path.split(".") and not isinstance(module, _NORMS)
-        if any(tensor.dim() >= 2 for tensor in module.parameters(recurse=False))
+        for name, tensor in module.named_parameters(path, recurse=False)
+        if tensor.dim() >= 2
     }
 
 

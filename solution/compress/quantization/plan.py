@@ -36,7 +36,7 @@ class QuantizePlan(Plan):
     equalised   pairs of layers brought to one range, with the channel shuffles between them
     activation_bits, ranges     of the inputs: {layer: (low, high)}
     others      "float32", or the half precision in which all other parameters are kept
-    kept        {layer: why it stays in float}
+    kept        {layer or weight: why it stays in float}
     saves       {"bytes": (before, after)}, codes counted with their bits
     """
 
@@ -132,11 +132,11 @@ def keep_in_half(model: nn.Module, name: str) -> None:
     for path, module in list(model.named_modules()):
         if {"parametrizations", "input_grid"} & set(path.split(".")):
             continue
-        for tensor_name, tensor in list(module.named_parameters(recurse=False)):
+        for place, tensor in list(module.named_parameters(path, recurse=False)):
             if tensor.dtype is torch.float32:
                 if not torch.isfinite(tensor.to(HALVES[name])).all():
-                    raise InputError(f"{path}.{tensor_name} holds numbers that {name} cannot: use bfloat16 or float32")
-                finish(module, tensor_name, Half(name))
+                    raise InputError(f"{place} holds numbers that {name} cannot: use bfloat16 or float32")
+                finish(module, place.rpartition(".")[2], Half(name))
 
 
 def _layer_at(model: nn.Module, path: str) -> nn.Module:
