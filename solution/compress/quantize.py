@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from solution.compress.quantization.codes import stored_bytes
 from solution.compress.quantization.correct import correct
 from solution.compress.quantization.graph import Wiring
-from solution.compress.quantization.layers import Layers, find_layers
+from solution.compress.quantization.layers import find_layers
 from solution.compress.quantization.learned import grid_of
 from solution.compress.quantization.mixed import Mix, first_within, last_good, sensitivities, steps_down
 from solution.compress.quantization.observers import OBSERVERS, ranges
@@ -113,9 +113,6 @@ class Quantize(StructuralStep):
     def plan(self, model: nn.Module, given: Given) -> QuantizePlan:
         """Which layer takes which scheme. `InputError` when there is none to quantize, or a budget cannot be met."""
         layers = find_layers(model, given.example, self.protect)
-        if not layers.paths:
-            raise InputError(f"nothing can be quantized: {_reasons(layers)}")
-        self._tell_if_few(given)
         plan = QuantizePlan(
             schemes=dict.fromkeys(layers.paths, self.scheme),
             learn=self.learn,
@@ -124,7 +121,11 @@ class Quantize(StructuralStep):
             others=self.others,
             kept=layers.kept,
         )
-        plan = self._with_ranges(self._with_chains(plan, model), model, given)
+        plan = self._fitting(self._with_chains(plan, model), model)
+        if not plan.schemes:
+            raise InputError(f"nothing can be quantized: {_reasons(plan)}")
+        self._tell_if_few(given)
+        plan = self._with_ranges(plan, model, given)
         if self.spare:
             plan = spare(plan, model, self.spare, list(given.need("choose", "spare")), given.say)
         if self.lower:
@@ -152,6 +153,12 @@ class Quantize(StructuralStep):
         folded = plan.prepare(copy.deepcopy(model))
         chains = [chain for chain in Wiring(folded).chains() if {*chain[:2]} <= plan.schemes.keys()]
         return dataclasses.replace(plan, equalised=tuple(chains))
+
+    def _fitting(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
+        """`plan` without layers whose weights, with what is folded into them, the scheme cannot hold."""
+        exact, scheme = plan.prepare(copy.deepcopy(model)), scheme_called(self.scheme)
+        beyond = tuple(path for path in plan.schemes if not scheme.holds(exact.get_submodule(path).weight))
+        return plan.without(beyond, f"its weight holds numbers beyond {self.scheme}")
 
     def _with_ranges(self, plan: QuantizePlan, model: nn.Module, given: Given) -> QuantizePlan:
         if not self.activations:
@@ -243,6 +250,6 @@ def _f1(model: nn.Module, batches: Batches) -> float:
     return classify(predictor(model), batches).f1
 
 
-def _reasons(layers: Layers) -> str:
-    reasons = sorted(set(layers.kept.values())) or ["the net has no convolution and no linear layer"]
+def _reasons(plan: QuantizePlan) -> str:
+    reasons = sorted(set(plan.kept.values())) or ["the net has no convolution and no linear layer"]
     return "; ".join(itertools.islice(reasons, 4))

@@ -189,11 +189,44 @@ def test_float16_keeps_every_parameter_in_half(small_net, toy):
 def test_numbers_beyond_float16_are_named(small_net, toy):
     with torch.no_grad():
         small_net.features.init_block.bn.weight[0] = 1e6
-    with pytest.raises(InputError, match=r"features\.init_block\.bn\.weight .*float16 cannot: use bfloat16"):
+    with pytest.raises(InputError, match=r"features\.init_block\.bn\.weight .*beyond float16: use a wider type"):
         Quantize(others="float16")(small_net, toy)
     small_net.mix = nn.Parameter(torch.full((2, 2), 1e6))
-    with pytest.raises(InputError, match=r"^mix holds numbers that float16 cannot"):
+    with pytest.raises(InputError, match=r"^mix holds NaN, or numbers beyond float16"):
         Quantize(others="float16")(small_net, toy)
+
+
+FIRST = "features.init_block"
+
+
+@pytest.mark.parametrize(
+    ("step", "layer", "tensor", "size"),
+    [
+        (Quantize(scheme="float16"), "output", "output.weight", 7e4),
+        (Quantize(scheme="bfloat16"), "output", "output.weight", 3.4e38),
+        (Quantize(scheme="float16", fold_norms=True), f"{FIRST}.conv", f"{FIRST}.bn.weight", 1e7),
+        (Quantize(scheme="float16", lower=("int8",), bytes=0.9), "output", "output.weight", 7e4),
+    ],
+)
+def test_a_weight_that_its_scheme_cannot_hold_stays_in_float(step, layer, tensor, size, small_net, toy):
+    sound = step.plan(small_net, toy)
+    with torch.no_grad():
+        small_net.get_parameter(tensor)[0] = size
+    plan = step.plan(small_net, toy)
+    assert plan.kept == {layer: f"its weight holds numbers beyond {step.scheme}"}
+    assert f"{layer}: left as it is, its weight holds numbers beyond" in str(plan)
+    convolutions = [module for module in plan.apply(small_net).modules() if isinstance(module, nn.Conv2d)]
+    assert all(torch.isfinite(module.weight).all() for module in convolutions)
+    with pytest.raises(InputError, match=rf"^{layer}\.weight holds NaN, or numbers beyond"):
+        sound.apply(small_net)
+
+
+def test_a_training_that_broke_is_not_frozen(small_net, toy):
+    learned = Quantize(scheme="int8", learn=True)(small_net, toy)
+    with torch.no_grad():
+        learned.output.parametrizations["weight"].original[0] = float("nan")
+    with pytest.raises(InputError, match=r"output\.weight holds NaN or infinite values"):
+        Freeze()(learned, toy)
 
 
 def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):

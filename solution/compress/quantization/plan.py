@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from solution.compress.listing import columns, left_alone, savings
+from solution.compress.parametrized import sound_weight
 from solution.compress.quantization.activations import InputGrid, quantize_inputs
 from solution.compress.quantization.codes import Codes, Half, finish, plain, stored_bytes
 from solution.compress.quantization.equalise import equalise
@@ -20,7 +21,7 @@ from solution.compress.quantization.folding import fold_norms, module_at
 from solution.compress.quantization.graph import Chain
 from solution.compress.quantization.layers import CONVOLUTIONS, TRANSPOSED, channel_axis
 from solution.compress.quantization.learned import LEARNED, grid_of, learn
-from solution.compress.quantization.schemes import HALVES, SCHEMES, Scheme
+from solution.compress.quantization.schemes import SCHEMES, Scheme
 from solution.contracts import InputError, Plan
 
 Saves = dict[str, tuple[int, int]]
@@ -55,7 +56,9 @@ class QuantizePlan(Plan):
         """Fold and equalise, then give every layer its form."""
         self.prepare(model)
         for path, name in self.schemes.items():
-            _quantize(_layer_at(model, path), SCHEMES[name], self.learn)
+            layer, scheme = _layer_at(model, path), SCHEMES[name]
+            _must_hold(scheme, layer.weight, f"{path}.weight")
+            _quantize(layer, scheme, self.learn)
         for path, (low, high) in self.ranges.items():
             quantize_inputs(_layer_at(model, path), InputGrid(self.activation_bits, low, high, self.learn))
         keep_in_half(model, self.others)
@@ -108,7 +111,7 @@ class FreezePlan(Plan):
             grid = grid_of(module)
             if grid is None:
                 raise InputError(f"this plan was made for another net: {path} has no grid that trains")
-            steps[path] = grid.step(module.weight.detach())
+            steps[path] = grid.step(sound_weight(path, module))
             plain(module)
         factors = fold_norms(model, self.folded)
         for path, name in self.schemes.items():
@@ -134,9 +137,16 @@ def keep_in_half(model: nn.Module, name: str) -> None:
             continue
         for place, tensor in list(module.named_parameters(path, recurse=False)):
             if tensor.dtype is torch.float32:
-                if not torch.isfinite(tensor.to(HALVES[name])).all():
-                    raise InputError(f"{place} holds numbers that {name} cannot: use bfloat16 or float32")
+                _must_hold(SCHEMES[name], tensor, place)
                 finish(module, place.rpartition(".")[2], Half(name))
+
+
+def _must_hold(scheme: Scheme, tensor: Tensor, place: str) -> None:
+    if not scheme.holds(tensor):
+        raise InputError(
+            f"{place} holds NaN, or numbers beyond {scheme.name}: use a wider type (bfloat16, float32), or load sound "
+            "weights first"
+        )
 
 
 def _layer_at(model: nn.Module, path: str) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from solution.contracts import InputError
 
@@ -30,6 +31,10 @@ class Scheme:
     def high(self) -> int:
         """The largest level."""
         return 1 if self.bits == 1 else 2 ** (self.bits - 1) - 1
+
+    def holds(self, numbers: Tensor) -> bool:
+        """Whether all of `numbers` stay finite in this format; an integer's scale is a bfloat16."""
+        return bool(torch.isfinite(numbers.to(self.dtype or torch.bfloat16)).all())
 
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
