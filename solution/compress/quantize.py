@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from solution.compress.block_ranking import mean_loss
 from solution.compress.quantization.codes import stored_bytes
 from solution.compress.quantization.correct import correct
 from solution.compress.quantization.graph import Wiring
@@ -125,9 +126,7 @@ class Quantize(StructuralStep):
         if not plan.schemes:
             raise InputError(f"nothing can be quantized: {_reasons(plan)}")
         self._tell_if_few(given)
-        plan = self._with_ranges(plan, model, given)
-        if self.spare:
-            plan = spare(plan, model, self.spare, list(given.need("choose", "spare")), given.say)
+        plan = self._spared(self._with_ranges(plan, model, given), model, given)
         if self.lower:
             plan = dataclasses.replace(plan, schemes=self._mix(plan, model, given))
         return plan.measured(model)
@@ -168,6 +167,16 @@ class Quantize(StructuralStep):
         found = ranges(exact, plan.schemes, images, self.observer, self.activations)
         return dataclasses.replace(plan, ranges=found)
 
+    def _spared(self, plan: QuantizePlan, model: nn.Module, given: Given) -> QuantizePlan:
+        if not self.spare:
+            return plan
+        choose = list(given.need("choose", "spare"))
+
+        def loss_of(plan: QuantizePlan) -> float:
+            return mean_loss(self._shipped(plan, model, given), choose)
+
+        return spare(plan, model, self.spare, loss_of, given.say)
+
     @property
     def _corrects(self) -> bool:
         return self.correct_bias and not self.learn
@@ -194,10 +203,13 @@ class Quantize(StructuralStep):
         least = _f1(model, choose) - self.f1_drop
         return last_good(steps, lambda mix: self._f1_of(mix, plan, model, given) >= least)
 
+    def _shipped(self, plan: QuantizePlan, model: nn.Module, given: Given) -> nn.Module:
+        """The net that `plan` makes, with all that is mended before it ships, as if no training came in between."""
+        cut = plan.finished().cut(copy.deepcopy(model))
+        return dataclasses.replace(self, learn=False).mended(cut, plan, model, given).eval()
+
     def _f1_of(self, mix: Mix, plan: QuantizePlan, model: nn.Module, given: Given) -> float:
-        plan = dataclasses.replace(plan, schemes=mix).finished()
-        cut = plan.cut(copy.deepcopy(model))
-        f1 = _f1(dataclasses.replace(self, learn=False).mended(cut, plan, model, given), given.choose)
+        f1 = _f1(self._shipped(dataclasses.replace(plan, schemes=mix), model, given), given.choose)
         given.say(f"{sum(name != self.scheme for name in mix.values())} layers lower: F1 {f1:.4f} on the choose split")
         return f1
 

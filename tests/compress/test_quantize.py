@@ -9,6 +9,7 @@ from conftest import toy_batches
 from torch import nn
 from torch.nn.utils import parametrize
 
+from solution.compress.block_ranking import mean_loss
 from solution.compress.quantization.codes import Codes, Half, stored_bytes
 from solution.compress.quantization.learned import grid_of
 from solution.compress.quantization.plan import FreezePlan, QuantizePlan
@@ -290,6 +291,15 @@ def test_groups_are_left_in_float_where_that_is_measured_to_be_better(trained, t
     assert "output" not in plan.schemes
     assert plan.kept["output"] == "better so on the choose split (last)"
     assert Quantize(scheme="int8", spare=("first", "last", "depthwise")).plan(trained, given).kept == {}
+
+
+def test_groups_are_judged_with_the_biases_that_will_ship(trained, toy):
+    said = []
+    Quantize(scheme="int3", spare=("first",)).plan(trained, dataclasses.replace(toy, say=said.append))
+    shipped = mean_loss(Quantize(scheme="int3")(trained, toy), toy.choose)
+    blind = mean_loss(Quantize(scheme="int3", correct_bias=False)(trained, toy), toy.choose)
+    assert said[-1].endswith(f"quantized {shipped:.4f}")
+    assert f"{shipped:.4f}" != f"{blind:.4f}"
 
 
 def answers_of(net, images):

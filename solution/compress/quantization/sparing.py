@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
-from solution.compress.block_ranking import mean_loss
 from solution.compress.quantization.layers import is_depthwise
 from solution.compress.quantization.plan import QuantizePlan
 
@@ -27,22 +25,21 @@ def spare(
     plan: QuantizePlan,
     model: nn.Module,
     wanted: tuple[str, ...],
-    batches: list[tuple[Tensor, Tensor]],
+    loss_of: Callable[[QuantizePlan], float],
     say: Callable[[str], None],
 ) -> QuantizePlan:
-    """`plan` without those groups of `wanted` that are better left in float: one after another, each knows the last."""
-    least = _loss(plan, model, batches)
+    """`plan` without those groups of `wanted` that are better left in float: one after another, each knows the last.
+
+    loss_of  mean cross-entropy on the choose split of the net that a plan would ship
+    """
+    least = loss_of(plan)
     for group, members in groups_of(model, plan).items():
         layers = tuple(path for path in members if path in plan.schemes)
         if group not in wanted or not layers or len(layers) == len(plan.schemes):
             continue
         other = plan.without(layers, f"better so on the choose split ({group})")
-        loss = _loss(other, model, batches)
+        loss = loss_of(other)
         say(f"{group} in float: loss {loss:.4f} on the choose split, quantized {least:.4f}")
         if loss < least - WORTH:
             plan, least = other, loss
     return plan
-
-
-def _loss(plan: QuantizePlan, model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
-    return mean_loss(plan.finished().cut(copy.deepcopy(model)).eval(), batches)
