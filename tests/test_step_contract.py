@@ -41,6 +41,8 @@ STEPS = {
     "decompose to a budget": Decompose(macs=0.85),
     "cluster": Cluster(bits=3),
     "quantize": Quantize(scheme="int8"),
+    "quantize inputs, static": Quantize(scheme="int8", activations=8),
+    "quantize inputs, dynamic": Quantize(scheme="int8", activations=8, observer="dynamic"),
     "fold_norms": FoldNorms(),
     "group_penalty": GroupPenalty(epochs=1),
     "distill": Distill(epochs=1, teachers=("teacher",), live=True),

@@ -1,6 +1,8 @@
 """Quantization: fewer bits for every weight, in one step after training or with a training in between.
 
 After training:     Quantize(scheme="int8")                       codes at once
+Inputs, static:     Quantize(scheme="int8", activations=8)        ranges from calibration images
+Inputs, dynamic:    Quantize(scheme="int8", activations=8, observer="dynamic")
 With training:      Quantize(scheme="int4", learn=True), Train(...), Freeze()
 A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes=0.2)
 
@@ -26,7 +28,7 @@ from solution.compress.quantization.graph import Wiring
 from solution.compress.quantization.layers import find_layers
 from solution.compress.quantization.learned import grid_of
 from solution.compress.quantization.mixed import Mix, first_within, last_good, sensitivities, steps_down
-from solution.compress.quantization.observers import OBSERVERS, ranges
+from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
 from solution.compress.quantization.plan import FreezePlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
 from solution.compress.quantization.sparing import GROUPS, spare
@@ -46,7 +48,9 @@ class Quantize(StructuralStep):
     f1_drop      or: macro F1 that may be lost on the choose split
     learn        float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Freeze` should follow
     activations  bits of the layers' inputs, 2 to 8; 0 leaves them in float
-    observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy
+    observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy (static);
+                 or dynamic: each image brings its own, at every layer. That needs no calibration and cuts nothing off,
+                 but a runtime must look for the range at every call, where a fixed one costs nothing
     images       calibration images to look at; the user is told when there are fewer
     fold_norms   batch norms go into the convolution before them
     equalise     bring channels of neighbouring layers to one range; needs fold_norms
@@ -82,6 +86,8 @@ class Quantize(StructuralStep):
             raise InputError(f"a budget must be positive, got {self._budget()}")
         if self.activations and not 2 <= self.activations <= 8:
             raise InputError(f"activations must be 2 to 8 bits, or 0 for float, got {self.activations}")
+        if self.observer == DYNAMIC and not self.activations:
+            raise InputError("observer='dynamic' is for inputs, which stay in float: give activations=8")
         if self.images < 1:
             raise InputError(f"images must be at least 1, got {self.images}")
         if self.equalise and not self.fold_norms:
@@ -93,7 +99,7 @@ class Quantize(StructuralStep):
         return f"lower={self.lower}, bytes={self.bytes}, f1_drop={self.f1_drop}"
 
     def _check_names(self) -> None:
-        for name, known in (("observer", tuple(OBSERVERS)), ("others", _OTHERS)):
+        for name, known in (("observer", (*OBSERVERS, DYNAMIC)), ("others", _OTHERS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         unknown = [group for group in self.spare if group not in GROUPS]
@@ -162,6 +168,8 @@ class Quantize(StructuralStep):
     def _with_ranges(self, plan: QuantizePlan, model: nn.Module, given: Given) -> QuantizePlan:
         if not self.activations:
             return plan
+        if self.observer == DYNAMIC:
+            return dataclasses.replace(plan, ranges=dict.fromkeys(plan.schemes, ()))
         images = list(_first(given.need("calibration", "quantizing activations"), self.images))
         exact = plan.prepare(copy.deepcopy(model))
         found = ranges(exact, plan.schemes, images, self.observer, self.activations)
@@ -178,11 +186,15 @@ class Quantize(StructuralStep):
         return spare(plan, model, self.spare, loss_of, given.say)
 
     @property
+    def _observes(self) -> bool:
+        return self.activations > 0 and self.observer != DYNAMIC
+
+    @property
     def _corrects(self) -> bool:
         return self.correct_bias and not self.learn
 
     def _tell_if_few(self, given: Given) -> None:
-        if given.calibration is None or not (self.activations or self._corrects):
+        if given.calibration is None or not (self._observes or self._corrects):
             return
         found = sum(len(images) for images in _first(given.calibration, self.images))
         if not found:

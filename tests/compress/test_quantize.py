@@ -9,7 +9,9 @@ from conftest import toy_batches
 from torch import nn
 from torch.nn.utils import parametrize
 
+from solution import checkpoint
 from solution.compress.block_ranking import mean_loss
+from solution.compress.quantization.activations import DynamicGrid
 from solution.compress.quantization.codes import Codes, Half, stored_bytes
 from solution.compress.quantization.learned import grid_of
 from solution.compress.quantization.plan import FreezePlan, QuantizePlan
@@ -17,12 +19,14 @@ from solution.compress.quantize import Freeze, Quantize
 from solution.contracts import Given, InputError, origin_of
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, macs_dispatched
+from solution.export import packed
 from solution.models.shufflenet import ShuffleNet
 from solution.train.step import Train
 
 STEPS = {
     "int8": Quantize(),
     "int8, inputs too": Quantize(activations=8, fold_norms=True, equalise=True),
+    "int8, inputs by the image": Quantize(activations=8, observer="dynamic", fold_norms=True, equalise=True),
     "int4, folded, rest in half": Quantize(scheme="int4", fold_norms=True, others="float16"),
     "int2 to learn": Quantize(scheme="int2", activations=4, learn=True),
     "binary": Quantize(scheme="binary"),
@@ -278,6 +282,27 @@ def test_without_data_weights_alone_are_quantized(small_net, toy):
     assert len(forms(model)) == sum(isinstance(module, nn.Conv2d) for module in small_net.modules())
 
 
+def test_dynamic_inputs_need_no_data_and_follow_the_image(trained, toy):
+    alone = Given(example=toy.example)
+    dynamic = Quantize(activations=8, observer="dynamic")(trained, alone)
+    assert "output int8 dynamic" in " ".join(str(origin_of(dynamic).plans[-1]).split())
+    static = Quantize(activations=8, observer="minmax")(trained, toy)
+    bright = dataclasses.replace(toy, choose=[(images * 20, labels) for images, labels in toy.choose])
+    assert distance(dynamic, trained, toy) < 0.05
+    assert distance(dynamic, trained, bright) < 0.05
+    assert distance(static, trained, bright) > 0.5
+
+
+def test_dynamic_inputs_survive_a_training_and_a_packed_file(trained, toy, tmp_path):
+    learned = Quantize(scheme="int4", activations=4, observer="dynamic", learn=True)(trained, toy)
+    frozen = Freeze()(Train(epochs=1, lr=0.01, keep="last", warmup_epochs=0)(learned, toy), toy)
+    header = checkpoint.header_of(frozen, classes=toy.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
+    packed.save(tmp_path / "net.packed", frozen, header)
+    again, _ = packed.load(tmp_path / "net.packed")
+    assert sum(isinstance(module, DynamicGrid) for module in again.modules()) == len(forms(frozen))
+    assert torch.equal(answers(again, toy), answers(frozen, toy))
+
+
 def test_groups_are_left_in_float_where_that_is_measured_to_be_better(trained, toy):
     torch.manual_seed(0)
     with torch.no_grad():  # a channel far above the others, which carries the answer: binary weights lose it
@@ -318,7 +343,8 @@ def answers_of(net, images):
         (lambda: Quantize(lower=("int4",), bytes=-1), r"must be positive, got .*bytes=-1"),
         (lambda: Quantize(activations=1), r"activations must be 2 to 8 bits, or 0 for float, got 1"),
         (lambda: Quantize(images=0), r"images must be at least 1, got 0"),
-        (lambda: Quantize(observer="guess"), r"observer must be one of minmax, .*got 'guess'"),
+        (lambda: Quantize(observer="guess"), r"observer must be one of minmax, .*dynamic, got 'guess'"),
+        (lambda: Quantize(observer="dynamic"), r"observer='dynamic' is for inputs.*give activations=8"),
         (lambda: Quantize(others="int8"), r"others must be one of float32, .*got 'int8'"),
         (lambda: Quantize(spare=("middle",)), r"spare may name first, last, depthwise, got 'middle'"),
         (lambda: Quantize(equalise=True), r"equalise needs fold_norms=True"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from solution.compress.quantization.activations import InputGrid, quantize_inputs
+from solution.compress.quantization.activations import DynamicGrid, FixedGrid, quantize_inputs
 from solution.compress.quantization.observers import (
     OBSERVERS,
     Histogram,
@@ -27,7 +27,7 @@ def histogram_of(values, bins=2048):
 
 def rounding_error(values, low, high, bits=8):
     x = torch.tensor(values, dtype=torch.float32)
-    return float((InputGrid(bits, low, high, learn=False)(x) - x).square().mean())
+    return float((FixedGrid(bits, low, high, learn=False)(x) - x).square().mean())
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_every_range_holds_zero_and_lies_within_what_was_seen(values, observer):
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-50, 0), st.floats(0.01, 50), st.integers(2, 8))
 def test_an_input_grid_has_an_exact_zero_and_errs_by_half_a_step(low, high, bits):
-    grid = InputGrid(bits, low, high, learn=False)
+    grid = FixedGrid(bits, low, high, learn=False)
     x = torch.linspace(grid.low, grid.high, 999) * grid.scale
     assert grid(torch.zeros(1)).item() == 0
     assert float((grid(x) - x).abs().max()) <= float(grid.scale) * 0.501
@@ -83,11 +83,35 @@ def test_an_input_grid_has_an_exact_zero_and_errs_by_half_a_step(low, high, bits
 
 
 def test_a_learning_input_grid_trains_its_step():
-    grid = InputGrid(4, 0.0, 1.0, learn=True)
+    grid = FixedGrid(4, 0.0, 1.0, learn=True)
     x = torch.rand(2, 3, 4, 4, requires_grad=True)
     grid(x * 2).sum().backward()
     assert grid.scale.grad.item() > 0  # half of the inputs lie beyond the grid
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-50, 50), st.floats(1e-3, 50), st.integers(2, 8))
+def test_a_dynamic_grid_fits_each_image_by_itself(middle, spread, bits):
+    x = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0)) * spread + middle
+    x[1] *= 100
+    x[2] = 0
+    grid = DynamicGrid(bits)
+    for image, made in zip(x, grid(x), strict=True):
+        step = float(image.max().clamp(min=0) - image.min().clamp(max=0)) / (2**bits - 1)
+        assert float((made - image).abs().max()) <= step * 0.501
+        assert len(made.unique()) <= 2**bits
+        assert torch.equal(made, grid(image[None])[0])
+    assert not list(grid.state_dict())
+
+
+def test_a_dynamic_grid_keeps_zero_exact_and_lets_gradients_through():
+    x = torch.tensor([[-0.3, 0.0, 0.5, 1.0]], requires_grad=True)
+    made = DynamicGrid(4)(x)
+    assert made[0, 1].item() == 0
+    made.sum().backward()
+    assert x.grad[0, 1:3].tolist() == [1, 1]
+    assert not DynamicGrid(8)(torch.zeros(2, 3, dtype=torch.float16)).any()
 
 
 def test_histograms_see_what_a_layer_is_given():
@@ -106,9 +130,9 @@ def test_a_hook_rounds_the_input_and_goes_with_copies():
 
     layer = nn.Linear(2, 1, bias=False)
     nn.init.ones_(layer.weight)
-    quantize_inputs(layer, InputGrid(2, 0.0, 3.0, learn=False))
+    quantize_inputs(layer, FixedGrid(2, 0.0, 3.0, learn=False))
     twin = copy.deepcopy(layer)
-    quantize_inputs(layer, InputGrid(8, 0.0, 255.0, learn=False))
+    quantize_inputs(layer, FixedGrid(8, 0.0, 255.0, learn=False))
     x = torch.tensor([[0.6, 9.0]])
     assert twin(x).item() == 1 + 3
     assert layer(x).item() == 1 + 9

@@ -10,20 +10,26 @@ from torch import Tensor, nn
 from solution.compress.quantization.learned import clipped_to_grid
 
 NAME = "input_grid"
+_TINY = 1e-12
+"""The narrowest range that is divided into steps: an input of zeros has none."""
 
 
 class InputGrid(nn.Module):
-    """One step for the whole input. State: ``scale`` (1,), a parameter when it learns, else a buffer.
+    """Inputs on 2**bits levels, of which 0 is one: ``scale * {low, ..., high}`` with ``high - low = 2**bits - 1``."""
 
-    The zero point is in the levels: they run from ``-zero`` to ``2**bits - 1 - zero``, so that 0 is exact.
-    """
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+
+class FixedGrid(InputGrid):
+    """One step for all inputs. State: ``scale`` (1,), a parameter when it learns, else a buffer."""
 
     def __init__(self, bits: int, low: float, high: float, learn: bool) -> None:
         """A grid for inputs from `low` to `high`; `learn` lets its step train (LSQ)."""
-        super().__init__()
+        super().__init__(bits)
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max(high - low, 1e-12) / (2**bits - 1)
-        self.bits = bits
+        scale = max(high - low, _TINY) / (2**bits - 1)
         self.low = -round(-low / scale)
         self.high = 2**bits - 1 + self.low
         step = torch.tensor([scale])
@@ -44,6 +50,26 @@ class InputGrid(nn.Module):
     def extra_repr(self) -> str:
         """Bits and levels."""
         return f"{self.bits} bits, {self.low} to {self.high}"
+
+
+class DynamicGrid(InputGrid):
+    """A step for each image, from the smallest to the largest number that the layer is given for it. No state.
+
+    An image's answer does not depend on those beside it: each entry of the first axis has a range of its own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` (B, ...), each number at its nearest level."""
+        rest = tuple(range(1, x.dim()))
+        seen = x.detach().float()  # in half precision the narrowest range would be 0
+        least, most = seen.amin(rest, keepdim=True).clamp(max=0), seen.amax(rest, keepdim=True).clamp(min=0)
+        scale = (most - least).clamp_min(_TINY) / (2**self.bits - 1)  # (B, 1, ...)
+        low = (least / scale).round()
+        return clipped_to_grid(x, scale, low, low + 2**self.bits - 1)
+
+    def extra_repr(self) -> str:
+        """Bits."""
+        return f"{self.bits} bits"
 
 
 def _round_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

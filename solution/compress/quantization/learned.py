@@ -18,7 +18,7 @@ def rounded(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach() if x.requires_grad else x.round()
 
 
-def clipped_to_grid(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+def clipped_to_grid(x: Tensor, scale: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
     """`x` on the grid ``scale * {low, ..., high}``. The gradients are those of LSQ, equation 3.
 
     To x: 1 within the grid, 0 outside. To the scale: round(x / scale) - x / scale within, `low` or `high` outside.

@@ -89,6 +89,10 @@ OBSERVERS: dict[str, Callable[[Histogram, int], Range]] = {
 }
 
 
+DYNAMIC = "dynamic"
+"""Called in place of an observer: nothing is observed, each image brings its own range."""
+
+
 def _best(histogram: Histogram, cost: Callable[[float, float], float]) -> Range:
     """The share of the full range with the least cost."""
     costs = [cost(histogram.low * share, histogram.high * share) for share in _SHARES]

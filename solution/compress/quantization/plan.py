@@ -14,13 +14,14 @@ from torch.nn.utils import parametrize
 
 from solution.compress.listing import columns, left_alone, savings
 from solution.compress.parametrized import sound_weight
-from solution.compress.quantization.activations import InputGrid, quantize_inputs
+from solution.compress.quantization.activations import DynamicGrid, FixedGrid, quantize_inputs
 from solution.compress.quantization.codes import Codes, Half, finish, plain, stored_bytes
 from solution.compress.quantization.equalise import equalise
 from solution.compress.quantization.folding import fold_norms, module_at
 from solution.compress.quantization.graph import Chain
 from solution.compress.quantization.layers import CONVOLUTIONS, TRANSPOSED, channel_axis
 from solution.compress.quantization.learned import LEARNED, grid_of, learn
+from solution.compress.quantization.observers import DYNAMIC
 from solution.compress.quantization.schemes import SCHEMES, Scheme
 from solution.contracts import InputError, Plan
 
@@ -35,7 +36,7 @@ class QuantizePlan(Plan):
     learn       weights stay float32 behind grids that train; else they become codes, or half precision
     folded      {norm: the layer it is folded into}
     equalised   pairs of layers brought to one range, with the channel shuffles between them
-    activation_bits, ranges     of the inputs: {layer: (low, high)}
+    activation_bits, ranges     of the inputs: {layer: (low, high)}, or () where each image brings its own
     others      "float32", or the half precision in which all other parameters are kept
     kept        {layer or weight: why it stays in float}
     saves       {"bytes": (before, after)}, codes counted with their bits
@@ -47,7 +48,7 @@ class QuantizePlan(Plan):
     folded: dict[str, str] = field(default_factory=dict)
     equalised: tuple[Chain, ...] = ()
     activation_bits: int = 8
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
     others: str = "float32"
     kept: dict[str, str] = field(default_factory=dict)
     saves: Saves = field(default_factory=dict)
@@ -59,8 +60,10 @@ class QuantizePlan(Plan):
             layer, scheme = _layer_at(model, path), SCHEMES[name]
             _must_hold(scheme, layer.weight, f"{path}.weight")
             _quantize(layer, scheme, self.learn)
-        for path, (low, high) in self.ranges.items():
-            quantize_inputs(_layer_at(model, path), InputGrid(self.activation_bits, low, high, self.learn))
+        for path, ends in self.ranges.items():
+            bits = self.activation_bits
+            grid = FixedGrid(bits, *ends, self.learn) if ends else DynamicGrid(bits)
+            quantize_inputs(_layer_at(model, path), grid)
         keep_in_half(model, self.others)
         return model
 
@@ -173,11 +176,10 @@ def _is_quantized(module: nn.Module) -> bool:
     return any(isinstance(form, (Codes, Half, *LEARNED)) for form in forms)
 
 
-def _table(schemes: Mapping[str, str], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    rows = [("layer", "weights", "inputs")]
-    for path, name in schemes.items():
-        rows.append((path, name, "{:.4g} to {:.4g}".format(*ranges[path]) if path in ranges else "float"))
-    return columns(rows)
+def _table(schemes: Mapping[str, str], ranges: Mapping[str, tuple[float, ...]]) -> list[str]:
+    inputs = {path: "{:.4g} to {:.4g}".format(*ends) if ends else DYNAMIC for path, ends in ranges.items()}
+    rows = [(path, name, inputs.get(path, "float")) for path, name in schemes.items()]
+    return columns([("layer", "weights", "inputs"), *rows])
 
 
 def _notes(plan: QuantizePlan) -> list[str]:
