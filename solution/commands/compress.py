@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
     set_threads()
     steps = [step_from(text) for text in arguments.steps]
     if arguments.sensitivity:
-        _measure(arguments, opened(arguments))
+        _measure(arguments, opened(arguments, steps))
     else:
-        _compress(arguments, opened(arguments), steps)
+        _compress(arguments, opened(arguments, steps), steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ class Subject:
         return {**figures, "bytes": file_bytes(path)}
 
 
-def opened(arguments: argparse.Namespace) -> Subject:
-    """The subject that the flags describe."""
+def opened(arguments: argparse.Namespace, steps: list[Step]) -> Subject:
+    """The subject that the flags describe, with as many calibration images as `steps` ask for."""
     from solution import checkpoint
     from solution.dataloader import MEAN, STD
     from solution.export import files
@@ -95,12 +95,12 @@ def opened(arguments: argparse.Namespace) -> Subject:
     if Path(arguments.model).exists() or arguments.model.endswith((".safetensors", ".packed")):
         model, header = files.load(Path(arguments.model))
         header = dataclasses.replace(header, size=arguments.size or header.size)
-        loaders = _loaders(arguments, header.size, (header.mean, header.std))
+        loaders = _loaders(arguments, steps, header.size, (header.mean, header.std))
         _check_classes(header, loaders)
     else:
         settings = _classifier(arguments)
         size = arguments.size or SIZE
-        loaders = _loaders(arguments, size, (MEAN, STD))
+        loaders = _loaders(arguments, steps, size, (MEAN, STD))
         classes = loaders.card.classes if loaders else ()
         model = settings.build(len(classes) or CLASSES).eval()
         header = checkpoint.header_of(model, classes=classes, mean=MEAN, std=STD, size=size)
@@ -117,12 +117,14 @@ def _classifier(arguments: argparse.Namespace) -> Any:
     return Classifier(name=arguments.model, pretrained=arguments.pretrained)
 
 
-def _loaders(arguments: argparse.Namespace, size: int, normalisation: Any) -> Loaders | None:
+def _loaders(arguments: argparse.Namespace, steps: list[Step], size: int, normalisation: Any) -> Loaders | None:
     if arguments.data is None:
         return None
     from solution.dataloader import Data
 
-    return Data(path=arguments.data, size=size).open(seed=arguments.seed, normalisation=normalisation)
+    wanted = max([Data.calibration_images, *(getattr(step, "images", 0) for step in steps)])
+    data = Data(path=arguments.data, size=size, calibration_images=wanted)
+    return data.open(seed=arguments.seed, normalisation=normalisation)
 
 
 def _check_classes(header: Header, loaders: Loaders | None) -> None:

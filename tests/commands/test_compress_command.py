@@ -1,5 +1,6 @@
 """``python -m solution compress``: cut by steps, or measure."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -108,3 +109,17 @@ def test_a_packed_file_goes_in_and_comes_out(net_file, tmp_path, capsys):
     assert f"{out.stat().st_size:,}" in capsys.readouterr().out
     assert out.stat().st_size < 0.6 * packed.stat().st_size
     assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_a_step_gets_as_many_calibration_images_as_it_asks_for(net_file, tmp_path, capsys):
+    chance, labels = np.random.default_rng(0), np.arange(420) % 3
+    pixels = chance.integers(0, 256, (420, 32, 32, 3), dtype=np.uint8)
+    many = {"classes": ["blue", "green", "red"], "x_val": pixels[:6], "y_val": labels[:6]}
+    np.savez(tmp_path / "many.npz", x_train=pixels, y_train=labels, **many)
+    for count, told in ((300, ""), (1000, "asked for 1000 calibration images, there are 378")):
+        words = ["--step", f"quantize activations=8 observer=minmax images={count}"]
+        words += ["--data", str(tmp_path / "many.npz"), "--out", str(tmp_path / "int8.packed")]
+        assert main(["compress", str(net_file), *words]) == 0
+        said = capsys.readouterr().out
+        assert told in said
+        assert ("calibration images, there are" in said) == bool(told)
