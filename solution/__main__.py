@@ -52,7 +52,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; run the same command with --resume to go on", file=sys.stderr)
+        advice = "; run the same command with --resume to go on" if "resume" in arguments else ""
+        print(f"stopped{advice}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

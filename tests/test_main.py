@@ -1,0 +1,21 @@
+"""What `python -m solution` says when a command is stopped."""
+
+import pytest
+
+from solution import __main__
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "waste_shufflenet"], "stopped; run the same command with --resume to go on"),
+        (["compress", "net.safetensors", "--out", "small.safetensors"], "stopped"),
+    ],
+)
+def test_only_a_command_that_can_go_on_says_so(words, said, monkeypatch, capsys):
+    def stopped(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__.COMMANDS[words[0]], "run", stopped)
+    assert __main__.main(words) == 130
+    assert capsys.readouterr().err == f"{said}\n"
