@@ -35,21 +35,28 @@ class Answer:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Classify, name what cannot be read, print or write the answers. `InputError` when nothing can be read."""
+    """Classify, name what cannot be read, print or write the answers. `InputError` at the end if some are missing."""
     from solution.data.source import UnreadableImage
-    from solution.runtime import write_text
 
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
-    answers, unreadable = [], []
+    answers, unreadable = [], 0
     for path, said in _asked(arguments):
         if isinstance(said, UnreadableImage):
-            unreadable.append(said)
+            unreadable += 1
             print(f"unreadable: {said}", file=sys.stderr)
         else:
             answers.append(Answer(image=str(path), classes=said[: arguments.top]))
-    if not answers:
-        raise InputError(f"none of {len(unreadable)} images can be read")
+    if answers:
+        _tell(answers, arguments)
+    if unreadable:
+        asked = unreadable + len(answers)
+        raise InputError(f"{unreadable} of {asked} images cannot be read: mend or leave out those named above")
+
+
+def _tell(answers: list[Answer], arguments: argparse.Namespace) -> None:
+    from solution.runtime import write_text
+
     text = _FORMATS[arguments.format](answers)
     if arguments.out is None:
         print(text)

@@ -58,6 +58,8 @@ def _pixels(path: Path, size: int) -> np.ndarray | UnreadableImage:
         return UnreadableImage(str(path), "a folder without pictures")
     try:
         return prepared(path.read_bytes(), str(path), size)
+    except FileNotFoundError:
+        return UnreadableImage(str(path), "no such file, and nothing that it matches as a wildcard")
     except OSError as error:
         return UnreadableImage(str(path), f"cannot be read ({error.strerror})")
     except UnreadableImage as error:

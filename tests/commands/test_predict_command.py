@@ -78,15 +78,27 @@ def test_packed_files_and_runtimes_say_the_same(net_file, onnx_file, photos, tmp
             assert classes == pytest.approx(answers[image], abs=1e-4)
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_answered(net_file, photos, tmp_path, capsys):
+def test_what_cannot_be_read_is_named_after_the_rest_is_answered(net_file, photos, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    assert main(["predict", str(net_file), str(tmp_path / "broken.png"), str(photos / "val/red")]) == 0
+    assert main(["predict", str(net_file), str(tmp_path / "broken.png"), str(photos / "val/red")]) == 2
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 6
     assert "unreadable: " in shown.err
     assert "broken.png: not an image" in shown.err
+    assert shown.err.endswith("error: 1 of 7 images cannot be read: mend or leave out those named above\n")
     assert main(["predict", str(net_file), str(tmp_path / "*.png"), "absent.jpg"]) == 2
-    assert "none of 2 images can be read" in capsys.readouterr().err
+    assert "error: 2 of 2 images cannot be read" in capsys.readouterr().err
+
+
+def test_a_wildcard_that_matches_nothing_is_an_error_beside_answers(net_file, photos, tmp_path, capsys):
+    out = tmp_path / "answers.csv"
+    words = [str(photos / "val/red"), str(tmp_path / "*.webp"), "--format", "csv", "--out", str(out)]
+    assert main(["predict", str(net_file), *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == f"6 answers: {out}\n"
+    assert len(out.read_text().splitlines()) == 1 + 6 * 3
+    assert "*.webp: no such file, and nothing that it matches" in shown.err
+    assert "error: 1 of 7 images cannot be read" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,11 @@ def test_what_cannot_be_read_is_named_in_its_place(photos, tmp_path):
     paths = [tmp_path / "broken.jpg", good, tmp_path / "empty", tmp_path / "absent.png"]
     broken, shares, empty, absent = (said for _, said in probabilities(brightest, paths, 32, NORMALISATION))
     assert shares.shape == (3,)
-    for said, reason in ((broken, "broken.jpg: "), (empty, "a folder without pictures"), (absent, "No such file")):
+    for said, reason in (
+        (broken, "broken.jpg: "),
+        (empty, "a folder without pictures"),
+        (absent, "no such file, and nothing that"),
+    ):
         assert isinstance(said, UnreadableImage)
         assert reason in str(said)
 
