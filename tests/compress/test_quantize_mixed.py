@@ -11,6 +11,7 @@ from solution.compress.quantization.codes import stored_bytes
 from solution.compress.quantization.mixed import Steps, first_within, last_good, sensitivities, steps_down, weight_bytes
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError
+from solution.evaluate.classify import classify, predictor
 from solution.models.shufflenet import ShuffleNet
 
 NAMES = ("int8", "int4", "int2")
@@ -107,10 +108,20 @@ def test_a_byte_budget_is_met(small_net, toy):
     assert number.schemes == plan.schemes
 
 
-def test_a_quality_budget_is_met_and_said(small_net, toy):
-    said = []
-    plan = Quantize(lower=("int2",), f1_drop=0.99).plan(small_net, dataclasses.replace(toy, say=said.append))
-    assert set(plan.schemes.values()) == {"int2"}
+def test_a_quality_budget_binds_is_met_and_said(small_net, toy):
+    said, images = [], [images for images, _ in toy.choose]
+    with torch.no_grad():  # answers that differ, and are right
+        mean = torch.cat([small_net(batch) for batch in images]).mean(0)
+        small_net.output.bias = nn.Parameter(-mean)
+        choose = [(batch, small_net(batch).argmax(1)) for batch in images]
+    given = dataclasses.replace(toy, choose=choose, say=said.append)
+
+    def f1_of(step):
+        return classify(predictor(step(small_net, given)), choose).f1
+
+    step = Quantize(lower=("int2",), f1_drop=0.2)
+    assert f1_of(Quantize(scheme="int2")) < 0.8 <= f1_of(step)
+    assert set(step.plan(small_net, given).schemes.values()) == {"int8", "int2"}
     assert any("F1" in line and "choose split" in line for line in said)
 
 
