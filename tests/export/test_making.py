@@ -14,6 +14,7 @@ from solution.dataloader import Data
 from solution.evaluate.classify import classify
 from solution.export import files, making, packed
 from solution.export.about import KEY, About
+from solution.export.listing import listing
 from solution.export.making import Wish, make
 
 
@@ -54,6 +55,8 @@ def test_an_export_says_what_the_net_says(colour_net, photos, tmp_path, format_,
     assert "top-1 agrees on" in said
     assert "on the choose split" in said or precision != "int8"
     assert judge(colour_net, photos, path) > 0.9
+    least_bits = min(line.bits for line in listing(path).lines if len(line.shape) == 4)
+    assert least_bits == {"fp32": 32, "fp16": 16, "int8": 8}[precision]
     assert {file.name for file in tmp_path.iterdir()} <= {f"net{suffix}", "net.bin"}
 
 
