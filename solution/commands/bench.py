@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 HELP = "measure latency, throughput, memory and loading of nets in several runtimes, in turns"
 _LIBRARIES = {"eager": ("torch",), "compile": ("torch",), "onnxruntime": ("onnxruntime",), "openvino": ("openvino",)}
+_PLAIN = "fp32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", metavar="MODEL", nargs="+", type=Path,
                         help="checkpoints, packed files, .onnx, .xml or .pt2")  # fmt: skip
     parser.add_argument("--runtimes", metavar="NAME", nargs="+",
-                        help="of eager, compile, onnxruntime, openvino (default: all that are here)")  # fmt: skip
+                        help="of eager, compile, onnxruntime, openvino (default: all that work here)")  # fmt: skip
     parser.add_argument("--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="default: 1 2")
     parser.add_argument("--batch", metavar="N", nargs="+", type=int, default=[1, 64],
                         help="batch sizes: latency is of the smallest (default: 1 64)")  # fmt: skip
-    parser.add_argument("--precision", metavar="NAME", nargs="+", default=["fp32"],
+    parser.add_argument("--precision", metavar="NAME", nargs="+", default=[_PLAIN],
                         help="of fp32, fp16, int8, for checkpoints in onnxruntime and openvino; int8 needs --data"
                         )  # fmt: skip
     parser.add_argument("--data", metavar="PATH", help="photos that calibrate and prove int8")
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subjects = list(_subjects(arguments, runtimes, Path(folder)))
         speeds = measure(subjects, turns, say=_say)
-    about = _about(subjects) + f", {turns.rounds} rounds in turns"
+    about = _about(subjects) + f", {turns.rounds} round(s) in turns"
     print("\n" + speed_table(speeds, about).markdown())
     if arguments.out is not None:
         _write(speeds, about, arguments.out)
@@ -58,12 +60,14 @@ def _say(line: str) -> None:
 
 
 def _runtimes(asked: Sequence[str] | None) -> Iterator[str]:
-    """Those asked for, which must be here; else all that are here, and of each other one is said what it lacks."""
-    from solution.export.runtimes import import_runtime
+    """Those asked for, which must work here; else all that do, and of each other one is said what it lacks."""
+    from solution.export.runtimes import COMPILE, import_runtime
 
     for runtime in asked or _LIBRARIES:
         try:
             import_runtime(runtime)
+            if runtime == COMPILE:
+                _check_compiler()
         except InputError as error:
             if asked:
                 raise
@@ -72,20 +76,42 @@ def _runtimes(asked: Sequence[str] | None) -> Iterator[str]:
             yield runtime
 
 
+def _check_compiler() -> None:
+    """`InputError` unless a C++ compiler and Python's headers are where torch.compile looks for them."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:  # InvalidCxxCompiler among them
+        raise InputError("torch.compile needs a C++ compiler: install g++, or name yours in CXX") from error
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise InputError("torch.compile needs Python's headers: install python3-dev")
+
+
 def _subjects(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
     """Each file in each runtime that takes it, at each precision and number of threads."""
-    from solution.export.runtimes import EXPORTING, form_for, is_checkpoint, own_runtime, subject
+    from solution.export.runtimes import form_for, is_checkpoint, own_runtime, subject
 
     for index, (path, name) in enumerate(zip(arguments.models, _names(arguments.models), strict=True)):
         taking = [own for own in runtimes if is_checkpoint(path) or own == own_runtime(path)]
         if not taking:
             raise InputError(f"{path} runs in {own_runtime(path)}, not in {', '.join(runtimes)}")
         for runtime in taking:
-            exports = is_checkpoint(path) and runtime in EXPORTING
-            for precision in arguments.precision if exports else ["fp32"]:
+            for precision in _precisions(path, runtime, arguments.precision):
                 form = form_for(path, runtime, folder / str(index), precision, arguments.data)
                 for threads in arguments.threads:
                     yield subject(form, runtime, threads, name)
+
+
+def _precisions(path: Path, runtime: str, asked: Sequence[str]) -> Sequence[str]:
+    """Those asked for where the file is exported first; elsewhere it runs as it is, which is said."""
+    from solution.export.runtimes import EXPORTING, is_checkpoint
+
+    if is_checkpoint(path) and runtime in EXPORTING:
+        return asked
+    if any(precision != _PLAIN for precision in asked):
+        _say(f"{path} runs in {runtime} as it is: --precision is for checkpoints in {' and '.join(EXPORTING)}")
+    return (_PLAIN,)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

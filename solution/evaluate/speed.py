@@ -84,9 +84,14 @@ class Speed:
     load_ms: float
     peak_bytes: int | None
 
+    @property
+    def latency_batch(self) -> int:
+        """The smallest batch: its calls are the latencies."""
+        return min(self.times_ms)
+
     def percentile_ms(self, percent: float) -> float:
         """Of the calls with the smallest batch: a latency."""
-        return float(np.percentile(self.times_ms[min(self.times_ms)], percent))
+        return float(np.percentile(self.times_ms[self.latency_batch], percent))
 
     def images_per_s(self) -> dict[int, float]:
         """{batch size: throughput} by the median call."""
@@ -98,6 +103,7 @@ class Speed:
         best = max(rates, key=rates.get)
         named = {name: getattr(self, name) for name in ("model", "runtime", "precision", "threads")}
         return named | {
+            "latency_batch": self.latency_batch,
             "p50_ms": round(self.percentile_ms(50), 4),
             "p95_ms": round(self.percentile_ms(95), 4),
             "images_per_s": round(rates[best], 1),

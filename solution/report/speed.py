@@ -9,12 +9,15 @@ from solution.evaluate.speed import Speed
 from solution.report.style import HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
 from solution.report.tables import Table
 
-_HEADINGS = ("model", "runtime", "threads", "p50 ms", "p95 ms", "best images/s", "memory MB", "load ms")
+_MARK = {"linestyle": "none", "markersize": 6.8, "markeredgewidth": 1.8, "zorder": 3}
 
 
 def speed_table(speeds: Sequence[Speed], note: str = "") -> Table:
     """One line per net and runtime; latencies are of the smallest batch."""
-    return Table(headings=_HEADINGS, rows=tuple(_cells(speed.figures()) for speed in speeds), note=note)
+    batch = speeds[0].latency_batch
+    latencies = f"p50 ms, batch {batch}", f"p95 ms, batch {batch}"
+    headings = ("model", "runtime", "threads", *latencies, "best images/s", "memory MB", "load ms")
+    return Table(headings=headings, rows=tuple(_cells(speed.figures()) for speed in speeds), note=note)
 
 
 def _cells(said: dict[str, Any]) -> tuple[str, ...]:
@@ -32,18 +35,18 @@ def _cells(said: dict[str, Any]) -> tuple[str, ...]:
 
 
 def speed_drawing(speeds: Sequence[Speed], name: str = "speed") -> Drawing:
-    """Latency of one image: a mark at the median, a line from there to the 95th percentile."""
+    """Latency of the smallest batch: a mark at the median, a line from there to the 95th percentile."""
     looks = _looks(list(dict.fromkeys(speed.model for speed in speeds)))
     places = list(dict.fromkeys(_place(speed) for speed in speeds))
-    with canvas(1.3 + 0.5 * len(places)) as (figure, axes):
+    with canvas(1.1 + 0.5 * len(places) + 0.12 * len(looks)) as (figure, axes):
         for index, (model, (ink, marker, face)) in enumerate(looks.items()):
             own = [speed for speed in speeds if speed.model == model]
             aside = (index + 0.5) / len(looks) - 0.5  # so that lines do not hide each other
             heights = [places.index(_place(speed)) + 0.6 * aside for speed in own]
             median, slow = ([speed.percentile_ms(percent) for speed in own] for percent in (50, 95))
             axes.hlines(heights, median, slow, color=ink, linewidth=1.2)
-            axes.scatter(median, heights, 46, marker=marker, facecolor=face, edgecolor=ink, label=model, zorder=3)
-        axes.set(xscale="log", xlabel="milliseconds", yticks=range(len(places)))
+            axes.plot(median, heights, marker=marker, color=ink, markerfacecolor=face, label=model, **_MARK)
+        axes.set(xscale="log", xlabel=f"milliseconds, batch {speeds[0].latency_batch}", yticks=range(len(places)))
         axes.set_yticklabels(places)
         axes.set_ylim(len(places) - 0.5, -0.5)
         axes.xaxis.set_major_formatter("{x:g}")
@@ -71,4 +74,4 @@ def _looks(models: Sequence[str]) -> dict[str, tuple[str, str, str]]:
 
 def _told(speeds: Sequence[Speed]) -> str:
     said = (f"{speed.model} in {_place(speed)}: {speed.percentile_ms(50):.3f} ms" for speed in speeds)
-    return "Median latency. " + "; ".join(said) + "."
+    return f"Median latency, batch {speeds[0].latency_batch}. " + "; ".join(said) + "."

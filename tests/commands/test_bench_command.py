@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from solution import checkpoint
 from solution.__main__ import main
@@ -37,7 +38,7 @@ def test_files_are_measured_in_their_runtimes(net_file, tmp_path, capsys):
     assert places == [("net.packed", "eager"), ("net.packed", "onnxruntime"), ("net.onnx", "onnxruntime")]
     assert all(speed["p95_ms"] >= speed["p50_ms"] > 0 for speed in speeds["speeds"])
     assert "onnxruntime 1." in speeds["about"]
-    assert "1 rounds in turns" in speeds["about"]
+    assert "1 round(s) in turns" in speeds["about"]
     assert (tmp_path / "out" / "speed.svg").read_text().startswith("<?xml")
 
 
@@ -71,8 +72,33 @@ def test_a_missing_runtime_is_named_with_the_extra(net_file, monkeypatch, capsys
 
 def test_runtimes_that_nobody_asked_for_may_be_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(bench, "_check_compiler", lambda: None)
     assert list(bench._runtimes(None)) == ["eager", "compile", "openvino"]
     assert "onnxruntime is left out: the runtime onnxruntime needs onnxruntime" in capsys.readouterr().out
+
+
+def test_without_a_compiler_nothing_is_compiled(net_file, capsys):
+    with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        runtimes = list(bench._runtimes(None))
+        assert main(["bench", str(net_file), "--runtimes", "compile"]) == 2
+    assert runtimes == ["eager", "onnxruntime", "openvino"]
+    message, said = "torch.compile needs a C++ compiler: install g++, or name yours in CXX", capsys.readouterr()
+    assert f"compile is left out: {message}" in said.out
+    assert message in said.err
+
+
+def test_without_python_s_headers_nothing_is_compiled(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench.sysconfig, "get_path", lambda *_, **__: str(tmp_path))
+    assert "compile" not in list(bench._runtimes(None))
+    assert "compile is left out: torch.compile needs Python's headers" in capsys.readouterr().out
+
+
+def test_a_file_that_runs_as_it_is_says_so_when_a_precision_is_asked_for(net_file, capsys):
+    words = ["--runtimes", "eager", "--threads", "1", "--batch", "1", "--rounds", "1"]
+    assert main(["bench", str(net_file), *words, "--precision", "int8"]) == 0
+    said = capsys.readouterr().out
+    assert "runs in eager as it is: --precision is for checkpoints in onnxruntime and openvino" in said
+    assert "| net.safetensors | eager fp32 | 1 |" in said
 
 
 def test_an_exported_file_needs_its_own_runtime(tmp_path, capsys):

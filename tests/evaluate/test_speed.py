@@ -113,4 +113,4 @@ def test_figures_follow_from_the_calls():
                   peak_bytes=5)  # fmt: skip
     said = speed.figures()
     assert (said["p50_ms"], said["p95_ms"], said["load_ms"], said["peak_bytes"]) == (51, 96, 3.2, 5)
-    assert (said["images_per_s"], said["best_batch"]) == (500, 64)
+    assert (said["latency_batch"], said["images_per_s"], said["best_batch"]) == (1, 500, 64)

@@ -1,7 +1,9 @@
+import warnings
 import xml.etree.ElementTree as ET
 
 from solution.evaluate.speed import Speed
 from solution.report.speed import speed_drawing, speed_table
+from solution.report.style import MARKERS
 
 
 def speed(model, runtime, ms, threads=1, peak_bytes=1_500_000):
@@ -24,6 +26,7 @@ def test_the_table_has_a_line_for_each():
     )  # fmt: skip
     assert table.rows[2][1:4] == ("onnxruntime fp32", "2", "0.250")
     assert table.rows[2][6] == "-"
+    assert table.headings[3:5] == ("p50 ms, batch 1", "p95 ms, batch 1")
     assert table.markdown().endswith("\n\ntwo cores")
 
 
@@ -32,6 +35,7 @@ def test_the_drawing_says_all_medians():
     assert "before.safetensors in eager fp32, 1 thread: 8.000 ms" in drawing.alt
     assert "after.safetensors in onnxruntime fp32, 2 threads: 0.250 ms" in drawing.alt
     assert "onnxruntime fp32, 2 threads" in drawing.svg
+    assert "milliseconds, batch 1" in drawing.svg
     ET.fromstring(drawing.file_text().encode())
 
 
@@ -41,3 +45,10 @@ def test_two_files_of_one_role_look_different():
     assert "var(--hue1)" in svg
     assert "var(--hue2)" in svg
     assert "var(--after)" not in svg
+
+
+def test_every_marker_is_drawn_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawing = speed_drawing([speed(f"net{index}.packed", "eager", 1.0 + index) for index in range(len(MARKERS))])
+    assert all(f"net{index}.packed" in drawing.svg for index in range(len(MARKERS)))
