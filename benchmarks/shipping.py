@@ -15,13 +15,15 @@ time.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from solution.compress.parametrized import folded
 from solution.compress.quantize import Quantize
@@ -58,7 +60,7 @@ def main() -> None:
     set_threads()
     print(hardware(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        subjects = list(forms(arguments, Path(folder)))
+        subjects = list(subjects_of(arguments, Path(folder)))
         speeds = measure(subjects, Turns(rounds=arguments.rounds, batches=(1,)), say=lambda _: None)
     print(f"\n{speed_table(speeds).markdown()}\n\n{latencies(speeds).markdown()}")
     small = arguments.packed or arguments.after.with_suffix(packed.SUFFIX)
@@ -68,23 +70,30 @@ def main() -> None:
         print(f"\n{int8_gain(Path(arguments.large[0]), arguments.large[1], arguments.rounds).markdown()}")
 
 
-def forms(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
-    """Before and After in every form that can be made."""
+def subjects_of(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
+    """Before and After in PyTorch eager, and in every other form that can be made."""
     for role, path in (("before", arguments.before), ("after", arguments.after)):
         yield subject(path, EAGER, 1, role)
-        for runtime in EXPORTING:
-            for precision in arguments.precisions:
-                print(f"making {role}, {runtime} {precision}", flush=True)
-                try:
-                    yield subject(form_for(path, runtime, folder / role, precision, arguments.data), runtime, 1, role)
-                except InputError as error:
-                    print(f"left out: {error}", flush=True)
+        yield from (made for _, made in forms(path, role, arguments.precisions, arguments.data, folder / role))
+
+
+def forms(path: Path, name: str, precisions: Sequence[str], data: str, folder: Path) -> Iterator[tuple[Path, Subject]]:
+    """The net at `path`, timed under `name`, as a file for each runtime and precision; why one is left out is said."""
+    for runtime, precision in itertools.product(EXPORTING, precisions):
+        print(f"making {name}, {runtime} {precision}", flush=True)
+        try:
+            form = form_for(path, runtime, folder, precision, data)
+            made = subject(form, runtime, 1, name)
+        except InputError as error:
+            print(f"left out: {error}", flush=True)
+        else:
+            yield form, made
 
 
 def latencies(speeds: list[Speed]) -> Table:
-    """After's best form against Before in eager, and against Before in the same form."""
+    """After's best form, which is eager when no other could be made, against Before in eager and in the same form."""
     found = {(speed.model, speed.runtime, speed.precision): speed for speed in speeds}
-    best = min((own for key, own in found.items() if key[0] == "after" and key[1] != EAGER), key=_median_ms)
+    best = min((speed for speed in speeds if speed.model == "after"), key=_median_ms)
     form, twin = f"{best.runtime} {best.precision}", found.get(("before", best.runtime, best.precision))
     eager = found["before", EAGER, "fp32"]
     rows = [_ratio(f"PyTorch eager's Before / After in {form}", eager, best, f"must be {MUST_LATENCY:.0f}x")]
@@ -96,30 +105,32 @@ def latencies(speeds: list[Speed]) -> Table:
 
 
 def int8_gain(path: Path, data: str, rounds: int) -> Table:
-    """int8 against fp32 of the net at `path` in each runtime: ratios of time, and accuracy on val."""
+    """int8 against fp32 of the net at `path` in each runtime that has both: ratios of time, and accuracy on val."""
     with tempfile.TemporaryDirectory() as folder:
-        made = [
-            (runtime, precision, form_for(path, runtime, Path(folder), precision, data))
-            for runtime in EXPORTING
-            for precision in ("fp32", "int8")
-        ]
-        speeds = measure(
-            [subject(form, runtime, 1, path.name) for runtime, _, form in made],
-            Turns(rounds=rounds, batches=(1, MANY)),
-            say=lambda _: None,
-        )
-        header = files.read_header(path)
-        val = Data(path=data, size=header.size).open(splits=("val",), normalisation=(header.mean, header.std)).val
-        accuracies = [100 * classify(files.open_file(form), val).accuracy for _, _, form in made]
-    rows = []
-    for first in range(0, len(made), 2):
-        (fp32, int8), (whole, rounded) = speeds[first : first + 2], accuracies[first : first + 2]
-        ratios = (f"{int8.images_per_s()[batch] / fp32.images_per_s()[batch]:.2f}x" for batch in (1, MANY))
-        times = f"{_median_ms(fp32):.2f}", f"{_median_ms(int8):.2f}"
-        rows.append((made[first][0], *times, *ratios, f"{whole:.2f} %", f"{rounded:.2f} %"))
+        made = list(forms(path, path.name, ("fp32", "int8"), data, Path(folder)))
+        speeds = measure([one for _, one in made], Turns(rounds=rounds, batches=(1, MANY)), say=lambda _: None)
+        val = _val(path, data)
+        accuracies = [100 * classify(files.open_file(form), val).accuracy for form, _ in made]
+    found = {(one.runtime, one.precision): (one, share) for one, share in zip(speeds, accuracies, strict=True)}
+    both = [runtime for runtime in EXPORTING if {(runtime, "fp32"), (runtime, "int8")} <= found.keys()]
+    rows = [(runtime, *_gain(found[runtime, "fp32"], found[runtime, "int8"])) for runtime in both]
     rows.append(("wanted", "", "", f"must {MUST_INT8}x", f"aim {AIM_INT8}x", "", "at most 0.5 lower"))
     headings = (path.stem, "fp32, ms", "int8, ms", "batch 1", f"batch {MANY}", "top-1 of fp32", "top-1 of int8")
     return Table(headings=headings, rows=tuple(rows), note="Medians of calls in turns, one thread; accuracy on val.")
+
+
+def _gain(whole: tuple[Speed, float], rounded: tuple[Speed, float]) -> Iterator[str]:
+    """Times, ratios and accuracies of one runtime; each form as its speed and its accuracy in percent."""
+    (fp32, _), (int8, _) = whole, rounded
+    yield from (f"{_median_ms(speed):.2f}" for speed in (fp32, int8))
+    yield from (f"{int8.images_per_s()[batch] / fp32.images_per_s()[batch]:.2f}x" for batch in (1, MANY))
+    yield from (f"{share:.2f} %" for _, share in (whole, rounded))
+
+
+def _val(path: Path, data: str) -> DataLoader:
+    """The val split as the net at `path` wants its pictures."""
+    header = files.read_header(path)
+    return Data(path=data, size=header.size).open(splits=("val",), normalisation=(header.mean, header.std)).val
 
 
 def _median_ms(speed: Speed) -> float:
@@ -133,8 +144,7 @@ def _ratio(name: str, slow: Speed, fast: Speed, wanted: str) -> tuple[str, str, 
 
 def packed_file(after: Path, small: Path, data: str) -> Table:
     """Bytes a parameter, and the macro F1 that packing costs on val."""
-    net, header = files.load(small)
-    val = Data(path=data, size=header.size).open(splits=("val",), normalisation=(header.mean, header.std)).val
+    net, val = files.load(small)[0], _val(small, data)
     f1 = {path: classify(files.open_file(path), val).f1 for path in (after, small)}
     size, whole = file_bytes(small), params(files.load(after)[0])
     rows = (
