@@ -1,36 +1,69 @@
 """Bits of a weight against what they cost: size of the packed file and quality, for several nets, as table and drawing.
 
 A net's rows are those of a run of `benchmarks/bits.py`: the float net's stage is called "base", the others after their
-bits, such as "bits4".
+bits, such as "bits4". Beside them lies `zipped.json`, which says what plain compression makes of the float net's file.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from solution.contracts import Row
 from solution.report.run_folder import Run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
 from solution.report.tables import Table
+from solution.runtime import write_text
 
 RECIPE, BASE, SPARSE, PREFIX = "bits", "base", "sparse", "bits"
 """The name of such runs, and of their stages."""
-_HEADINGS = ("net", "bits", "bytes packed", "bytes a parameter", "times smaller", "macro F1", "points lost")
+ZIPPED = "zipped.json"
+_HEADINGS = (
+    "net", "bits", "bytes packed", "fp32 file, zip -9", "bytes a parameter", "times smaller", "macro F1", "points lost",
+)  # fmt: skip
 _NOTE = "Times smaller: than the float net's checkpoint. Points lost: of macro F1 on val, in percent, against that net."
 
-Nets = Mapping[str, tuple[Row, Sequence[Row]]]
-"""{name: (the float net, the same net in fewer bits)}."""
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """One net in ever fewer bits.
+
+    base          the float net
+    fewer         the same net in fewer bits, most bits first
+    zipped_bytes  of the float net's checkpoint after zip -9; None where it was not noted
+    """
+
+    base: Row
+    fewer: Sequence[Row]
+    zipped_bytes: int | None = None
+
+
+Nets = Mapping[str, Net]
+"""{name: net}."""
+
+
+def note_zipped(folder: Path, num_bytes: int) -> None:
+    """Say in the run's `folder`, beside its rows, how many bytes zip -9 leaves of the float net's checkpoint."""
+    write_text(folder / ZIPPED, json.dumps({"zipped_bytes": num_bytes}) + "\n")
+
+
+def _zipped_bytes(folder: Path) -> int | None:
+    path = folder / ZIPPED
+    return json.loads(path.read_text())["zipped_bytes"] if path.is_file() else None
 
 
 def nets_of(runs: Mapping[str, Run]) -> Nets:
-    """The nets of `runs` whose float form and at least one other are there, most bits first."""
+    """The nets of `runs` whose float form and at least one other are there."""
     nets = {}
     for name, run in runs.items():
         fewer = [row for row in run.rows if row.step.startswith(PREFIX)]
         base = [row for row in run.rows if row.step == BASE]
         if base and fewer:
-            nets[name] = base[0], sorted(fewer, key=lambda row: -int(_bits(row)))
+            fewer.sort(key=lambda row: -int(_bits(row)))
+            nets[name] = Net(base=base[0], fewer=fewer, zipped_bytes=_zipped_bytes(run.folder))
     return nets
 
 
@@ -49,23 +82,26 @@ def bits_command(run: Run) -> str:
         "ends-from": f"{last}.ends_from",
         "batch": "data.batch_size",
         "most-images": "data.most_images",
+        "precision": f"{last}.train.precision",
     }
     for option, address in told.items():
-        if knobs.get(address) is not None:
+        if knobs.get(address) not in (None, "auto"):
             words += [f"--{option}", str(knobs[address])]
     return shlex.join([*words, "--seed", str(run.seed)])
 
 
 def bits_table(nets: Nets, note: str = "") -> Table:
     """One line per net and number of bits, the float net first."""
-    rows = [(name, *_cells(row, base)) for name, (base, fewer) in nets.items() for row in (base, *fewer)]
+    rows = [(name, *_cells(row, net)) for name, net in nets.items() for row in (net.base, *net.fewer)]
     return Table(headings=_HEADINGS, rows=tuple(rows), note=f"{_NOTE} {note}".rstrip())
 
 
-def _cells(row: Row, base: Row) -> tuple[str, ...]:
+def _cells(row: Row, net: Net) -> tuple[str, ...]:
+    base = net.base
     return (
         "32, float" if row is base else _bits(row),
         f"{row.packed_bytes:,}",
+        "-" if net.zipped_bytes is None else f"{net.zipped_bytes:,}",
         f"{row.packed_bytes / base.params:.3f}",
         f"{_smaller(row, base):.1f}",
         f"{row.quality['f1']:.4f}",
@@ -77,12 +113,12 @@ def bits_drawing(nets: Nets, name: str = "bits") -> Drawing:
     """How many times smaller the packed file is, against points of macro F1 lost; every mark is named by its bits."""
     with canvas(3.6) as (figure, axes):
         axes.axhline(0, color=colour("faint"), linewidth=0.8)
-        for index, (net, (base, fewer)) in enumerate(nets.items()):
+        for index, (called, net) in enumerate(nets.items()):
             ink, marker = colour(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
-            smaller, lost = ([measure(row, base) for row in fewer] for measure in (_smaller, _lost))
-            axes.plot(smaller, lost, color=ink, marker=marker, linestyle=DASHES[index % len(DASHES)], label=net)
+            smaller, lost = ([measure(row, net.base) for row in net.fewer] for measure in (_smaller, _lost))
+            axes.plot(smaller, lost, color=ink, marker=marker, linestyle=DASHES[index % len(DASHES)], label=called)
             aside = {"ha": "left", "va": "bottom"} if index % 2 else {"ha": "right", "va": "top"}
-            for row, x, y in zip(fewer, smaller, lost, strict=True):
+            for row, x, y in zip(net.fewer, smaller, lost, strict=True):
                 offset = (5, 3) if index % 2 else (-5, -4)
                 axes.annotate(_bits(row), (x, y), offset, textcoords="offset points", fontsize=9, **aside)
         axes.set_xscale("log", base=2)
@@ -112,8 +148,9 @@ def _lost(row: Row, base: Row) -> float:
 
 def _told(nets: Nets) -> str:
     said = (
-        f"{net} in {_bits(row)} bits: {_smaller(row, base):.1f} times smaller, {_lost(row, base):.2f} points lost"
-        for net, (base, fewer) in nets.items()
-        for row in fewer
+        f"{name} in {_bits(row)} bits: {_smaller(row, net.base):.1f} times smaller, "
+        f"{_lost(row, net.base):.2f} points lost"
+        for name, net in nets.items()
+        for row in net.fewer
     )
     return f"Size against quality. {'; '.join(said)}."

@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 from solution.contracts import Row
-from solution.report.bits import bits_drawing, bits_table
+from solution.report.bits import Net, bits_drawing, bits_table, note_zipped
 from solution.report.docs import pictures, results
 from solution.report.rows import write_rows
 
@@ -16,14 +16,18 @@ def fewer(losses):
     ]
 
 
-NETS = {"one": (BASE, fewer({16: -0.001, 8: 0.0, 4: 0.004})), "other": (BASE, fewer({8: 0.002, 1: 0.5}))}
+NETS = {
+    "one": Net(base=BASE, fewer=fewer({16: -0.001, 8: 0.0, 4: 0.004}), zipped_bytes=4000),
+    "other": Net(base=BASE, fewer=fewer({8: 0.002, 1: 0.5})),
+}
 
 
 def test_the_table_tells_bytes_and_points():
     table = bits_table(NETS, "zipped")
-    assert table.rows[0] == ("one", "32, float", "3,600", "3.600", "1.3", "0.8000", "")
-    assert table.rows[1] == ("one", "16", "2,400", "2.400", "2.0", "0.8010", "-0.10")
-    assert table.rows[-1] == ("other", "1", "150", "0.150", "32.0", "0.3000", "+50.00")
+    assert table.headings[3] == "fp32 file, zip -9"
+    assert table.rows[0] == ("one", "32, float", "3,600", "4,000", "3.600", "1.3", "0.8000", "")
+    assert table.rows[1] == ("one", "16", "2,400", "4,000", "2.400", "2.0", "0.8010", "-0.10")
+    assert table.rows[-1] == ("other", "1", "150", "-", "0.150", "32.0", "0.3000", "+50.00")
     assert len(table.rows) == 7
     assert table.note.endswith("against that net. zipped")
 
@@ -44,17 +48,20 @@ def saved(folder, knobs, rows):
 
 def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(tmp_path):
     data = {"data.path": "photos.tar", "data.batch_size": 64, "data.most_images": 0}
-    learned = {"bits4.train.epochs": 7, "bits4.train.lr": 0.02, "bits4.ends_from": 0}
+    learned = {"bits4.train.epochs": 7, "bits4.train.lr": 0.02, "bits4.ends_from": 0, "bits4.train.precision": "auto"}
     ours = {**data, "base.path": "net.safetensors", **learned}
+    learned["bits4.train.precision"] = "bf16"
     theirs = {**data, "start.path": "resnet.th", "base.epochs": 2, "prune_weights.sparsity": 0.6, **learned}
     saved(tmp_path / "photos" / "ours", ours, [BASE, *fewer({16: 0.0, 4: 0.01})])
     saved(tmp_path / "photos" / "theirs", theirs, [BASE, *fewer({4: 0.02})])
+    note_zipped(tmp_path / "photos" / "theirs", 4321)
     text = results(tmp_path, defaults=lambda recipe: {})
     assert text.count("## Bits of a weight") == 1
-    assert "| ours | 4 | 600 | 0.600 | 8.0 | 0.7900 | +1.00 |" in text
-    assert "| theirs | 4 | 600 | 0.600 | 8.0 | 0.7800 | +2.00 |" in text
+    assert "| ours | 4 | 600 | - | 0.600 | 8.0 | 0.7900 | +1.00 |" in text
+    assert "| theirs | 4 | 600 | 4,321 | 0.600 | 8.0 | 0.7800 | +2.00 |" in text
     assert (
         "benchmarks.bits net.safetensors photos.tar --bits 16 4 --epochs 7 --lr 0.02 --ends-from 0 --batch 64" in text
     )
     assert "benchmarks.bits resnet.th photos.tar --bits 4 --sparsity 0.6 --epochs 7" in text
     assert "ours in 4 bits: 8.0 times smaller" in pictures(tmp_path)["bits.svg"].alt
+    assert text.count("--precision") == text.count("--precision bf16 --seed 3") == 1
