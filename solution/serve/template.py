@@ -29,9 +29,9 @@ figcaption{color:var(--faint);font-size:0.85rem;overflow-wrap:anywhere}
 @media (min-width:64rem){img{max-height:22rem} .answer.seen{grid-template-columns:18rem 1fr}
 .answer.seen>.verdict{grid-column:span 2}}
 .net{background:var(--shade);border-radius:0.7rem;padding:1rem;min-width:0}
-.facts{display:grid;grid-template-columns:repeat(3,auto);gap:0.2rem 1rem;margin:0.7rem 0}
-.facts dt{color:var(--faint);font-size:0.85rem} .facts dd{margin:0;font-variant-numeric:tabular-nums;font-weight:600}
-.facts div{min-width:0}
+.facts{display:grid;grid-template-columns:repeat(3,auto);gap:0.2rem 0.7rem;margin:0.7rem 0}
+.facts dt{color:var(--faint);font-size:0.85rem} .facts div{min-width:0}
+.facts dd{margin:0;font-size:0.95rem;font-variant-numeric:tabular-nums;font-weight:600}
 ol{list-style:none;padding:0;margin:0.6rem 0 0;display:grid;gap:0.5rem}
 .said{display:flex;justify-content:space-between;gap:1rem;font-variant-numeric:tabular-nums}
 .said span:first-child{overflow-wrap:anywhere} li:first-child .said{font-weight:650}
@@ -82,7 +82,8 @@ PAGE = """\
 </head>
 <body>
 <h1>{{ nets | map(attribute="role") | join(" and ") }}</h1>
-<p class="faint">Drop a photo: every net here answers, timed now. The photo stays on this machine and is not kept.</p>
+<p class="faint">Drop a photo: every net here answers, and the milliseconds of its quickest call yet are told. The photo
+stays on this machine and is not kept.</p>
 <form method="post" enctype="multipart/form-data" data-limit="{{ limit_bytes }}" data-too-large="{{ too_large }}">
 <label class="drop"><strong>Drop a photo here, paste it, or choose a file</strong>
 <span class="faint">JPEG, PNG, WebP, BMP or GIF, up to {{ limit }}</span>

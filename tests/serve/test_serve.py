@@ -1,7 +1,10 @@
 """The page as an application: what it answers, refuses and never asks for."""
 
+import dataclasses
 import io
+import itertools
 import re
+import time
 from html import unescape
 
 import numpy as np
@@ -104,6 +107,19 @@ def test_all_kinds_of_files_answer_alike(pair, photo, tmp_path):
     said = text(post(web.application(panel, LIMIT_BYTES), photo))
     assert re.search("All say|They differ", said)
     assert "MACs not told" in said
+
+
+def test_times_are_of_the_quickest_call_and_never_get_worse(pair, photo, tmp_path):
+    (net,) = open_nets(pair[:1], None, tmp_path)
+    pauses = itertools.chain([0.3, 0.3, 0.1], itertools.repeat(0.3))  # the first call warms up
+
+    def run(images):
+        time.sleep(next(pauses))
+        return np.zeros((1, 9), dtype=np.float32)
+
+    panel = Panel(nets=(dataclasses.replace(net, exported=dataclasses.replace(net.exported, run=run)),))
+    (first,), (second,) = panel.ask(photo, "photo.jpg"), panel.ask(photo, "photo.jpg")
+    assert 100 <= second.ms == first.ms < 300
 
 
 @pytest.mark.parametrize(
