@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--customized_model", type=truth, default=True, metavar="{True,False}",
                         help="True: After, with Before beside it; False: Before alone")  # fmt: skip
     parser.add_argument("--eval", type=truth, default=True, metavar="{True,False}",
-                        help="False: cost only, no data is touched")  # fmt: skip
+                        help="False: cost and speed only, no data is touched")  # fmt: skip
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
     parser.add_argument(
         "--weights", metavar="DIR", type=Path, help="folder with before and after, .safetensors or .packed"

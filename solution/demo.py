@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import InputError
-from solution.runtime import ROOT, pick_device, set_threads, write_text
+from solution.runtime import ROOT, hardware, pick_device, set_threads, write_text
 
 if TYPE_CHECKING:
     from solution.checkpoint import Header
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PRETRAINED = ROOT / "pretrained"
 MAIN_SET = "recycle9"
 """The pair whose cost is shown when no data say which one is meant."""
+_ROUNDS, _SECONDS = 5, 0.05
+"""How long each net is timed, in turns: enough for two digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class Wish:
     """The flags of `test_demo.py`.
 
     both     After with Before beside it; else Before alone
-    judge    quality on the val split too; else cost alone
+    judge    quality on the val split too; else cost and speed alone
     data     a data set, or None for the demo's default
     weights  a folder with before and after as .safetensors or .packed, or None to find one by class names
     json_to  a file, "-" for standard output (and nothing else there), or None
@@ -50,25 +53,25 @@ def show(wish: Wish) -> None:
         return
     from solution.report.tables import side_by_side
 
-    print(f"data: {said['data']}" + (f", {said['images']:,} images" if wish.judge else " (not read; cost alone)"))
-    print(side_by_side(said["models"]))
+    seen = f", {said['images']:,} images" if wish.judge else " (not read: cost and speed alone)"
+    print(f"data: {said['data']}{seen}\n{side_by_side(said['models'])}")
+    print(f"packed file: the checkpoint as it is, packed; ms: medians, asked in turns on {said['timed_on']}")
     if wish.json_to is not None:
         write_text(Path(wish.json_to), json.dumps(said, indent=1) + "\n")
         print(f"figures written to {wish.json_to}")
 
 
 def costed(wish: Wish) -> dict[str, Any]:
-    """{"data", "images", "models"} without quality: no data are touched."""
+    """{"data", "images", "timed_on", "models"} without quality: no data are touched."""
     from solution.export.files import read_header
 
     folder = wish.weights or PRETRAINED / MAIN_SET
     paths = _roles(folder, wish.both)
-    models = {role: _figures(path, None, "cpu") for role, path in paths.items()}
-    return {"data": read_header(paths["before"]).data, "images": 0, "models": models}
+    return {"data": read_header(paths["before"]).data, "images": 0, **_measured(paths, {}, "cpu")}
 
 
 def judged(wish: Wish) -> dict[str, Any]:
-    """{"data", "images", "models"} with quality on the val split."""
+    """{"data", "images", "timed_on", "models"} with quality on the val split."""
     from solution.dataloader import Data
     from solution.export.files import read_header
 
@@ -78,8 +81,8 @@ def judged(wish: Wish) -> dict[str, Any]:
     _check_classes(paths, classes)
     device = pick_device(wish.device)
     shown = {role: _val(settings, read_header(path)) for role, path in paths.items()}
-    models = {role: _figures(path, shown[role].val, device) for role, path in paths.items()}
-    return {"data": shown["before"].card.title, "images": shown["before"].num_images("val"), "models": models}
+    told = _measured(paths, {role: loaders.val for role, loaders in shown.items()}, device)
+    return {"data": shown["before"].card.title, "images": shown["before"].num_images("val"), **told}
 
 
 def _val(settings: Data, header: Header) -> Loaders:
@@ -125,6 +128,24 @@ def _check_classes(paths: Mapping[str, Path], classes: tuple[str, ...]) -> None:
             raise InputError(f"{path} knows the classes {', '.join(known)}; the data have {', '.join(classes)}")
 
 
+def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """{"timed_on", "models"}: every net itself, packed, and in the runtimes that are here. val: {role: batches}."""
+    from solution.export import shipping
+    from solution.export.runtimes import EAGER, EXPORTING
+
+    models = {role: _figures(path, val.get(role), device) for role, path in paths.items()}
+    runtimes = shipping.here(EXPORTING, _to_stderr)
+    _to_stderr(f"exporting and timing {' and '.join(paths)} in {', '.join((EAGER, *runtimes))}")
+    with tempfile.TemporaryDirectory() as folder:
+        forms = {role: dict(_forms(path, runtimes, Path(folder, role))) for role, path in paths.items()}
+        times = _times_ms(paths, forms)
+        for role, path in paths.items():
+            shipped = {name: _shipped(file, val.get(role)) for name, file in (forms[role] | _beside(path)).items()}
+            packed = _packed_bytes(path, Path(folder))
+            models[role] |= {"packed_bytes": packed, "latency_ms": times[role], "exported": shipped}
+    return {"timed_on": hardware(), "models": models}
+
+
 def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
     import torch
 
@@ -140,6 +161,62 @@ def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
     score = cost.pop("score")
     figures = {**cost, "params": params(model), "bytes": file_bytes(path), **quality}
     return figures if batches is None else {**figures, "score": score}
+
+
+def _forms(path: Path, runtimes: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Each runtime with the file that it runs; why one has none is said."""
+    from solution.export.runtimes import form_for
+
+    for runtime in runtimes:
+        try:
+            yield runtime, form_for(path, runtime, folder)
+        except InputError as error:
+            _to_stderr(f"{path.name} in {runtime} is left out: {error}")
+
+
+def _beside(path: Path) -> dict[str, Path]:
+    """{its name: the packed file beside a checkpoint}: it may hold the same net in fewer bits."""
+    from solution.export.files import read_header
+
+    packed = path.with_suffix(".packed")
+    if packed == path or not packed.is_file():
+        return {}
+    sees, seen = ((own.classes, own.size, own.mean, own.std) for own in (read_header(packed), read_header(path)))
+    return {packed.name: packed} if sees == seen else {}
+
+
+def _shipped(file: Path, batches: Any) -> dict[str, float]:
+    """{"bytes", and the quality of the file, run by its runtime}."""
+    from solution.evaluate.classify import classify
+    from solution.export.files import open_file
+
+    exported = open_file(file)
+    return {"bytes": exported.num_bytes, **({} if batches is None else classify(exported, batches).quality())}
+
+
+def _packed_bytes(path: Path, folder: Path) -> int:
+    from solution.evaluate.cost import file_bytes
+    from solution.export import files
+
+    packed = folder / f"{path.stem}.packed"
+    files.save(packed, *files.load(path))
+    return file_bytes(packed)
+
+
+def _times_ms(paths: Mapping[str, Path], forms: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, float]]:
+    """{role: {runtime: median milliseconds of one image}}, PyTorch eager first."""
+    import torch
+
+    from solution.evaluate.speed import Turns, measure
+    from solution.export.runtimes import EAGER, subject
+
+    runs = [(role, {EAGER: path, **forms[role]}) for role, path in paths.items()]
+    threads = torch.get_num_threads()
+    subjects = [subject(file, runtime, threads, role) for role, own in runs for runtime, file in own.items()]
+    times: dict[str, dict[str, float]] = {role: {} for role in paths}
+    for speed in measure(subjects, Turns(rounds=_ROUNDS, seconds=_SECONDS, batches=(1,)), say=lambda _: None):
+        times[speed.model][speed.runtime] = round(speed.percentile_ms(50), 4)
+    return times
 
 
 def _to_stderr(line: str) -> None:

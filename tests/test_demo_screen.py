@@ -4,15 +4,26 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from solution.contracts import InputError
+from solution.demo import MAIN_SET, PRETRAINED, _beside, _forms
 from solution.export import files
 from solution.runtime import ROOT
 
+CORE = """
+import runpy, sys
+sys.modules.update(onnxruntime=None, openvino=None)
+sys.argv[0] = "test_demo.py"
+runpy.run_path("test_demo.py", run_name="__main__")
+"""
 
-def demo(*words):
-    return subprocess.run([sys.executable, "test_demo.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+
+def demo(*words, start=("-c", CORE)):
+    """The demo on the core install, or on all that is here: start=["test_demo.py"]."""
+    return subprocess.run([sys.executable, *start, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_after_stands_beside_before_with_differences(photos, finished, tmp_path):
@@ -20,10 +31,56 @@ def test_after_stands_beside_before_with_differences(photos, finished, tmp_path)
                 "--json", tmp_path / "figures.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("Before", "After", "Difference", "macro F1", "colours, 18 images"))
+    assert all(label in done.stdout for label in ("packed file, bytes", "ms of one image, eager", "asked in turns on"))
     said = json.loads((tmp_path / "figures.json").read_text())
     assert (said["data"], said["images"], list(said["models"])) == ("colours", 18, ["before", "after"])
-    keys = {"macs", "macs_dispatched", "params", "bytes", "f1", "accuracy", "score"}
-    assert all(set(figures) == keys for figures in said["models"].values())
+    keys = {"macs", "macs_dispatched", "params", "bytes", "packed_bytes", "f1", "accuracy", "score", "latency_ms"}
+    assert all(set(figures) == {*keys, "exported"} for figures in said["models"].values())
+    assert [*said["models"]["after"]["latency_ms"]] == ["eager"]
+    for runtime in ("onnxruntime", "openvino"):
+        lacks = f"{runtime} is left out: the runtime {runtime} needs {runtime}, which is not here"
+        assert f'{lacks}: pip install -e ".[runtimes]"' in done.stderr
+
+
+def test_exported_files_are_judged_and_timed_beside_their_nets(photos, finished, tmp_path):
+    for role in ("before", "after"):
+        shutil.copy(finished[0] / f"{role}.safetensors", tmp_path)
+    files.save(tmp_path / "after.packed", *files.load(tmp_path / "after.safetensors"))
+    done = demo("--data", photos, "--weights", tmp_path, "--json", "-", start=["test_demo.py"])
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert "thread(s)" in said["timed_on"]
+    before, after = said["models"].values()
+    assert list(before["exported"]) == ["onnxruntime", "openvino"]
+    assert list(after["exported"]) == ["onnxruntime", "openvino", "after.packed"]
+    assert after["exported"]["after.packed"]["bytes"] == after["packed_bytes"] < after["bytes"]
+    for figures in (before, after):
+        assert list(figures["latency_ms"]) == ["eager", "onnxruntime", "openvino"]
+        assert all(ms > 0 for ms in figures["latency_ms"].values())
+        for shipped in figures["exported"].values():
+            assert (shipped["f1"], shipped["accuracy"]) == (figures["f1"], figures["accuracy"])
+
+
+def test_a_packed_file_of_another_task_is_none_of_the_net(finished, tmp_path):
+    path = Path(shutil.copy(finished[0] / "before.safetensors", tmp_path))
+    assert _beside(path) == {}
+    shutil.copy(PRETRAINED / MAIN_SET / "after.packed", tmp_path / "before.packed")
+    assert _beside(path) == {}
+    files.save(tmp_path / "before.packed", *files.load(path))
+    assert _beside(path) == {"before.packed": tmp_path / "before.packed"}
+    assert _beside(tmp_path / "before.packed") == {}
+
+
+def test_a_form_that_cannot_be_made_is_left_out(finished, tmp_path, monkeypatch, capsys):
+    def form_for(path, runtime, folder):
+        if runtime == "openvino":
+            raise InputError("no openvino file")
+        return path
+
+    monkeypatch.setattr("solution.export.runtimes.form_for", form_for)
+    path = finished[0] / "before.safetensors"
+    assert dict(_forms(path, ("onnxruntime", "openvino"), tmp_path)) == {"onnxruntime": path}
+    assert "before.safetensors in openvino is left out: no openvino file" in capsys.readouterr().err
 
 
 def test_false_means_before_alone(photos, finished):
@@ -46,7 +103,10 @@ def test_the_figures_are_those_of_the_run(photos, finished):
 def test_cost_alone_touches_no_data(finished, tmp_path):
     done = demo("--eval", "False", "--weights", finished[0], "--data", tmp_path / "absent", "--json", "-")
     assert done.returncode == 0, done.stderr
-    assert "f1" not in json.loads(done.stdout)["models"]["after"]
+    after = json.loads(done.stdout)["models"]["after"]
+    assert "f1" not in after
+    assert after["latency_ms"]["eager"] > 0
+    assert 0 < after["packed_bytes"] < after["bytes"]
 
 
 def test_a_set_that_has_a_val_split_alone_can_be_judged(photos, finished, tmp_path):
@@ -62,6 +122,7 @@ def test_packed_files_serve_where_there_are_no_checkpoints(finished, tmp_path):
     models = json.loads(demo("--eval", "False", "--weights", tmp_path, "--json", "-").stdout)["models"]
     for role in ("before", "after"):
         assert models[role].pop("bytes") < 0.9 * wanted[role].pop("bytes")
+        assert models[role].pop("latency_ms").keys() == wanted[role].pop("latency_ms").keys()
     assert models == wanted
 
 
