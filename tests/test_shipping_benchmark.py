@@ -74,6 +74,7 @@ def test_where_no_form_can_be_made_eager_stands_alone(photos, finished, made, mo
     assert "| PyTorch eager's Before / After in eager fp32 | 2.00x | 2.00x |" in text
 
 
+@pytest.mark.slow
 def test_real_forms_are_made_and_measured(photos, finished, monkeypatch, capsys):
     monkeypatch.setattr(shipping, "EXPORTING", ("openvino",))
     text = told(photos, finished[0], monkeypatch, capsys, "--precisions", "fp32", "--rounds", "1")

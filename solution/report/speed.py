@@ -9,6 +9,7 @@ from solution.evaluate.speed import Speed
 from solution.report.style import HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
 from solution.report.tables import Table
 
+_NOTE = "Memory: most held beyond what the process had before loading. Load: from the file to the first answer."
 _MARK = {"linestyle": "none", "markersize": 6.8, "markeredgewidth": 1.8, "zorder": 3}
 
 
@@ -17,7 +18,8 @@ def speed_table(speeds: Sequence[Speed], note: str = "") -> Table:
     batch = speeds[0].latency_batch
     latencies = f"p50 ms, batch {batch}", f"p95 ms, batch {batch}"
     headings = ("model", "runtime", "threads", *latencies, "best images/s", "memory MB", "load ms")
-    return Table(headings=headings, rows=tuple(_cells(speed.figures()) for speed in speeds), note=note)
+    cells = tuple(_cells(speed.figures()) for speed in speeds)
+    return Table(headings=headings, rows=cells, note=f"{_NOTE} {note}".rstrip())
 
 
 def _cells(said: dict[str, Any]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def test_the_table_has_a_line_for_each():
     assert table.rows[2][1:4] == ("onnxruntime fp32", "2", "0.250")
     assert table.rows[2][6] == "-"
     assert table.headings[3:5] == ("p50 ms, batch 1", "p95 ms, batch 1")
-    assert table.markdown().endswith("\n\ntwo cores")
+    assert table.note.endswith("Load: from the file to the first answer. two cores")
 
 
 def test_the_drawing_says_all_medians():
