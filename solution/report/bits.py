@@ -32,13 +32,20 @@ class Net:
     """One net in ever fewer bits.
 
     base          the float net
+    sparse        the float net after pruning and training on, from which those in fewer bits then come; None without
     fewer         the same net in fewer bits, most bits first
     zipped_bytes  of the float net's checkpoint after zip -9; None where it was not noted
     """
 
     base: Row
     fewer: Sequence[Row]
+    sparse: Row | None = None
     zipped_bytes: int | None = None
+
+    @property
+    def told(self) -> tuple[Row, ...]:
+        """All of them, as a table tells them."""
+        return (self.base, *filter(None, [self.sparse]), *self.fewer)
 
 
 Nets = Mapping[str, Net]
@@ -60,10 +67,11 @@ def nets_of(runs: Mapping[str, Run]) -> Nets:
     nets = {}
     for name, run in runs.items():
         fewer = [row for row in run.rows if row.step.startswith(PREFIX)]
-        base = [row for row in run.rows if row.step == BASE]
-        if base and fewer:
+        floats = {row.step: row for row in run.rows if row.step in (BASE, SPARSE)}
+        if BASE in floats and fewer:
             fewer.sort(key=lambda row: -int(_bits(row)))
-            nets[name] = Net(base=base[0], fewer=fewer, zipped_bytes=_zipped_bytes(run.folder))
+            zipped = _zipped_bytes(run.folder)
+            nets[name] = Net(base=floats[BASE], sparse=floats.get(SPARSE), fewer=fewer, zipped_bytes=zipped)
     return nets
 
 
@@ -92,14 +100,14 @@ def bits_command(run: Run) -> str:
 
 def bits_table(nets: Nets, note: str = "") -> Table:
     """One line per net and number of bits, the float net first."""
-    rows = [(name, *_cells(row, net)) for name, net in nets.items() for row in (net.base, *net.fewer)]
+    rows = [(name, *_cells(row, net)) for name, net in nets.items() for row in net.told]
     return Table(headings=_HEADINGS, rows=tuple(rows), note=f"{_NOTE} {note}".rstrip())
 
 
 def _cells(row: Row, net: Net) -> tuple[str, ...]:
     base = net.base
     return (
-        "32, float" if row is base else _bits(row),
+        _form(row),
         f"{row.packed_bytes:,}",
         "-" if net.zipped_bytes is None else f"{net.zipped_bytes:,}",
         f"{row.packed_bytes / base.params:.3f}",
@@ -107,6 +115,10 @@ def _cells(row: Row, net: Net) -> tuple[str, ...]:
         f"{row.quality['f1']:.4f}",
         "" if row is base else f"{_lost(row, base):+.2f}",
     )
+
+
+def _form(row: Row) -> str:
+    return {BASE: "32, float", SPARSE: f"32, {row.sparsity:.0f} % zero"}.get(row.step) or _bits(row)
 
 
 def bits_drawing(nets: Nets, name: str = "bits") -> Drawing:
