@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from solution.compress.plans import PLANS
-from solution.contracts import InputError, ModelSettings, Origin, Plan, origin_of, remember
+from solution.contracts import Feeding, InputError, ModelSettings, Origin, origin_of, remember
+from solution.models.bounded import Bounded
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
@@ -36,27 +37,30 @@ MODELS: dict[str, type[ModelSettings]] = {
 }
 
 
+_FETCHED = ("pretrained", "weights")
+"""Settings that start a net from weights of elsewhere: no file of ours asks for them, for it has weights."""
+_SLACK_BYTES = 1 << 30
+_MOST_RATIO = 1024
+"""A cut net's file may be small however large the net was before: as large as VGG's, or so many times the file."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class Header(Feeding):
     """All that a checkpoint says besides its weights.
 
-    origin      how to build the net
-    classes     names, in the order of the outputs
-    mean, std   per channel, of images scaled to [0, 1]
-    size        side of the square input in pixels
-    data        name of the data set that it was trained on
-    recipe      {"name": ..., "seed": ..., "stage": ..., "knobs": {address: value}}
-    figures     the row that was measured when it was written
+    origin   how to build the net
+    recipe   {"name": ..., "seed": ..., "stage": ..., "knobs": {address: value}}
+    figures  the row that was measured when it was written
     """
 
     origin: Origin
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    data: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes and len(self.classes) != self.origin.num_classes:
+            raise InputError(f"{len(self.classes)} classes are named, and the net has {self.origin.num_classes}")
 
     def to_fields(self) -> dict[str, Any]:
         """All of it, ready for `json.dumps`."""
@@ -72,13 +76,24 @@ class Header:
         return {"version": VERSION, "net": net, **fields}
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Header:
-        """The header again. `InputError` for a newer format; KeyError or TypeError for fields that are none."""
+    def from_fields(cls, fields: Mapping[str, Any], path: Path) -> Header:
+        """The header again. `InputError` when it is of a newer project, or broken; `path` is the file that has it."""
+        try:
+            return cls._read(fields)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except Exception as error:  # whatever fields of another kind make of those that read them
+            raise InputError(f"{path} has a broken header ({error!r}); copy or make it again") from error
+
+    @classmethod
+    def _read(cls, fields: Mapping[str, Any]) -> Header:
         if fields["version"] > VERSION:
-            raise InputError(f"this checkpoint has format version {fields['version']}, newer than {VERSION}: update")
+            raise InputError(f"its header has version {fields['version']}, newer than {VERSION}: update the project")
         net = fields["net"]
-        settings = MODELS[net["kind"]](**{name: _tuple(value) for name, value in net["settings"].items()})
-        plans = tuple(_plan(plan) for plan in net["plans"])
+        settings = _known(MODELS, net["kind"])(**{name: _tuple(value) for name, value in net["settings"].items()})
+        if any(getattr(settings, name, None) for name in _FETCHED):
+            raise InputError(f"its header asks for weights of elsewhere ({settings}); copy or make it again")
+        plans = tuple(_known(PLANS, plan["kind"]).from_fields(plan) for plan in net["plans"])
         origin = Origin(settings=settings, num_classes=net["num_classes"], plans=plans)
         rest = {name: _tuple(value) for name, value in fields.items() if name not in ("version", "net")}
         return cls(origin=origin, **rest)
@@ -112,9 +127,10 @@ def read_header(path: Path) -> Header:
     if fields is None:
         raise InputError(f"{path} holds weights, but not how to build their net: it was not written by this project")
     try:
-        return Header.from_fields(json.loads(fields))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} has a broken header ({error!r}); copy or train it again") from error
+        said = json.loads(fields)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} has a broken header ({error!r}); copy or make it again") from error
+    return Header.from_fields(said, path)
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
@@ -141,13 +157,20 @@ def _check_length(path: Path, header: Mapping[str, Any], start: int) -> None:
 
 
 def rebuilt(origin: Origin, path: Path) -> nn.Module:
-    """The net that `origin` describes, with fresh weights. `path` is the file that says so, for messages."""
-    model = origin.settings.build(origin.num_classes)
-    for plan in origin.plans:
-        try:
-            model = plan.apply(model)
-        except InputError as error:
-            raise InputError(f"{path}: a plan of its header does not fit its net: {error}") from error
+    """The net that `origin` describes, with fresh weights. `path` is the file that says so.
+
+    `InputError` when there is no such net, or none that such a small file can be of.
+    """
+    try:
+        with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size):
+            model = origin.settings.build(origin.num_classes)
+            for plan in origin.plans:
+                model = plan.apply(model)
+    except InputError as error:
+        raise InputError(f"{path}: the net of its header cannot be built: {error}") from error
+    except Exception as error:  # whatever sizes that make no sense make of the builders
+        what, _, _ = f"{type(error).__name__}: {error}".partition("\n")  # PyTorch goes on with its own stack
+        raise InputError(f"{path}: the net of its header cannot be built ({what}); copy or make it again") from error
     return remember(model, origin)
 
 
@@ -162,8 +185,10 @@ def filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> n
     return model
 
 
-def _plan(fields: dict[str, Any]) -> Plan:
-    return PLANS[fields["kind"]].from_fields(fields)
+def _known(kinds: Mapping[str, type], kind: str) -> type:
+    if kind not in kinds:
+        raise InputError(f"its header tells of {kind!r}, which this project does not know: it is newer, so update")
+    return kinds[kind]
 
 
 def _tuple(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ _ORIGIN = "_featherweight_origin"
 
 CLASSIFICATION, DETECTION = "classification", "detection"
 """What a net may be for: one class for a picture, or boxes with a class each."""
+_MOST_SIDE = 4096
 
 
 class InputError(ValueError):
@@ -151,6 +153,32 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feeding:
+    """How to feed a net, and what its answers mean: what every file of a net says.
+
+    classes     names, in the order of the outputs; none when nobody named them
+    mean, std   per channel, of images scaled to [0, 1]: the input is (image / 255 - mean) / std
+    size        side of the square input in pixels
+    data        name of the data set that it was trained on
+    """
+
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
+            raise InputError(f"classes must be names, got {str(self.classes)[:80]}")
+        if not isinstance(self.size, int) or not 1 <= self.size <= _MOST_SIDE:
+            raise InputError(f"size must be the side of the input in pixels, 1 to {_MOST_SIDE}, got {self.size!r}")
+        numbers = (*self.mean, *self.std)
+        if not 0 < len(self.mean) == len(self.std) or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
+            raise InputError(f"mean and std must be a number of each channel, got {self.mean} and {self.std}")
 
 
 class ModelSettings(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import InputError
-from solution.runtime import ROOT, hardware, pick_device, set_threads, write_text
+from solution.runtime import ROOT, check_writable, hardware, pick_device, set_threads, write_text
 
 if TYPE_CHECKING:
     from solution.checkpoint import Header
@@ -47,6 +47,8 @@ class Wish:
 def show(wish: Wish) -> None:
     """Print the table, and write the JSON when asked to."""
     set_threads()
+    if wish.json_to not in (None, "-"):
+        check_writable(Path(wish.json_to))
     said = judged(wish) if wish.judge else costed(wish)
     if wish.json_to == "-":
         print(json.dumps(said, indent=1))

@@ -28,7 +28,6 @@ from torch import nn
 from solution import checkpoint
 from solution.compress.parametrized import folded
 from solution.compress.prune_channels import median_latency_ms
-from solution.compress.quantization.activations import InputGrid
 from solution.contracts import DETECTION, Given, InputError, Plan, Recipe, Row, Stage, StructuralStep, task_of
 from solution.dataloader import Loaders
 from solution.evaluate.audit import audit
@@ -38,6 +37,7 @@ from solution.evaluate.detect import detect
 from solution.evaluate.score import Scorer
 from solution.evaluate.speed import Speed, Subject, Turns, measure
 from solution.export import files, shipping
+from solution.export.parity import simulates
 from solution.export.runtimes import EAGER, subject
 from solution.knobs import knobs
 from solution.report.rows import read_rows, write_rows
@@ -123,7 +123,7 @@ def _timed(job: Job, rows: Sequence[Row]) -> list[Row]:
     Exported forms run as they are.
     """
     thorough = [row.step for row in rows if row.packed_bytes is not None]
-    eager = {step for step in thorough if not _simulates(checkpoint.load(job.out / step / MODEL)[0])}
+    eager = {step for step in thorough if not simulates(checkpoint.load(job.out / step / MODEL)[0])}
     wanted = {row.step: [EAGER] * (row.step in eager) + list(row.exported) for row in rows}
     if all(name in row.latency_ms for row in rows for name in wanted[row.step]):
         return list(rows)
@@ -136,11 +136,6 @@ def _timed(job: Job, rows: Sequence[Row]) -> list[Row]:
     speeds = [speed for group in groups for speed in measure(group, _TURNS, say=lambda _: None)]
     timed = [_with_speeds(row, [speed for speed in speeds if speed.model == row.step]) for row in rows]
     return [job.with_processor_time(row) if row.step in eager else row for row in timed]
-
-
-def _simulates(model: nn.Module) -> bool:
-    """Whether `model` computes integers in floats, so that its time is nobody's."""
-    return any(isinstance(module, InputGrid) for module in model.modules())
 
 
 def _subject(path: Path, name: str, threads: int) -> Subject:
@@ -259,7 +254,7 @@ class Job:
         path = self.out / stage.name / PACKED
         files.save(path, model, header)
         found: dict[str, Any] = {"packed_bytes": file_bytes(path)}
-        if self.device != "cpu" and not _simulates(model):
+        if self.device != "cpu" and not simulates(model):
             image = self.example(stage)[:1]
             found["latency_ms"] = {self.device: round(median_latency_ms(_plain(model), image, self.device), 4)}
         return found

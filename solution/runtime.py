@@ -95,14 +95,27 @@ def commit() -> str:
     return ""
 
 
+def check_writable(path: Path) -> None:
+    """`InputError` when no file can be written at `path`, to be asked before long work; nothing is made or changed."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: name a file to write")
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
+        fine = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        reason = "" if fine else f"nothing can be made in {nearest}"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise InputError(f"{path} cannot be written ({reason}): name another place")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
     `InputError` when nothing can be written there.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file to write")
+    check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)

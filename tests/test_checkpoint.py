@@ -109,7 +109,10 @@ def rewritten(path, change):
     [
         (lambda header, fields: fields["net"]["settings"].update(units=[3, 2, 2]), "of another net"),
         (lambda header, fields: fields["net"]["settings"].update(units=[3, 0, 2]), "broken header|at least 1"),
-        (lambda header, fields: fields["net"].update(kind="unheard"), "broken header"),
+        (lambda header, fields: fields["net"].update(kind="unheard"), "'unheard', .*newer, so update"),
+        (lambda header, fields: fields["net"].update(num_classes=10**10), "3 classes are named"),
+        (lambda header, fields: fields["net"]["settings"].update(width=10**8), "it would be larger than any net"),
+        (lambda header, fields: fields["net"]["settings"].update(width=1e999), "cannot be built .*make it again"),
         (lambda header, fields: fields.update(version=99), "newer"),
         (lambda header, fields: header.pop("__metadata__"), "not written by this project"),
     ],

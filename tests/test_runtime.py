@@ -3,7 +3,7 @@
 import pytest
 
 from solution.contracts import InputError
-from solution.runtime import write_text, written_whole
+from solution.runtime import check_writable, write_text, written_whole
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
@@ -28,3 +28,17 @@ def test_files_are_readable_as_the_user_wants(tmp_path, monkeypatch):
     monkeypatch.setattr("solution.runtime._umask", lambda: 0o027)
     write_text(tmp_path / "a.txt", "")
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_place_is_asked_for_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new" / "folder" / "rows.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(InputError, match=r"rows.json cannot be written \(nothing can be made in .*/file\)"):
+        check_writable(tmp_path / "file" / "rows.json")
+    with pytest.raises(InputError, match="is a folder: name a file to write"):
+        check_writable(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)  # as for those who may not
+    with pytest.raises(InputError, match="nothing can be made in"):
+        check_writable(tmp_path / "rows.json")

@@ -41,10 +41,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure in turns, print the table, write figures and chart when asked to."""
     from solution.evaluate.speed import Turns, measure
     from solution.report.speed import speed_table
+    from solution.runtime import check_writable
 
     turns = Turns(rounds=arguments.rounds, batches=tuple(arguments.batch))
     if min(arguments.threads) < 1:
         raise InputError(f"--threads must be at least 1, got {min(arguments.threads)}")
+    if arguments.out is not None:
+        check_writable(arguments.out / "speed.json")
     runtimes = list(_runtimes(arguments.runtimes))
     with tempfile.TemporaryDirectory() as folder:
         subjects = list(_subjects(arguments, runtimes, Path(folder)))

@@ -45,10 +45,11 @@ def run(arguments: argparse.Namespace) -> None:
     if bool(arguments.steps) == arguments.sensitivity:
         raise InputError("give either --step, once or several times, or --sensitivity")
     from solution.compress.steps import step_from
-    from solution.runtime import set_threads
+    from solution.runtime import check_writable, set_threads
 
     set_threads()
     steps = [step_from(text) for text in arguments.steps]
+    check_writable(arguments.out / "sensitivity.csv" if arguments.sensitivity else arguments.out)
     if arguments.sensitivity:
         _measure(arguments, opened(arguments, steps))
     else:

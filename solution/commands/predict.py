@@ -37,9 +37,12 @@ class Answer:
 def run(arguments: argparse.Namespace) -> None:
     """Classify, name what cannot be read, print or write the answers. `InputError` at the end if some are missing."""
     from solution.data.source import UnreadableImage
+    from solution.runtime import check_writable
 
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
+    if arguments.out is not None:
+        check_writable(arguments.out)
     answers, unreadable = [], 0
     for path, said in _asked(arguments):
         if isinstance(said, UnreadableImage):

@@ -8,37 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.checkpoint import Header
-from solution.contracts import CLASSIFICATION, InputError, task_of
+from solution.contracts import CLASSIFICATION, Feeding, InputError, task_of
 
 KEY = "featherweight"
 _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """How to feed a file, and what its answers mean.
+class About(Feeding):
+    """What is said of an exported net besides how to feed it.
 
-    classes     names, in the order of the outputs
-    mean, std   per channel, of images scaled to [0, 1]: the input is (image / 255 - mean) / std
-    size        side of the square input in pixels
-    data        name of the data set that it was trained on
     precision   fp32, fp16 or int8
     task        classification or detection
     """
 
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    data: str = ""
     precision: str = "fp32"
     task: str = CLASSIFICATION
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers answered for each image, or for each of its boxes."""
+        return len(self.classes) + (0 if self.task == CLASSIFICATION else 4)
 
     @classmethod
     def of(cls, header: Header, precision: str) -> About:
         """What the export of a checkpoint says."""
-        names = {item.name for item in dataclasses.fields(cls)} - {"precision", "task"}
-        shared = {name: getattr(header, name) for name in names}
+        shared = {item.name: getattr(header, item.name) for item in dataclasses.fields(Feeding)}
         return cls(**shared, precision=precision, task=task_of(header.origin.settings))
 
     def to_text(self) -> str:
@@ -55,12 +50,12 @@ class About:
             version = int(fields.pop("version"))
             # Read first: a newer version may have other fields.
             if version > _VERSION:
-                raise InputError(f"{path} has format version {version}, newer than {_VERSION}: update")
+                raise InputError(f"its description has version {version}, newer than {_VERSION}: update the project")
             found = fields["task"]
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
             about = cls(**values)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} has a broken description ({error!r}); export it again") from error
         if task is not None and found != task:

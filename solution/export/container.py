@@ -42,7 +42,7 @@ def unframed(data: bytes, path: Path) -> tuple[dict[str, Any], memoryview]:
         raise InputError(f"{path} is cut short: it has {len(data)} bytes; copy it again")
     _, version, table_bytes, stream_bytes = _START.unpack_from(data)
     if version > VERSION:
-        raise InputError(f"{path} has format version {version}, newer than {VERSION}: update")
+        raise InputError(f"{path} has format version {version}, newer than {VERSION}: update the project")
     wanted = FRAME_BYTES + table_bytes + stream_bytes
     if len(data) != wanted:
         raise InputError(f"{path} has {len(data):,} bytes and should have {wanted:,}: it is damaged; copy it again")

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import Batches
 from solution.evaluate.detect import Predict, detect
 from solution.export import openvino_file
 from solution.export.parity import relative_error
@@ -62,13 +61,12 @@ def compare(
     return DetectorParity(num_images=len(images), error=error, before=before, after=after, precision=precision)
 
 
-def quantized(kind: Any, net: nn.Module, calibration: Batches) -> Any:
-    """The int8 graph, calibrated on all of `calibration`.
+def quantized(kind: Any, net: nn.Module, images: list[Tensor]) -> Any:
+    """The int8 graph, calibrated on all of `images`, each (1, 3, H, W), normalised.
 
     Depthwise layers stay in float, where they are faster, and so does what follows the last layers: corners in pixels
     need finer steps than int8 has.
     """
-    images: list[Tensor] = [image[None].contiguous() for batch, _ in calibration for image in batch]
     graph = kind.base(net, torch.cat([images[0], images[0]]))
     after = openvino_file.after_weights(graph) if kind is openvino_file else []
     return kind.quantized(graph, images, list(dict.fromkeys([*kind.depthwise(graph), *after])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ Run = Callable[[np.ndarray], np.ndarray]
 """Normalised float32 images (B, 3, size, size) to logits (B, num_classes), or a detector's candidates (B, 4 + C, N)."""
 
 
-_TASKS = {2: CLASSIFICATION, 3: DETECTION}
-"""Dimensions of the answers -> what a file is for."""
+_RANKS = {CLASSIFICATION: 2, DETECTION: 3}
+"""What a file is for -> dimensions of its answers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,9 +45,9 @@ class Exported:
         if images.dim() != 4 or tuple(images.shape[1:]) != (len(self.about.mean), size, size):
             raise InputError(f"{self.path} takes images (B, 3, {size}, {size}), got {tuple(images.shape)}")
         logits = self.run(np.ascontiguousarray(self.normalised(images).cpu().numpy()))
-        if _TASKS.get(logits.ndim) != self.about.task or logits.shape[:2] != (len(images), self._num_outputs):
+        if logits.ndim != _RANKS.get(self.about.task) or logits.shape[:2] != (len(images), self.about.num_outputs):
             raise InputError(
-                f"{self.path} answers {logits.shape} to {len(images)} images, where {self._num_outputs} "
+                f"{self.path} answers {logits.shape} to {len(images)} images, where {self.about.num_outputs} "
                 f"{'classes' if self.about.task == CLASSIFICATION else 'numbers a box'} each were expected: it is a "
                 "file for another task"
             )
@@ -61,21 +61,26 @@ class Exported:
         return (images.float() / 255 - mean) / std
 
     @property
-    def _num_outputs(self) -> int:
-        return len(self.about.classes) + (0 if self.about.task == CLASSIFICATION else 4)
-
-    @property
     def num_bytes(self) -> int:
         """Bytes on disk of all its files."""
         return sum(file.stat().st_size for file in self.files)
 
 
-def check_signature(path: Path, inputs: list[tuple], outputs: list[tuple], task: str | None = CLASSIFICATION) -> None:
-    """`InputError` unless a file maps images to one answer. Shapes hold numbers, and anything else where they vary."""
-    fits = len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and task in (None, _TASKS.get(len(outputs[0]), ""))
-    if not fits:
+def check_signature(path: Path, inputs: Sequence[tuple], outputs: Sequence[tuple], about: About) -> None:
+    """`InputError` unless a file maps the images to the answers that it says it does.
+
+    Shapes hold whole numbers, and anything else where they vary.
+    """
+    if not (len(inputs) == len(outputs) == 1 and (len(inputs[0]), len(outputs[0])) == (4, _RANKS.get(about.task))):
         raise InputError(
             f"{path} maps {len(inputs)} input(s) {inputs} to {len(outputs)} output(s) {outputs}, but a classifier maps "
             "images (B, 3, H, W) to logits (B, classes), and a detector to candidates (B, 4 + classes, N): it is a "
-            "file for another task"
+            f"file for another task than {about.task}"
+        )
+    wanted = (len(about.mean), about.size, about.size, about.num_outputs)
+    found = (*inputs[0][1:], outputs[0][1])
+    if any(isinstance(size, int) and size != said for size, said in zip(found, wanted, strict=True)):
+        raise InputError(
+            f"{path} says that it takes images (B, {len(about.mean)}, {about.size}, {about.size}) and answers with "
+            f"{about.num_outputs} numbers each, but its net maps {inputs[0]} to {outputs[0]}: export it again"
         )

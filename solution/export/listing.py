@@ -80,6 +80,7 @@ def listing(path: Path) -> Listing:
 
 def _of_packed(path: Path) -> Listing:
     found = packed.contents(path)
+    checkpoint.Header.from_fields(found.header, path)
     sizes = packed.coded_bytes(found)
     lines = (
         Line(name=entry.name, shape=entry.shape, count=entry.count, num_bytes=sizes[entry.name])

@@ -20,14 +20,19 @@ from solution.evaluate.classify import classify, predictor
 from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
-from solution.export.parity import TOLERANCES, Parity, compare
-from solution.runtime import written_whole
+from solution.export.parity import TOLERANCES, Parity, compare, tolerance_for
+from solution.runtime import check_writable, written_whole
 
 FORMATS = {"onnx": onnx_file, "openvino": openvino_file, "pt2": pt2_file}
 PACKED = "packed"
 PRECISIONS = tuple(TOLERANCES)
 _CALIBRATION_IMAGES = 256
 _NAMES_SHOWN = 3
+_ADVICE = {
+    "fp32": "try another format",
+    "fp16": "try fp32, or another format",
+    "int8": "try fp16, or quantize the net in a recipe",
+}
 _CLEARLY_BETTER = 0.002
 """A choice that keeps more layers in float must gain so much macro F1 on the choose split."""
 
@@ -76,9 +81,17 @@ class Wish:
         precision = "" if self.precision == "fp32" else f".{self.precision}"
         return self.file.with_name(self.file.name.partition(".")[0] + precision + self.suffix)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are written."""
+        apart = (self.path.with_suffix(openvino_file.WEIGHTS),) if self.format == "openvino" else ()
+        return (self.path, *apart)
+
 
 def make(wish: Wish, say: Callable[[str], None] = print) -> Path:
     """Write the file, say how it compares with its net, and return its path. `InputError`, and no file, if it fails."""
+    for file in wish.files:
+        check_writable(file)
     net, header = files.load(wish.file)
     if wish.format == PACKED:
         return _packed(wish, net, header, say)
@@ -101,7 +114,7 @@ def make_proven(
             parity = _prove(wish, net, header, exported, loaders, say)
             _move_partners(exported, wish.path)
         finally:
-            temporary.with_suffix(".bin").unlink(missing_ok=True)
+            temporary.with_suffix(openvino_file.WEIGHTS).unlink(missing_ok=True)
     return parity
 
 
@@ -147,12 +160,13 @@ def _blank(about: About, count: int) -> Tensor:
 
 def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: Callable[[str], None]) -> Any:
     """The int8 graph that does best on the choose split, of those with more and more layers in float."""
+    images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
+    say(f"int8 is calibrated on {len(images)} images of train")
     if about.task == DETECTION:
-        return detecting.quantized(FORMATS[wish.format], net, loaders.calibration)
+        return detecting.quantized(FORMATS[wish.format], net, images)
     if loaders.choose is None:
         raise InputError("int8 decides on the choose split which layers stay in float, and these data have none")
     kind = FORMATS[wish.format]
-    images = [image[None] for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
     start = kind.base(net, torch.cat([images[0], images[0]]))
     best, best_f1 = None, -1.0
     for names, layers in _choices(net, kind, start):
@@ -191,7 +205,7 @@ def _prove(
     loaders: Loaders,
     say: Callable[[str], None],
 ) -> Parity:
-    tolerance = TOLERANCES[wish.precision]
+    tolerance = tolerance_for(net, wish.precision)
     if wish.f1_drop is not None:
         tolerance = replace(tolerance, f1_drop=wish.f1_drop)
     exported(_blank(exported.about, 1))  # a batch of one must do, too
@@ -201,9 +215,10 @@ def _prove(
         parity = compare(predictor(net), exported, loaders.val, tolerance)
     say(str(parity))
     if parity.failures:
+        allow = ", or allow more with --max-loss" if parity.failures == ("macro F1",) else ""
         raise InputError(
             f"the {wish.format} file in {wish.precision} fails parity ({', '.join(parity.failures)}) and was not kept: "
-            "try a higher precision, quantize the net in a recipe, or allow more with --max-loss"
+            f"{_ADVICE[wish.precision]}{allow}"
         )
     return parity
 

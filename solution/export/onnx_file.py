@@ -17,6 +17,7 @@ from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
 
 OPSET = 20
+"""21 writes the same nodes; from 22 on, onnxruntime 1.23 neither fuses nor blocks convolutions; it refuses 24."""
 SUFFIX = ".onnx"
 INPUT, OUTPUT = "images", "logits"
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -157,10 +158,10 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's errors have no class of their own
         raise InputError(f"{path} cannot be opened as an ONNX file ({error})") from error
-    check_signature(path, [tuple(value.shape) for value in session.get_inputs()],
-                    [tuple(value.shape) for value in session.get_outputs()], task)  # fmt: skip
     about = About.from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path, task)
-    name = session.get_inputs()[0].name
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    check_signature(path, [tuple(port.shape) for port in inputs], [tuple(port.shape) for port in outputs], about)
+    name = inputs[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
         return session.run(None, {name: images})[0]

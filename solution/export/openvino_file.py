@@ -19,6 +19,7 @@ from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
 
 SUFFIX = ".xml"
+WEIGHTS = ".bin"
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _ENDS = ("Parameter", "Constant", "Result")
 
@@ -117,14 +118,14 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     with needed("running an OpenVINO file"):
         import openvino
 
-    weights = path.with_suffix(".bin")
+    weights = path.with_suffix(WEIGHTS)
     if not weights.is_file():
         raise InputError(f"{path} needs its weights beside it, and there is no {weights.name}; copy both files")
     core = openvino.Core()
     try:
         model = core.read_model(path)
-        check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs], task)
         about = About.from_text(_said(model), path, task)
+        check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs], about)
         # On processors with bfloat16 the runtime would otherwise compute in it.
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         compiled = core.compile_model(model, "CPU", config)
@@ -139,7 +140,7 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
 
 
 def _shape(port: Any) -> tuple:
-    return tuple(str(size) for size in port.get_partial_shape())
+    return tuple(size.get_length() if size.is_static else str(size) for size in port.get_partial_shape())
 
 
 def _said(model: Any) -> str | None:

@@ -44,21 +44,14 @@ def save(path: Path, model: nn.Module, header: checkpoint.Header) -> None:
 def load(path: Path) -> tuple[nn.Module, checkpoint.Header]:
     """The net, in evaluation mode, and its header. `InputError` for a file that is not a whole packed file."""
     found = contents(path)
-    header = _header(found, path)
+    header = checkpoint.Header.from_fields(found.header, path)
     model = checkpoint.rebuilt(header.origin, path)
     return checkpoint.filled(model, unpacked(found), path).eval(), header
 
 
 def read_header(path: Path) -> checkpoint.Header:
     """The header alone; no tensor is unpacked."""
-    return _header(contents(path), path)
-
-
-def _header(found: Contents, path: Path) -> checkpoint.Header:
-    try:
-        return checkpoint.Header.from_fields(found.header)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} has a broken header ({error!r}); pack it again") from error
+    return checkpoint.Header.from_fields(contents(path).header, path)
 
 
 def pack(state: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.export.about import KEY, About
-from solution.export.exported import Exported
+from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
 
 SUFFIX = ".pt2"
@@ -87,7 +87,30 @@ def quantized(net: nn.Module, images: list[Tensor], float_layers: list[str]) -> 
 def write(program: Any, about: About, path: Path) -> None:
     """Write a traced net that says what `about` says. The inputs that it was traced with are left out."""
     program.example_inputs = None
-    torch.export.save(program, path, extra_files={_EXTRA: about.to_text()})
+    _strip(program)
+    # A file that is written by its name has that name, a temporary one, on every folder inside.
+    whole = io.BytesIO()
+    torch.export.save(program, whole, extra_files={_EXTRA: about.to_text()})
+    path.write_bytes(whole.getvalue())
+
+
+def _strip(program: Any) -> None:
+    """Leave out tensors that nothing reads, such as weights that became int8, and what the tracer notes on every node
+    for those who debug it: lines of the code that it saw, with the places where they lie.
+    """
+    places = [node for node in program.graph.nodes if node.op == "placeholder"]
+    specs = program.graph_signature.input_specs
+    unread = {
+        spec.target: node
+        for spec, node in zip(specs, places, strict=True)
+        if spec.target in program.state_dict and not node.users
+    }
+    for target, node in unread.items():
+        program.graph.erase_node(node)
+        del program.state_dict[target]
+    specs[:] = [spec for spec in specs if spec.target not in unread]
+    for node in program.graph.nodes:
+        node.meta = {name: value for name, value in node.meta.items() if name == "val"}
 
 
 def depthwise(net: nn.Module) -> list[str]:
@@ -109,10 +132,11 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     extra = {_EXTRA: ""}
     try:
         program = torch.export.load(io.BytesIO(data), extra_files=extra)
-        net = program.module()
+        net, shapes = program.module(), _shapes(program)
     except Exception as error:  # whatever a damaged graph makes of the reader
         raise InputError(f"{path} cannot be opened as a pt2 file ({error})") from error
     about = About.from_text(extra[_EXTRA], path, task)
+    check_signature(path, *shapes, about)
 
     def run(images: np.ndarray) -> np.ndarray:
         torch.set_num_threads(threads)
@@ -120,6 +144,16 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
             return net(torch.from_numpy(images)).numpy()
 
     return Exported(path=path, runtime="eager", about=about, run=run, files=(path,))
+
+
+def _shapes(program: Any) -> tuple[list[tuple], list[tuple]]:
+    """Shapes of the inputs and of the outputs."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+    return tuple(
+        [tuple(nodes[name].meta["val"].shape) for name in names]
+        for names in (signature.user_inputs, signature.user_outputs)
+    )
 
 
 def check_without_pickles(data: bytes, path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from solution.__main__ import main
 from solution.demo import PRETRAINED
-from solution.export import files, packed
+from solution.export import container, files, packed
 from solution.export.listing import listing
 
 NET = PRETRAINED / "rendered/after.safetensors"
@@ -54,3 +54,18 @@ def test_a_missing_or_foreign_file_is_bad_input(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     assert main(["inspect", str(tmp_path / "notes.txt")]) == 2
     assert "is no file of ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda header: header.update(version=99), "version 99, newer than 1: update the project"),
+        (lambda header: header["net"]["plans"].append({"kind": "fold_space"}), "'fold_space', which this project does"),
+    ],
+)
+def test_a_newer_file_asks_for_an_update(packed_net, tmp_path, capsys, change, said):
+    table, streams = container.unframed(packed_net.read_bytes(), packed_net)
+    change(table["header"])
+    (tmp_path / "new.packed").write_bytes(container.framed(table, bytes(streams)))
+    assert main(["inspect", str(tmp_path / "new.packed")]) == 2
+    assert said in capsys.readouterr().err

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from solution.export.parity import TOLERANCES, Tolerance, compare, spread
+from solution.compress.quantization.activations import FixedGrid, quantize_inputs
+from solution.export.parity import TOLERANCES, Tolerance, compare, spread, tolerance_for
 
 
 def net(images):
@@ -41,3 +42,18 @@ def test_images_are_spread_over_sorted_batches():
     sorted_ = [(torch.full((10, 1, 1, 1), float(label)), torch.full((10,), label)) for label in range(5)]
     assert sorted(spread(sorted_, 10).flatten().tolist()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert len(spread(iter(sorted_), 64)) == 50
+
+
+def test_a_net_that_rounds_its_inputs_may_fall_to_the_other_side_of_a_step():
+    torch.manual_seed(0)
+    grids = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).eval().requires_grad_(False)
+    assert tolerance_for(grids, "fp32") == TOLERANCES["fp32"]
+    quantize_inputs(grids[1], FixedGrid(8, -4.0, 4.0, learn=False))
+    images, labels = batches(1)[0]
+    step = grids[1].input_grid.scale
+    images[0, 0, 0, 0] = 10.5 * step  # between two steps
+    val = [(images, labels)]
+    parity = compare(grids, lambda x: grids(x * (1 + 1e-6)), val, tolerance_for(grids, "fp32"))
+    assert parity.error > TOLERANCES["fp32"].error
+    assert parity.failures == ()
+    assert tolerance_for(grids, "int8") == TOLERANCES["int8"]
