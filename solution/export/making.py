@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.compress.parametrized import folded
+from solution.compress.quantization.activations import keep_inputs_float
 from solution.contracts import DETECTION, InputError, task_of
 from solution.dataloader import Data, Loaders
 from solution.evaluate.classify import classify, predictor
@@ -160,6 +161,9 @@ def _blank(about: About, count: int) -> Tensor:
 
 def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: Callable[[str], None]) -> Any:
     """The int8 graph that does best on the choose split, of those with more and more layers in float."""
+    net = copy.deepcopy(net)
+    if keep_inputs_float(net):
+        say("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
     images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
     say(f"int8 is calibrated on {len(images)} images of train")
     if about.task == DETECTION:

@@ -293,6 +293,13 @@ def test_dynamic_inputs_need_no_data_and_follow_the_image(trained, toy):
     assert distance(static, trained, bright) > 0.5
 
 
+@pytest.mark.parametrize("bits", [-1, 0, 1, 9, 2**31])
+def test_a_plan_with_inputs_of_absurd_bits_is_refused(bits):
+    with pytest.raises(InputError, match=f"must have 2 to 8 bits, and this plan says {bits}"):
+        QuantizePlan(schemes={"output": "int8"}, ranges={"output": ()}, activation_bits=bits)
+    QuantizePlan(schemes={"output": "int8"}, activation_bits=0)
+
+
 def test_dynamic_inputs_survive_a_training_and_a_packed_file(trained, toy, tmp_path):
     learned = Quantize(scheme="int4", activations=4, observer="dynamic", learn=True)(trained, toy)
     frozen = Freeze()(Train(epochs=1, lr=0.01, keep="last", warmup_epochs=0)(learned, toy), toy)

@@ -6,11 +6,13 @@ import re
 import sys
 import zipfile
 
+import onnx
 import pytest
 import torch
 
 from solution import checkpoint
-from solution.contracts import InputError
+from solution.compress.quantize import Quantize
+from solution.contracts import Given, InputError
 from solution.dataloader import Data
 from solution.evaluate.classify import classify
 from solution.export import files, making, packed
@@ -60,6 +62,21 @@ def test_an_export_says_what_the_net_says(colour_net, photos, tmp_path, format_,
     least_bits = min(line.bits for line in listing(path).lines if len(line.shape) == 4)
     assert least_bits == {"fp32": 32, "fp16": 16, "int8": 8}[precision]
     assert {file.name for file in tmp_path.iterdir()} <= {f"net{suffix}", "net.bin"}
+
+
+@pytest.mark.parametrize("observer", ["mse", "dynamic"])
+def test_inputs_are_rounded_once_in_int8(colour_net, photos, tmp_path, observer):
+    net, header = files.load(colour_net)
+    calibration = Data(path=str(photos), size=header.size).open(splits=("calibration",)).calibration
+    given = Given(example=torch.zeros(1, 3, header.size, header.size), calibration=calibration)
+    rounding = Quantize(activations=8, observer=observer, fold_norms=True)(net, given)
+    about = {"classes": header.classes, "mean": header.mean, "std": header.std, "size": header.size}
+    checkpoint.save(file := tmp_path / "net.safetensors", rounding, checkpoint.header_of(rounding, **about))
+
+    path, said = made(file, photos, tmp_path / "net.onnx", format="onnx", precision="int8")
+    assert "inputs that the net rounds itself are rounded by the int8 graph alone" in said
+    assert judge(file, photos, path) > 0.9
+    assert "Round" not in {node.op_type for node in onnx.load(path).graph.node}
 
 
 def test_a_packed_export_is_the_checkpoint_itself(colour_net, photos, tmp_path):

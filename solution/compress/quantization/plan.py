@@ -53,6 +53,10 @@ class QuantizePlan(Plan):
     kept: dict[str, str] = field(default_factory=dict)
     saves: Saves = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.ranges and not 2 <= self.activation_bits <= 8:
+            raise InputError(f"inputs on a grid must have 2 to 8 bits, and this plan says {self.activation_bits}")
+
     def cut(self, model: nn.Module) -> nn.Module:
         """Fold and equalise, then give every layer its form."""
         self.prepare(model)
