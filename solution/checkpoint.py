@@ -25,7 +25,7 @@ from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.models.ssdlite import SsdLite
 from solution.models.yolo import Yolo
-from solution.runtime import written_whole
+from solution.runtime import check_readable, written_whole
 
 VERSION = 1
 MODELS: dict[str, type[ModelSettings]] = {
@@ -134,8 +134,7 @@ def read_header(path: Path) -> Header:
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}")
+    check_readable(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(8)
         if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
@@ -144,16 +143,14 @@ def _metadata(path: Path) -> Mapping[str, str]:
         text = file.read(length) if 0 < length < path.stat().st_size else b""
     try:
         header = json.loads(text)
-    except ValueError as error:
+        ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
+        wanted = 8 + length + max(ends, default=0)
+        said = dict(header.get("__metadata__", {}))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a checkpoint, or it is cut short; copy or train it again") from error
-    _check_length(path, header, 8 + length)
-    return header.get("__metadata__", {})
-
-
-def _check_length(path: Path, header: Mapping[str, Any], start: int) -> None:
-    ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
-    if path.stat().st_size != start + max(ends, default=0):
-        raise InputError(f"{path} is cut short: it should have {start + max(ends, default=0)} bytes; copy it again")
+    if path.stat().st_size != wanted:
+        raise InputError(f"{path} is cut short: it should have {wanted} bytes; copy it again")
+    return said
 
 
 def rebuilt(origin: Origin, path: Path) -> nn.Module:

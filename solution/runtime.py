@@ -95,6 +95,14 @@ def commit() -> str:
     return ""
 
 
+def check_readable(path: Path, what: str = "file") -> None:
+    """`InputError` unless `path` is a file; `what` says of which kind it should be."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a {what}")
+    if not path.is_file():
+        raise InputError(f"there is no {what} {path}")
+
+
 def check_writable(path: Path) -> None:
     """`InputError` when no file can be written at `path`, to be asked before long work; nothing is made or changed."""
     try:

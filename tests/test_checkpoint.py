@@ -115,6 +115,9 @@ def rewritten(path, change):
         (lambda header, fields: fields["net"]["settings"].update(width=1e999), "cannot be built .*make it again"),
         (lambda header, fields: fields.update(version=99), "newer"),
         (lambda header, fields: header.pop("__metadata__"), "not written by this project"),
+        (lambda header, fields: header.update({"output.bias": {"shape": [3]}}), "is not a checkpoint"),
+        (lambda header, fields: header.update({"output.bias": [1]}), "is not a checkpoint"),
+        (lambda header, fields: header.update({"output.bias": {"data_offsets": ["a", "b"]}}), "is not a checkpoint"),
     ],
 )
 def test_a_header_that_does_not_fit_is_explained(saved, change, message):
@@ -123,7 +126,17 @@ def test_a_header_that_does_not_fit_is_explained(saved, change, message):
         checkpoint.load(saved)
 
 
+@pytest.mark.parametrize("text", [b"[]", b"3", b'{"__metadata__": [3]}', b"[" * 100_000])
+def test_a_header_of_another_kind_is_no_checkpoint(tmp_path, text):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b" ")
+    with pytest.raises(InputError, match=f"{path} is not a checkpoint"):
+        checkpoint.load(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder: name a checkpoint"):
+        checkpoint.load(tmp_path)
     with pytest.raises(InputError, match=r"no checkpoint .*absent"):
         checkpoint.load(tmp_path / "absent.safetensors")
 

@@ -15,6 +15,7 @@ from solution.contracts import CLASSIFICATION, InputError
 from solution.export import onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
+from solution.runtime import check_readable
 
 OPENERS = {file.SUFFIX: file.open_file for file in (onnx_file, openvino_file, pt2_file)}
 
@@ -47,8 +48,7 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     `InputError` for a file for another task, unless `task` is None.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    check_readable(path)
     if path.suffix in OPENERS:
         return OPENERS[path.suffix](path, threads, task)
     exported = _eager(path, threads)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from solution import checkpoint
 from solution.contracts import InputError
-from solution.export import packed
+from solution.export import openvino_file, packed, pt2_file
+from solution.export.about import KEY, About
 from solution.export.extras import needed
+from solution.runtime import check_readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,7 @@ def _sum(name: str, lines: list[Line]) -> Line:
 def listing(path: Path) -> Listing:
     """The listing of a checkpoint, packed file, .onnx, .xml or .pt2. `InputError` for anything else."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    check_readable(path)
     if packed.is_packed(path):
         return _of_packed(path)
     reader = _READERS.get(path.suffix)
@@ -104,16 +105,23 @@ def _line(name: str, shape: Iterable[int], num_bytes: int) -> Line:
     return Line(name=name, shape=shape, count=prod(shape), num_bytes=num_bytes)
 
 
+def _check_about(text: str | None, path: Path) -> None:
+    """Nets of others are listed, too; what tells of classes must be sound, and not newer than this project."""
+    if text:
+        About.from_text(text, path, task=None)
+
+
 def _of_onnx(path: Path) -> Listing:
     with needed("reading an ONNX file"):
         import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        graph = onnx.load(path).graph
+        model = onnx.load(path)
     except DecodeError as error:
         raise InputError(f"{path} cannot be read as an ONNX file ({error})") from error
-    arrays = ((tensor.name, onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer)
+    _check_about({entry.key: entry.value for entry in model.metadata_props}.get(KEY), path)
+    arrays = ((tensor.name, onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer)
     lines = (_line(name, array.shape, array.nbytes) for name, array in arrays)
     return Listing(kind="ONNX", lines=tuple(lines), num_bytes=path.stat().st_size)
 
@@ -124,10 +132,11 @@ def _of_openvino(path: Path) -> Listing:
 
     weights = path.with_suffix(".bin")
     try:
-        operations = openvino.Core().read_model(path).get_ordered_ops()
+        model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read as an OpenVINO file ({error})") from error
-    constants = [operation for operation in operations if operation.get_type_name() == "Constant"]
+    _check_about(openvino_file.said_by(model), path)
+    constants = [operation for operation in model.get_ordered_ops() if operation.get_type_name() == "Constant"]
     lines = (_line(item.get_friendly_name(), item.get_output_shape(0), item.get_byte_size()) for item in constants)
     total = path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
     return Listing(kind="OpenVINO", lines=tuple(lines), num_bytes=total)
@@ -136,6 +145,7 @@ def _of_openvino(path: Path) -> Listing:
 def _of_pt2(path: Path) -> Listing:
     try:
         with zipfile.ZipFile(path) as archive:
+            said = pt2_file.said_by(archive)
             configs = [name for name in archive.namelist() if name.endswith("_config.json")]
             entries = {name: json.loads(archive.read(name))["config"] for name in configs}
             lines = tuple(
@@ -145,6 +155,7 @@ def _of_pt2(path: Path) -> Listing:
             )
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read as a pt2 file ({error})") from error
+    _check_about(said, path)
     return Listing(kind="pt2", lines=lines, num_bytes=path.stat().st_size)
 
 

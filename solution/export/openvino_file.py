@@ -124,7 +124,7 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     core = openvino.Core()
     try:
         model = core.read_model(path)
-        about = About.from_text(_said(model), path, task)
+        about = About.from_text(said_by(model), path, task)
         check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs], about)
         # On processors with bfloat16 the runtime would otherwise compute in it.
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
@@ -143,5 +143,6 @@ def _shape(port: Any) -> tuple:
     return tuple(size.get_length() if size.is_static else str(size) for size in port.get_partial_shape())
 
 
-def _said(model: Any) -> str | None:
+def said_by(model: Any) -> str | None:
+    """What the file's writer said of it, if anything."""
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None

@@ -125,6 +125,12 @@ def ends(net: nn.Module) -> list[str]:
     return [paths[0], paths[-1]] if paths else []
 
 
+def said_by(archive: zipfile.ZipFile) -> str | None:
+    """What the file's writer said of it, if anything."""
+    places = [name for name in archive.namelist() if name.endswith(f"/extra/{_EXTRA}")]
+    return archive.read(places[0]).decode() if places else None
+
+
 def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
     """The file, ready to run on PyTorch's threads. `InputError` when it is damaged, not ours, or holds a pickle."""
     data = path.read_bytes()

@@ -16,6 +16,7 @@ from typing import Any
 from solution.contracts import InputError
 from solution.export.codecs import width_of
 from solution.export.container import unframed
+from solution.runtime import check_readable
 
 _SLACK_BYTES = 1 << 24
 _MOST_RATIO = 1024
@@ -78,8 +79,7 @@ class Contents:
 def contents(path: Path) -> Contents:
     """The table of a packed file, after all checks that need no unpacking."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no packed file {path}")
+    check_readable(path, "packed file")
     try:
         return parse(path.read_bytes(), path)
     except InputError as error:

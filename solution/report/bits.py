@@ -160,7 +160,7 @@ def _lost(row: Row, base: Row) -> float:
 
 def _told(nets: Nets) -> str:
     said = (
-        f"{name} in {_bits(row)} bits: {_smaller(row, net.base):.1f} times smaller, "
+        f"{name} in {_bits(row)} bit{'' if _bits(row) == '1' else 's'}: {_smaller(row, net.base):.1f} times smaller, "
         f"{_lost(row, net.base):.2f} points lost"
         for name, net in nets.items()
         for row in net.fewer

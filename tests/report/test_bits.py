@@ -35,6 +35,7 @@ def test_the_table_tells_bytes_and_points():
 def test_the_drawing_names_every_mark_and_says_it_in_words():
     drawing = bits_drawing(NETS)
     assert "one in 4 bits: 8.0 times smaller, 0.40 points lost; other in 8 bits" in drawing.alt
+    assert "other in 1 bit: " in drawing.alt
     for words in ("one", "other", "times smaller than the float net's file", ">16<", ">1<"):
         assert words in drawing.svg
     assert bits_drawing(NETS).svg == drawing.svg
