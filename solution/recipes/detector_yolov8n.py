@@ -51,23 +51,24 @@ class AsItCame(Step):
 def recipe() -> Recipe:
     """YOLOv8n."""
     return _recipe(
-        "detector_yolov8n", Yolo(name="yolov8n", weights=OWN), DetectionData(calibration_images=128), AsItCame()
+        "detector_yolov8n", Yolo(name="yolov8n", weights=OWN), DetectionData(calibration_images=128), AsItCame(), 480
     )
 
 
 def ssdlite() -> Recipe:
     """SSDLite, trained first."""
     base = TrainDetector(epochs=120, lr=1e-3)
-    return _recipe("detector_ssdlite", SsdLite(), DetectionData(size=320, calibration_images=128), base)
+    return _recipe("detector_ssdlite", SsdLite(), DetectionData(size=320, calibration_images=128), base, 256)
 
 
 def ssdlite_coco() -> Recipe:
     """SSDLite with torchvision's weights."""
     model, data = SsdLite(weights=OWN), DetectionData(size=320, calibration_images=128)
-    return _recipe("detector_ssdlite_coco", model, data, AsItCame())
+    return _recipe("detector_ssdlite_coco", model, data, AsItCame(), 256)
 
 
-def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) -> Recipe:
+def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step, side: int) -> Recipe:
+    """`side`: of the smaller pictures, in pixels."""
     return Recipe(
         name=name,
         data=data,
@@ -82,9 +83,10 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step) ->
             Stage(name="int8", step=Quantize(scheme="int8", activations=8, correct_bias=False), after="original"),
             Stage(name="cut", step=_cut(), after="original"),
             Stage(name="cut_tuned", step=TrainDetector()),
+            Stage(name="smaller", step=AsItCame(), after="original", size=side),
         ),
         before="original",
-        after="cut_tuned",
+        after="smaller",
         thorough=True,
         exports=("onnxruntime", "openvino", "openvino int8"),
     )

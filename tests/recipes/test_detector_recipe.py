@@ -29,13 +29,15 @@ from solution.report.detector import (
 from solution.report.run_folder import read_run
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
-STAGES = ("original", "float16", "local_10", "clustered", "cut", "cut_tuned")
+STAGES = ("original", "float16", "local_10", "clustered", "cut", "cut_tuned", "smaller")
 EXPORTS = ("onnxruntime", "openvino", "openvino int8")
 
 
 def shrunk(recipe, path, exports=("onnxruntime",)):
     """`recipe` on small pictures, with one epoch a training and one net of each kind."""
-    stages = tuple(stage for stage in recipe.stages if stage.name in STAGES)
+    stages = tuple(
+        dataclasses.replace(stage, size=stage.size and 32) for stage in recipe.stages if stage.name in STAGES
+    )
     recipe = dataclasses.replace(recipe, stages=stages, exports=exports)
     values = {"data.path": str(path), "data.size": 64, "data.batch_size": 4, "data.calibration_images": 2}
     values |= {address: 1 for address in knobs(recipe) if address.endswith(".epochs")}
@@ -69,7 +71,8 @@ def test_rows_of_a_run(finished):
     assert rows["clustered"].packed_bytes < 0.35 * rows["original"].bytes
     assert rows["local_10"].sparsity == pytest.approx(10, abs=0.5)
     assert rows["cut_tuned"].macs == rows["cut"].macs < 0.9 * rows["original"].macs
-    for step in ("original", "cut_tuned"):
+    assert rows["smaller"].macs < 0.5 * rows["original"].macs
+    for step in ("original", "smaller"):
         assert set(rows[step].exported) == {"onnxruntime"}
         assert set(rows[step].latency_ms) == {"eager", "onnxruntime"}
 
@@ -118,7 +121,7 @@ def test_is_told_beside_what_was_published(finished):
     assert len({len(cells) for cells in beside.rows} | {len(beside.headings)}) == 1
     assert any(text.startswith("The fastest that loses at most 0.01 is") for text in detector_findings(run))
     assert "local: " in pruning_drawing(run).alt
-    assert "cut_tuned, onnxruntime" in cost_drawing(run).alt
+    assert "smaller, onnxruntime" in cost_drawing(run).alt
     assert len(heading()) == len(line(run.rows[0]))
 
 
@@ -139,7 +142,7 @@ def test_a_net_that_did_not_learn_here_is_judged_on_train_too(scenes_tar, tmp_pa
     recipe = shrunk(named("detector_yolov8n"), scenes_tar)
     recipe = with_knob(with_knob(recipe, "model.weights", ""), "data.most_images", 2)
     stages = (Stage(name="original", step=AsItCame()), *(s for s in recipe.stages if s.name == "cut_tuned"))
-    recipe = dataclasses.replace(recipe, stages=stages, thorough=False, exports=())
+    recipe = dataclasses.replace(recipe, stages=stages, after="cut_tuned", thorough=False, exports=())
     first, second = pipeline.run(recipe, tmp_path, say=lambda _: None)
     assert "train_map" in first.quality
     assert "train_map" not in second.quality
@@ -152,3 +155,5 @@ def test_the_recipes_hold_every_technique():
         assert {*STAGES, "int8", "global_5", "local_5"} <= set(names)
         assert recipe.exports == EXPORTS
         assert recipe.source("cut_tuned") == "cut"
+        assert recipe.source("smaller") == recipe.before
+        assert recipe.size_of(recipe.after) <= 0.8 * recipe.data.size
