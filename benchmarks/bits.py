@@ -34,7 +34,18 @@ from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.export import files
 from solution.models.cifar_resnet import CifarResNet
-from solution.report.bits import BASE, PREFIX, RECIPE, SPARSE, Nets, bits_drawing, bits_table, nets_of, note_zipped
+from solution.report.bits import (
+    BASE,
+    PREFIX,
+    RECIPE,
+    SPARSE,
+    START,
+    Nets,
+    bits_drawing,
+    bits_table,
+    nets_of,
+    note_zipped,
+)
 from solution.report.run_folder import read_run
 from solution.report.tables import heading, line
 from solution.runtime import pick_device, set_threads, write_text
@@ -115,7 +126,7 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
     first = [Stage(name=BASE, step=Start(path=str(asked.net)))]
     if asked.net.suffix == FOREIGN:
         tuned = dataclasses.replace(train, epochs=asked.base_epochs, lr=asked.base_lr, keep="last")
-        first = [Stage(name="start", step=Published(path=str(asked.net))), Stage(name=BASE, step=tuned)]
+        first = [Stage(name=START, step=Published(path=str(asked.net))), Stage(name=BASE, step=tuned)]
     whole = BASE
     if asked.sparsity:
         whole = SPARSE

@@ -18,7 +18,7 @@ from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour
 from solution.report.tables import Table
 from solution.runtime import write_text
 
-RECIPE, BASE, SPARSE, PREFIX = "bits", "base", "sparse", "bits"
+RECIPE, START, BASE, SPARSE, PREFIX = "bits", "start", "base", "sparse", "bits"
 """The name of such runs, and of their stages."""
 ZIPPED = "zipped.json"
 _HEADINGS = (
@@ -32,6 +32,7 @@ class Net:
     """One net in ever fewer bits.
 
     base          the float net
+    start         the same with the weights that were published, before it was fine-tuned on these pictures; or None
     sparse        the float net after pruning and training on, from which those in fewer bits then come; None without
     fewer         the same net in fewer bits, most bits first
     zipped_bytes  of the float net's checkpoint after zip -9; None where it was not noted
@@ -39,13 +40,14 @@ class Net:
 
     base: Row
     fewer: Sequence[Row]
+    start: Row | None = None
     sparse: Row | None = None
     zipped_bytes: int | None = None
 
     @property
     def told(self) -> tuple[Row, ...]:
         """All of them, as a table tells them."""
-        return (self.base, *filter(None, [self.sparse]), *self.fewer)
+        return (*filter(None, [self.start, self.base, self.sparse]), *self.fewer)
 
 
 Nets = Mapping[str, Net]
@@ -67,11 +69,11 @@ def nets_of(runs: Mapping[str, Run]) -> Nets:
     nets = {}
     for name, run in runs.items():
         fewer = [row for row in run.rows if row.step.startswith(PREFIX)]
-        floats = {row.step: row for row in run.rows if row.step in (BASE, SPARSE)}
+        floats = {row.step: row for row in run.rows if row.step in (START, BASE, SPARSE)}
         if BASE in floats and fewer:
             fewer.sort(key=lambda row: -int(_bits(row)))
             zipped = _zipped_bytes(run.folder)
-            nets[name] = Net(base=floats[BASE], sparse=floats.get(SPARSE), fewer=fewer, zipped_bytes=zipped)
+            nets[name] = Net(**floats, fewer=fewer, zipped_bytes=zipped)
     return nets
 
 
@@ -118,7 +120,8 @@ def _cells(row: Row, net: Net) -> tuple[str, ...]:
 
 
 def _form(row: Row) -> str:
-    return {BASE: "32, float", SPARSE: f"32, {row.sparsity:.0f} % zero"}.get(row.step) or _bits(row)
+    floats = {START: "32, as published", BASE: "32, float", SPARSE: f"32, {row.sparsity:.0f} % zero"}
+    return floats.get(row.step) or _bits(row)
 
 
 def bits_drawing(nets: Nets, name: str = "bits") -> Drawing:
@@ -129,9 +132,10 @@ def bits_drawing(nets: Nets, name: str = "bits") -> Drawing:
             ink, marker = colour(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
             smaller, lost = ([measure(row, net.base) for row in net.fewer] for measure in (_smaller, _lost))
             axes.plot(smaller, lost, color=ink, marker=marker, linestyle=DASHES[index % len(DASHES)], label=called)
-            aside = {"ha": "left", "va": "bottom"} if index % 2 else {"ha": "right", "va": "top"}
+            # Lines fall to the right: words of the first stand above them, those of the others below.
+            aside = {"ha": "right", "va": "top"} if index else {"ha": "left", "va": "bottom"}
+            offset = (-5, -4) if index else (5, 3)
             for row, x, y in zip(net.fewer, smaller, lost, strict=True):
-                offset = (5, 3) if index % 2 else (-5, -4)
                 axes.annotate(_bits(row), (x, y), offset, textcoords="offset points", fontsize=9, **aside)
         axes.set_xscale("log", base=2)
         axes.set_yscale("symlog", linthresh=1, linscale=0.6)

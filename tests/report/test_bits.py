@@ -54,12 +54,14 @@ def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(
     learned["bits4.train.precision"] = "bf16"
     theirs = {**data, "start.path": "resnet.th", "base.epochs": 2, "prune_weights.sparsity": 0.6, **learned}
     saved(tmp_path / "photos" / "ours", ours, [BASE, *fewer({16: 0.0, 4: 0.01})])
+    start = dataclasses.replace(BASE, step="start", quality={"f1": 0.805})
     sparse = dataclasses.replace(BASE, step="sparse", sparsity=60.0, quality={"f1": 0.81})
-    saved(tmp_path / "photos" / "theirs", theirs, [BASE, sparse, *fewer({4: 0.02})])
+    saved(tmp_path / "photos" / "theirs", theirs, [start, BASE, sparse, *fewer({4: 0.02})])
     note_zipped(tmp_path / "photos" / "theirs", 4321)
     text = results(tmp_path, defaults=lambda recipe: {})
     assert text.count("## Bits of a weight") == 1
     assert "| ours | 4 | 600 | - | 0.600 | 8.0 | 0.7900 | +1.00 |" in text
+    assert "| theirs | 32, as published | 3,600 | 4,321 | 3.600 | 1.3 | 0.8050 | -0.50 |" in text
     assert "| theirs | 32, 60 % zero | 3,600 | 4,321 | 3.600 | 1.3 | 0.8100 | -1.00 |" in text
     assert "| theirs | 4 | 600 | 4,321 | 0.600 | 8.0 | 0.7800 | +2.00 |" in text
     assert (
