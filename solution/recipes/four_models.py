@@ -5,7 +5,11 @@
     python -m solution run four_models_small --data ../shared/data/mnist.npz --workers 2
 
 The first takes CIFAR-10 and SVHN and wants a GPU; `--data` puts one other set in their place. `_small` takes 5,000
-training pictures and 8 epochs: about five hours a data set on one free core, VGG16 the most of it.
+training pictures and 8 epochs: with `--set every.precision=bf16` 75 minutes a data set on one core of a processor that
+computes in bfloat16, VGG16 the half of it.
+
+Expected of `_small`, seed 0: on CIFAR-10 (JPEG) 45.6 % (DenseNet-121), 44.4 (ResNet-34), 26.2 (ResNet-50), 43.4
+(VGG16), on MNIST 98.4, 98.1, 67.5, 98.7 %; 1 bit is worth most per byte, the student alone per MAC and millisecond.
 
 Nets made for 224 px take 32 px as they are, but for VGG16's head, which would see one pixel 49 times: it sees it once
 (`Classifier.pooled`), so that 34 M parameters are left of 134 M, and says the same. VGG16 has batch norms, without

@@ -183,12 +183,14 @@ def _findings(lines: Mapping[str, Shown], base: str) -> Iterator[str]:
     plain, small = lines.get(f"{base}, openvino"), lines.get(f"{base}, openvino int8")
     if plain and small and plain.ms and small.ms:
         yield f"int8 in OpenVINO answers {plain.ms / small.ms:.2f} times as fast as fp32 there."
-    timed = [one for one in lines.values() if one.ms and one.quality["map"] >= original.quality["map"] - LOST]
+    timed = [one for one in lines.values() if one.ms]
     if original.ms:
-        best = min(timed, key=lambda one: one.ms)
+        least = original.quality["map"] - LOST
+        best = min((one for one in timed if one.quality["map"] >= least), key=lambda one: one.ms)
+        first = min(timed, key=lambda one: one.ms)
         yield (
             f"The fastest that loses at most {LOST} is {best.name}: {original.ms / best.ms:.1f} times as fast as the "
-            "original in PyTorch eager."
+            f"original in PyTorch eager; of all, {first.name}: {original.ms / first.ms:.1f} times."
         )
 
 
