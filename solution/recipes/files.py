@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Recipe
+from solution.runtime import check_readable
 
 
 def is_file(name: str) -> bool:
@@ -47,8 +48,7 @@ def _called(path: Path, name: str, *values: Any) -> Any:
 
 
 def _contents(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"there is no recipe file {path}")
+    check_readable(path, "recipe file")
     try:
         return runpy.run_path(str(path))
     except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:

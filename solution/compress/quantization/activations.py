@@ -85,10 +85,10 @@ def quantize_inputs(module: nn.Module, grid: InputGrid) -> None:
 
 def keep_inputs_float(net: nn.Module) -> int:
     """Take the grids of all layers' inputs away, in place, and return how many there were."""
-    grids = {path: module for path, module in net.named_modules() if hasattr(module, NAME)}
-    for module in grids.values():
+    rounding = [module for module in net.modules() if hasattr(module, NAME)]
+    for module in rounding:
         delattr(module, NAME)
         for key, hook in list(module._forward_pre_hooks.items()):
             if hook is _round_inputs:
                 del module._forward_pre_hooks[key]
-    return len(grids)
+    return len(rounding)
