@@ -72,19 +72,29 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SOLUTION_CACHE", Path(home) / "featherweight"))
 
 
+_INSTRUCTIONS = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512",
+                 "avx2": "AVX2", "i8mm": "I8MM", "asimddp": "DOTPROD"}  # fmt: skip
+"""{flag of the processor: what its instructions are called}, those first that make int8 fastest."""
+
+
 def hardware(device: str = "cpu") -> str:
-    """One line: processor, cores, threads used, and the GPU where `device` is one."""
+    """One line: processor, what makes its int8 fast or slow, cores, threads used, and the GPU where `device` is one."""
     import torch
 
-    name = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "")
+    about = _about_processor()
+    name = about.get("model name") or platform.machine()
+    flags = (about.get("flags") or about.get("Features", "")).split()
+    instructions = next((f", {text}" for flag, text in _INSTRUCTIONS.items() if flag in flags), "")
     gpu = f", {torch.cuda.get_device_name()}" if device != "cpu" else ""
-    return f"{name or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
+    return f"{name}{instructions}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
 
 
-def _cpu_lines() -> list[str]:
+def _about_processor() -> dict[str, str]:
+    """What Linux says of the last processor, where there is Linux."""
     with contextlib.suppress(OSError):
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    return []
+        pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        return {key.strip(): value.strip() for key, _, value in pairs}
+    return {}
 
 
 def commit() -> str:

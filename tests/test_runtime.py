@@ -1,7 +1,11 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all; the machine is named."""
+
+import os
+import platform
 
 import pytest
 
+from solution import runtime
 from solution.contracts import InputError
 from solution.runtime import check_writable, write_text, written_whole
 
@@ -42,3 +46,18 @@ def test_a_place_is_asked_for_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # as for those who may not
     with pytest.raises(InputError, match="nothing can be made in"):
         check_writable(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"model name": "AMD EPYC", "flags": "fma avx2"}, "AMD EPYC, AVX2, "),
+        ({"model name": "AMD EPYC", "flags": "avx2 avx512f avx512_vnni"}, "AMD EPYC, AVX-512 VNNI, "),
+        ({"model name": "Xeon", "flags": "avx2"}, "Xeon, AVX2, "),
+        ({"Features": "fp asimd asimddp"}, f"{platform.machine()}, DOTPROD, "),
+        ({}, f"{platform.machine()}, {os.cpu_count()} cores"),
+    ],
+)
+def test_the_processor_is_told_with_what_makes_its_int8_fast(monkeypatch, said, told):
+    monkeypatch.setattr(runtime, "_about_processor", lambda: said)
+    assert runtime.hardware().startswith(told)

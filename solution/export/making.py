@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from solution import checkpoint
 from solution.compress.parametrized import folded
 from solution.compress.quantization.activations import keep_inputs_float
-from solution.contracts import DETECTION, InputError, task_of
+from solution.contracts import DETECTION, Batches, InputError, task_of
 from solution.dataloader import Data, Loaders
-from solution.evaluate.classify import classify, predictor
+from solution.evaluate.classify import predictor
 from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
 from solution.export.parity import TOLERANCES, Parity, compare, tolerance_for
+from solution.losses.distillation import divergence
 from solution.runtime import check_writable, written_whole
 
 FORMATS = {"onnx": onnx_file, "openvino": openvino_file, "pt2": pt2_file}
@@ -34,8 +36,8 @@ _ADVICE = {
     "fp16": "try fp32, or another format",
     "int8": "try fp16, or quantize the net in a recipe",
 }
-_CLEARLY_BETTER = 0.002
-"""A choice that keeps more layers in float must gain so much macro F1 on the choose split."""
+_CLEARLY_NEARER = 0.002
+"""A choice that keeps more layers in float must come so much nearer to the net's answers, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,10 @@ def _blank(about: About, count: int) -> Tensor:
 
 
 def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: Callable[[str], None]) -> Any:
-    """The int8 graph that does best on the choose split, of those with more and more layers in float."""
+    """The int8 graph that answers most like the net on the choose split, of those with more and more layers in float.
+
+    Macro F1 would leave that to chance: rounding turns as many answers right as wrong.
+    """
     net = copy.deepcopy(net)
     if keep_inputs_float(net):
         say("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
@@ -172,13 +177,17 @@ def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: 
         raise InputError("int8 decides on the choose split which layers stay in float, and these data have none")
     kind = FORMATS[wish.format]
     start = kind.base(net, torch.cat([images[0], images[0]]))
-    best, best_f1 = None, -1.0
+    with torch.inference_mode():
+        answers = torch.cat([predictor(net)(batch) for batch, _ in loaders.choose])  # (N, num_classes)
+    best, nearest = None, math.inf
     for names, layers in _choices(net, kind, start):
         graph = kind.quantized(copy.deepcopy(start), images, layers)
-        f1 = _choose_f1(wish, graph, about, loaders)
-        say(f"int8, in float {_listed(names)}: macro F1 {f1:.4f} on the choose split")
-        if f1 > best_f1 + _CLEARLY_BETTER:
-            best, best_f1 = graph, f1
+        away = float(divergence(_answers(wish, graph, about, loaders.choose), answers))
+        say(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's answers on the choose split")
+        if away < nearest - _CLEARLY_NEARER:
+            best, nearest = graph, away
+    if best is None:
+        raise InputError("int8 answers with NaN or infinity: export with fp16, or quantize the net in a recipe")
     return best
 
 
@@ -194,11 +203,13 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
-def _choose_f1(wish: Wish, graph: Any, about: About, loaders: Loaders) -> float:
+def _answers(wish: Wish, graph: Any, about: About, batches: Batches) -> Tensor:
+    """(N, num_classes) what the graph's runtime says."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"choice{wish.suffix}")
         FORMATS[wish.format].write(graph, about, path)
-        return classify(files.open_file(path), loaders.choose).f1
+        exported = files.open_file(path)
+        return torch.cat([exported(images) for images, _ in batches])
 
 
 def _prove(

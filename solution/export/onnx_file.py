@@ -22,6 +22,8 @@ SUFFIX = ".onnx"
 INPUT, OUTPUT = "images", "logits"
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 """Nodes that multiply by weights."""
+_CUTTING = ("Relu", "Clip")
+"""Nodes that cut off what the levels behind them cannot hold anyway: int8 does without them."""
 
 
 def base(net: nn.Module, example: Tensor) -> Any:
@@ -109,9 +111,21 @@ def quantized(model: Any, images: list[Tensor], float_nodes: list[str]) -> Any:
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
         quantize_static(prepared, out, _Reader(images), per_channel=True, activation_type=QuantType.QUInt8,
                         weight_type=QuantType.QInt8, nodes_to_exclude=float_nodes,
+                        # Behind a ReLU no level is spent on numbers below 0: half the rounding error of a GoogLeNet.
                         # Sums, joins and averages would each round once more: a tenth of macro F1 in a ShuffleNet.
-                        op_types_to_quantize=list(_WEIGHTED))  # fmt: skip
+                        op_types_to_quantize=[*_WEIGHTED, *_CUTTING],
+                        extra_options={"TensorQuantOverrides": {INPUT: [_range_of(images)]}})  # fmt: skip
         return onnx.load(out)
+
+
+def _range_of(images: list[Tensor]) -> dict[str, np.float32]:
+    """A range of which the images take the lower half: 128 levels, about as many as photos have.
+
+    Processors without VNNI instructions add pairs of products in 16 bits. 256 levels times weights of 8 bits are too
+    much for these in the first layer, where ReLU has not made zeros: it took 3 points of macro F1 from a GoogLeNet.
+    """
+    low, high = min(0.0, *(float(image.min()) for image in images)), max(float(image.max()) for image in images)
+    return {"rmin": np.float32(low), "rmax": np.float32(high + (high - low))}
 
 
 def depthwise(model: Any) -> list[str]:

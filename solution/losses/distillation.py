@@ -24,11 +24,11 @@ def temperature_kd(student: Tensor, teacher: Tensor, temperature: float) -> Tens
 
     T^2 keeps the size of the gradients, whatever the temperature.
     """
-    return temperature**2 * _divergence(student / temperature, teacher / temperature)
+    return temperature**2 * divergence(student / temperature, teacher / temperature)
 
 
-def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean KL(teacher || student) of the distributions that the logits (B, C) stand for."""
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean KL(teacher || student), in nats, of the distributions that the logits (B, C) stand for."""
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
 
@@ -52,7 +52,7 @@ def decoupled_kd(student: Tensor, teacher: Tensor, targets: Tensor, temperature:
     labels = targets.argmax(1) if targets.ndim == 2 else targets
     target_student, others_student = _decoupled(student / temperature, labels)
     target_teacher, others_teacher = _decoupled(teacher / temperature, labels)
-    target, others = _divergence(target_student, target_teacher), _divergence(others_student, others_teacher)
+    target, others = divergence(target_student, target_teacher), divergence(others_student, others_teacher)
     return temperature**2 * target, temperature**2 * others
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.compress.quantization.codes import plain
@@ -20,6 +19,7 @@ from solution.compress.quantization.layers import channel_axis
 from solution.compress.quantization.scales import on_grid
 from solution.compress.quantization.schemes import SCHEMES
 from solution.contracts import InputError
+from solution.losses.distillation import divergence
 
 Mix = dict[str, str]
 """{layer: the name of its scheme}."""
@@ -60,17 +60,16 @@ def sensitivities(
         for name in names:
             with torch.no_grad():
                 module.weight.copy_(on_grid(kept, SCHEMES[name], channel_axis(module)))
-            answers = _answers(probe, images)
-            found[path, name] = float(F.kl_div(answers, exact, reduction="batchmean", log_target=True))
+            found[path, name] = float(divergence(_answers(probe, images), exact))
         with torch.no_grad():
             module.weight.copy_(kept)
     return found
 
 
 def _answers(model: nn.Module, images: list[Tensor]) -> Tensor:
-    """(N, classes) log probabilities."""
+    """(N, classes) logits."""
     with torch.inference_mode():
-        return torch.cat([model(batch).log_softmax(1) for batch in images])
+        return torch.cat([model(batch) for batch in images])
 
 
 def steps_down(

@@ -1,0 +1,57 @@
+"""What int8 graphs lose, on nets and images that rounding is hard on."""
+
+import pytest
+import torch
+from torch import nn
+
+from solution.export import files, onnx_file, openvino_file
+from solution.export.about import About
+from solution.export.parity import relative_error
+
+KINDS = pytest.mark.parametrize("kind", [onnx_file, openvino_file], ids=["onnx", "openvino"])
+ABOUT = About(classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.25,) * 3, size=16, precision="int8")
+
+
+def net_of(seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)).eval().requires_grad_(False)
+
+
+def photos(count, seed=1):
+    """Smooth in space, from -2 to 2."""
+    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return 4 * nn.functional.interpolate(coarse, size=16, mode="bilinear") - 2
+
+
+def loss_of(kind, net, images, path):
+    """How far the file's answers lie from the net's, as a share of their spread."""
+    graph = kind.quantized(kind.base(net, images[:2]), list(images.split(1)), [])
+    kind.write(graph, ABOUT, path.with_suffix(kind.SUFFIX))
+    return relative_error(files.open_file(path.with_suffix(kind.SUFFIX))(images), net(images))
+
+
+@KINDS
+def test_a_plain_net_loses_little(kind, tmp_path):
+    assert loss_of(kind, net_of(), photos(64), tmp_path / "net") < 0.05
+
+
+@KINDS
+def test_no_level_is_spent_on_what_relu_cuts_off(kind, tmp_path):
+    net = net_of()
+    net[0].weight[::2], net[0].bias[::2] = 0.0, -200.0  # every other channel is far below 0, and so silent
+    assert loss_of(kind, net, photos(64), tmp_path / "net") < 0.05
+
+
+@KINDS
+def test_sums_of_bright_images_do_not_overflow_on_any_processor(kind, tmp_path):
+    net = net_of()
+    net[0].weight.abs_()
+    assert loss_of(kind, net, photos(64).abs(), tmp_path / "net") < 0.05
+
+
+@KINDS
+def test_images_of_more_contrast_are_not_cut_off(kind, tmp_path):
+    images = photos(64)
+    images[::8] *= 4.0
+    assert loss_of(kind, net_of(), images, tmp_path / "net") < 0.05
