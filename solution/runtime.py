@@ -81,12 +81,22 @@ def hardware(device: str = "cpu") -> str:
     """One line: processor, what makes its int8 fast or slow, cores, threads used, and the GPU where `device` is one."""
     import torch
 
-    about = _about_processor()
-    name = about.get("model name") or platform.machine()
-    flags = (about.get("flags") or about.get("Features", "")).split()
+    name = _about_processor().get("model name") or platform.machine()
+    flags = _flags()
     instructions = next((f", {text}" for flag, text in _INSTRUCTIONS.items() if flag in flags), "")
     gpu = f", {torch.cuda.get_device_name()}" if device != "cpu" else ""
     return f"{name}{instructions}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
+
+
+def imitates_bf16() -> bool:
+    """Whether this processor is known to have no instructions for bfloat16, so that fp32 is many times as fast."""
+    flags = _flags()
+    return bool(flags) and not flags & {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def _flags() -> set[str]:
+    about = _about_processor()
+    return set((about.get("flags") or about.get("Features", "")).split())
 
 
 def _about_processor() -> dict[str, str]:

@@ -61,3 +61,17 @@ def test_a_place_is_asked_for_before_the_work(tmp_path, monkeypatch):
 def test_the_processor_is_told_with_what_makes_its_int8_fast(monkeypatch, said, told):
     monkeypatch.setattr(runtime, "_about_processor", lambda: said)
     assert runtime.hardware().startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("said", "imitates"),
+    [
+        ({"flags": "avx2"}, True),
+        ({"flags": "avx2 avx512_bf16"}, False),
+        ({"Features": "asimd bf16"}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_is_imitated_where_the_processor_is_known_not_to_have_it(monkeypatch, said, imitates):
+    monkeypatch.setattr(runtime, "_about_processor", lambda: said)
+    assert runtime.imitates_bf16() == imitates

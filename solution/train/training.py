@@ -15,10 +15,16 @@ from torch.utils.data import DataLoader
 from solution.contracts import Given, InputError
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.running import as_judged, run
+from solution.runtime import imitates_bf16
 from solution.train.schedule import ema_decay, warmup_cosine
 from solution.train.sizes import resized, side_at
 from solution.train.state import load_state
 from solution.train.step import Train
+
+_IMITATED = (
+    "this processor has no bf16 instructions and imitates them: precision fp32 (--set every.precision=fp32) is many "
+    "times as fast here"
+)
 
 
 class Training:
@@ -28,6 +34,8 @@ class Training:
         self.settings, self.given, self.original = settings, given, model
         self.chance = torch.Generator()
         self.accelerator = _accelerator(given.device, settings.precision)
+        if settings.precision == "bf16" and given.device == "cpu" and imitates_bf16():
+            given.say(_IMITATED)
         train = given.need("train", "training")
         self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
         self.steps = len(self.batches)

@@ -16,6 +16,7 @@ from solution.evaluate.classify import classify, predictor
 from solution.losses.mixing import Mixing
 from solution.report.curves import read_history
 from solution.runtime import ROOT
+from solution.train import training
 from solution.train.schedule import ema_decay, warmup_cosine
 from solution.train.state import save_state, seconds_so_far
 from solution.train.step import Train
@@ -185,6 +186,14 @@ def test_bad_settings_name_the_value(wrong):
     (value,) = wrong.values()
     with pytest.raises(InputError, match=str(value)):
         Train(**wrong)
+
+
+@pytest.mark.parametrize(("precision", "imitated", "told"), [("bf16", True, 1), ("bf16", False, 0), ("fp32", True, 0)])
+def test_bf16_that_is_imitated_is_told(small_net, toy, monkeypatch, precision, imitated, told):
+    said = []
+    monkeypatch.setattr(training, "imitates_bf16", lambda: imitated)
+    Train(epochs=1, precision=precision)(small_net, dataclasses.replace(toy, say=said.append))
+    assert sum("no bf16 instructions" in line for line in said) == told
 
 
 def test_a_history_that_an_older_version_began_goes_on(tmp_path):
