@@ -68,5 +68,7 @@ def quantized(kind: Any, net: nn.Module, images: list[Tensor]) -> Any:
     need finer steps than int8 has.
     """
     graph = kind.base(net, torch.cat([images[0], images[0]]))
-    after = openvino_file.after_weights(graph) if kind is openvino_file else []
-    return kind.quantized(graph, images, list(dict.fromkeys([*kind.depthwise(graph), *after])))
+    if kind is not openvino_file:
+        return kind.quantized(graph, images, kind.depthwise(graph))
+    in_float = dict.fromkeys([*kind.depthwise(graph), *kind.after_weights(graph)])
+    return kind.quantized(graph, images, list(in_float), typical=True)
