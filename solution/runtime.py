@@ -81,8 +81,8 @@ def hardware(device: str = "cpu") -> str:
     """One line: processor, what makes its int8 fast or slow, cores, threads used, and the GPU where `device` is one."""
     import torch
 
-    name = _about_processor().get("model name") or platform.machine()
-    flags = _flags()
+    about = _about_processor()
+    name, flags = about.get("model name") or platform.machine(), _flags(about)
     instructions = next((f", {text}" for flag, text in _INSTRUCTIONS.items() if flag in flags), "")
     gpu = f", {torch.cuda.get_device_name()}" if device != "cpu" else ""
     return f"{name}{instructions}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
@@ -90,12 +90,11 @@ def hardware(device: str = "cpu") -> str:
 
 def imitates_bf16() -> bool:
     """Whether this processor is known to have no instructions for bfloat16, so that fp32 is many times as fast."""
-    flags = _flags()
+    flags = _flags(_about_processor())
     return bool(flags) and not flags & {"avx512_bf16", "amx_bf16", "bf16"}
 
 
-def _flags() -> set[str]:
-    about = _about_processor()
+def _flags(about: dict[str, str]) -> set[str]:
     return set((about.get("flags") or about.get("Features", "")).split())
 
 

@@ -18,7 +18,7 @@ from solution.compress.parametrized import folded
 from solution.compress.quantization.activations import keep_inputs_float
 from solution.contracts import DETECTION, Batches, InputError, task_of
 from solution.dataloader import Data, Loaders
-from solution.evaluate.classify import predictor
+from solution.evaluate.classify import Predict, predictor
 from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
 from solution.export.about import About
 from solution.export.exported import Exported
@@ -177,12 +177,11 @@ def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: 
         raise InputError("int8 decides on the choose split which layers stay in float, and these data have none")
     kind = FORMATS[wish.format]
     start = kind.base(net, torch.cat([images[0], images[0]]))
-    with torch.inference_mode():
-        answers = torch.cat([predictor(net)(batch) for batch, _ in loaders.choose])  # (N, num_classes)
+    answers = _answers(predictor(net), loaders.choose)
     best, nearest = None, math.inf
     for names, layers in _choices(net, kind, start):
         graph = kind.quantized(copy.deepcopy(start), images, layers)
-        away = float(divergence(_answers(wish, graph, about, loaders.choose), answers))
+        away = _away(wish, graph, about, loaders.choose, answers)
         say(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's answers on the choose split")
         if away < nearest - _CLEARLY_NEARER:
             best, nearest = graph, away
@@ -203,13 +202,17 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
-def _answers(wish: Wish, graph: Any, about: About, batches: Batches) -> Tensor:
-    """(N, num_classes) what the graph's runtime says."""
+def _away(wish: Wish, graph: Any, about: About, batches: Batches, answers: Tensor) -> float:
+    """How far the graph lies in its runtime from `answers` (N, num_classes), in nats."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"choice{wish.suffix}")
         FORMATS[wish.format].write(graph, about, path)
-        exported = files.open_file(path)
-        return torch.cat([exported(images) for images, _ in batches])
+        return float(divergence(_answers(files.open_file(path), batches), answers))
+
+
+def _answers(predict: Predict, batches: Batches) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([predict(images) for images, _ in batches])
 
 
 def _prove(
