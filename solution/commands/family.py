@@ -39,7 +39,15 @@ def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, say: 
     for folder in dict.fromkeys((out / name).parent for name in cells):
         _tell(folder, say)
     if failed:
-        raise InputError(f"{len(failed)} of {len(cells)} cells failed: {'; '.join(map(': '.join, failed.items()))}")
+        raise InputError(f"{len(failed)} of {len(cells)} cells failed: {_by_reason(failed)}")
+
+
+def _by_reason(failed: Mapping[str, str]) -> str:
+    """Cells and what stopped them; a missing data set is told once for all nets that wanted it."""
+    names: dict[str, list[str]] = {}
+    for name, reason in failed.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(cells)}: {reason}" for reason, cells in names.items())
 
 
 def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from solution.__main__ import main
 from solution.commands import family as family_command
+from solution.contracts import InputError
 from solution.report.rows import read_rows
 
 FAMILY = """
@@ -70,6 +71,15 @@ def test_a_mistake_in_one_cell_costs_that_cell_alone(family, tmp_path, capsys, m
     assert main(family) == 2
     assert "1 of 2 cells failed: photos/0.25: ZeroDivisionError: no such net" in capsys.readouterr().err
     assert len(read_rows(tmp_path / "out" / "photos" / "0.5")) == 1
+
+
+def test_what_stops_several_cells_is_told_once(family, capsys, monkeypatch):
+    def broken(recipe, out, *others):
+        raise InputError("no photos here")
+
+    monkeypatch.setattr(family_command, "run_once", broken)
+    assert main(family) == 2
+    assert "2 of 2 cells failed: photos/0.25, photos/0.5: no photos here\n" in capsys.readouterr().err
 
 
 def test_a_killed_cell_takes_no_other_with_it(tmp_path, capsys):
