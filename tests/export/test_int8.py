@@ -1,5 +1,9 @@
 """What int8 graphs lose, on nets and images that rounding is hard on."""
 
+from collections import Counter
+
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -34,6 +38,35 @@ def loss_of(kind, net, images, path):
 @KINDS
 def test_a_plain_net_loses_little(kind, tmp_path):
     assert loss_of(kind, net_of(), photos(64), tmp_path / "net") < 0.05
+
+
+class Joined(nn.Module):
+    """Two branches and their pooled input, joined: a small Inception block."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 32, 3), nn.Conv2d(64, 32, 3)
+        self.branch, self.pooled = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)
+        self.pool, self.head = nn.MaxPool2d(3, stride=1, padding=1), nn.Linear(32, 4)
+
+    def forward(self, images):
+        found = self.first(images).relu()
+        joined = torch.cat([self.branch(found).relu(), self.pooled(self.pool(found)).relu()], dim=1)
+        return self.head(self.last(joined).relu().mean((2, 3)))
+
+
+def test_onnxruntime_computes_nothing_in_float_between_convolutions(tmp_path):
+    torch.manual_seed(0)
+    net, images = Joined().eval().requires_grad_(False), photos(64)
+    onnx_file.write(onnx_file.quantized(onnx_file.base(net, images[:2]), list(images.split(1)), []), ABOUT,
+                    tmp_path / "net.onnx")  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 3
+    onnxruntime.InferenceSession(tmp_path / "net.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    wanted = {"QLinearConv": 4, "QLinearConcat": 1, "Conv": 0, "Relu": 0, "Concat": 0}
+    assert {kind: kinds[kind] for kind in wanted} == wanted
+    assert max(kinds["QuantizeLinear"], kinds["DequantizeLinear"]) <= 2  # at both ends, and around the mean
 
 
 @KINDS
