@@ -13,7 +13,7 @@ Expected on tiny100, seed 0, with 40 epochs and 15 more in batches of 256, on a 
 55.42 % trained on, 55.16 % pruned, 55.40 % and 55.26 % in int8; exported in int8 at most 0.2 points are lost. A GPU
 trains with `--measure-later`; `--resume` where the nets will run exports and times them. Of the small one, far from
 trained out: 84.90 % as trained, 80.32 % trained on, 80.92 % pruned, 78.96 % the pruned shape from scratch; no int8 form
-loses anything.
+errs more than its float net (top-1).
 
 Pictures are seen at 64 px: torchvision's GoogLeNet halves them five times, so CIFAR's 32 px would leave maps of one
 pixel, where eight of nine weights of a 3 x 3 convolution multiply padding. Tiny-ImageNet's pictures have 64.
@@ -49,7 +49,8 @@ def small() -> Recipe:
 def _recipe(name: str, *, epochs: int, more: int, batch_size: int, first_size: int = 0) -> Recipe:
     """`epochs` for the base, `more` for whatever goes on from it, both for the net that starts afresh."""
     base = Train(epochs=epochs, lr=0.1, warmup_epochs=1, weight_decay=5e-4, first_size=first_size)
-    whole, int8 = replace(base, epochs=epochs + more), _int8()
+    whole = replace(base, epochs=epochs + more)
+    int8 = _int8()
     tune = Train(epochs=more, lr=0.02, warmup_epochs=1, weight_decay=5e-4)
     return Recipe(
         name=name,

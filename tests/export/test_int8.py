@@ -28,18 +28,6 @@ def photos(count, seed=1):
     return 4 * nn.functional.interpolate(coarse, size=16, mode="bilinear") - 2
 
 
-def loss_of(kind, net, images, path):
-    """How far the file's answers lie from the net's, as a share of their spread."""
-    graph = kind.quantized(kind.base(net, images[:2]), list(images.split(1)), [])
-    kind.write(graph, ABOUT, path.with_suffix(kind.SUFFIX))
-    return relative_error(files.open_file(path.with_suffix(kind.SUFFIX))(images), net(images))
-
-
-@KINDS
-def test_a_plain_net_loses_little(kind, tmp_path):
-    assert loss_of(kind, net_of(), photos(64), tmp_path / "net") < 0.05
-
-
 class Joined(nn.Module):
     """Two branches and their pooled input, joined: a small Inception block."""
 
@@ -55,14 +43,29 @@ class Joined(nn.Module):
         return self.head(self.last(joined).relu().mean((2, 3)))
 
 
+def written(kind, net, images, path):
+    """The net's int8 file, all layers in integers."""
+    graph, path = kind.quantized(kind.base(net, images[:2]), list(images.split(1)), []), path.with_suffix(kind.SUFFIX)
+    kind.write(graph, ABOUT, path)
+    return path
+
+
+def loss_of(kind, net, images, path):
+    """How far the file's answers lie from the net's, as a share of their spread."""
+    return relative_error(files.open_file(written(kind, net, images, path))(images), net(images))
+
+
+@KINDS
+def test_a_plain_net_loses_little(kind, tmp_path):
+    assert loss_of(kind, net_of(), photos(64), tmp_path / "net") < 0.05
+
+
 def test_onnxruntime_computes_nothing_in_float_between_convolutions(tmp_path):
     torch.manual_seed(0)
-    net, images = Joined().eval().requires_grad_(False), photos(64)
-    onnx_file.write(onnx_file.quantized(onnx_file.base(net, images[:2]), list(images.split(1)), []), ABOUT,
-                    tmp_path / "net.onnx")  # fmt: skip
+    path = written(onnx_file, Joined().eval().requires_grad_(False), photos(64), tmp_path / "net")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 3
-    onnxruntime.InferenceSession(tmp_path / "net.onnx", options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
     wanted = {"QLinearConv": 4, "QLinearConcat": 1, "Conv": 0, "Relu": 0, "Concat": 0}
     assert {kind: kinds[kind] for kind in wanted} == wanted
