@@ -2,7 +2,7 @@
 
 waste_shufflenet    the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
 waste_distilled     a wide, shallow one at 48 px, taught by a large net
-waste_four_bits     that one in four bits a weight
+waste_four_bits     that one in four bits a weight, from its committed file
 waste_teacher       a large net that learns the same photos, to teach small ones
 googlenet_cifar100  structured against unstructured pruning of a GoogLeNet, and int8
 detector_yolov8n    a detector in every form: YOLOv8n, and torchvision's SSDLite without the extra

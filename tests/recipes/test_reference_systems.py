@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from solution import checkpoint, pipeline
 from solution.compress.prune_channels import PruneChannels
@@ -11,10 +12,12 @@ from solution.contracts import Given, InputError, Recipe, Stage
 from solution.dataloader import Data
 from solution.evaluate.cost import params
 from solution.evaluate.speed import Turns
+from solution.export import packed
 from solution.knobs import knobs, with_knob
 from solution.models.cifar_resnet import CifarResNet
 from solution.recipes import FAMILIES, RECIPES, family_named, named
 from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
+from solution.runtime import ROOT
 from solution.search.cost import total_epochs
 from solution.search.session import Search
 from solution.train.distill import Distill
@@ -113,6 +116,22 @@ def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos,
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="taught needs the net runs/teacher"):
         Search(recipe=dataclasses.replace(recipe, data=Data(path=str(photos))), space={}, folder=tmp_path / "search")
+
+
+def test_four_bits_leave_six_tenths_of_a_byte_for_a_parameter_of_the_committed_after():
+    recipe, given = named("waste_four_bits"), Given(example=torch.zeros(1, 3, 48, 48))
+    net, _ = checkpoint.load(ROOT / recipe.stage("start").step.path)
+    whole, schemes = params(net), {}
+    for name in ("eight", "four", "after"):
+        step = recipe.stage(name).step
+        plan = step.plan(net, given)
+        schemes |= getattr(plan, "schemes", {})
+        net = step.apply(plan, net, given)
+    convolutions = {name: module for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
+    eight = {name for name, scheme in schemes.items() if scheme == "int8"}
+    assert eight == {name for name, module in convolutions.items() if module.kernel_size == (3, 3)}
+    assert schemes.keys() == convolutions.keys()
+    assert len(packed.pack(net.state_dict(), {})) < 0.6 * whole
 
 
 def test_a_fresh_stage_needs_one_that_gives_its_shape():
