@@ -60,7 +60,9 @@ class Desk:
         with held(self.folder / "claims.lock"):
             for trial in self._running():
                 if lock := try_lock(self.trial_folder(trial) / "lock"):
-                    return self._taken(trial, lock)
+                    if self._still_runs(trial):
+                        return self._taken(trial, lock)
+                    lock.release()
             trial = self._next()
             if trial is None:
                 return None
@@ -98,6 +100,10 @@ class Desk:
     def _running(self) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial for trial in trials if trial.user_attrs.get("home") == self.home]
+
+    def _still_runs(self, trial: FrozenTrial) -> bool:
+        """Asked under the trial's lock: whether its worker died, or has just told how it ended and let go of it."""
+        return self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
 
     def _next(self) -> FrozenTrial | None:
         """What to add to the study: a copy of a trial that may go on, else a new one, else nothing."""

@@ -157,6 +157,20 @@ def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path):
     assert "Claim" in subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout
 
 
+def test_a_trial_that_ends_while_it_is_claimed_is_not_taken_again(tmp_path, monkeypatch):
+    desk, other = toy.desk(tmp_path, 2), toy.desk(tmp_path, 2)
+    first = other.claim()
+
+    def after_its_end(path):
+        if not states(desk)[TrialState.COMPLETE]:
+            other.study.tell(first.trial, 0.5)
+            first.lock.release()
+        return try_lock(path)
+
+    monkeypatch.setattr("solution.search.claims.try_lock", after_its_end)
+    assert desk.claim().trial.number == first.trial.number + 1
+
+
 def test_a_trial_that_kills_its_workers_is_given_up(tmp_path):
     def deadly(task):
         raise KeyboardInterrupt
