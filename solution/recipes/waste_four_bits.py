@@ -3,9 +3,11 @@
     python -m solution run waste_four_bits --data ../shared/data/recycle9.tar
 
 Goes on from the After that is committed, so no run stands before it. The 3 x 3 layers keep eight bits, all other
-parameters take 16. The teacher is asked at temperature 1: softer answers, which show the student more, moved it further
-off here. Labels alone are as good on the mean of seeds and three times as far apart. Another start: --set
-start.path=FILE.
+parameters take 16. Another start: --set start.path=FILE.
+
+Expected on recycle9's val split: macro F1 0.7846 ± 0.0028 (seeds 0 to 5; the start: 0.7866) and 0.58 bytes a parameter,
+in two minutes. The teacher is asked at temperature 1: softer answers, which show a student more, moved this one further
+off. Labels alone, as many epochs: 0.7816 ± 0.0110.
 """
 
 from __future__ import annotations
