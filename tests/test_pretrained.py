@@ -11,10 +11,12 @@ from solution import checkpoint
 from solution.dataloader import Data
 from solution.demo import PRETRAINED
 from solution.evaluate.classify import classify
+from solution.evaluate.cost import params
 from solution.export import files
 from solution.runtime import ROOT
 
 PAIRS = ("recycle9", "rendered")
+FOUR_BITS = "after_four_bits.packed"
 LIMIT_BYTES = {"before": 340_000, "after": 190_000}
 PLAIN, TAUGHT = "waste_shufflenet", "waste_distilled"
 MADE = {
@@ -94,10 +96,24 @@ def test_the_packed_after_is_small_and_says_what_after_says(pair, tmp_path):
     assert f1 >= checkpoint.read_header(folder / "after.safetensors").figures["quality"]["f1"] - 0.005
 
 
+def test_the_after_in_four_bits_takes_six_tenths_of_a_byte_a_parameter_and_half_a_point_of_f1():
+    folder = PRETRAINED / "recycle9"
+    whole, about = checkpoint.load(folder / "after.safetensors")
+    small = folder / FOUR_BITS
+    assert small.stat().st_size <= 0.6 * params(whole)
+    assert f1_of(files.read_header(small)) >= f1_of(about) - 0.005
+
+
 @pytest.mark.real_data
-def test_the_packed_after_is_as_good_as_it_says(real_data):
-    small, header = PRETRAINED / "recycle9" / "after.packed", files.read_header(PRETRAINED / "recycle9/after.packed")
+@pytest.mark.parametrize("name", ["after.packed", FOUR_BITS])
+def test_a_packed_after_is_as_good_as_it_says(real_data, name):
+    small, header = PRETRAINED / "recycle9" / name, files.read_header(PRETRAINED / "recycle9" / name)
     data = Data(path=str(real_data / "recycle9.tar"), size=header.size)
     val = data.open(splits=("val",), normalisation=(header.mean, header.std)).val
     f1 = classify(files.open_file(small), val).f1
-    assert f1 == pytest.approx(header.figures["f1"], abs=0.003)
+    assert f1 == pytest.approx(f1_of(header), abs=0.003)
+
+
+def f1_of(header):
+    """Of a run's file or of `compress`' file."""
+    return header.figures.get("quality", header.figures)["f1"]
