@@ -36,9 +36,9 @@ def main() -> int:
     """Judge and show. Returns 0, or 2 after bad input, which is explained on standard error."""
     flags = arguments()
     try:
-        from solution.demo import Wish, show
+        from solution.demo import DemoConfig, show
 
-        wish = Wish(
+        config = DemoConfig(
             both=flags.customized_model,
             judge=flags.eval,
             data=flags.data,
@@ -46,7 +46,7 @@ def main() -> int:
             json_to=flags.json,
             device=flags.device,
         )
-        show(wish)
+        show(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

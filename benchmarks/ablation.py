@@ -25,12 +25,12 @@ from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage, Step
 from solution.data.augment import Augment
 from solution.dataloader import Data
-from solution.knobs import with_knob, with_knobs
-from solution.losses.distillation import Kd
+from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
 from solution.report.ablation import BASE, ablation_table, read_ablation
 from solution.report.tables import heading, line
 from solution.runtime import ROOT, written_whole
+from solution.settings import with_setting, with_settings
 from solution.train.assist import Assist
 from solution.train.autoencode import Autoencode
 from solution.train.distill import Distill
@@ -47,7 +47,7 @@ def base(data: str, epochs: int = EPOCHS) -> Recipe:
     """What every switch changes in one respect."""
     return Recipe(
         name="ablation",
-        data=Data(path=data, size=SIZE, augment=Augment(crop_scale=(0.4, 1.0), quarter_turn=0.1, colour=0.2)),
+        data=Data(path=data, size=SIZE, augment=Augment(crop_scale=(0.4, 1.0), quarter_turn=0.1, color=0.2)),
         model=ShuffleNet(units=(2, 5, 2)),
         stages=(Stage(name="train", step=Train(epochs=epochs, lr=0.2)),),
         before="train",
@@ -59,9 +59,9 @@ def switches(teacher: str, pictures: str) -> dict[str, Change]:
     """{name: its change}. teacher: a checkpoint that knows the classes; pictures: another set, to learn from first."""
     return {
         BASE: settings({}),
-        "kd": taught(teacher, Kd()),
-        "dkd": taught(teacher, Kd(method="dkd", beta=4.0)),
-        "standardised_kd": taught(teacher, Kd(method="standardised")),
+        "kd": distilled(teacher, DistillLoss()),
+        "dkd": distilled(teacher, DistillLoss(method="dkd", beta=4.0)),
+        "standardized_kd": distilled(teacher, DistillLoss(method="standardized")),
         "residual_kd": assisted(teacher),
         "arcface": settings({"train.margin.kind": "arcface"}),
         "focal": settings({"train.loss.focal": 1.0, "train.loss.cross_entropy": 0.0}),
@@ -88,16 +88,16 @@ def switches(teacher: str, pictures: str) -> dict[str, Change]:
 def settings(values: Mapping[str, Any]) -> Change:
     """Other values at these addresses."""
 
-    return functools.partial(with_knobs, changes=values)
+    return functools.partial(with_settings, changes=values)
 
 
-def taught(teacher: str, kd: Kd) -> Change:
+def distilled(teacher: str, distill_loss: DistillLoss) -> Change:
     """The same training with a teacher, whose answers are stored for every epoch's views."""
 
     def change(recipe: Recipe) -> Recipe:
         (stage,) = recipe.stages
-        step = Distill(**vars(stage.step), teachers=(teacher,), kd=kd)
-        recipe = with_knob(recipe, "data.views", step.epochs)
+        step = Distill(**vars(stage.step), teachers=(teacher,), distill_loss=distill_loss)
+        recipe = with_setting(recipe, "data.views", step.epochs)
         return dataclasses.replace(recipe, stages=(dataclasses.replace(stage, step=step),))
 
     return change
@@ -108,7 +108,7 @@ def assisted(teacher: str) -> Change:
 
     def change(recipe: Recipe) -> Recipe:
         half = _half(recipe)
-        recipe = with_knob(recipe, "data.views", half.epochs)
+        recipe = with_setting(recipe, "data.views", half.epochs)
         gentle = dataclasses.replace(half, lr=half.lr / 10)  # squared errors of logits have long gradients
         step = Assist(**vars(gentle), teachers=(teacher,), share=0.5)
         return dataclasses.replace(recipe, stages=(Stage(name="start", step=half), Stage(name="train", step=step)))
@@ -148,7 +148,7 @@ def run(recipe: Recipe, work: Path, out: Path) -> None:
     if (out / "rows.json").exists():
         print(f"{out}: there")
         return
-    rows = list(pipeline.run(recipe, work, resume=(work / "recipe.json").exists(), say=lambda _: None))
+    rows = list(pipeline.run(recipe, work, resume=(work / "recipe.json").exists(), log=lambda _: None))
     for name in ("recipe.json", "rows.csv", "rows.json"):  # the rows last: they say that all is there
         with written_whole(out / name) as path:
             shutil.copyfile(work / name, path)

@@ -28,8 +28,8 @@ from torch import nn
 from solution import pipeline
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantization.layers import find_layers
-from solution.compress.quantize import Freeze, Quantize
-from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
+from solution.compress.quantize import Convert, Quantize
+from solution.contracts import ModelSettings, Recipe, Stage, Step, StepContext
 from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.export import files
@@ -66,7 +66,7 @@ class Published(Step):
 
     path: str
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The net."""
         model.load_state_dict(_published(Path(self.path)))
         return model
@@ -84,18 +84,18 @@ class Bits(Step):
     train: Train
     ends_from: int = 2
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The quantized net."""
         scheme, halves = SCHEMES[self.bits], "float16" if self.bits == 16 else "bfloat16"
         if self.bits > LEARNED:
-            return Quantize(scheme=scheme, fold_norms=True, others=halves)(model, given)
-        protect = _ends(model, given) if self.bits <= self.ends_from else ()
-        learning = Quantize(scheme=scheme, learn=True, protect=protect)(model, given)
-        return Freeze(fold_norms=True, others=halves)(self.train(learning, given), given)
+            return Quantize(scheme=scheme, fold_norms=True, other_dtype=halves)(model, context)
+        protect = _ends(model, context) if self.bits <= self.ends_from else ()
+        learning = Quantize(scheme=scheme, qat=True, protect=protect)(model, context)
+        return Convert(fold_norms=True, other_dtype=halves)(self.train(learning, context), context)
 
 
-def _ends(model: nn.Module, given: Given) -> tuple[str, str]:
-    paths = find_layers(model, given.example).paths
+def _ends(model: nn.Module, context: StepContext) -> tuple[str, str]:
+    paths = find_layers(model, context.example).paths
     return paths[0], paths[-1]
 
 
@@ -137,7 +137,7 @@ def recipe_for(asked: argparse.Namespace) -> Recipe:
         Stage(name=f"{PREFIX}{bits}", step=Bits(bits=bits, train=train, ends_from=asked.ends_from), after=whole)
         for bits in asked.bits
     ]
-    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
+    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, color=0.0)
     return Recipe(
         name=RECIPE,
         data=Data(
@@ -206,7 +206,7 @@ def main() -> None:
     folder = asked.out / (asked.name or asked.net.name.split(".")[0].split("-")[0])
     print(heading(), flush=True)
     going_on, device = (folder / "recipe.json").exists(), pick_device(asked.device)
-    for row in pipeline.run(recipe_for(asked), folder, device=device, resume=going_on, say=lambda _: None):
+    for row in pipeline.run(recipe_for(asked), folder, device=device, resume=going_on, log=lambda _: None):
         print(line(row), flush=True)
     for path in asked.out.glob(f"*/{BASE}/{pipeline.MODEL}"):
         note_zipped(path.parents[1], zipped_bytes(path))

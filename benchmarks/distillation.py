@@ -24,15 +24,15 @@ from pathlib import Path
 import torch
 
 from solution import checkpoint
-from solution.contracts import Given
-from solution.data.views import EpochSampler, TrainLoader, train_loader, with_beside
+from solution.contracts import StepContext
+from solution.data.views import EpochSampler, TrainLoader, train_loader, with_teacher_logits
 from solution.dataloader import MEAN, STD, Data
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import waste_distilled, waste_teacher
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.distill import Distill
-from solution.train.teachers import answers, as_teacher_sees, find_net
+from solution.train.teachers import as_teacher_sees, find_net, store_teacher_logits
 from solution.train.training import Training
 
 BATCH = 64
@@ -75,10 +75,10 @@ def few(loader: TrainLoader, steps: int) -> TrainLoader:
     return train_loader(views, EpochSampler(views.labels.numpy(), BATCH, 0, num_views=1), 1)
 
 
-def rounds_of(student: ShuffleNet, settings: Distill, given: Given) -> Round:
+def rounds_of(student: ShuffleNet, settings: Distill, context: StepContext) -> Round:
     """A function that trains one epoch of a fresh student."""
     seed_everything(0)
-    run = Training(student.build(len(given.classes)), settings, given)
+    run = Training(student.build(len(context.classes)), settings, context)
 
     def epoch(number: int) -> tuple[float, float]:
         run.batches.set_epoch(number)
@@ -89,11 +89,13 @@ def rounds_of(student: ShuffleNet, settings: Distill, given: Given) -> Round:
     return epoch
 
 
-def with_stored_answers(path: str, given: Given) -> Given:
+def with_stored_answers(path: str, context: StepContext) -> StepContext:
     """`given` with batches that carry the teacher's logits."""
-    teacher, header = find_net(path, given)
-    views = as_teacher_sees(given.train.dataset, header.size, (header.mean, header.std))
-    return dataclasses.replace(given, train=with_beside(given.train, answers(teacher, views, 1)))
+    teacher, header = find_net(path, context)
+    views = as_teacher_sees(context.train.dataset, header.size, (header.mean, header.std))
+    return dataclasses.replace(
+        context, train=with_teacher_logits(context.train, store_teacher_logits(teacher, views, 1))
+    )
 
 
 def teacher_file(folder: Path, pair: Pair, classes: tuple[str, ...]) -> str:
@@ -129,14 +131,14 @@ def in_turns(pair: Pair, asked: argparse.Namespace) -> dict[str, list[tuple[floa
     """{loop: what each round but the first took}."""
     side = pair.student_side
     loaders = Data(path=str(asked.data), size=side, batch_size=BATCH).open(splits=("train",))
-    train, classes = few(loaders.train, asked.steps), loaders.card.classes
-    given = Given(example=torch.zeros(1, 3, side, side), train=train, classes=classes, load=checkpoint.load)
+    train, classes = few(loaders.train, asked.steps), loaders.info.classes
+    context = StepContext(example=torch.zeros(1, 3, side, side), train=train, classes=classes, load=checkpoint.load)
     with tempfile.TemporaryDirectory() as folder:
-        path = teacher_file(Path(folder), pair, given.classes)
+        path = teacher_file(Path(folder), pair, context.classes)
         settings = {"teachers": (path,), "epochs": asked.rounds}
         loops = {
-            "in the loop": rounds_of(pair.student, Distill(live=True, **settings), given),
-            "stored": rounds_of(pair.student, Distill(**settings), with_stored_answers(path, given)),
+            "in the loop": rounds_of(pair.student, Distill(live=True, **settings), context),
+            "stored": rounds_of(pair.student, Distill(**settings), with_stored_answers(path, context)),
         }
         taken = {name: [] for name in loops}
         for number in range(asked.rounds):

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from solution.compress import PruneChannels
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.data.augment import Augment
 from solution.dataloader import Data, Loaders
 from solution.evaluate.classify import classify
@@ -71,7 +71,7 @@ def published(path: Path, num_classes: int) -> nn.Module:
     return net
 
 
-def by_ours(base: nn.Module, given: Given, speedup: float) -> nn.Module:
+def by_ours(base: nn.Module, context: StepContext, speedup: float) -> nn.Module:
     """Our channel pruning down to the budget: what the loss would miss least per multiply-accumulate goes.
 
     The residual stream stays, at most nine tenths of a layer go, readers are fitted to what is left.
@@ -84,19 +84,19 @@ def by_ours(base: nn.Module, given: Given, speedup: float) -> nn.Module:
         protect=("conv1", "*.conv2"),
         reconstruct=True,
     )
-    return step(base, given)
+    return step(base, context)
 
 
-def by_torch_pruning(base: nn.Module, given: Given, speedup: float) -> nn.Module:
+def by_torch_pruning(base: nn.Module, context: StepContext, speedup: float) -> nn.Module:
     """Group norm, global ranking, in small steps until the budget is met; channels inside the blocks alone."""
     import torch_pruning
 
-    net, limit = copy.deepcopy(base), macs(base, given.example) / speedup
+    net, limit = copy.deepcopy(base), macs(base, context.example) / speedup
     inside = {module.conv1 for module in net.modules() if hasattr(module, "conv2")}
     weighted = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     pruner = torch_pruning.pruner.GroupNormPruner(
         net,
-        given.example,
+        context.example,
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         global_pruning=True,
         iterative_steps=200,
@@ -104,21 +104,21 @@ def by_torch_pruning(base: nn.Module, given: Given, speedup: float) -> nn.Module
         max_pruning_ratio=0.9,
         ignored_layers=[module for module in weighted if module not in inside],
     )
-    while macs(net, given.example) > limit:
+    while macs(net, context.example) > limit:
         pruner.step()
     return net
 
 
-def from_scratch(base: nn.Module, given: Given, speedup: float) -> nn.Module:
-    """A narrower ResNet-56 of at most the same MACs, freshly initialised."""
-    limit, num_classes = macs(base, given.example) / speedup, base.linear.out_features
+def from_scratch(base: nn.Module, context: StepContext, speedup: float) -> nn.Module:
+    """A narrower ResNet-56 of at most the same MACs, freshly initialized."""
+    limit, num_classes = macs(base, context.example) / speedup, base.linear.out_features
     widths = [share / 64 for share in range(64, 0, -1)]
     nets = (CifarResNet(depth=DEPTH, width=width).build(num_classes) for width in widths)
-    return next(net for net in nets if macs(net, given.example) <= limit)
+    return next(net for net in nets if macs(net, context.example) <= limit)
 
 
 TAUGHT = "+kd"
-ARMS: dict[str, Callable[[nn.Module, Given, float], nn.Module]] = {
+ARMS: dict[str, Callable[[nn.Module, StepContext, float], nn.Module]] = {
     "ours": by_ours,
     "torch-pruning": by_torch_pruning,
     "scratch": from_scratch,
@@ -129,16 +129,16 @@ ARMS: dict[str, Callable[[nn.Module, Given, float], nn.Module]] = {
 
 def opened(path: Path, seed: int) -> Loaders:
     """The pictures, mildly varied."""
-    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
+    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, color=0.0)
     return Data(path=str(path), size=SIZE, batch_size=BATCH, augment=augment, calibration_images=2048).open(seed=seed)
 
 
-def given_for(loaders: Loaders, seed: int, folder: Path) -> Given:
+def given_for(loaders: Loaders, seed: int, folder: Path) -> StepContext:
     """What a training in `folder` is handed."""
-    return Given(
+    return StepContext(
         example=torch.zeros(1, 3, SIZE, SIZE),
         train=loaders.train,
-        choose=loaders.choose,
+        dev=loaders.dev,
         calibration=loaders.calibration,
         seed=seed,
         folder=folder,
@@ -146,15 +146,17 @@ def given_for(loaders: Loaders, seed: int, folder: Path) -> Given:
     )
 
 
-def trained(net: nn.Module, epochs: int, lr: float, given: Given, teacher: nn.Module | None = None) -> nn.Module:
+def trained(
+    net: nn.Module, epochs: int, lr: float, context: StepContext, teacher: nn.Module | None = None
+) -> nn.Module:
     """Fine-tuned, the last epoch kept; distilled from `teacher` when there is one."""
     craft = {"epochs": epochs, "lr": lr, "weight_decay": 5e-4, "warmup_epochs": 0.2, "keep": "last"}
     if teacher is None:
-        return Train(**craft)(net, given)
-    mean, std = given.train.dataset.normalisation
-    sees = SimpleNamespace(size=SIZE, mean=mean, std=std, classes=given.classes)
-    given = dataclasses.replace(given, load=lambda _: (copy.deepcopy(teacher).eval(), sees))
-    return Distill(**craft, teachers=("base",), live=True)(net, given)
+        return Train(**craft)(net, context)
+    mean, std = context.train.dataset.normalization
+    sees = SimpleNamespace(size=SIZE, mean=mean, std=std, classes=context.classes)
+    context = dataclasses.replace(context, load=lambda _: (copy.deepcopy(teacher).eval(), sees))
+    return Distill(**craft, teachers=("base",), live=True)(net, context)
 
 
 def accuracy(net: nn.Module, loaders: Loaders) -> float:
@@ -178,7 +180,7 @@ def fine_tuned_base(settings: argparse.Namespace) -> nn.Module:
 
     path = settings.out / "base.safetensors"
     loaders = opened(settings.data, 0)
-    net = published(settings.weights, len(loaders.card.classes))
+    net = published(settings.weights, len(loaders.info.classes))
     if path.exists():
         net.load_state_dict(load_file(path))
         return net
@@ -194,11 +196,11 @@ def outcome_of(job: Job, base: nn.Module, settings: argparse.Namespace) -> dict[
     """Make the net of `job`, train it, judge it."""
     start = time.perf_counter()
     loaders = opened(settings.data, job.seed)
-    given = given_for(loaders, job.seed, settings.out / job.name)
+    context = given_for(loaders, job.seed, settings.out / job.name)
     seed_everything(job.seed)
-    net = ARMS[job.arm](base, given, job.speedup)
-    found = {"macs": macs(net, given.example), "params": params(net), "before_training": accuracy(net, loaders)}
-    net = trained(net, settings.epochs, job.lr, given, base if job.arm.endswith(TAUGHT) else None)
+    net = ARMS[job.arm](base, context, job.speedup)
+    found = {"macs": macs(net, context.example), "params": params(net), "before_training": accuracy(net, loaders)}
+    net = trained(net, settings.epochs, job.lr, context, base if job.arm.endswith(TAUGHT) else None)
     minutes = (time.perf_counter() - start) / 60
     return {**vars(job), **found, "accuracy": accuracy(net, loaders), "minutes": minutes, "epochs": settings.epochs}
 

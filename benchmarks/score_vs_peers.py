@@ -66,7 +66,7 @@ def trained(recipe: Recipe, folder: Path) -> Row:
     """The last row of the finished run in `folder`, which goes on or starts when it is not there."""
     if (folder / "rows.json").exists() and len(read_rows(folder)) == len(recipe.stages):
         return read_rows(folder)[-1]
-    return list(pipeline.run(recipe, folder, resume=(folder / "recipe.json").exists(), say=lambda _: None))[-1]
+    return list(pipeline.run(recipe, folder, resume=(folder / "recipe.json").exists(), log=lambda _: None))[-1]
 
 
 def table(peers: Mapping[Peer, Row], ours: Sequence[Row]) -> str:

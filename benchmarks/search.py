@@ -24,11 +24,11 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from solution.search.claims import Desk
 from solution.search.hyperband import Hyperband
 from solution.search.space import Choices, Range, Space
 from solution.search.storage import open_storage
 from solution.search.study import Figures, open_study
+from solution.search.trial_queue import TrialQueue
 from solution.search.worker import Task, work
 
 NUM_FIELDS = 15
@@ -40,16 +40,16 @@ SPACE = Space(
 )
 
 
-def desk(folder: Path, num_trials: int) -> Desk:
+def queue(folder: Path, num_trials: int) -> TrialQueue:
     """The study in `folder`."""
     study = open_study(open_storage(folder / "journal.log"), "benchmark", "score", {})
-    return Desk(study=study, space=SPACE, folder=folder, num_trials=num_trials, hyperband=Hyperband(total=0))
+    return TrialQueue(study=study, space=SPACE, folder=folder, num_trials=num_trials, hyperband=Hyperband(total=0))
 
 
 def formula(task: Task) -> Figures:
     """A trial that trains nothing; it notes that it was run to its end."""
     score = sum(value for value in task.drawn.values() if isinstance(value, float))
-    with (task.desk.folder / "ran.txt").open("a") as file:
+    with (task.queue.folder / "ran.txt").open("a") as file:
         file.write(f"{task.claim.trial.number}\n")
     return Figures(macs=1_000_000, f1=0.7, score=score)
 
@@ -58,7 +58,7 @@ def overhead_ms(num_stored: int, num_measured: int) -> tuple[float, float, float
     """Milliseconds a trial beside `num_stored` others: wall and CPU of ours, CPU of drawing by the univariate TPE."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours = desk(folder, num_stored + num_measured)
+        ours = queue(folder, num_stored + num_measured)
         stored = [_stored(np.random.default_rng(index)) for index in range(num_stored)]
         ours.study.add_trials(stored)
         moments: list[tuple[float, float]] = []
@@ -67,7 +67,7 @@ def overhead_ms(num_stored: int, num_measured: int) -> tuple[float, float, float
             moments.append((time.perf_counter(), time.process_time()))
             return formula(task)
 
-        work(ours, timed, say=lambda _: None)
+        work(ours, timed, log=lambda _: None)
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(moments)]
     wall, cpu = (1e3 * statistics.median(step[index] for step in steps) for index in (0, 1))
     return wall, cpu, _univariate_ms(stored, num_measured)
@@ -99,7 +99,7 @@ def survive(num_trials: int, num_kills: int, seed: int) -> tuple[Counter[str], i
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name), time.perf_counter()
-        study = desk(folder, num_trials).study
+        study = queue(folder, num_trials).study
         workers = [_worker(folder, num_trials) for _ in range(2)]
         for kill in range(num_kills):
             wanted = (kill + chance.random()) * 0.9 * num_trials / num_kills
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, metavar=("DIR", "N"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        work(desk(Path(arguments.worker[0]), int(arguments.worker[1])), formula, say=lambda _: None)
+        work(queue(Path(arguments.worker[0]), int(arguments.worker[1])), formula, log=lambda _: None)
         return
     wall, cpu, univariate = overhead_ms(arguments.trials, arguments.measured)
     print(f"{arguments.trials:,} stored trials of {NUM_FIELDS} settings, journal file, load {os.getloadavg()[0]:.1f}")

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from solution.compress.parametrized import folded
+from solution.compress.parametrized import materialized
 from solution.compress.quantize import Quantize
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.dataloader import Data
 from solution.evaluate.classify import classify
 from solution.evaluate.cost import file_bytes, params
-from solution.evaluate.speed import Speed, Subject, Turns, measure
+from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
 from solution.export import files, packed
-from solution.export.runtimes import EAGER, EXPORTING, form_for, subject
+from solution.export.runtimes import EAGER, EXPORTING, case, form_for
 from solution.models.classifiers import Classifier
 from solution.report.speed import speed_table
 from solution.report.tables import Table
@@ -60,8 +60,8 @@ def main() -> None:
     set_threads()
     print(hardware(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        subjects = list(subjects_of(arguments, Path(folder)))
-        speeds = measure(subjects, Turns(rounds=arguments.rounds, batches=(1,)), say=lambda _: None)
+        cases = list(subjects_of(arguments, Path(folder)))
+        speeds = measure(cases, Turns(rounds=arguments.rounds, batches=(1,)), log=lambda _: None)
     print(f"\n{speed_table(speeds).markdown()}\n\n{latencies(speeds).markdown()}")
     small = arguments.packed or arguments.after.with_suffix(packed.SUFFIX)
     print(f"\n{packed_file(arguments.after, small, arguments.data).markdown()}")
@@ -70,20 +70,22 @@ def main() -> None:
         print(f"\n{int8_gain(Path(arguments.large[0]), arguments.large[1], arguments.rounds).markdown()}")
 
 
-def subjects_of(arguments: argparse.Namespace, folder: Path) -> Iterator[Subject]:
+def subjects_of(arguments: argparse.Namespace, folder: Path) -> Iterator[BenchmarkCase]:
     """Before and After in PyTorch eager, and in every other form that can be made."""
     for role, path in (("before", arguments.before), ("after", arguments.after)):
-        yield subject(path, EAGER, 1, role)
+        yield case(path, EAGER, 1, role)
         yield from (made for _, made in forms(path, role, arguments.precisions, arguments.data, folder / role))
 
 
-def forms(path: Path, name: str, precisions: Sequence[str], data: str, folder: Path) -> Iterator[tuple[Path, Subject]]:
+def forms(
+    path: Path, name: str, precisions: Sequence[str], data: str, folder: Path
+) -> Iterator[tuple[Path, BenchmarkCase]]:
     """The net at `path`, timed under `name`, as a file for each runtime and precision; why one is left out is said."""
     for runtime, precision in itertools.product(EXPORTING, precisions):
         print(f"making {name}, {runtime} {precision}", flush=True)
         try:
             form = form_for(path, runtime, folder, precision, data)
-            made = subject(form, runtime, 1, name)
+            made = case(form, runtime, 1, name)
         except InputError as error:
             print(f"left out: {error}", flush=True)
         else:
@@ -108,7 +110,7 @@ def int8_gain(path: Path, data: str, rounds: int) -> Table:
     """int8 against fp32 of the net at `path` in each runtime that has both: ratios of time, and accuracy on val."""
     with tempfile.TemporaryDirectory() as folder:
         made = list(forms(path, path.name, ("fp32", "int8"), data, Path(folder)))
-        speeds = measure([one for _, one in made], Turns(rounds=rounds, batches=(1, MANY)), say=lambda _: None)
+        speeds = measure([one for _, one in made], Turns(rounds=rounds, batches=(1, MANY)), log=lambda _: None)
         val = _val(path, data)
         accuracies = [100 * classify(files.open_file(form), val).accuracy for form, _ in made]
     found = {(one.runtime, one.precision): (one, share) for one, share in zip(speeds, accuracies, strict=True)}
@@ -130,7 +132,7 @@ def _gain(whole: tuple[Speed, float], rounded: tuple[Speed, float]) -> Iterator[
 def _val(path: Path, data: str) -> DataLoader:
     """The val split as the net at `path` wants its pictures."""
     header = files.read_header(path)
-    return Data(path=data, size=header.size).open(splits=("val",), normalisation=(header.mean, header.std)).val
+    return Data(path=data, size=header.size).open(splits=("val",), normalization=(header.mean, header.std)).val
 
 
 def _median_ms(speed: Speed) -> float:
@@ -160,10 +162,10 @@ def unpacking() -> Table:
     """MB/s of float32 weights that come out of packed files of a ResNet-50 with random weights, on one core."""
     seed_everything(0)
     net = Classifier(name="torchvision:resnet50").build(1000).eval()
-    given = Given(example=torch.zeros(1, 3, 64, 64))
+    context = StepContext(example=torch.zeros(1, 3, 64, 64))
     wanted = f"must be {MUST_UNPACK_MB_PER_S:.0f}"
     rows = [_unpacked("float32", net, wanted)]
-    rows += [_unpacked(scheme, Quantize(scheme=scheme)(net, given), wanted) for scheme in ("int8", "int4")]
+    rows += [_unpacked(scheme, Quantize(scheme=scheme)(net, context), wanted) for scheme in ("int8", "int4")]
     note = f"Median of {_UNPACKINGS} from the file to float32 tensors, hash and checks included."
     headings = ("packed ResNet-50", "bytes", "s", "MB/s of float32", "MB/s of processor time", "wanted")
     return Table(headings=headings, rows=tuple(rows), note=note)
@@ -176,7 +178,7 @@ def _unpacked(name: str, net: nn.Module, wanted: str) -> tuple[str, ...]:
         path.write_bytes(packed.pack(net.state_dict(), {}))
         times = sorted(_once(path) for _ in range(_UNPACKINGS))
         seconds, busy = times[_UNPACKINGS // 2]
-        num_bytes = sum(tensor.nbytes for tensor in folded(net).state_dict().values())
+        num_bytes = sum(tensor.nbytes for tensor in materialized(net).state_dict().values())
         rates = (f"{num_bytes / 1e6 / spent:.0f}" for spent in (seconds, busy))
         return name, f"{file_bytes(path):,}", f"{seconds:.2f}", *rates, wanted
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from solution.contracts import Given
+from solution.contracts import StepContext
 from solution.data.augment import Augment
 from solution.dataloader import MEAN, STD, Data
 from solution.models.shufflenet import ShuffleNet
@@ -64,8 +64,10 @@ def plain_epoch(folder: Path) -> Callable[[int], tuple[float, float]]:
 def our_epoch(path: Path) -> Callable[[int], tuple[float, float]]:
     """A function that trains one epoch our way and returns (images per second, share of time waiting for data)."""
     loaders = Data(path=str(path), size=SIZE, batch_size=BATCH).open(splits=("train",))
-    net = ShuffleNet().build(len(loaders.card.classes))
-    run = Training(net, Train(epochs=100, lr=0.01), Given(example=torch.zeros(1, 3, SIZE, SIZE), train=loaders.train))
+    net = ShuffleNet().build(len(loaders.info.classes))
+    run = Training(
+        net, Train(epochs=100, lr=0.01), StepContext(example=torch.zeros(1, 3, SIZE, SIZE), train=loaders.train)
+    )
 
     def epoch(number: int) -> tuple[float, float]:
         run.batches.set_epoch(number)

@@ -64,7 +64,7 @@ LISTS: dict[str, Callable[[], list[str]]] = {
 
 
 def built(source: str, name: str) -> tuple[Any, int]:
-    """The net, randomly initialised, and the side of the images that it was made for."""
+    """The net, randomly initialized, and the side of the images that it was made for."""
     if source == "torchvision":
         import torchvision
 
@@ -84,9 +84,9 @@ def built(source: str, name: str) -> tuple[Any, int]:
 def cut_by_ours(net: Any, example: Any, ratio: float) -> tuple[Any, Any]:
     """The cut net and its plan."""
     from solution.compress import PruneChannels
-    from solution.contracts import Given
+    from solution.contracts import StepContext
 
-    plan = PruneChannels(ratio=ratio).plan(net, Given(example=example))
+    plan = PruneChannels(ratio=ratio).plan(net, StepContext(example=example))
     return plan.apply(net), plan
 
 
@@ -120,7 +120,7 @@ def outcome_of(source: str, name: str, tool: str, settings: argparse.Namespace) 
     """Cut one net and judge it, in this process."""
     import torch
 
-    from solution.compress.coupling.equality import randomise
+    from solution.compress.coupling.equality import randomize
     from solution.evaluate.cost import macs_dispatched
     from solution.runtime import seed_everything, set_threads
 
@@ -128,7 +128,7 @@ def outcome_of(source: str, name: str, tool: str, settings: argparse.Namespace) 
     seed_everything(0)
     CUTTERS[tool](torch.nn.Sequential(*[torch.nn.Conv2d(3, 3, 1) for _ in range(3)]), torch.zeros(1, 3, 8, 8), 0.4)
     net, own_size = built(source, name)
-    net = randomise(net.eval())
+    net = randomize(net.eval())
     example = torch.randn(1, 3, *[settings.size or own_size] * 2)
     found: Outcome = {"weights_bytes": sum(p.numel() * p.element_size() for p in net.parameters())}
     found["macs_before"] = macs_dispatched(net, example)
@@ -148,10 +148,10 @@ def verdict(found: Outcome, net: Any, plan: Any, example: Any, settings: argpars
         return {"passed": False, "reason": f"only {1 - left:.0%} of the MACs went"}
     if plan is None or not settings.equality:
         return {"passed": True, "reason": ""}
-    from solution.compress.coupling.analysis import Subject, analyse
+    from solution.compress.coupling.analysis import TraceRequest, analyze
     from solution.compress.coupling.equality import compare
 
-    difference = compare(net, plan, analyse(Subject(model=net, example=example)), example, in_place=True)
+    difference = compare(net, plan, analyze(TraceRequest(model=net, example=example)), example, in_place=True)
     equal = difference.equal
     reason = "" if equal else f"not equal: error {difference.error:.1e}, output moved {difference.moved:.1e}"
     return {"passed": equal, "reason": reason, "error": difference.error, "moved": difference.moved}

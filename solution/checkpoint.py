@@ -1,6 +1,6 @@
 """A checkpoint: weights + how to build the net, in one `.safetensors` file that is never unpickled.
 
-The metadata hold the architecture's settings, the plans applied since, classes, normalisation, the recipe and its
+The metadata hold the architecture's settings, the plans applied since, classes, normalization, the recipe and its
 figures. Loading builds the net, replays the plans and fills in the weights.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from solution.compress.plans import PLANS
-from solution.contracts import Feeding, InputError, ModelSettings, Origin, origin_of, remember
+from solution.contracts import InputError, InputSpec, ModelSettings, ModelSpec, origin_of, remember
 from solution.models.bounded import Bounded
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
@@ -45,15 +45,15 @@ _MOST_RATIO = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header(Feeding):
+class Header(InputSpec):
     """All that a checkpoint says besides its weights.
 
     origin   how to build the net
-    recipe   {"name": ..., "seed": ..., "stage": ..., "knobs": {address: value}}
+    recipe   {"name": ..., "seed": ..., "stage": ..., "settings": {address: value}}
     figures  the row that was measured when it was written
     """
 
-    origin: Origin
+    origin: ModelSpec
     recipe: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ class Header(Feeding):
         if any(getattr(settings, name, None) for name in _FETCHED):
             raise InputError(f"its header asks for weights of elsewhere ({settings}); copy or make it again")
         plans = tuple(_known(PLANS, plan["kind"]).from_fields(plan) for plan in net["plans"])
-        origin = Origin(settings=settings, num_classes=net["num_classes"], plans=plans)
+        origin = ModelSpec(settings=settings, num_classes=net["num_classes"], plans=plans)
         rest = {name: _tuple(value) for name, value in fields.items() if name not in ("version", "net")}
         return cls(origin=origin, **rest)
 
@@ -153,7 +153,7 @@ def _metadata(path: Path) -> Mapping[str, str]:
     return said
 
 
-def rebuilt(origin: Origin, path: Path) -> nn.Module:
+def rebuilt(origin: ModelSpec, path: Path) -> nn.Module:
     """The net that `origin` describes, with fresh weights. `path` is the file that says so.
 
     `InputError` when there is no such net, or none that such a small file can be of.

@@ -2,7 +2,7 @@
 
 A step is a value that is called: ``smaller = step(model, given)``. It never changes its input. A structural step
 decides first (``plan``), then cuts (``Plan.apply``). Applied plans are remembered by the model they made
-(`Origin`), so that a checkpoint can rebuild the net and fill in its weights.
+(`ModelSpec`), so that a checkpoint can rebuild the net and fill in its weights.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class InputError(ValueError):
 
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
-"""Batches of (images (B, C, H, W) normalised float32, labels (B,) int64)."""
+"""Batches of (images (B, C, H, W) normalized float32, labels (B,) int64)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class StepContext:
     """What a step may use besides the model. Data-free steps need `example` alone.
 
-    example      one normalised input batch (B, C, H, W), on the CPU
-    train        training batches, augmented; `choose` ranks and picks; `val` only judges (no step may look at it)
+    example      one normalized input batch (B, C, H, W), on the CPU
+    train        training batches, augmented; `dev` ranks and picks; `val` only judges (no step may look at it)
     calibration  a few hundred training images without augmentation
     counts       training images of each class
     load         a checkpoint's path -> its net and header: for steps that learn from a finished net
@@ -51,7 +51,7 @@ class Given:
 
     example: Tensor
     train: Batches | None = None
-    choose: Batches | None = None
+    dev: Batches | None = None
     calibration: Batches | None = None
     classes: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
@@ -60,14 +60,15 @@ class Given:
     seed: int = 0
     folder: Path | None = None
     resume: bool = False
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
 
     def need(self, name: str, step: str) -> Batches:
         """The loader called `name`, or an `InputError` that names the step which cannot do without it."""
         loader = getattr(self, name)
         if loader is None:
             raise InputError(
-                f"{step} needs {name} batches, and none were given: pass Given({name}=...), or --data PATH in the shell"
+                f"{step} needs {name} batches, and none were given: pass StepContext({name}=...), or --data PATH in "
+                "the shell"
             )
         return loader
 
@@ -82,17 +83,17 @@ class Step(ABC):
     currency: ClassVar[str | None] = None
 
     @property
-    def reads(self) -> dict[str, tuple[str, ...]]:
+    def requires(self) -> dict[str, tuple[str, ...]]:
         """{setting: the finished nets that it names}: checkpoints, folders of runs, earlier stages."""
         return {}
 
     @property
-    def fits(self) -> bool:
+    def uses_train_data(self) -> bool:
         """Whether it fits weights to pictures of train, so that quality there says little."""
         return False
 
     @abstractmethod
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A new model; `model` itself is left untouched."""
 
 
@@ -101,18 +102,18 @@ class StructuralStep(Step):
     """A step that changes the shape of a net: it decides, then cuts."""
 
     @abstractmethod
-    def plan(self, model: nn.Module, given: Given) -> Plan:
+    def plan(self, model: nn.Module, context: StepContext) -> Plan:
         """What would be cut. Raises `InputError` when that is nothing."""
 
-    def apply(self, plan: Plan, model: nn.Module, given: Given) -> nn.Module:
-        """`plan`, which this step made for `model`, carried out. A step may mend the cut net with what `given` has:
+    def apply(self, plan: Plan, model: nn.Module, context: StepContext) -> nn.Module:
+        """`plan`, which this step made for `model`, carried out. A step may mend the cut net with what `context` has:
         statistics of its norms, biases; no plan holds these, so they travel with the weights.
         """
         return plan.apply(model)
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """Plan, then apply."""
-        return self.apply(self.plan(model, given), model, given)
+        return self.apply(self.plan(model, context), model, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def _tuples(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feeding:
+class InputSpec:
     """How to feed a net, and what its answers mean: what every file of a net says.
 
     classes     names, in the order of the outputs; none when nobody named them
@@ -185,7 +186,7 @@ class ModelSettings(Protocol):
     """A frozen dataclass that builds a net: ``ShuffleNet(units=(4, 8, 4)).build(num_classes=9)``."""
 
     def build(self, num_classes: int) -> nn.Module:
-        """A freshly initialised net with `num_classes` outputs that remembers its `Origin`."""
+        """A freshly initialized net with `num_classes` outputs that remembers its `ModelSpec`."""
         ...
 
 
@@ -195,7 +196,7 @@ def task_of(settings: ModelSettings) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class ModelSpec:
     """How to build a net again, but for its weights: its settings, its outputs, the plans applied since, in order."""
 
     settings: ModelSettings
@@ -203,13 +204,13 @@ class Origin:
     plans: tuple[Plan, ...] = ()
 
 
-def remember(model: nn.Module, origin: Origin) -> nn.Module:
+def remember(model: nn.Module, origin: ModelSpec) -> nn.Module:
     """Attach `origin` to `model` (copies of the model keep it) and return the model."""
     object.__setattr__(model, _ORIGIN, origin)
     return model
 
 
-def origin_of(model: nn.Module) -> Origin | None:
+def origin_of(model: nn.Module) -> ModelSpec | None:
     """Where a net came from, or None for a module that was not built by `solution.models`."""
     return getattr(model, _ORIGIN, None)
 
@@ -218,7 +219,7 @@ def origin_of(model: nn.Module) -> Origin | None:
 class Stage:
     """A named step of a recipe. It goes on from the stage before it, or from the one named in `after`.
 
-    `after=Stage.NEW` starts from a freshly initialised net; `fresh` from a net of the shape that the earlier stage
+    `after=Stage.NEW` starts from a freshly initialized net; `fresh` from a net of the shape that the earlier stage
     left, with new weights; `model` from a fresh net of its own instead of the recipe's, such as a teacher.
     No stage is called `Stage.EVERY`: it addresses a setting of all stages.
 

@@ -1,4 +1,4 @@
-"""A named data set -> train, choose, val and calibration loaders: `Data(path="../photos.tar").open(seed=0)`."""
+"""A named data set -> train, dev, val and calibration loaders: `Data(path="../photos.tar").open(seed=0)`."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from torch.utils.data import DataLoader
 from solution.contracts import InputError
 from solution.data.augment import Augment, Viewer
 from solution.data.cache import decode_once
-from solution.data.cards import Card
+from solution.data.dataset_info import DatasetInfo
 from solution.data.readers import Item, Source, open_source
 from solution.data.split import fold, stratified
-from solution.data.views import SAMPLING, EpochSampler, Normalisation, Views, plain_loader, train_loader
+from solution.data.views import SAMPLING, EpochSampler, Normalization, Views, plain_loader, train_loader
 from solution.runtime import ROOT
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation per channel, of values from 0 to 1: what pretrained nets expect."""
 
-ALL = ("train", "choose", "val", "calibration")
+ALL = ("train", "dev", "val", "calibration")
 _JUDGE_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaders:
-    """The batches of a data set: (images (B, 3, H, W) normalised float32, labels (B,) int64); None when not asked for.
+    """The batches of a data set: (images (B, 3, H, W) normalized float32, labels (B,) int64); None when not asked for.
 
     train        random views; ``train.set_epoch(e)`` before each epoch, also after Accelerate has prepared it
-    choose       a part of train that ranks and picks, not augmented
+    dev          a part of train that ranks and picks, not augmented
     val          judges, and does nothing else
     calibration  some training pictures, not augmented
     """
 
-    card: Card
+    info: DatasetInfo
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train: DataLoader | None = None
-    choose: DataLoader | None = None
+    dev: DataLoader | None = None
     val: DataLoader | None = None
     calibration: DataLoader | None = None
 
@@ -61,13 +61,13 @@ class Data:
     sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
     views               different views of each training picture, shown in turn; 0 makes a new one every epoch.
                         Cached teachers need a number: they answer each view once
-    most_images         training pictures at most, choose's among them, as large a share of every class; 0 takes all
-    choose_share        part of train that becomes the choose split
+    most_images         training pictures at most, dev's among them, as large a share of every class; 0 takes all
+    dev_share        part of train that becomes the dev split
     val_share           part of the whole that becomes val when the data set has no val or test split
     split_seed          seeds all splits
     folds, fold         with folds above 1, one of that many stratified parts of train is val, counted from 0, and the
                         set's own val is left alone: K-fold validation
-    everything          the choose split stays in train, for a last run whose settings are settled: nothing can be
+    everything          the dev split stays in train, for a last run whose settings are settled: nothing can be
                         chosen any more, so the last epoch is kept
     workers             processes that make training batches; 0 makes them in this one
     calibration_images  how many training pictures calibrate
@@ -81,12 +81,12 @@ class Data:
     sampling: str = "shuffle"
     views: int = 0
     most_images: int = 0
-    choose_share: float = 0.1
+    dev_share: float = 0.1
     val_share: float = 0.15
     split_seed: int = 0
     folds: int = 0
     fold: int = 0
-    everything: bool = False
+    use_all_train: bool = False
     workers: int = 1
     calibration_images: int = 256
 
@@ -95,7 +95,7 @@ class Data:
         for name, low in (least | {"folds": 0, "fold": 0, "most_images": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("choose_share", "val_share"):
+        for name in ("dev_share", "val_share"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"data.{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.fold >= max(self.folds, 1):
@@ -119,7 +119,7 @@ class Data:
         self,
         seed: int = 0,
         splits: Sequence[str] = ALL,
-        normalisation: Normalisation = (MEAN, STD),
+        normalization: Normalization = (MEAN, STD),
     ) -> Loaders:
         """Loaders of the named `splits`; only these are decoded. `seed` sets the order and the views of train.
 
@@ -127,25 +127,25 @@ class Data:
         """
         source = self.source()
         parts, made = self.parts(source)
-        splits = [split for split in splits if split != "choose" or not self.everything]
+        splits = [split for split in splits if split != "dev" or not self.use_all_train]
         for split in splits:
             _require(source, split, parts.get(split, ()))
-        loaders = {split: self._loader(source, split, parts[split], seed, normalisation) for split in splits}
-        return Loaders(card=_card(source, parts, made), mean=normalisation[0], std=normalisation[1], **loaders)
+        loaders = {split: self._loader(source, split, parts[split], seed, normalization) for split in splits}
+        return Loaders(info=_info(source, parts, made), mean=normalization[0], std=normalization[1], **loaders)
 
-    def card(self) -> Card:
+    def info(self) -> DatasetInfo:
         """What the data set is; no picture is decoded."""
         source = self.source()
-        return _card(source, *self.parts(source))
+        return _info(source, *self.parts(source))
 
     def parts(self, source: Source) -> tuple[dict[str, tuple[Item, ...]], str]:
-        """{split: its items} for train, choose, val and calibration, and how val came about.
+        """{split: its items} for train, dev, val and calibration, and how val came about.
 
         A data set without a val split is judged on its test split; one with neither gives up a stratified share.
         """
-        given = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
-        train = given.get("train") or given.get("") or ()
-        val, made = given.get("val") or given.get("test") or (), "as given"
+        context = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
+        train = context.get("train") or context.get("") or ()
+        val, made = context.get("val") or context.get("test") or (), "as given"
         if self.folds > 1 and train:
             train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed, source.classes))
             made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"
@@ -156,20 +156,20 @@ class Data:
         if 0 < self.most_images < len(train):
             _, train = _apart(train, self.most_images / len(train), self.split_seed)
         if train:
-            if not self.everything:
-                train, parts["choose"] = _apart(train, self.choose_share, self.split_seed)
+            if not self.use_all_train:
+                train, parts["dev"] = _apart(train, self.dev_share, self.split_seed)
             order = np.random.default_rng(self.split_seed).permutation(len(train))
             calibration = tuple(train[index] for index in order[: self.calibration_images])
             parts.update(train=train, calibration=calibration)
         return parts, made
 
     def _loader(
-        self, source: Source, split: str, items: tuple[Item, ...], seed: int, normalisation: Normalisation
+        self, source: Source, split: str, items: tuple[Item, ...], seed: int, normalization: Normalization
     ) -> DataLoader:
         if split != "train":
-            return plain_loader(decode_once(source, items, self.size), _JUDGE_BATCH, normalisation)
+            return plain_loader(decode_once(source, items, self.size), _JUDGE_BATCH, normalization)
         cached = decode_once(source, items, self.cache_size or round(1.25 * self.size))
-        views = Views(cached, Viewer(self.augment, self.size, seed), normalisation)
+        views = Views(cached, Viewer(self.augment, self.size, seed), normalization)
         sampler = EpochSampler(cached.labels, self.batch_size, seed, self.sampling, self.views)
         return train_loader(views, sampler, self.workers)
 
@@ -209,13 +209,13 @@ def _found(source: Source) -> str:
     return ", ".join(f"a {split} split" if split else "no splits" for split in source.splits) or "no pictures"
 
 
-def _card(source: Source, parts: dict[str, tuple[Item, ...]], made: str) -> Card:
+def _info(source: Source, parts: dict[str, tuple[Item, ...]], made: str) -> DatasetInfo:
     counts = {}
-    for split in ("train", "choose", "val"):
+    for split in ("train", "dev", "val"):
         found = Counter(source.classes[item.label] for item in parts.get(split, ()))
         if found:
             counts[split] = {name: found[name] for name in source.classes}
     where = str(source.path)
-    return Card(
+    return DatasetInfo(
         name=source.name, classes=source.classes, counts=counts, source=where, rendered=source.rendered, split=made
     )

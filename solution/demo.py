@@ -26,7 +26,7 @@ _ROUNDS, _SECONDS = 10, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class DemoConfig:
     """The flags of `test_demo.py`.
 
     both     After with Before beside it; else Before alone
@@ -44,53 +44,53 @@ class Wish:
     device: str = "auto"
 
 
-def show(wish: Wish) -> None:
+def show(config: DemoConfig) -> None:
     """Print the table, and write the JSON when asked to."""
     set_threads()
-    if wish.json_to not in (None, "-"):
-        check_writable(Path(wish.json_to))
-    said = judged(wish) if wish.judge else costed(wish)
-    if wish.json_to == "-":
+    if config.json_to not in (None, "-"):
+        check_writable(Path(config.json_to))
+    said = judged(config) if config.judge else costed(config)
+    if config.json_to == "-":
         print(json.dumps(said, indent=1))
         return
     from solution.report.tables import side_by_side
 
-    seen = f", {said['images']:,} images" if wish.judge else " (not read: cost and speed alone)"
+    seen = f", {said['images']:,} images" if config.judge else " (not read: cost and speed alone)"
     print(f"data: {said['data']}{seen}\n{side_by_side(said['models'])}")
     print(f"packed file: the checkpoint as it is, packed; ms: quickest calls, in turns, on {said['timed_on']}")
-    if wish.json_to is not None:
-        write_text(Path(wish.json_to), json.dumps(said, indent=1) + "\n")
-        print(f"figures written to {wish.json_to}")
+    if config.json_to is not None:
+        write_text(Path(config.json_to), json.dumps(said, indent=1) + "\n")
+        print(f"figures written to {config.json_to}")
 
 
-def costed(wish: Wish) -> dict[str, Any]:
+def costed(config: DemoConfig) -> dict[str, Any]:
     """{"data", "images", "timed_on", "models"} without quality: no data are touched."""
     from solution.export.files import read_header
 
-    folder = wish.weights or PRETRAINED / MAIN_SET
-    paths = _roles(folder, wish.both)
+    folder = config.weights or PRETRAINED / MAIN_SET
+    paths = _roles(folder, config.both)
     return {"data": read_header(paths["before"]).data, "images": 0, **_measured(paths, {}, "cpu")}
 
 
-def judged(wish: Wish) -> dict[str, Any]:
+def judged(config: DemoConfig) -> dict[str, Any]:
     """{"data", "images", "timed_on", "models"} with quality on the val split."""
     from solution.dataloader import Data
     from solution.export.files import read_header
 
-    settings = Data(path=wish.data)
-    classes = settings.card().classes
-    paths = _roles(wish.weights or matching(classes), wish.both)
+    settings = Data(path=config.data)
+    classes = settings.info().classes
+    paths = _roles(config.weights or matching(classes), config.both)
     _check_classes(paths, classes)
-    device = pick_device(wish.device)
+    device = pick_device(config.device)
     shown = {role: _val(settings, read_header(path)) for role, path in paths.items()}
     told = _measured(paths, {role: loaders.val for role, loaders in shown.items()}, device)
-    return {"data": shown["before"].card.title, "images": shown["before"].num_images("val"), **told}
+    return {"data": shown["before"].info.title, "images": shown["before"].num_images("val"), **told}
 
 
 def _val(settings: Data, header: Header) -> Loaders:
     """The val split as the net of `header` wants its pictures."""
     settings = dataclasses.replace(settings, size=header.size)
-    return settings.open(splits=("val",), normalisation=(header.mean, header.std))
+    return settings.open(splits=("val",), normalization=(header.mean, header.std))
 
 
 def _roles(folder: Path, both: bool) -> dict[str, Path]:
@@ -159,7 +159,7 @@ def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
     model, header = files.load(path)
     example = torch.zeros(1, 3, header.size, header.size)
     quality = {} if batches is None else classify(predictor(model, device), batches).quality()
-    cost = scored(model, example, quality.get("f1"), say=_to_stderr)
+    cost = scored(model, example, quality.get("f1"), log=_to_stderr)
     score = cost.pop("score")
     figures = {**cost, "params": params(model), "bytes": file_bytes(path), **quality}
     return figures if batches is None else {**figures, "score": score}
@@ -210,13 +210,13 @@ def _times_ms(paths: Mapping[str, Path], forms: Mapping[str, Mapping[str, Path]]
     import torch
 
     from solution.evaluate.speed import Turns, measure
-    from solution.export.runtimes import EAGER, subject
+    from solution.export.runtimes import EAGER, case
 
     runs = [(role, {EAGER: path, **forms[role]}) for role, path in paths.items()]
     threads = torch.get_num_threads()
-    subjects = [subject(file, runtime, threads, role) for role, own in runs for runtime, file in own.items()]
+    cases = [case(file, runtime, threads, role) for role, own in runs for runtime, file in own.items()]
     times: dict[str, dict[str, float]] = {role: {} for role in paths}
-    for speed in measure(subjects, Turns(rounds=_ROUNDS, seconds=_SECONDS, batches=(1,)), say=lambda _: None):
+    for speed in measure(cases, Turns(rounds=_ROUNDS, seconds=_SECONDS, batches=(1,)), log=lambda _: None):
         times[speed.model][speed.runtime] = round(speed.percentile_ms(0), 4)
     return times
 

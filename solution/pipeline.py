@@ -26,22 +26,22 @@ import torch
 from torch import nn
 
 from solution import checkpoint
-from solution.compress.parametrized import folded
+from solution.compress.parametrized import materialized
 from solution.compress.prune_channels import median_latency_ms
-from solution.contracts import DETECTION, Given, InputError, Plan, Recipe, Row, Stage, StructuralStep, task_of
+from solution.contracts import DETECTION, InputError, Plan, Recipe, Row, Stage, StepContext, StructuralStep, task_of
 from solution.dataloader import Loaders
 from solution.evaluate.audit import audit
 from solution.evaluate.classify import Predict, classify, predictor
 from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
 from solution.evaluate.detect import detect
 from solution.evaluate.score import Scorer
-from solution.evaluate.speed import Speed, Subject, Turns, measure
+from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
 from solution.export import files, shipping
 from solution.export.parity import simulates
-from solution.export.runtimes import EAGER, subject
-from solution.knobs import knobs
+from solution.export.runtimes import EAGER, case
 from solution.report.rows import read_rows, write_rows
 from solution.runtime import commit, hardware, seed_everything, set_threads, write_text, written_whole
+from solution.settings import settings_of
 from solution.train.state import drop_states, seconds_so_far
 from solution.train.teachers import net_file
 
@@ -58,7 +58,7 @@ def run(
     device: str = "cpu",
     resume: bool = False,
     measure_later: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Iterator[Row]:
     """Yield one `Row` per stage as it is finished. With `resume`, finished stages are taken from `out`.
 
@@ -67,15 +67,15 @@ def run(
     """
     processes = _processes(device)
     _check(recipe, out, resume)
-    shipping.here(recipe.exports, say)  # what will be left out is better known before the training
-    check_reads(recipe, len(read_rows(out)))
+    shipping.here(recipe.exports, log)  # what will be left out is better known before the training
+    check_requirements(recipe, len(read_rows(out)))
     loaders = opener(recipe.data, recipe.seed)
     for stage in recipe.stages:
         loaders(recipe.size_of(stage.name))  # data that cannot be read, or sizes they cannot have, are better known now
     processes.wait_for_everyone()
     if processes.is_main_process:
         _claim(recipe, out)
-    job = Job(recipe=recipe, out=out, loaders=loaders, device=device, resume=resume, say=say)
+    job = Job(recipe=recipe, out=out, loaders=loaders, device=device, resume=resume, log=log)
     rows = read_rows(out)
     yield from rows
     for stage in recipe.stages[len(rows) :]:
@@ -108,7 +108,7 @@ def _processes(device: str) -> Any:
 
 def _finish(job: Job, rows: list[Row]) -> None:
     """Write what only a finished run can tell: Before and After exported, and all nets and forms timed in turns."""
-    forms = shipping.here(job.recipe.exports, job.say)
+    forms = shipping.here(job.recipe.exports, job.log)
     compared = (job.recipe.before, job.recipe.after)
     for place, form in [(place, form) for place, row in enumerate(rows) if row.step in compared for form in forms]:
         rows[place] = job.shipped(rows[place], form)
@@ -130,18 +130,18 @@ def _timed(job: Job, rows: Sequence[Row]) -> list[Row]:
     threads = torch.get_num_threads()
     pairs = [(step, name) for step, names in wanted.items() for name in names]
     pairs.sort(key=lambda pair: len(wanted[pair[0]]) == 1)  # what is compared across runtimes shares its turns
-    job.say(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step, name in pairs)}")
-    subjects = [_subject(job.out / step / MODEL, name, threads) for step, name in pairs]
-    groups = [subjects[start : start + _AT_ONCE] for start in range(0, len(subjects), _AT_ONCE)]
-    speeds = [speed for group in groups for speed in measure(group, _TURNS, say=lambda _: None)]
+    job.log(f"\none image at a time, in turns: {', '.join(f'{step} ({name})' for step, name in pairs)}")
+    cases = [_case(job.out / step / MODEL, name, threads) for step, name in pairs]
+    groups = [cases[start : start + _AT_ONCE] for start in range(0, len(cases), _AT_ONCE)]
+    speeds = [speed for group in groups for speed in measure(group, _TURNS, log=lambda _: None)]
     timed = [_with_speeds(row, [speed for speed in speeds if speed.model == row.step]) for row in rows]
     return [job.with_processor_time(row) if row.step in eager else row for row in timed]
 
 
-def _subject(path: Path, name: str, threads: int) -> Subject:
+def _case(path: Path, name: str, threads: int) -> BenchmarkCase:
     """The net at `path` in eager, or in the exported form of this name, called by its stage."""
     stage = path.parent.name
-    return subject(path, EAGER, threads, stage) if name == EAGER else shipping.subject_of(path, name, threads, stage)
+    return case(path, EAGER, threads, stage) if name == EAGER else shipping.case_of(path, name, threads, stage)
 
 
 def _with_speeds(row: Row, speeds: Sequence[Speed]) -> Row:
@@ -163,7 +163,7 @@ def _copy_compared(recipe: Recipe, out: Path) -> None:
 
 def _said(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON gives it back."""
-    return json.loads(json.dumps({"name": recipe.name, "seed": recipe.seed, "knobs": knobs(recipe)}))
+    return json.loads(json.dumps({"name": recipe.name, "seed": recipe.seed, "settings": settings_of(recipe)}))
 
 
 def _check(recipe: Recipe, out: Path, resume: bool) -> None:
@@ -177,13 +177,13 @@ def _check(recipe: Recipe, out: Path, resume: bool) -> None:
         raise InputError(f"{out} holds another run, so it cannot be resumed: {_difference(found, said)}")
 
 
-def check_reads(recipe: Recipe, finished: int = 0) -> None:
+def check_requirements(recipe: Recipe, finished: int = 0) -> None:
     """`InputError` unless the nets that all but the `finished` stages read are there, or made on the way: before hours
     are spent.
     """
     for position, stage in enumerate(recipe.stages[finished:], finished):
         earlier = {before.name for before in recipe.stages[:position]}
-        for setting, names in stage.step.reads.items():
+        for setting, names in stage.step.requires.items():
             if missing := [name for name in names if name not in earlier and not net_file(name).is_file()]:
                 raise InputError(
                     f"{stage.name} needs the net {missing[0]}, which is no earlier stage of {recipe.name}, no "
@@ -197,8 +197,8 @@ def _claim(recipe: Recipe, out: Path) -> None:
 
 
 def _difference(found: dict[str, Any], said: dict[str, Any]) -> str:
-    there = {"name": found["name"], "seed": found["seed"], **found["knobs"]}
-    here = {"name": said["name"], "seed": said["seed"], **said["knobs"]}
+    there = {"name": found["name"], "seed": found["seed"], **found["settings"]}
+    here = {"name": said["name"], "seed": said["seed"], **said["settings"]}
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return "; ".join(f"{name} is {there.get(name)} there, {here.get(name)} here" for name in names)
 
@@ -212,7 +212,7 @@ class Job:
     loaders: Callable[[int], Loaders]
     device: str
     resume: bool
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
     def shown(self, stage: Stage) -> Loaders:
         """The data as `stage` sees them."""
@@ -222,16 +222,16 @@ class Job:
         """The model that `stage` makes, and the seconds it took. A structural step says its plan first."""
         folder = self.out / stage.name
         folder.mkdir(parents=True, exist_ok=True)
-        self.say(f"\n{stage.name}: {stage.step}")
+        self.log(f"\n{stage.name}: {stage.step}")
         # What a stopped run has done of this stage counts as well.
         start = time.perf_counter() - (seconds_so_far(folder) if self.resume else 0)
-        source, given = self.source(stage), self.given(stage)
+        source, context = self.source(stage), self.context(stage)
         if not isinstance(stage.step, StructuralStep):
-            return stage.step(source, given), time.perf_counter() - start
-        plan = stage.step.plan(source, given)
-        self.say(str(plan))
+            return stage.step(source, context), time.perf_counter() - start
+        plan = stage.step.plan(source, context)
+        self.log(str(plan))
         _write_plan(folder, plan)
-        return stage.step.apply(plan, source, given), time.perf_counter() - start
+        return stage.step.apply(plan, source, context), time.perf_counter() - start
 
     def row(self, stage: Stage, model: nn.Module, seconds: float) -> Row:
         """Judge the model and write its checkpoint."""
@@ -271,7 +271,7 @@ class Job:
             row = replace(row, **self.effort(stage, *checkpoint.load(path)))
         if form in row.exported:
             return row
-        said = shipping.ship(path, form, self.shown(stage), self.say)
+        said = shipping.ship(path, form, self.shown(stage), self.log)
         return replace(row, exported=row.exported | {form: said}) if said else row
 
     def source(self, stage: Stage) -> nn.Module:
@@ -283,29 +283,29 @@ class Job:
         seed_everything(self.recipe.seed)
         if stage.fresh:
             return checkpoint.rebuilt(checkpoint.read_header(path).origin, path)
-        return (stage.model or self.recipe.model).build(len(self.shown(stage).card.classes))
+        return (stage.model or self.recipe.model).build(len(self.shown(stage).info.classes))
 
     def load(self, path: Path) -> tuple[nn.Module, checkpoint.Header]:
         """The net and header of a checkpoint, packed or not; a stage's name stands for what it left."""
         own = self.out / path / MODEL
         return files.load(own if own.is_file() else path)
 
-    def given(self, stage: Stage) -> Given:
+    def context(self, stage: Stage) -> StepContext:
         """What the recipe's data offer to the step of `stage`."""
         loaders = self.shown(stage)
-        return Given(
+        return StepContext(
             example=self.example(stage),
             train=loaders.train,
-            choose=loaders.choose,
+            dev=loaders.dev,
             calibration=loaders.calibration,
-            classes=loaders.card.classes,
-            counts=tuple(loaders.card.counts["train"].values()),
+            classes=loaders.info.classes,
+            counts=tuple(loaders.info.counts["train"].values()),
             load=self.load,
             device=self.device,
             seed=self.recipe.seed,
             folder=self.out / stage.name,
             resume=self.resume,
-            say=self.say,
+            log=self.log,
         )
 
     def example(self, stage: Stage) -> torch.Tensor:
@@ -315,7 +315,7 @@ class Job:
     def judge(self, stage: Stage, model: nn.Module) -> dict[str, Any]:
         """The figures of a row that are the model's own; quality is measured on the val split."""
         quality = self.quality(stage, predictor(model, self.device))
-        cost = scored(model, self.example(stage), quality.get("f1"), self.say)
+        cost = scored(model, self.example(stage), quality.get("f1"), self.log)
         return {**cost, "params": params(model), "sparsity": sparsity(model), "quality": quality}
 
     def quality(self, stage: Stage, predict: Predict) -> dict[str, float]:
@@ -333,18 +333,18 @@ class Job:
         """Whether weights of the net of `stage` were fitted to pictures of train in this run."""
         source = self.recipe.source(stage.name)
         before = [other for other in self.recipe.stages if other.name == source]
-        return stage.step.fits or any(map(self.fitted, before))
+        return stage.step.uses_train_data or any(map(self.fitted, before))
 
     def header(self, stage: Stage, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
         """What the checkpoint of `stage` says."""
         loaders = self.shown(stage)
         return checkpoint.header_of(
             model,
-            classes=loaders.card.classes,
+            classes=loaders.info.classes,
             mean=loaders.mean,
             std=loaders.std,
             size=self.recipe.size_of(stage.name),
-            data=loaders.card.title,
+            data=loaders.info.title,
             recipe={"name": self.recipe.name, "seed": self.recipe.seed, "stage": stage.name},
             figures=figures,
         )
@@ -352,11 +352,11 @@ class Job:
 
 def _plain(model: nn.Module) -> nn.Module:
     """A copy on the CPU, as it runs where it ships: it was judged where it was trained."""
-    return copy.deepcopy(folded(model)).cpu()
+    return copy.deepcopy(materialized(model)).cpu()
 
 
 def scored(
-    model: nn.Module, example: torch.Tensor, f1: float | None, say: Callable[[str], None] = print
+    model: nn.Module, example: torch.Tensor, f1: float | None, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """{"macs", "macs_dispatched", "score"}. The score is None without `f1`, or when the audit refuses the net.
 
@@ -367,10 +367,10 @@ def scored(
         return cost | {"score": None}
     verdict, scorer = audit(model, example), Scorer()
     if not verdict.ok:
-        say(f"no score, because the audit does not trust the count of MACs; {verdict}")
+        log(f"no score, because the audit does not trust the count of MACs; {verdict}")
         return cost | {"score": None}
     if warning := scorer.warning(f1):
-        say(f"warning: {warning}")
+        log(f"warning: {warning}")
     return cost | {"score": scorer(cost["macs"], f1)}
 
 

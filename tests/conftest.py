@@ -4,7 +4,7 @@ import pytest
 import torch
 from shell import command, run
 
-from solution.contracts import Given
+from solution.contracts import StepContext
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import data_folder, set_threads
 
@@ -42,33 +42,33 @@ def toy_batches(num_batches, seed):
 
 @pytest.fixture
 def toy():
-    """A `Given` of three classes with train, choose and calibration batches."""
+    """A `StepContext` of three classes with train, choose and calibration batches."""
     train = toy_batches(6, seed=0)
-    return Given(
+    return StepContext(
         example=train[0][0][:2],
         train=train,
-        choose=toy_batches(2, seed=1),
+        dev=toy_batches(2, seed=1),
         calibration=toy_batches(2, seed=2),
         classes=("red", "green", "blue"),
-        say=lambda _: None,
+        log=lambda _: None,
     )
 
 
 @pytest.fixture
 def small_net():
-    """A ShuffleNet of three classes, 3,3,2 units, randomly initialised with seed 0, in evaluation mode."""
+    """A ShuffleNet of three classes, 3,3,2 units, randomly initialized with seed 0, in evaluation mode."""
     torch.manual_seed(0)
     return ShuffleNet(units=(3, 3, 2), width=0.1).build(num_classes=3).eval()
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder of PNG files, train (24 a class) and val (6 a class), of three classes that differ in colour."""
+    """A folder of PNG files, train (24 a class) and val (6 a class), of three classes that differ in color."""
     import numpy as np
     from PIL import Image
 
     chance = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("sets") / "colours"
+    folder = tmp_path_factory.mktemp("sets") / "colors"
     for split, count in (("train", 24), ("val", 6)):
         for channel, name in enumerate(("blue", "green", "red")):
             (folder / split / name).mkdir(parents=True)
@@ -82,7 +82,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(photos, tmp_path_factory):
     """(folder, printed text) of one whole run of the main recipe by the command line."""
-    out = tmp_path_factory.mktemp("runs") / "colours"
+    out = tmp_path_factory.mktemp("runs") / "colors"
     done = run(command(photos, out))
     assert done.returncode == 0, done.stderr
     return out, done.stdout

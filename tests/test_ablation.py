@@ -4,9 +4,9 @@ import pytest
 from shell import SMALL
 
 from benchmarks import ablation
-from solution.knobs import knobs, with_knob
 from solution.report.ablation import read_ablation
 from solution.search.cost import epochs_of, foreseen_macs
+from solution.settings import settings_of, with_setting
 
 SWITCHES = ablation.switches("teacher.safetensors", "pictures.tar")
 BASE = ablation.base("photos.tar")
@@ -19,7 +19,7 @@ def test_every_switch_changes_the_base_and_keeps_its_epochs(name):
     spent = sum(epochs_of(stage) for stage in recipe.stages if stage.name != "head_start")
     assert spent == ablation.EPOCHS
     assert recipe.stages[-1].name == recipe.after
-    assert knobs(recipe)["data.path"] == "photos.tar"
+    assert settings_of(recipe)["data.path"] == "photos.tar"
 
 
 def test_nets_that_were_cut_cost_what_the_base_costs():
@@ -32,7 +32,7 @@ def test_nets_that_were_cut_cost_what_the_base_costs():
 def test_rows_land_where_the_report_reads_them_and_are_not_made_twice(photos, tmp_path, monkeypatch):
     recipe = ablation.base(str(photos), epochs=1)
     for setting in SMALL:
-        recipe = with_knob(recipe, *setting.split("="))
+        recipe = with_setting(recipe, *setting.split("="))
     for name in ("base", "drop_path"):
         ablation.run(SWITCHES[name](recipe), tmp_path / "work" / name, tmp_path / "rows" / name / "seed0")
     assert [*read_ablation(tmp_path / "rows")] == ["base", "drop_path"]

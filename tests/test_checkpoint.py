@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from solution import checkpoint
 from solution.compress.prune_layers import PruneLayers
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
@@ -160,4 +160,4 @@ def test_plans_of_another_net_are_refused(small_net, toy):
     plan = PruneLayers(units=(1, 2, 1)).plan(small_net, toy)
     with pytest.raises(InputError, match="made for another net"):
         plan.apply(Classifier(name="timm:lcnet_035").build(num_classes=3))
-    assert isinstance(toy, Given)
+    assert isinstance(toy, StepContext)

@@ -54,9 +54,9 @@ def _hash(loader, epoch):
 
 def test_all_loaders_and_the_card(tmp_path):
     loaders = _small(_photos(tmp_path / "waste", FULL), calibration_images=7).open()
-    assert (loaders.card.name, loaders.card.title, loaders.card.classes) == ("waste", "waste", ("A", "B"))
-    assert loaders.card.counts == {"train": {"A": 27, "B": 18}, "choose": {"A": 3, "B": 2}, "val": {"A": 6, "B": 4}}
-    assert loaders.card.split == "as given"
+    assert (loaders.info.name, loaders.info.title, loaders.info.classes) == ("waste", "waste", ("A", "B"))
+    assert loaders.info.counts == {"train": {"A": 27, "B": 18}, "dev": {"A": 3, "B": 2}, "val": {"A": 6, "B": 4}}
+    assert loaders.info.split == "as given"
     assert (loaders.mean, loaders.std) == (MEAN, STD)
     assert [loaders.num_images(split) for split in dataloader.ALL] == [45, 5, 10, 7]
     images, labels = next(iter(loaders.train))
@@ -67,10 +67,10 @@ def test_all_loaders_and_the_card(tmp_path):
     assert (images.shape, labels.tolist()) == ((10, 3, 8, 8), [0] * 6 + [1] * 4)
 
 
-def test_judging_pixels_are_the_resized_pictures_normalised(tmp_path):
+def test_judging_pixels_are_the_resized_pictures_normalized(tmp_path):
     data = _small(_photos(tmp_path / "waste", FULL), size=12)
     half = ((0.5,) * 3, (0.5,) * 3)
-    images, _ = _everything(data.open(splits=("val",), normalisation=half).val)
+    images, _ = _everything(data.open(splits=("val",), normalization=half).val)
     picture = np.asarray(Image.open(tmp_path / "waste/val/A/000.png").resize((12, 12), Image.Resampling.BILINEAR))
     assert np.abs(images[0].permute(1, 2, 0).numpy() * 127.5 + 127.5 - picture).mean() < 1
     default, _ = _everything(data.open(splits=("val",)).val)
@@ -84,18 +84,18 @@ def test_a_judging_split_alone_can_be_judged_but_not_learnt_from(tmp_path, split
     loaders = data.open(splits=("val",))
     assert loaders.num_images("val") == 5
     assert loaders.train is None
-    assert loaders.card.counts == {"val": {"A": 3, "B": 2}}
+    assert loaders.info.counts == {"val": {"A": 3, "B": 2}}
     with pytest.raises(InputError, match=rf"no pictures to train with; the data set has a {split} split"):
         data.open(splits=("train",))
 
 
 def test_without_a_val_split_a_stratified_one_is_made_and_recorded(tmp_path):
     data = _small(_photos(tmp_path / "waste", {"A": 40, "B": 20}), val_share=0.25, split_seed=3)
-    card = data.card()
-    assert card.split == "val is a stratified 25% of all, seed 3"
-    assert card.counts == {"train": {"A": 27, "B": 13}, "choose": {"A": 3, "B": 2}, "val": {"A": 10, "B": 5}}
+    info = data.info()
+    assert info.split == "val is a stratified 25% of all, seed 3"
+    assert info.counts == {"train": {"A": 27, "B": 13}, "dev": {"A": 3, "B": 2}, "val": {"A": 10, "B": 5}}
     parts, _ = data.parts(data.source())
-    names = [{item.name for item in parts[split]} for split in ("train", "choose", "val")]
+    names = [{item.name for item in parts[split]} for split in ("train", "dev", "val")]
     assert len(set.union(*names)) == sum(map(len, names)) == 60
     assert {item.name for item in parts["calibration"]} <= names[0]
     assert parts == data.parts(data.source())[0]
@@ -103,10 +103,10 @@ def test_without_a_val_split_a_stratified_one_is_made_and_recorded(tmp_path):
 
 def test_fewer_pictures_are_taken_of_every_class_alike(tmp_path):
     data = _small(_photos(tmp_path / "waste", FULL), most_images=20)
-    assert data.card().counts == {"train": {"A": 11, "B": 7}, "choose": {"A": 1, "B": 1}, "val": {"A": 6, "B": 4}}
+    assert data.info().counts == {"train": {"A": 11, "B": 7}, "dev": {"A": 1, "B": 1}, "val": {"A": 6, "B": 4}}
     parts, _ = data.parts(data.source())
     assert parts == data.parts(data.source())[0]
-    assert _small(tmp_path / "waste", most_images=50).card() == _small(tmp_path / "waste").card()
+    assert _small(tmp_path / "waste", most_images=50).info() == _small(tmp_path / "waste").info()
     with pytest.raises(InputError, match=r"data\.most_images must be at least 0, got -1"):
         _small(tmp_path / "waste", most_images=-1)
 
@@ -184,9 +184,9 @@ def test_balanced_sampling_reaches_the_loader(tmp_path):
 
 def test_grey_arrays_come_out_as_three_equal_channels(tmp_path):
     np.savez(tmp_path / "digits.npz", x=np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8), y=np.arange(20) % 2)
-    data = _small(str(tmp_path / "digits.npz"), augment=Augment(crop_scale=(1, 1), colour=0))
+    data = _small(str(tmp_path / "digits.npz"), augment=Augment(crop_scale=(1, 1), color=0))
     flat = ((0.0,) * 3, (1.0,) * 3)
-    loaders = data.open(normalisation=flat)
+    loaders = data.open(normalization=flat)
     for split in dataloader.ALL:
         images, _ = _everything(getattr(loaders, split))
         assert torch.equal(images[:, 0], images[:, 1])
@@ -221,11 +221,11 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
 
     monkeypatch.setattr(dataloader, "ROOT", tmp_path)
     monkeypatch.setattr(rendered, "ensure_rendered", ensure)
-    card = _small(None).card()
-    assert (card.title, card.rendered) == ("rendered demo data", True)
+    info = _small(None).info()
+    assert (info.title, info.rendered) == ("rendered demo data", True)
     _photos(tmp_path / "input" / "data", FULL)
-    card = _small(None).card()
-    assert (card.title, card.rendered) == ("data", False)
+    info = _small(None).info()
+    assert (info.title, info.rendered) == ("data", False)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         ({"size": 7}, r"data\.size must be at least 8, got 7"),
         ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
         ({"workers": -1}, r"data\.workers must be at least 0, got -1"),
-        ({"choose_share": 0.0}, r"data\.choose_share must lie between 0 and 1, got 0\.0"),
+        ({"dev_share": 0.0}, r"data\.dev_share must lie between 0 and 1, got 0\.0"),
         ({"val_share": 1.0}, r"data\.val_share must lie between 0 and 1, got 1\.0"),
         ({"sampling": "some"}, r"data\.sampling must be one of shuffle, balanced, got 'some'"),
         ({"cache_size": 60}, r"data\.cache_size must be at least data\.size \(80\), got 60"),
@@ -247,8 +247,8 @@ def test_impossible_settings_are_named(settings, message):
 
 
 def test_unknown_splits_are_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no split 'dev'; there are train, choose, val, calibration"):
-        _small(_photos(tmp_path / "waste", FULL)).open(splits=("dev",))
+    with pytest.raises(InputError, match="there is no split 'choose'; there are train, dev, val, calibration"):
+        _small(_photos(tmp_path / "waste", FULL)).open(splits=("choose",))
 
 
 @pytest.mark.real_data
@@ -258,12 +258,12 @@ def test_recycle9_is_what_it_is(tmp_path):
     if data_folder() is None or not (data_folder() / "recycle9.tar").is_file():
         pytest.skip("no real images: set SOLUTION_DATA to the folder with recycle9.tar")
     loaders = Data(path=str(data_folder() / "recycle9.tar"), size=32).open(splits=("val",))
-    assert loaders.card.name == "recycle9"
-    assert {split: sum(counts.values()) for split, counts in loaders.card.counts.items()} == {
-        "train": 7434, "choose": 827, "val": 1770,
+    assert loaders.info.name == "recycle9"
+    assert {split: sum(counts.values()) for split, counts in loaders.info.counts.items()} == {
+        "train": 7434, "dev": 827, "val": 1770,
     }  # fmt: skip
     images, labels = _everything(loaders.val)
-    assert np.bincount(labels.numpy()).tolist() == list(loaders.card.counts["val"].values())
+    assert np.bincount(labels.numpy()).tolist() == list(loaders.info.counts["val"].values())
     assert abs(float(images.mean())) < 1
     assert 0.8 < float(images.std()) < 1.5
 
@@ -277,7 +277,7 @@ def test_folds_judge_on_parts_of_train_and_leave_val_alone(tmp_path):
         parts, made = data.parts(source)
         assert made == f"val is part {number} of 3 of train, seed 0"
         judged += parts["val"]
-        together = [*parts["train"], *parts["choose"], *parts["val"]]
+        together = [*parts["train"], *parts["dev"], *parts["val"]]
         assert len(together) == len(set(together)) == 50
     assert sorted(item.name for item in judged) == sorted(i.name for i in source.items if i.split == "train")
     with pytest.raises(InputError, match=r"data.fold must be below data.folds \(3\), got 3"):
@@ -299,6 +299,6 @@ def test_folds_that_a_class_would_vanish_under_are_refused(tmp_path, counts, fol
 
 
 def test_everything_leaves_nothing_to_choose_with(tmp_path):
-    loaders = _small(_photos(tmp_path / "waste", FULL), everything=True).open()
-    assert loaders.choose is None
+    loaders = _small(_photos(tmp_path / "waste", FULL), use_all_train=True).open()
+    assert loaders.dev is None
     assert loaders.num_images("train") == 50

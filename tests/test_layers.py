@@ -11,7 +11,7 @@ from solution.runtime import ROOT
 LAYERS = {
     "contracts": 0,
     "runtime": 1,
-    "knobs": 1,
+    "settings": 1,
     "data": 2,
     "models": 2,
     "losses": 2,

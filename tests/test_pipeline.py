@@ -28,7 +28,7 @@ from solution.train.training import Training
 @pytest.fixture
 def recipe(photos):
     return Recipe(
-        name="colours",
+        name="colors",
         data=Data(path=str(photos), size=32, batch_size=16, workers=0),
         model=ShuffleNet(units=(2, 2, 1), width=0.1),
         stages=(
@@ -67,16 +67,16 @@ def test_rows_say_what_the_checkpoint_is(finished):
 
 
 def test_branches_start_where_the_recipe_says(recipe, tmp_path):
-    rows = list(pipeline.run(recipe, tmp_path / "run", say=lambda _: None))
+    rows = list(pipeline.run(recipe, tmp_path / "run", log=lambda _: None))
     assert [row.step for row in rows] == ["train", "prune_layers", "scratch"]
     assert rows[2].params == rows[0].params > rows[1].params
 
 
 def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_path):
-    rows = list(pipeline.run(recipe, tmp_path, say=lambda _: None))
+    rows = list(pipeline.run(recipe, tmp_path, log=lambda _: None))
     with pytest.raises(InputError, match="--resume"):
         next(pipeline.run(recipe, tmp_path))
-    assert list(pipeline.run(recipe, tmp_path, resume=True, say=lambda _: None)) == rows
+    assert list(pipeline.run(recipe, tmp_path, resume=True, log=lambda _: None)) == rows
     with pytest.raises(InputError, match="seed is 0 there, 1 here"):
         next(pipeline.run(replace(recipe, seed=1), tmp_path, resume=True))
 
@@ -93,9 +93,9 @@ def test_the_seconds_of_a_row_count_what_was_done_before_a_stop(recipe, tmp_path
     )
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Bar, "tell", stop)
-        next(pipeline.run(recipe, tmp_path, say=lambda _: None))
+        next(pipeline.run(recipe, tmp_path, log=lambda _: None))
     start = time.perf_counter()
-    row = next(pipeline.run(recipe, tmp_path, resume=True, say=lambda _: None))
+    row = next(pipeline.run(recipe, tmp_path, resume=True, log=lambda _: None))
     elapsed = time.perf_counter() - start
     with (tmp_path / "train" / "history.csv").open() as file:
         first, second = (float(line["seconds"]) for line in csv.DictReader(file))
@@ -106,11 +106,11 @@ def test_the_seconds_of_a_row_count_what_was_done_before_a_stop(recipe, tmp_path
 def test_a_teacher_may_be_a_packed_file(recipe, small_net, tmp_path):
     about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
     header = checkpoint.header_of(small_net, **about)
-    loaders = pipeline.opener(recipe.data, 0, splits=("train", "choose", "calibration"))
-    job = pipeline.Job(recipe=recipe, out=tmp_path, loaders=loaders, device="cpu", resume=False, say=print)
+    loaders = pipeline.opener(recipe.data, 0, splits=("train", "dev", "calibration"))
+    job = pipeline.Job(recipe=recipe, out=tmp_path, loaders=loaders, device="cpu", resume=False, log=print)
     for name in ("teacher.packed", "teacher.safetensors"):
         files.save(tmp_path / name, small_net, header)
-        teacher, found = job.given(recipe.stages[0]).load(tmp_path / name)
+        teacher, found = job.context(recipe.stages[0]).load(tmp_path / name)
         assert found == header
         assert torch.equal(teacher.output.weight, small_net.output.weight)
 
@@ -129,7 +129,7 @@ def test_a_stage_may_bring_a_net_and_a_size_of_its_own(recipe, tmp_path):
         Stage(name="again", step=Train(epochs=1)),
     )
     recipe = replace(recipe, data=replace(recipe.data, views=1), stages=stages, before="teacher", after="again")
-    teacher, student, finer, again = pipeline.run(recipe, tmp_path, say=lambda _: None)
+    teacher, student, finer, again = pipeline.run(recipe, tmp_path, log=lambda _: None)
     assert teacher.params == sum(p.numel() for p in large.build(3).parameters())
     assert student.params == sum(p.numel() for p in recipe.model.build(3).parameters())
     assert student.macs < finer.macs == again.macs
@@ -141,7 +141,7 @@ def test_a_size_that_a_later_stage_cannot_have_is_known_before_the_training(reci
     stages = (*recipe.stages, Stage(name="larger", step=Train(epochs=1), size=64))
     recipe = replace(recipe, data=replace(recipe.data, cache_size=40), stages=stages)
     with pytest.raises(InputError, match="cache_size must be at least"):
-        next(pipeline.run(recipe, tmp_path / "run", say=lambda _: None))
+        next(pipeline.run(recipe, tmp_path / "run", log=lambda _: None))
     assert not (tmp_path / "run").exists()
 
 
@@ -168,7 +168,7 @@ def test_a_run_killed_at_any_stage_resumes_to_the_same_weights(photos, finished,
     [
         (["--set", "train.epoch=3"], "did you mean train.epochs"),
         (["--set", "trains.epochs=3"], "there is no setting"),
-        (["--set", "train.epochs"], "ADDRESS=VALUE"),
+        (["--set", "train.epochs"], "KEY=VALUE"),
         (["--data", "nowhere.tar"], "nowhere.tar"),
     ],
 )
@@ -187,7 +187,7 @@ def test_an_unknown_recipe_lists_the_right_ones(tmp_path):
 
 
 def test_rows_that_are_no_rows_are_refused(tmp_path):
-    (tmp_path / "rows.json").write_text('[{"colour": "blue"}]')
+    (tmp_path / "rows.json").write_text('[{"color": "blue"}]')
     with pytest.raises(InputError, match="not a table of rows"):
         read_rows(tmp_path)
     assert os.listdir(tmp_path) == ["rows.json"]  # noqa: PTH208

@@ -109,7 +109,7 @@ def test_the_after_in_four_bits_takes_six_tenths_of_a_byte_a_parameter_and_half_
 def test_a_packed_after_is_as_good_as_it_says(real_data, name):
     small, header = PRETRAINED / "recycle9" / name, files.read_header(PRETRAINED / "recycle9" / name)
     data = Data(path=str(real_data / "recycle9.tar"), size=header.size)
-    val = data.open(splits=("val",), normalisation=(header.mean, header.std)).val
+    val = data.open(splits=("val",), normalization=(header.mean, header.std)).val
     f1 = classify(files.open_file(small), val).f1
     assert f1 == pytest.approx(f1_of(header), abs=0.003)
 

@@ -23,12 +23,12 @@ def made(monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         return shutil.copy(path, folder / f"{runtime}.{precision}.safetensors")
 
-    def subject(form, runtime, threads, model):
+    def case(form, runtime, threads, model):
         return model, runtime, "int8" if ".int8." in form.name else "fp32"
 
     monkeypatch.setattr(shipping, "form_for", form_for)
-    monkeypatch.setattr(shipping, "subject", subject)
-    monkeypatch.setattr(shipping, "measure", lambda subjects, turns, say: [speed(*names) for names in subjects])
+    monkeypatch.setattr(shipping, "subject", case)
+    monkeypatch.setattr(shipping, "measure", lambda cases, turns, log: [speed(*names) for names in cases])
     return failing
 
 

@@ -47,7 +47,7 @@ STEPS = {
     "group_penalty": GroupPenalty(epochs=1),
     "distill": Distill(epochs=1, teachers=("teacher",), live=True),
     "assist": Assist(epochs=1, teachers=("teacher",), live=True, assistant=ShuffleNet(units=(1, 1, 1), width=0.1)),
-    "pretrain": Pretrain(epochs=1, path="colours"),
+    "pretrain": Pretrain(epochs=1, path="colors"),
     "autoencode": Autoencode(epochs=1),
     "start": Start(path="earlier"),
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from solution.contracts import InputError
 
 if TYPE_CHECKING:
-    from solution.evaluate.speed import Speed, Subject
+    from solution.evaluate.speed import BenchmarkCase, Speed
 
 HELP = "measure latency, throughput, memory and loading of nets in several runtimes, in turns"
 _LIBRARIES = {"eager": ("torch",), "compile": ("torch",), "onnxruntime": ("onnxruntime",), "openvino": ("openvino",)}
@@ -50,15 +50,15 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable(arguments.out / "speed.json")
     runtimes = list(_runtimes(arguments.runtimes))
     with tempfile.TemporaryDirectory() as folder:
-        subjects = list(_subjects(arguments, runtimes, Path(folder)))
-        speeds = measure(subjects, turns, say=_say)
-    about = _about(subjects) + f", {turns.rounds} round(s) in turns"
+        cases = list(_cases(arguments, runtimes, Path(folder)))
+        speeds = measure(cases, turns, log=_log)
+    about = _about(cases) + f", {turns.rounds} round(s) in turns"
     print("\n" + speed_table(speeds, about).markdown())
     if arguments.out is not None:
         _write(speeds, about, arguments.out)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, flush=True)
 
 
@@ -74,7 +74,7 @@ def _runtimes(asked: Sequence[str] | None) -> Iterator[str]:
         except InputError as error:
             if asked:
                 raise
-            _say(f"{runtime} is left out: {error}")
+            _log(f"{runtime} is left out: {error}")
         else:
             yield runtime
 
@@ -91,9 +91,9 @@ def _check_compiler() -> None:
         raise InputError("torch.compile needs Python's headers: install python3-dev")
 
 
-def _subjects(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
+def _cases(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path) -> Iterator[BenchmarkCase]:
     """Each file in each runtime that takes it, at each precision and number of threads."""
-    from solution.export.runtimes import form_for, is_checkpoint, own_runtime, subject
+    from solution.export.runtimes import case, form_for, is_checkpoint, own_runtime
 
     for index, (path, name) in enumerate(zip(arguments.models, _names(arguments.models), strict=True)):
         taking = [own for own in runtimes if is_checkpoint(path) or own == own_runtime(path)]
@@ -103,7 +103,7 @@ def _subjects(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Pa
             for precision in _precisions(path, runtime, arguments.precision):
                 form = form_for(path, runtime, folder / str(index), precision, arguments.data)
                 for threads in arguments.threads:
-                    yield subject(form, runtime, threads, name)
+                    yield case(form, runtime, threads, name)
 
 
 def _precisions(path: Path, runtime: str, asked: Sequence[str]) -> Sequence[str]:
@@ -113,7 +113,7 @@ def _precisions(path: Path, runtime: str, asked: Sequence[str]) -> Sequence[str]
     if is_checkpoint(path) and runtime in EXPORTING:
         return asked
     if any(precision != _PLAIN for precision in asked):
-        _say(f"{path} runs in {runtime} as it is: --precision is for checkpoints in {' and '.join(EXPORTING)}")
+        _log(f"{path} runs in {runtime} as it is: --precision is for checkpoints in {' and '.join(EXPORTING)}")
     return (_PLAIN,)
 
 
@@ -123,14 +123,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
 
 
-def _about(subjects: Sequence[Subject]) -> str:
+def _about(cases: Sequence[BenchmarkCase]) -> str:
     """Hardware and versions."""
     from importlib.metadata import version
 
     from solution.runtime import hardware
 
     machine = ", ".join(part for part in hardware().split(", ") if "thread" not in part)
-    libraries = dict.fromkeys(library for subject in subjects for library in _LIBRARIES[subject.runtime])
+    libraries = dict.fromkeys(library for case in cases for library in _LIBRARIES[case.runtime])
     return f"{machine}; {', '.join(f'{library} {version(library)}' for library in libraries)}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class LoadedModel:
     """The net, what is known of it, and what its steps may use.
 
     loaders  None without --data
@@ -65,7 +65,7 @@ class Subject:
 
     model: nn.Module
     header: Header
-    given: Given
+    context: StepContext
     loaders: Loaders | None
 
     def figures(self, model: nn.Module, header: Header, path: Path) -> dict[str, Any]:
@@ -77,14 +77,14 @@ class Subject:
 
         quality = {}
         if self.loaders is not None:
-            quality = classify(predictor(model, self.given.device), self.loaders.val).quality()
-        cost = scored(model.cpu(), self.given.example, quality.get("f1"))
+            quality = classify(predictor(model, self.context.device), self.loaders.val).quality()
+        cost = scored(model.cpu(), self.context.example, quality.get("f1"))
         figures = {**cost, "params": params(model), **quality}
         files.save(path, model, dataclasses.replace(header, figures=figures))
         return {**figures, "bytes": file_bytes(path)}
 
 
-def opened(arguments: argparse.Namespace, steps: list[Step]) -> Subject:
+def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
     """The subject that the flags describe, with as many calibration images as `steps` ask for."""
     from solution import checkpoint
     from solution.dataloader import MEAN, STD
@@ -102,11 +102,11 @@ def opened(arguments: argparse.Namespace, steps: list[Step]) -> Subject:
         settings = _classifier(arguments)
         size = arguments.size or SIZE
         loaders = _loaders(arguments, steps, size, (MEAN, STD))
-        classes = loaders.card.classes if loaders else ()
+        classes = loaders.info.classes if loaders else ()
         model = settings.build(len(classes) or CLASSES).eval()
         header = checkpoint.header_of(model, classes=classes, mean=MEAN, std=STD, size=size)
-    given = _given(loaders, header.size, device, arguments.seed)
-    return Subject(model=model, header=header, given=given, loaders=loaders)
+    context = _given(loaders, header.size, device, arguments.seed)
+    return LoadedModel(model=model, header=header, context=context, loaders=loaders)
 
 
 def _classifier(arguments: argparse.Namespace) -> Any:
@@ -118,74 +118,74 @@ def _classifier(arguments: argparse.Namespace) -> Any:
     return Classifier(name=arguments.model, pretrained=arguments.pretrained)
 
 
-def _loaders(arguments: argparse.Namespace, steps: list[Step], size: int, normalisation: Any) -> Loaders | None:
+def _loaders(arguments: argparse.Namespace, steps: list[Step], size: int, normalization: Any) -> Loaders | None:
     if arguments.data is None:
         return None
     from solution.dataloader import Data
 
     wanted = max([Data.calibration_images, *(getattr(step, "images", 0) for step in steps)])
     data = Data(path=arguments.data, size=size, calibration_images=wanted)
-    return data.open(seed=arguments.seed, normalisation=normalisation)
+    return data.open(seed=arguments.seed, normalization=normalization)
 
 
 def _check_classes(header: Header, loaders: Loaders | None) -> None:
-    if loaders is not None and header.classes != loaders.card.classes:
-        known, found = ", ".join(header.classes), ", ".join(loaders.card.classes)
+    if loaders is not None and header.classes != loaders.info.classes:
+        known, found = ", ".join(header.classes), ", ".join(loaders.info.classes)
         raise InputError(f"the net knows the classes {known}; the data have {found}")
 
 
-def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> Given:
+def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> StepContext:
     import torch
 
     from solution.export import files
 
     if loaders is None:
         example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
-        return Given(example=example, load=files.load, device=device, seed=seed)
-    return Given(
+        return StepContext(example=example, load=files.load, device=device, seed=seed)
+    return StepContext(
         example=next(iter(loaders.calibration))[0][:2].contiguous(),
         train=loaders.train,
-        choose=loaders.choose,
+        dev=loaders.dev,
         calibration=loaders.calibration,
-        classes=loaders.card.classes,
-        counts=tuple(loaders.card.counts["train"].values()),
+        classes=loaders.info.classes,
+        counts=tuple(loaders.info.counts["train"].values()),
         load=files.load,
         device=device,
         seed=seed,
     )
 
 
-def _compress(arguments: argparse.Namespace, subject: Subject, steps: list[Step]) -> None:
+def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:
     """Each step says its plan; then the net before stands beside the net after."""
     from solution.contracts import origin_of
     from solution.report.tables import side_by_side
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"before{arguments.out.suffix}")
-        before = subject.figures(subject.model, subject.header, path)
-    model = subject.model
+        before = loaded.figures(loaded.model, loaded.header, path)
+    model = loaded.model
     for step in steps:
         known = len(origin_of(model).plans)
-        model = step(model, subject.given).cpu()
+        model = step(model, loaded.context).cpu()
         print(f"\n{step}")
         for plan in origin_of(model).plans[known:]:
             print(plan)
     recipe = {"name": "compress", "seed": arguments.seed, "model": arguments.model, "steps": arguments.steps}
-    header = dataclasses.replace(subject.header, origin=origin_of(model), recipe=recipe)
-    after = subject.figures(model, header, arguments.out)
+    header = dataclasses.replace(loaded.header, origin=origin_of(model), recipe=recipe)
+    after = loaded.figures(model, header, arguments.out)
     print("\n" + side_by_side({"before": before, "after": after}))
     print(f"\nwritten: {arguments.out}")
 
 
-def _measure(arguments: argparse.Namespace, subject: Subject) -> None:
+def _measure(arguments: argparse.Namespace, loaded: LoadedModel) -> None:
     """Write and print the table, draw it."""
     from solution.compress.sensitivity import as_text, sensitivity
     from solution.compress.sensitivity_plot import save_plot
     from solution.runtime import written_whole
 
-    if subject.loaders is None:
-        raise InputError("--sensitivity needs --data: it judges on their choose split")
-    table = sensitivity(subject.model, subject.given)
+    if loaded.loaders is None:
+        raise InputError("--sensitivity needs --data: it judges on their dev split")
+    table = sensitivity(loaded.model, loaded.context)
     with written_whole(arguments.out / "sensitivity.csv") as path:
         table.to_csv(path, index=False)
     save_plot(table, arguments.out / "sensitivity.png")

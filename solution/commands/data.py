@@ -62,10 +62,10 @@ def tables(description: Description) -> list[Table]:
 
 def _class_table(description: Description) -> Table:
     counts, brightness = description.counts(), description.brightness()
-    table = _table(f"Classes of {description.card.title}", "class")
-    for heading in (*(split or "images" for split in description.card.counts), "share", "brightness"):
+    table = _table(f"Classes of {description.info.title}", "class")
+    for heading in (*(split or "images" for split in description.info.counts), "share", "brightness"):
         table.add_column(heading, justify="right")
-    for name, row, light in zip(description.card.classes, counts, brightness, strict=True):
+    for name, row, light in zip(description.info.classes, counts, brightness, strict=True):
         table.add_row(name, *map("{:,}".format, row), f"{row.sum() / max(counts.sum(), 1):.1%}", f"{light:.0%}")
     table.add_section()
     table.add_row("all", *map("{:,}".format, counts.sum(axis=0)))

@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export, print the comparison and the size."""
     from solution.evaluate.cost import file_bytes
+    from solution.export.exporter import ExportConfig, make
     from solution.export.listing import listing
-    from solution.export.making import Wish, make
     from solution.runtime import set_threads
 
     set_threads()
-    wish = Wish(
+    config = ExportConfig(
         file=arguments.file,
         format=arguments.format,
         precision=arguments.precision,
@@ -36,5 +36,5 @@ def run(arguments: argparse.Namespace) -> None:
         calibration_images=arguments.calibration_images,
         f1_drop=arguments.max_loss,
     )
-    path = make(wish)
-    print(f"{path}: {listing(path).num_bytes:,} bytes ({wish.file}: {file_bytes(wish.file):,})")
+    path = make(config)
+    print(f"{path}: {listing(path).num_bytes:,} bytes ({config.file}: {file_bytes(config.file):,})")

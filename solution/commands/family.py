@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOG = "log.txt"
 
 
-def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, log: Callable[[str], None]) -> None:
     """Run every cell in a folder of its own below --out; with --resume, finished ones are taken from there.
 
     A cell that fails does not keep the others from running. `InputError` at the end names those that failed.
@@ -33,11 +33,11 @@ def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, say: 
         _fetch(cells)
     failed = {}
     outcomes = _one_by_one if arguments.workers == 1 else _side_by_side
-    for name, error in outcomes(cells, out, arguments, say):
-        say(f"\n{name}: {f'failed ({error})' if error else 'done'}")
+    for name, error in outcomes(cells, out, arguments, log):
+        log(f"\n{name}: {f'failed ({error})' if error else 'done'}")
         failed |= {name: error} if error else {}
     for folder in dict.fromkeys((out / name).parent for name in cells):
-        _tell(folder, say)
+        _tell(folder, log)
     if failed:
         raise InputError(f"{len(failed)} of {len(cells)} cells failed: {_by_reason(failed)}")
 
@@ -68,18 +68,18 @@ def _fetch(cells: Mapping[str, Recipe]) -> None:
 
 
 def _one_by_one(
-    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, say: Callable[[str], None]
+    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, log: Callable[[str], None]
 ) -> Iterator[tuple[str, str]]:
     for name, recipe in cells.items():
-        say(f"\n{name}")
-        yield name, _outcome(functools.partial(run_once, recipe, out / name, arguments, say))
+        log(f"\n{name}")
+        yield name, _outcome(functools.partial(run_once, recipe, out / name, arguments, log))
 
 
 def _side_by_side(
-    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, say: Callable[[str], None]
+    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, log: Callable[[str], None]
 ) -> Iterator[tuple[str, str]]:
     """In processes of their own, which say what they do in a log."""
-    say(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
+    log(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
     with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
         runs = {
             pool.submit(_outcome, functools.partial(_alone, cells[name], out / name, arguments)): name for name in cells
@@ -119,7 +119,7 @@ def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:
         run_once(recipe, out, arguments, functools.partial(print, flush=True))
 
 
-def _tell(folder: Path, say: Callable[[str], None]) -> None:
+def _tell(folder: Path, log: Callable[[str], None]) -> None:
     """The table, the verdict and the plot of the cells in `folder`, said and written there."""
     from solution.report.grid import epochs_drawing, grid_table, read_grid, verdict
 
@@ -130,4 +130,4 @@ def _tell(folder: Path, say: Callable[[str], None]) -> None:
     texts = {"grid.md": text + "\n", "epochs.svg": epochs_drawing(runs, folder.name).file_text()}
     for name, content in texts.items():
         write_text(folder / name, content)
-    say(f"\n{text}\n\nwritten: {', '.join(str(folder / name) for name in texts)}")
+    log(f"\n{text}\n\nwritten: {', '.join(str(folder / name) for name in texts)}")

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Prediction:
     """What was said of one photo: classes with their probabilities, the likeliest first."""
 
     image: str
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
             unreadable += 1
             print(f"unreadable: {said}", file=sys.stderr)
         else:
-            answers.append(Answer(image=str(path), classes=said[: arguments.top]))
+            answers.append(Prediction(image=str(path), classes=said[: arguments.top]))
     if answers:
         _tell(answers, arguments)
     if unreadable:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{unreadable} of {asked} images cannot be read: mend or leave out those named above")
 
 
-def _tell(answers: list[Answer], arguments: argparse.Namespace) -> None:
+def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
     from solution.runtime import write_text
 
     text = _FORMATS[arguments.format](answers)
@@ -79,10 +79,12 @@ def _asked(arguments: argparse.Namespace) -> list[tuple]:
     runtime = arguments.runtime or own_runtime(arguments.file)
     with tempfile.TemporaryDirectory() as folder:
         exported = open_in(form_for(arguments.file, runtime, Path(folder)), runtime, threads)
-        about = exported.about
-        found = list(probabilities(exported, find_photos(arguments.images), about.size, (about.mean, about.std)))
+        metadata = exported.metadata
+        found = list(
+            probabilities(exported, find_photos(arguments.images), metadata.size, (metadata.mean, metadata.std))
+        )
     return [
-        (path, said if isinstance(said, UnreadableImage) else _ranked(about.classes, said.tolist()))
+        (path, said if isinstance(said, UnreadableImage) else _ranked(metadata.classes, said.tolist()))
         for path, said in found
     ]
 
@@ -91,13 +93,13 @@ def _ranked(classes: tuple[str, ...], said: list[float]) -> tuple[tuple[str, flo
     return tuple(sorted(zip(classes, said, strict=True), key=lambda pair: -pair[1]))
 
 
-def _table(answers: list[Answer]) -> str:
+def _table(answers: list[Prediction]) -> str:
     rows = [(answer.image, *(f"{name} {share:.1%}" for name, share in answer.classes)) for answer in answers]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _csv(answers: list[Answer]) -> str:
+def _csv(answers: list[Prediction]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image", "rank", "class", "probability"))
@@ -107,7 +109,7 @@ def _csv(answers: list[Answer]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _json(answers: list[Answer]) -> str:
+def _json(answers: list[Prediction]) -> str:
     told = [
         {"image": answer.image, "classes": [{"class": name, "probability": share} for name, share in answer.classes]}
         for answer in answers

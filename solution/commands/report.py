@@ -61,13 +61,13 @@ def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
 
     seen = None
     if data is not None:
-        from solution.report.looking import look
+        from solution.report.predictions import look
         from solution.runtime import set_threads
 
         set_threads()
         if not runs[0].checkpoints():
             raise InputError(f"{runs[0].folder} holds no before.safetensors or after.safetensors to judge")
-        seen = look(runs[0].checkpoints(), data, runs[0].knobs)
+        seen = look(runs[0].checkpoints(), data, runs[0].settings)
     text = page(runs, seen, defaults)
     write_text(target, text)
     print(f"page: {target}")
@@ -75,10 +75,10 @@ def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
 
 def defaults(recipe: str) -> Mapping[str, Any]:
     """The settings that the recipe of this name has today, or all cells of a family; none for what is not ours."""
-    from solution.knobs import knobs
     from solution.recipes import RECIPES, family_named, named
+    from solution.settings import settings_of
 
     if recipe in RECIPES:
-        return knobs(named(recipe))
-    cells = [knobs(cell) for cell in family_named(recipe, None).values()]
+        return settings_of(named(recipe))
+    cells = [settings_of(cell) for cell in family_named(recipe, None).values()]
     return {name: value for name, value in cells[0].items() if not name.startswith("model.")} if cells else {}

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar="PATH", help="what a net with weights of its own starts from: model.weights"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where results go (default: runs/RECIPE)")
-    parser.add_argument("--set", metavar="ADDRESS=VALUE", action="append", default=[], dest="settings",
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                         help="change a setting: data.size=64, model.units=2,5,2, train.epochs=10")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -50,37 +50,37 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.runtime import is_main_process, set_threads
 
     set_threads()
-    say = functools.partial(print, flush=True) if is_main_process() else _nothing
+    log = functools.partial(print, flush=True) if is_main_process() else _nothing
     _store(arguments)  # before hours of training, and before several processes would make it at once
     cells = family_named(arguments.recipe, arguments.data)
     if cells:
         from solution.commands.family import run_family
 
-        run_family({name: changed(recipe, arguments) for name, recipe in cells.items()}, arguments, say)
+        run_family({name: changed(recipe, arguments) for name, recipe in cells.items()}, arguments, log)
         return
     if arguments.workers != 1:
         raise InputError(f"--workers is for a family of recipes; {arguments.recipe} is one recipe")
     recipe = chosen(arguments)
     out = arguments.out or Path("runs") / recipe.name
     if arguments.folds is None:
-        run_once(recipe, out, arguments, say)
+        run_once(recipe, out, arguments, log)
     else:
-        _run_folds(recipe, out, arguments, say)
+        _run_folds(recipe, out, arguments, log)
 
 
-def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
-    from solution.knobs import with_knob
+def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Callable[[str], None]) -> None:
     from solution.report.spread import spread_table
+    from solution.settings import with_setting
 
-    recipe = with_knob(recipe, "data.folds", arguments.folds)
+    recipe = with_setting(recipe, "data.folds", arguments.folds)
     runs = []
     for fold in range(arguments.folds):
-        say(f"fold {fold} of {arguments.folds}")
-        runs.append(run_once(with_knob(recipe, "data.fold", fold), out / f"fold{fold}", arguments, say))
-    say("\n" + spread_table(runs))
+        log(f"fold {fold} of {arguments.folds}")
+        runs.append(run_once(with_setting(recipe, "data.fold", fold), out / f"fold{fold}", arguments, log))
+    log("\n" + spread_table(runs))
 
 
-def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
+def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Callable[[str], None]) -> list[Row]:
     """The rows of one run, shown as they come."""
     from solution import pipeline
     from solution.report import detector, tables
@@ -89,23 +89,23 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, say: Call
 
     store, rows = _store(arguments), []
     device, later = pick_device(arguments.device), arguments.measure_later
-    for row in pipeline.run(recipe, out, device=device, resume=arguments.resume, measure_later=later, say=say):
+    for row in pipeline.run(recipe, out, device=device, resume=arguments.resume, measure_later=later, log=log):
         rows.append(row)
         told = detector if detector.is_detector(rows) else tables
-        say("\n".join(["", told.heading(), *map(told.line, rows)]))
+        log("\n".join(["", told.heading(), *map(told.line, rows)]))
         if store:
-            _note(store, out, say)
+            _note(store, out, log)
     rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
-    say("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
-    _tell(out, say)
-    if store and _note(store, out, say):
-        say(f"\ntracked in {store.uri}")
-    say(f"\nrows, checkpoints and histories are in {out}")
+    log("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
+    _tell(out, log)
+    if store and _note(store, out, log):
+        log(f"\ntracked in {store.uri}")
+    log(f"\nrows, checkpoints and histories are in {out}")
     return rows
 
 
-def _tell(out: Path, say: Callable[[str], None]) -> None:
+def _tell(out: Path, log: Callable[[str], None]) -> None:
     """What a published system's run says in tables and drawings, said and written into `out`."""
     from solution.report.run_folder import read_run
     from solution.report.systems import told
@@ -118,16 +118,16 @@ def _tell(out: Path, say: Callable[[str], None]) -> None:
     files = {"tables.md": text + "\n"} | {name: drawing.file_text() for name, drawing in own.drawings.items()}
     for name, content in files.items():
         write_text(out / name, content)
-    say(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in files)}")
+    log(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in files)}")
 
 
-def _note(store: Store, out: Path, say: Callable[[str], None]) -> bool:
+def _note(store: Store, out: Path, log: Callable[[str], None]) -> bool:
     """Note the rows so far, and return whether that went well: a store that fails costs no training."""
     try:
         store.note(out)
     except Exception as error:  # a store can be any server, with errors of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        say(f"\nnot noted in {store.uri} ({reason}); rows.json has everything, and --resume notes it later")
+        log(f"\nnot noted in {store.uri} ({reason}); rows.json has everything, and --resume notes it later")
         return False
     return True
 
@@ -149,11 +149,11 @@ def _nothing(_: str) -> None:
 
 def chosen(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the flags describe."""
-    from solution.knobs import with_knob
     from solution.recipes import named
+    from solution.settings import with_setting
 
     recipe = named(arguments.recipe)
-    return changed(recipe if arguments.data is None else with_knob(recipe, "data.path", arguments.data), arguments)
+    return changed(recipe if arguments.data is None else with_setting(recipe, "data.path", arguments.data), arguments)
 
 
 def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
@@ -161,7 +161,7 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     import dataclasses
 
     from solution.contracts import InputError
-    from solution.knobs import with_knobs
+    from solution.settings import with_settings
 
     recipe = dataclasses.replace(recipe, seed=arguments.seed)
     changes = {} if getattr(arguments, "weights", None) is None else {"model.weights": arguments.weights}
@@ -169,8 +169,8 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
         forms = tuple(filter(None, (form.strip() for form in arguments.exports.split(","))))
         recipe = dataclasses.replace(recipe, exports=forms)
     for setting in arguments.settings:
-        address, equals, value = setting.partition("=")
+        key, equals, value = setting.partition("=")
         if not equals:
-            raise InputError(f"--set takes ADDRESS=VALUE, got {setting!r}")
-        changes[address] = value
-    return with_knobs(recipe, changes)
+            raise InputError(f"--set takes KEY=VALUE, got {setting!r}")
+        changes[key] = value
+    return with_settings(recipe, changes)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vary", metavar="ADDRESS=VALUES", action="append", default=[],
                         help='instead of the recipe\'s space: "model.groups=[1,3]", "train.lr=(0.05, 0.5, \'log\')"'
                         )  # fmt: skip
-    parser.add_argument("--set", metavar="ADDRESS=VALUE", action="append", default=[], dest="settings",
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                         help="change a setting of all trials, such as after.epochs=40")  # fmt: skip
     parser.add_argument("--first-epochs", metavar="N", type=int, help="epochs before weak trials first rest")
     parser.add_argument("--max-macs", metavar="N", type=int, help="refuse nets with more (default: the reference)")
@@ -70,19 +70,21 @@ def run(arguments: argparse.Namespace) -> None:
 def _lead(search: Search, arguments: argparse.Namespace) -> None:
     """Start workers, wait for them, tell the outcome."""
     from solution.search.outcome import table
-    from solution.search.supervisor import Crew
+    from solution.search.supervisor import WorkerPool
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, flush=True)
 
     for name, offered in search.checked_space.told().items():
-        say(f"{name}: {offered}")
+        log(f"{name}: {offered}")
     command = [sys.executable, "-m", "solution", "search", *_words(arguments), "--worker"]
-    crew = Crew(command=command, size=arguments.workers, logs=search.folder / "workers", desk=search.desk, say=say)
-    crew.run()
+    pool = WorkerPool(
+        command=command, size=arguments.workers, logs=search.folder / "workers", queue=search.queue, log=log
+    )
+    pool.run()
     files = search.outcome().write()
-    say(f"\n{table(search.desk.study)}\n\nwritten: {', '.join(map(str, files))}")
-    say(f"run it: python -m solution run {files[0]} --data PATH --seed {arguments.seed}")
+    log(f"\n{table(search.queue.study)}\n\nwritten: {', '.join(map(str, files))}")
+    log(f"run it: python -m solution run {files[0]} --data PATH --seed {arguments.seed}")
 
 
 def _described(arguments: argparse.Namespace) -> Search:
@@ -116,9 +118,9 @@ def _space(arguments: argparse.Namespace) -> dict[str, Any]:
         return space_named(arguments.recipe)
     space = {}
     for word in arguments.vary:
-        address, _, values = word.rpartition("=")
+        key, _, values = word.rpartition("=")
         try:
-            space[address.strip()] = ast.literal_eval(values.strip())
+            space[key.strip()] = ast.literal_eval(values.strip())
         except (ValueError, SyntaxError) as error:
             raise InputError(f"--vary takes ADDRESS=[choices] or ADDRESS=(low, high), got {word!r}") from error
     return space

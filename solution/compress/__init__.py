@@ -2,7 +2,7 @@
 
     from solution.compress import PruneChannels
     from solution.contracts import Given
-    smaller = PruneChannels(ratio=0.5)(model, Given(example=x))
+    smaller = PruneChannels(ratio=0.5)(model, StepContext(example=x))
 
 prune_channels   fewer channels in every layer, by a share or down to a budget (coupling, importance)
 prune_gradually  the same in stages, with training between

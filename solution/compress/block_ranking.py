@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.compress.residual import Block, taken_out
-from solution.contracts import Batches, Given, InputError
+from solution.contracts import Batches, InputError, StepContext
 from solution.evaluate.running import as_judged, images_for, while_hooked
 
 Pick = Callable[[Sequence[Block], Sequence[Block]], Block]
@@ -34,30 +34,30 @@ def mean_loss(model: nn.Module, batches: Batches) -> float:
     return total / images
 
 
-def least_harm(model: nn.Module, given: Given) -> Pick:
-    """Pick the block without which the loss on the choose split is lowest. Every pick measures every candidate."""
-    batches = list(given.need("choose", 'ranking "choose"'))
-    probe = copy.deepcopy(model).eval().to(given.device)
+def least_harm(model: nn.Module, context: StepContext) -> Pick:
+    """Pick the block without which the loss on the dev split is lowest. Every pick measures every candidate."""
+    batches = list(context.need("dev", 'ranking "dev"'))
+    probe = copy.deepcopy(model).eval().to(context.device)
 
     def pick(gone: Sequence[Block], candidates: Sequence[Block]) -> Block:
         losses = {block: mean_loss(taken_out(probe, [*gone, block]), batches) for block in candidates}
         block = min(losses, key=losses.__getitem__)
         _check(block, losses)
-        given.say(f"without {block.path}: loss {losses[block]:.3f} on the choose split")
+        context.log(f"without {block.path}: loss {losses[block]:.3f} on the dev split")
         return block
 
     return pick
 
 
-def least_influence(model: nn.Module, blocks: Sequence[Block], given: Given) -> Pick:
+def least_influence(model: nn.Module, blocks: Sequence[Block], context: StepContext) -> Pick:
     """Pick the block of lowest influence on the calibration batches, or on the example when there are none."""
-    batches = given.calibration if given.calibration is not None else [(given.example, torch.empty(0))]
-    influence = block_influence(copy.deepcopy(model).to(given.device), blocks, batches)
+    batches = context.calibration if context.calibration is not None else [(context.example, torch.empty(0))]
+    influence = block_influence(copy.deepcopy(model).to(context.device), blocks, batches)
 
     def pick(_gone: Sequence[Block], candidates: Sequence[Block]) -> Block:
         block = min(candidates, key=influence.__getitem__)
         _check(block, influence)
-        given.say(f"without {block.path}: influence {influence[block]:.4f}")
+        context.log(f"without {block.path}: influence {influence[block]:.4f}")
         return block
 
     return pick

@@ -1,7 +1,7 @@
 """Clustering: the weights of a layer share a few values, its codebook, and each weight is a number into it.
 
     from solution.compress.cluster import Cluster
-    shared = Cluster(bits=4)(model, Given(example=x))
+    shared = Cluster(bits=4)(model, StepContext(example=x))
 
 After Han et al., 2016 (Deep Compression, arXiv:1510.00149). Codebook and numbers are a parametrization, so a `Train`
 step after this one moves the values of the codebook, and a checkpoint holds them instead of the weights.
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from solution.compress.listing import columns, left_alone, savings
-from solution.compress.parametrized import fold, is_parametrized, layer_for, layers_of, sound_weight
-from solution.contracts import Given, InputError, Plan, StructuralStep
+from solution.compress.parametrized import is_parametrized, layer_for, layers_of, materialize, sound_weight
+from solution.contracts import InputError, Plan, StepContext, StructuralStep
 
 INITS = ("k-means++", "linear")
 _MOST_POINTS = 1 << 14
@@ -29,17 +29,17 @@ _MOST_POINTS = 1 << 14
 
 
 def clusters(values: np.ndarray, count: int, init: str, seed: int) -> np.ndarray:
-    """The number (N,) of the nearest of at most `count` centres, in ascending order, for each of `values` (N,)."""
+    """The number (N,) of the nearest of at most `count` centers, in ascending order, for each of `values` (N,)."""
     distinct = np.unique(values)
     if len(distinct) <= count:
         return np.searchsorted(distinct, values)
     seen = np.sort(values)
     seen = seen[np.linspace(0, len(seen) - 1, min(len(seen), _MOST_POINTS)).round().astype(int)]
-    centres = np.sort(_centres(seen, min(count, len(np.unique(seen))), init, seed))
-    return np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
+    centers = np.sort(_centers(seen, min(count, len(np.unique(seen))), init, seed))
+    return np.searchsorted((centers[1:] + centers[:-1]) / 2, values)
 
 
-def _centres(seen: np.ndarray, count: int, init: str, seed: int) -> np.ndarray:
+def _centers(seen: np.ndarray, count: int, init: str, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
@@ -129,7 +129,7 @@ class ClusterPlan(Plan):
         modules = {path: layer_for(model, path, layer["shape"]) for path, layer in self.layers.items()}
         for path, module in modules.items():
             layer = self.layers[path]
-            codes = codes_of(fold(module).weight, layer, self.init, self.seed)
+            codes = codes_of(materialize(module).weight, layer, self.init, self.seed)
             codebook = Codebook(codes, layer["groups"], layer["values"], zero=layer["zero"])
             parametrize.register_parametrization(module, "weight", codebook)
         return model
@@ -172,7 +172,7 @@ class Cluster(StructuralStep):
         if self.init not in INITS:
             raise InputError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
 
-    def plan(self, model: nn.Module, given: Given) -> ClusterPlan:
+    def plan(self, model: nn.Module, context: StepContext) -> ClusterPlan:
         """Size the codebooks. `InputError` when no layer would get smaller."""
         modules, left = layers_of(model, self.layers, self.protect)
         layers: dict[str, dict[str, Any]] = {}
@@ -191,7 +191,7 @@ class Cluster(StructuralStep):
             raise InputError(f"nothing would be clustered: {reasons}")
         saves = {"bytes": tuple(sum(layer["bytes"][when] for layer in layers.values()) for when in (0, 1))}
         return ClusterPlan(
-            bits=self.bits, init=self.init, seed=given.seed, layers=layers, saves=saves, packed=packed, left=left
+            bits=self.bits, init=self.init, seed=context.seed, layers=layers, saves=saves, packed=packed, left=left
         )
 
     def _layer(self, weight: Tensor) -> dict[str, Any]:

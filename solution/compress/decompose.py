@@ -1,7 +1,7 @@
 """Decomposition: a layer becomes two or three thin ones whose product is near to it.
 
     from solution.compress.decompose import Decompose
-    smaller = Decompose(macs=0.6)(model, Given(example=x))
+    smaller = Decompose(macs=0.6)(model, StepContext(example=x))
 
 How a layer is split stands in `solution.compress.factors`, how ranks are found in `solution.compress.ranks`. The plan
 holds methods and ranks; the factors are computed from the weights of the net that it is applied to.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from solution.compress.factors import factored
 from solution.compress.listing import columns, left_alone, savings
-from solution.compress.parametrized import fold, layer_for, layers_of, sound_weight
+from solution.compress.parametrized import layer_for, layers_of, materialize, sound_weight
 from solution.compress.ranks import (
     Choice,
     Curve,
@@ -33,7 +33,7 @@ from solution.compress.ranks import (
     whole_macs,
     within_budget,
 )
-from solution.contracts import Given, InputError, Plan, StructuralStep
+from solution.contracts import InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 from solution.evaluate.hooks import counted_class
 from solution.evaluate.running import as_judged, images_for, run
@@ -61,7 +61,7 @@ class DecomposePlan(Plan):
         """Put the factors in the places of their layers."""
         modules = {path: layer_for(model, path, layer["shape"]) for path, layer in self.layers.items()}
         for path, module in modules.items():
-            if reason := _misfit(fold(module), self.layers[path]["method"]):
+            if reason := _misfit(materialize(module), self.layers[path]["method"]):
                 raise InputError(f"this plan was made for another net: {path} cannot be split so, {reason}")
             factors = factored(module, self.layers[path]["method"], self.layers[path]["ranks"])
             if not path:
@@ -119,18 +119,18 @@ class Decompose(StructuralStep):
                 f'rank must be "vbmf", "energy", a whole number of at least 1 or a fraction below 1, got {self.rank!r}'
             )
 
-    def plan(self, model: nn.Module, given: Given) -> DecomposePlan:
+    def plan(self, model: nn.Module, context: StepContext) -> DecomposePlan:
         """Choose methods and ranks. `InputError` when no layer would gain, or the budget cannot be reached."""
         modules, left = layers_of(model, self.layers, self.protect)
-        candidates = self._candidates(model, given.example, modules, left)
-        before = macs(model, given.example)
+        candidates = self._candidates(model, context.example, modules, left)
+        before = macs(model, context.example)
         by_rule = self.macs is None
         chosen = self._by_rule(candidates, left) if by_rule else self._within_budget(candidates, before, left)
         if not chosen:
             raise InputError(f"nothing would be split: {_named(left) or 'no layer was chosen'}")
         layers = {path: one.row(chosen[path]) for path, one in candidates.items() if path in chosen}
         smaller = DecomposePlan(layers=layers, saves={}, left=left).cut(copy.deepcopy(model))
-        saves = {"macs": (before, macs(smaller, given.example)), "params": (params(model), params(smaller))}
+        saves = {"macs": (before, macs(smaller, context.example)), "params": (params(model), params(smaller))}
         return DecomposePlan(layers=layers, saves=saves, left=left)
 
     def _candidates(

@@ -1,7 +1,7 @@
 """Batch norms go into the convolutions before them: the same answers, fewer parameters, and less to do.
 
     from solution.compress import FoldNorms
-    folded = FoldNorms()(model, Given(example=x))
+    folded = FoldNorms()(model, StepContext(example=x))
 
 After the last training, for what has no norms left trains badly; before `Cluster` and `Quantize`.
 """
@@ -18,7 +18,7 @@ from solution.compress.listing import columns, left_alone, savings
 from solution.compress.prune_weights import KeepZeros
 from solution.compress.quantization.folding import fold_norms, module_at
 from solution.compress.quantization.graph import Wiring
-from solution.contracts import Given, InputError, Plan, StructuralStep
+from solution.contracts import InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 
 
@@ -54,10 +54,10 @@ class FoldNorms(StructuralStep):
     norms that it does not know, such as timm's with an activation inside, cost nothing before and a bias after.
 
     Clustered and quantized weights keep their norms, for a factor of each channel would undo what they share;
-    `Quantize` and `Freeze` fold too, and take the factors into their scales.
+    `Quantize` and `Convert` fold too, and take the factors into their scales.
     """
 
-    def plan(self, model: nn.Module, given: Given) -> FoldPlan:
+    def plan(self, model: nn.Module, context: StepContext) -> FoldPlan:
         """`InputError` when no norm can be folded, or when the forward cannot be recorded."""
         pairs = Wiring(model).norms()
         left = {
@@ -69,7 +69,7 @@ class FoldNorms(StructuralStep):
         if not folded:
             why = next(iter(left.values()), "no batch norm is the only one to see a convolution's output")
             raise InputError(f"nothing to fold: {why}; leave fold_norms out")
-        net, example = FoldPlan(folded=folded, saves={}).apply(model), given.example
+        net, example = FoldPlan(folded=folded, saves={}).apply(model), context.example
         saves = {"macs": (macs(model, example), macs(net, example)), "params": (params(model), params(net))}
         return FoldPlan(folded=folded, saves=saves, left=left)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from solution.compress.coupling.analysis import Subject, analyse
+from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.importance import rows_of
-from solution.contracts import Given, InputError
-from solution.train.lesson import Lesson
+from solution.contracts import InputError, StepContext
+from solution.train.objective import Objective
 from solution.train.step import Train
 
 
@@ -27,7 +27,7 @@ class ChannelNorms(nn.Module):
     def __init__(self, net: nn.Module, example: Tensor, protect: tuple[str, ...] = ()) -> None:
         """net, example, protect: as in PruneChannels. `InputError` when nothing can be cut."""
         super().__init__()
-        coupling = analyse(Subject(model=net, example=example, protected=protect)).coupling
+        coupling = analyze(TraceRequest(model=net, example=example, protected=protect)).coupling
         parameters = dict(net.named_parameters())
         self.sides = [side for side in coupling.sides if side.tensor in parameters]
         self.count = len(coupling.atom)
@@ -35,7 +35,7 @@ class ChannelNorms(nn.Module):
             self.register_buffer(f"group{number}", torch.from_numpy(side.component), persistent=False)
         self.register_buffer("free", torch.from_numpy(~coupling.kept()), persistent=False)
         if not self.free.any():
-            raise InputError("no channel of the net can be cut: there is nothing to penalise")
+            raise InputError("no channel of the net can be cut: there is nothing to penalize")
 
     def forward(self, net: nn.Module) -> Tensor:
         """(groups that may be cut,) Euclidean lengths, differentiable in the weights of `net`."""
@@ -64,19 +64,19 @@ class GroupPenalty(Train):
         if self.strength <= 0:
             raise InputError(f"strength must be above 0, got {self.strength}")
 
-    def lesson(self, net: nn.Module, given: Given) -> Lesson:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The net, its loss on labels and the penalty."""
-        return Penalised(net, self, given)
+        return GroupPenaltyObjective(net, self, context)
 
 
-class Penalised(Lesson):
+class GroupPenaltyObjective(Objective):
     """A lesson with a penalty on the lengths of channel groups."""
 
-    def __init__(self, net: nn.Module, settings: GroupPenalty, given: Given) -> None:
-        norms = ChannelNorms(net, given.example, settings.protect)
-        super().__init__(net, settings, given)
+    def __init__(self, net: nn.Module, settings: GroupPenalty, context: StepContext) -> None:
+        norms = ChannelNorms(net, context.example, settings.protect)
+        super().__init__(net, settings, context)
         self.norms = norms
 
-    def forward(self, images: Tensor, targets: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), targets, and what lies beside them."""
-        return super().forward(images, targets, beside) + self.settings.strength * self.norms(self.net).sum()
+        return super().forward(images, targets, teacher_logits) + self.settings.strength * self.norms(self.net).sum()

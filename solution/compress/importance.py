@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from solution.compress.coupling.components import Coupling, Side
 from solution.compress.coupling.tracing import named_tensors
-from solution.contracts import Batches, Given, InputError
+from solution.contracts import Batches, InputError, StepContext
 from solution.evaluate.running import while_hooked
 
 Rows = Tensor
@@ -73,13 +73,13 @@ SideScores = Mapping[tuple[str, int], Tensor]
 """(Tensor, axis) -> one score per position."""
 
 
-def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given: Given) -> np.ndarray:
+def component_scores(model: nn.Module, coupling: Coupling, criterion: str, context: StepContext) -> np.ndarray:
     """(components,) importance, comparable across layers.
 
-    Criteria on gradients and activations need `given.calibration`.
+    Criteria on gradients and activations need `context.calibration`.
     """
     if criterion == "random":
-        return np.random.default_rng(given.seed).random(len(coupling.atom))
+        return np.random.default_rng(context.seed).random(len(coupling.atom))
     if criterion == "group_norm":
         return _group_norms(model, coupling)
     tensors = named_tensors(model)
@@ -89,7 +89,7 @@ def component_scores(model: nn.Module, coupling: Coupling, criterion: str, given
         return grouped(coupling, {s.key: OF_WEIGHTS[criterion](rows_of(tensor, s)) for s, tensor in weighty})
     if criterion == "bn_scale":
         return grouped(coupling, _norm_scales(model, sides))
-    batches = given.need("calibration", f"importance {criterion!r}")
+    batches = context.need("calibration", f"importance {criterion!r}")
     if criterion == "activation":
         return grouped(coupling, _activations(model, sides, batches))
     return _losses_without(model, coupling, batches, OF_GRADIENTS[criterion])

@@ -26,7 +26,7 @@ def is_parametrized(module: nn.Module) -> bool:
     return parametrize.is_parametrized(module)
 
 
-def fold(module: nn.Module) -> nn.Module:
+def materialize(module: nn.Module) -> nn.Module:
     """Replace every parametrized tensor of `module` itself by its plain values, in place. Returns `module`."""
     if not is_parametrized(module):
         return module
@@ -40,16 +40,18 @@ def fold(module: nn.Module) -> nn.Module:
     return module
 
 
-def fold_all(model: nn.Module) -> nn.Module:
+def materialize_all(model: nn.Module) -> nn.Module:
     """`fold` every module of `model`, in place. Returns `model`."""
     for module in list(model.modules()):
-        fold(module)
+        materialize(module)
     return model
 
 
-def folded(model: nn.Module) -> nn.Module:
+def materialized(model: nn.Module) -> nn.Module:
     """`model` itself when nothing in it is parametrized, else a folded copy."""
-    return fold_all(copy.deepcopy(model)) if any(is_parametrized(module) for module in model.modules()) else model
+    return (
+        materialize_all(copy.deepcopy(model)) if any(is_parametrized(module) for module in model.modules()) else model
+    )
 
 
 def layers_of(

@@ -8,7 +8,7 @@ from solution.compress.decompose import DecomposePlan
 from solution.compress.fold_norms import FoldPlan
 from solution.compress.prune_layers import LayerPlan
 from solution.compress.prune_weights import SparsityPlan
-from solution.compress.quantization.plan import FreezePlan, QuantizePlan
+from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.contracts import Plan
 from solution.train.assist import AssistPlan
 
@@ -22,7 +22,7 @@ PLANS: dict[str, type[Plan]] = {
         DecomposePlan,
         ClusterPlan,
         QuantizePlan,
-        FreezePlan,
+        ConvertPlan,
         FoldPlan,
     )
 }

@@ -2,7 +2,7 @@
 
     from solution.compress import PruneChannels
     from solution.contracts import Given
-    smaller = PruneChannels(ratio=0.5)(model, Given(example=x))
+    smaller = PruneChannels(ratio=0.5)(model, StepContext(example=x))
 
 Which channels belong together is read from the net's own forward (`solution.compress.coupling`), so channel shuffle,
 grouped convolutions, chunks, dense concatenation and attention heads need no rule per model, and the cut net is made of
@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solution.compress.coupling.analysis import Analysis, Subject, analyse
+from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
 from solution.compress.coupling.budget import Budget, meet
 from solution.compress.coupling.estimate import Estimator
 from solution.compress.coupling.fitting import fit
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.planning import written_plan
 from solution.compress.coupling.sizes import classes_of
-from solution.compress.coupling.targets import Wanted, room_of, spread
+from solution.compress.coupling.targets import Targets, bounds_of, spread
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.importance import CRITERIA, component_scores
-from solution.compress.parametrized import folded
+from solution.compress.parametrized import materialized
 from solution.compress.reconstruct import reconstruct
-from solution.contracts import Batches, Given, InputError, StructuralStep
+from solution.contracts import Batches, InputError, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 
 RANKINGS = ("uniform", "global", "per_cost")
@@ -47,7 +47,7 @@ class PruneChannels(StructuralStep):
     macs, params, bytes, latency_ms
                 what the cut net may cost at most: a fraction of the full net's cost up to 1, else the number itself.
                 Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the competition's
-                convention, bytes of all tensors, latency as the median of one image on `given.device`
+                convention, bytes of all tensors, latency as the median of one image on `context.device`
     ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go;
                 "per_cost": those that are worth least per multiply-accumulate (per parameter when the budget counts
                 parameters or bytes) that they cost
@@ -75,13 +75,13 @@ class PruneChannels(StructuralStep):
     outputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        given = [name for name in ("ratio", *BUDGETS) if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise InputError(f"give ratio or one of {', '.join(BUDGETS)}, got {', '.join(given) or 'none of them'}")
+        context = [name for name in ("ratio", *BUDGETS) if getattr(self, name) is not None]
+        if len(context) != 1:
+            raise InputError(f"give ratio or one of {', '.join(BUDGETS)}, got {', '.join(context) or 'none of them'}")
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise InputError(f"ratio is the fraction of channels that go, between 0 and 1, got {self.ratio}")
-        if getattr(self, given[0]) <= 0:
-            raise InputError(f"{given[0]} must be positive, got {getattr(self, given[0])}")
+        if getattr(self, context[0]) <= 0:
+            raise InputError(f"{context[0]} must be positive, got {getattr(self, context[0])}")
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
         if self.importance not in CRITERIA:
@@ -98,42 +98,42 @@ class PruneChannels(StructuralStep):
         return next((name for name in BUDGETS if getattr(self, name) is not None), None)
 
     @property
-    def fits(self) -> bool:
+    def uses_train_data(self) -> bool:
         """When layers are fitted to calibration pictures."""
         return self.reconstruct
 
-    def plan(self, model: nn.Module, given: Given) -> ChannelPlan:
+    def plan(self, model: nn.Module, context: StepContext) -> ChannelPlan:
         """Which channels stay. `InputError` when nothing can go, or the budget cannot be met."""
-        model = folded(model)
+        model = materialized(model)
         _check_numbers(model)
-        subject = Subject(
-            model=model, example=given.example, protected=self.protect, keeps_output=_Matters(outputs=self.outputs)
+        request = TraceRequest(
+            model=model, example=context.example, protected=self.protect, keeps_output=_Matters(outputs=self.outputs)
         )
-        full = analyse(subject)
-        score = component_scores(model, full.coupling, self.importance, given)
+        full = analyze(request)
+        score = component_scores(model, full.coupling, self.importance, context)
         classes, frozen = classes_of(full.coupling), {}
         estimator = Estimator(full, classes, "params" if self.budget in ("params", "bytes") else "macs")
-        room = room_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, estimator))
+        bounds = bounds_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, estimator))
 
-        def planned(wanted: Wanted) -> ChannelPlan:
-            return written_plan(full, fit(subject, full, wanted, room.multiple, frozen), score)
+        def planned(targets: Targets) -> ChannelPlan:
+            return written_plan(full, fit(request, full, targets, bounds.multiple, frozen), score)
 
         if self.ratio is not None:
-            return _checked(planned(room.whole(self.ratio)), full)
+            return _checked(planned(bounds.whole(self.ratio)), full)
 
-        def estimate(wanted: Wanted) -> float:
-            left = {atom: number for atom, number in wanted.items() if atom not in frozen}
+        def estimate(targets: Targets) -> float:
+            left = {atom: number for atom, number in targets.items() if atom not in frozen}
             return estimator(spread(classes, left))
 
-        return _checked(meet(self._budget(model, given), room, estimate, planned), full)
+        return _checked(meet(self._budget(model, context), bounds, estimate, planned), full)
 
-    def apply(self, plan: ChannelPlan, model: nn.Module, given: Given) -> nn.Module:
+    def apply(self, plan: ChannelPlan, model: nn.Module, context: StepContext) -> nn.Module:
         """Cut, fit what is left, and measure batch-norm statistics again where calibration batches are given."""
         cut = plan.apply(model)
         if self.reconstruct:
-            images = [images for images, _ in given.need("calibration", "reconstruct")]
-            reconstruct(cut, folded(model), plan.rows(), images)
-        return cut if given.calibration is None else recalibrated(cut, given.calibration)
+            images = [images for images, _ in context.need("calibration", "reconstruct")]
+            reconstruct(cut, materialized(model), plan.rows(), images)
+        return cut if context.calibration is None else recalibrated(cut, context.calibration)
 
     def _ranked(self, score: np.ndarray, estimator: Estimator) -> np.ndarray | None:
         """(components,) by what one threshold is drawn, None for equal shares."""
@@ -141,15 +141,15 @@ class PruneChannels(StructuralStep):
             return score if self.ranking == "global" else None
         return score / np.maximum(estimator.of_each(), 1.0)
 
-    def _budget(self, model: nn.Module, given: Given) -> Budget:
+    def _budget(self, model: nn.Module, context: StepContext) -> Budget:
         name, asked = self.budget, getattr(self, self.budget)
-        before = cost_of(name, model, given)
+        before = cost_of(name, model, context)
         return Budget(
             name=name,
             before=before,
             limit=asked * before if asked <= 1 else asked,
             tolerance=0.1 if name == "latency_ms" else 0.01,
-            measure=lambda plan: cost_of(name, plan.apply(model), given),
+            measure=lambda plan: cost_of(name, plan.apply(model), context),
         )
 
 
@@ -200,12 +200,12 @@ def median_latency_ms(model: nn.Module, image: Tensor, device: str, runs: int = 
     return statistics.median(times[3:]) * 1e3
 
 
-def cost_of(name: str, model: nn.Module, given: Given) -> float:
+def cost_of(name: str, model: nn.Module, context: StepContext) -> float:
     """What `model` costs in the currency of the budget called `name`."""
     if name == "latency_ms":
-        return median_latency_ms(model, given.example[:1], given.device)
+        return median_latency_ms(model, context.example[:1], context.device)
     if name == "macs":
-        return macs(model, given.example)
+        return macs(model, context.example)
     return params(model) if name == "params" else tensor_bytes(model)
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from solution.compress.prune_channels import PruneChannels, cost_of
-from solution.contracts import Given, InputError, Step
+from solution.contracts import InputError, Step, StepContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class PruneGradually(Step):
     stages   number of cuts, at least 2
 
     Stage k of n leaves share ** (k / n) of the cost, where `share` is what the whole cut leaves. Training keeps its
-    state in folders of its own below `given.folder`.
+    state in folders of its own below `context.folder`.
     """
 
     currency: ClassVar[str | None] = "macs"
@@ -36,27 +36,27 @@ class PruneGradually(Step):
             raise InputError(f"stages must be at least 2 (PruneChannels alone cuts in one), got {self.stages}")
 
     @property
-    def fits(self) -> bool:
+    def uses_train_data(self) -> bool:
         """When what comes between the cuts does."""
-        return self.between.fits or self.prune.fits
+        return self.between.uses_train_data or self.prune.uses_train_data
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The cut net. `InputError` where a stage would cut nothing, or cannot meet its budget."""
-        before = cost_of(self.prune.budget, model, given) if self.prune.budget else 0.0
+        before = cost_of(self.prune.budget, model, context) if self.prune.budget else 0.0
         for stage in range(1, self.stages + 1):
-            part = self._part(stage, model, before, given)
-            model = model if part is None else part(model, given)
+            part = self._part(stage, model, before, context)
+            model = model if part is None else part(model, context)
             if stage < self.stages:
-                folder = given.folder and given.folder / f"stage{stage}"
-                model = self.between(model, replace(given, folder=folder))
+                folder = context.folder and context.folder / f"stage{stage}"
+                model = self.between(model, replace(context, folder=folder))
         return model
 
-    def _part(self, stage: int, model: nn.Module, before: float, given: Given) -> PruneChannels | None:
+    def _part(self, stage: int, model: nn.Module, before: float, context: StepContext) -> PruneChannels | None:
         """The cut of one stage, of a `model` whose full form cost `before`. None where a coarse cut went as far."""
         name = self.prune.budget
         if name is None:
             return replace(self.prune, ratio=1 - (1 - self.prune.ratio) ** (1 / self.stages))
         asked = getattr(self.prune, name)
         share = asked if asked <= 1 else asked / before
-        left = before * share ** (stage / self.stages) / cost_of(name, model, given)
+        left = before * share ** (stage / self.stages) / cost_of(name, model, context)
         return replace(self.prune, **{name: left}) if left < 1 else None

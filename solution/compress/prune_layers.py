@@ -2,7 +2,7 @@
 
     from solution.compress import PruneLayers
     from solution.contracts import Given
-    smaller = PruneLayers(macs=0.7, ranking="influence")(model, Given(example=x))
+    smaller = PruneLayers(macs=0.7, ranking="influence")(model, StepContext(example=x))
 
 What can go is found in the net itself (`solution.compress.residual`): the units of a ShuffleNet stage but its first,
 the residual blocks of a ResNet, the layers of a vision transformer. Which ones go is measured
@@ -19,11 +19,11 @@ from torch import nn
 
 from solution.compress.block_ranking import Pick, last_first, least_harm, least_influence
 from solution.compress.listing import savings
-from solution.compress.residual import Block, Stage, module_at, stages_of, taken_out, without
-from solution.contracts import Given, InputError, Plan, StructuralStep
+from solution.compress.residual import Block, ResidualStage, module_at, stages_of, taken_out, without
+from solution.contracts import InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 
-RANKINGS = ("choose", "influence", "last")
+RANKINGS = ("dev", "influence", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class PruneLayers(StructuralStep):
     count    or: how many blocks to take out, wherever the ranking says
     macs     or: what the cut net may cost at most, in the competition's convention: a fraction of the full net's MACs
              up to 1, else the number itself. Never exceeded; blocks that the budget has room for stay
-    ranking  "choose": those whose removal raises the loss on the choose split least, one after another;
+    ranking  "dev": those whose removal raises the loss on the dev split least, one after another;
              "influence": those that change their input least, on calibration batches or the example alone;
              "last": the last ones
     """
@@ -82,12 +82,12 @@ class PruneLayers(StructuralStep):
     units: tuple[int, ...] | None = None
     count: int | None = None
     macs: float | None = None
-    ranking: str = "choose"
+    ranking: str = "dev"
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("units", "count", "macs")}
-        if sum(value is not None for value in given.values()) != 1:
-            said = ", ".join(f"{name}={value}" for name, value in given.items())
+        context = {name: getattr(self, name) for name in ("units", "count", "macs")}
+        if sum(value is not None for value in context.values()) != 1:
+            said = ", ".join(f"{name}={value}" for name, value in context.items())
             raise InputError(f"give either units or count or macs, got {said}")
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
@@ -96,28 +96,28 @@ class PruneLayers(StructuralStep):
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
 
-    def plan(self, model: nn.Module, given: Given) -> LayerPlan:
+    def plan(self, model: nn.Module, context: StepContext) -> LayerPlan:
         """Choose the blocks. `InputError` when there are not so many, nothing would go, or the budget is too small."""
-        stages = stages_of(model, given.example)
+        stages = stages_of(model, context.example)
         if not stages:
             raise InputError(
                 f"{type(model).__name__} has no block that it can do without, so nothing would be taken out: a block "
                 "hands its input on beside what it computes, and is one of several in a Sequential or ModuleList"
             )
-        removed = self._removed(model, given, stages)
+        removed = self._removed(model, context, stages)
         smaller = taken_out(model, removed)
         return LayerPlan(
             removed=tuple(block.path for block in removed),
             units={s.path: (s.size, s.size - sum(block in removed for block in s.blocks)) for s in stages},
             saves={
-                "macs": (macs(model, given.example), macs(smaller, given.example)),
+                "macs": (macs(model, context.example), macs(smaller, context.example)),
                 "params": (params(model), params(smaller)),
             },
             blocks={block.path: (block.macs, block.params) for block in removed},
             listed=tuple(block.path for block in removed if block.listed),
         )
 
-    def _removed(self, model: nn.Module, given: Given, stages: Sequence[Stage]) -> list[Block]:
+    def _removed(self, model: nn.Module, context: StepContext, stages: Sequence[ResidualStage]) -> list[Block]:
         """The blocks that go, in order of execution."""
         blocks = [block for stage in stages for block in stage.blocks]
         if self.units is not None:
@@ -125,20 +125,20 @@ class PruneLayers(StructuralStep):
         elif self.count is not None:
             open_blocks = _counted(self.count, blocks)
         else:
-            saving = _saving(self.macs, macs(model, given.example), blocks)
+            saving = _saving(self.macs, macs(model, context.example), blocks)
             open_blocks = _until(lambda gone: _macs(gone) >= saving, blocks)
         gone: list[Block] = []
-        pick = self._pick(model, blocks, given)
+        pick = self._pick(model, blocks, context)
         while candidates := open_blocks(gone):
             gone.append(pick(gone, candidates))
         if self.macs is not None:
             gone = _needed(gone, saving)
         return [block for block in blocks if block in gone]
 
-    def _pick(self, model: nn.Module, blocks: Sequence[Block], given: Given) -> Pick:
-        if self.ranking == "choose":
-            return least_harm(model, given)
-        return least_influence(model, blocks, given) if self.ranking == "influence" else last_first
+    def _pick(self, model: nn.Module, blocks: Sequence[Block], context: StepContext) -> Pick:
+        if self.ranking == "dev":
+            return least_harm(model, context)
+        return least_influence(model, blocks, context) if self.ranking == "influence" else last_first
 
 
 Open = Callable[[Sequence[Block]], Sequence[Block]]
@@ -155,7 +155,7 @@ def _counted(count: int, blocks: Sequence[Block]) -> Open:
     return _until(lambda gone: len(gone) == count, blocks)
 
 
-def _by_stage(stages: Sequence[Stage], units: Sequence[int]) -> Open:
+def _by_stage(stages: Sequence[ResidualStage], units: Sequence[int]) -> Open:
     """Each stage comes down to its number of `units`."""
     sizes = [stage.size for stage in stages]
     if len(sizes) != len(units):

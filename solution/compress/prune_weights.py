@@ -1,7 +1,7 @@
 """Weight pruning: the weights of least magnitude become zero and stay zero in training.
 
     from solution.compress.prune_weights import PruneWeights
-    sparse = PruneWeights(sparsity=0.9)(model, Given(example=x))
+    sparse = PruneWeights(sparsity=0.9)(model, StepContext(example=x))
 
 Magnitude is the criterion of Han et al., 2015 (arXiv:1506.02626). A sparse net costs as many MACs as a dense one unless
 its runtime skips zeros; what gets smaller is the packed file.
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from solution.compress.listing import columns, left_alone
-from solution.compress.parametrized import fold, layer_for, layers_of, sound_weight
-from solution.contracts import Given, InputError, Plan, StructuralStep
+from solution.compress.parametrized import layer_for, layers_of, materialize, sound_weight
+from solution.contracts import InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import sparsity
 
 SCOPES = ("global", "local")
@@ -70,7 +70,7 @@ class SparsityPlan(Plan):
         """Set weights to zero and keep them so, in place."""
         modules = {path: layer_for(model, path, shape) for path, shape in self.shapes.items()}
         for path, module in modules.items():
-            weight = fold(module).weight
+            weight = materialize(module).weight
             with torch.no_grad():
                 mask = smallest(weight.abs().flatten(), self.zeros[path][1])
                 weight.masked_fill_(mask.view_as(weight), 0)
@@ -110,7 +110,7 @@ class PruneWeights(StructuralStep):
         if self.scope not in SCOPES:
             raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
 
-    def plan(self, model: nn.Module, given: Given) -> SparsityPlan:
+    def plan(self, model: nn.Module, context: StepContext) -> SparsityPlan:
         """Count the zeros that each layer gets. `InputError` when there would be no more than there are."""
         modules, left = layers_of(model, self.layers, self.protect)
         sizes = {path: sound_weight(path, module).abs().flatten() for path, module in modules.items()}

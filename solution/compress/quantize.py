@@ -3,7 +3,7 @@
 After training:     Quantize(scheme="int8")                       codes at once
 Inputs, static:     Quantize(scheme="int8", activations=8)        ranges from calibration images
 Inputs, dynamic:    Quantize(scheme="int8", activations=8, observer="dynamic")
-With training:      Quantize(scheme="int4", learn=True), Train(...), Freeze()
+With training:      Quantize(scheme="int4", qat=True), Train(...), Convert()
 A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes=0.2)
 
 Weights lie on a grid per output channel, inputs (`activations`) on one per layer. A finished weight is stored as small
@@ -24,18 +24,18 @@ from torch import Tensor, nn
 from solution.compress.block_ranking import mean_loss
 from solution.compress.quantization.codes import stored_bytes
 from solution.compress.quantization.correct import correct
+from solution.compress.quantization.exclude import GROUPS, spare
 from solution.compress.quantization.graph import Wiring
 from solution.compress.quantization.layers import find_layers
 from solution.compress.quantization.learned import grid_of
 from solution.compress.quantization.mixed import Mix, first_within, last_good, sensitivities, steps_down
 from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
-from solution.compress.quantization.plan import FreezePlan, QuantizePlan
+from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
-from solution.compress.quantization.sparing import GROUPS, spare
-from solution.contracts import Batches, Given, InputError, StructuralStep
+from solution.contracts import Batches, InputError, StepContext, StructuralStep
 from solution.evaluate.classify import classify, predictor
 
-_OTHERS = ("float32", *HALVES)
+_OTHER_DTYPES = ("float32", *HALVES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,15 @@ class Quantize(StructuralStep):
     scheme       float16, bfloat16, int8 ... int2, binary
     lower        schemes that layers may take instead, least sensitive first, under one budget:
     bytes        what the net may take at most: a fraction of the float net's bytes up to 1, else the number itself
-    f1_drop      or: macro F1 that may be lost on the choose split
-    learn        float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Freeze` should follow
+    f1_drop      or: macro F1 that may be lost on the dev split
+    learn        float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Convert` should follow
     activations  bits of the layers' inputs, 2 to 8; 0 leaves them in float
     observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy (static);
                  or dynamic: each image brings its own, at every layer. That needs no calibration and cuts nothing off,
                  but a runtime must look for the range at every call, where a fixed one costs nothing
     images       calibration images to look at; the user is told when there are fewer
     fold_norms   batch norms go into the convolution before them
-    equalise     bring channels of neighbouring layers to one range; needs fold_norms
+    equalize     bring channels of neighboring layers to one range; needs fold_norms
     correct_bias undo the mean error of each layer, measured on calibration images, where such are given
     others       float32, float16 or bfloat16: how all other parameters are kept
     spare        groups (first, last, depthwise) to leave in float where that is measured to be better
@@ -64,14 +64,14 @@ class Quantize(StructuralStep):
     lower: tuple[str, ...] = ()
     bytes: float | None = None
     f1_drop: float | None = None
-    learn: bool = False
+    qat: bool = False
     activations: int = 0
     observer: str = "mse"
     images: int = 256
     fold_norms: bool = False
-    equalise: bool = False
+    cross_layer_equalize: bool = False
     correct_bias: bool = True
-    others: str = "float32"
+    other_dtype: str = "float32"
     spare: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
 
@@ -90,74 +90,74 @@ class Quantize(StructuralStep):
             raise InputError("observer='dynamic' is for inputs, which stay in float: give activations=8")
         if self.images < 1:
             raise InputError(f"images must be at least 1, got {self.images}")
-        if self.equalise and not self.fold_norms:
-            raise InputError("equalise needs fold_norms=True: a norm between two layers hides what they share")
+        if self.cross_layer_equalize and not self.fold_norms:
+            raise InputError("equalize needs fold_norms=True: a norm between two layers hides what they share")
         self._check_names()
-        self._check_learn(max(bits))
+        self._check_qat(max(bits))
 
     def _budget(self) -> str:
         return f"lower={self.lower}, bytes={self.bytes}, f1_drop={self.f1_drop}"
 
     def _check_names(self) -> None:
-        for name, known in (("observer", (*OBSERVERS, DYNAMIC)), ("others", _OTHERS)):
+        for name, known in (("observer", (*OBSERVERS, DYNAMIC)), ("other_dtype", _OTHER_DTYPES)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         unknown = [group for group in self.spare if group not in GROUPS]
         if unknown:
             raise InputError(f"spare may name {', '.join(GROUPS)}, got {unknown[0]!r}")
 
-    def _check_learn(self, bits: int) -> None:
-        if self.learn and bits > 8:
+    def _check_qat(self, bits: int) -> None:
+        if self.qat and bits > 8:
             raise InputError(f"learn is for grids of 8 bits and fewer, got {self.scheme}")
-        if self.learn and self.others != "float32":
-            raise InputError(f"a training needs float32: give others={self.others!r} to Freeze instead")
+        if self.qat and self.other_dtype != "float32":
+            raise InputError(f"a training needs float32: give other_dtype={self.other_dtype!r} to Convert instead")
 
     @property
     def currency(self) -> str | None:
         """Bytes; a net that is to learn first carries its float weights on."""
-        return None if self.learn else "bytes"
+        return None if self.qat else "bytes"
 
-    def plan(self, model: nn.Module, given: Given) -> QuantizePlan:
+    def plan(self, model: nn.Module, context: StepContext) -> QuantizePlan:
         """Which layer takes which scheme. `InputError` when there is none to quantize, or a budget cannot be met."""
-        layers = find_layers(model, given.example, self.protect)
+        layers = find_layers(model, context.example, self.protect)
         plan = QuantizePlan(
             schemes=dict.fromkeys(layers.paths, self.scheme),
-            learn=self.learn,
+            qat=self.qat,
             folded=Wiring(model).norms() if self.fold_norms else {},
             activation_bits=self.activations,
-            others=self.others,
+            other_dtype=self.other_dtype,
             kept=layers.kept,
         )
         plan = self._fitting(self._with_chains(plan, model), model)
         if not plan.schemes:
             raise InputError(f"nothing can be quantized: {_reasons(plan)}")
-        self._tell_if_few(given)
-        plan = self._spared(self._with_ranges(plan, model, given), model, given)
+        self._tell_if_few(context)
+        plan = self._spared(self._with_ranges(plan, model, context), model, context)
         if self.lower:
-            plan = dataclasses.replace(plan, schemes=self._mix(plan, model, given))
+            plan = dataclasses.replace(plan, schemes=self._mix(plan, model, context))
         return plan.measured(model)
 
-    def apply(self, plan: QuantizePlan, model: nn.Module, given: Given) -> nn.Module:
+    def apply(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
         """Apply, and correct the biases."""
-        return self.mended(plan.apply(model), plan, model, given)
+        return self.mended(plan.apply(model), plan, model, context)
 
-    def mended(self, cut: nn.Module, plan: QuantizePlan, model: nn.Module, given: Given) -> nn.Module:
+    def mended(self, cut: nn.Module, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
         """`cut`, made from `model` by `plan`, with corrected biases where that is asked for and possible, in place."""
-        if not self._corrects or given.calibration is None:
+        if not self._corrects or context.calibration is None:
             return cut
         behind = {layer: norm for norm, layer in _norms_of(model).items() if norm not in plan.folded}
         places = {path: path for path in plan.schemes if cut.get_submodule(path).bias is not None}
         places = {path: behind[path] for path in plan.schemes if path in behind} | places
         exact = plan.prepare(copy.deepcopy(model))
-        correct(cut, exact, places, list(_first(given.calibration, self.images)))
+        correct(cut, exact, places, list(_first(context.calibration, self.images)))
         return cut
 
     def _with_chains(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
-        if not self.equalise:
+        if not self.cross_layer_equalize:
             return plan
         folded = plan.prepare(copy.deepcopy(model))
         chains = [chain for chain in Wiring(folded).chains() if {*chain[:2]} <= plan.schemes.keys()]
-        return dataclasses.replace(plan, equalised=tuple(chains))
+        return dataclasses.replace(plan, equalized=tuple(chains))
 
     def _fitting(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
         """`plan` without layers whose weights, with what is folded into them, the scheme cannot hold."""
@@ -165,25 +165,25 @@ class Quantize(StructuralStep):
         beyond = tuple(path for path in plan.schemes if not scheme.holds(exact.get_submodule(path).weight))
         return plan.without(beyond, f"its weight holds numbers beyond {self.scheme}")
 
-    def _with_ranges(self, plan: QuantizePlan, model: nn.Module, given: Given) -> QuantizePlan:
+    def _with_ranges(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> QuantizePlan:
         if not self.activations:
             return plan
         if self.observer == DYNAMIC:
             return dataclasses.replace(plan, ranges=dict.fromkeys(plan.schemes, ()))
-        images = list(_first(given.need("calibration", "quantizing activations"), self.images))
+        images = list(_first(context.need("calibration", "quantizing activations"), self.images))
         exact = plan.prepare(copy.deepcopy(model))
         found = ranges(exact, plan.schemes, images, self.observer, self.activations)
         return dataclasses.replace(plan, ranges=found)
 
-    def _spared(self, plan: QuantizePlan, model: nn.Module, given: Given) -> QuantizePlan:
+    def _spared(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> QuantizePlan:
         if not self.spare:
             return plan
-        choose = list(given.need("choose", "spare"))
+        dev = list(context.need("dev", "spare"))
 
         def loss_of(plan: QuantizePlan) -> float:
-            return mean_loss(self._shipped(plan, model, given), choose)
+            return mean_loss(self._shipped(plan, model, context), dev)
 
-        return spare(plan, model, self.spare, loss_of, given.say)
+        return spare(plan, model, self.spare, loss_of, context.log)
 
     @property
     def _observes(self) -> bool:
@@ -191,43 +191,43 @@ class Quantize(StructuralStep):
 
     @property
     def _corrects(self) -> bool:
-        return self.correct_bias and not self.learn
+        return self.correct_bias and not self.qat
 
-    def _tell_if_few(self, given: Given) -> None:
-        if given.calibration is None or not (self._observes or self._corrects):
+    def _tell_if_few(self, context: StepContext) -> None:
+        if context.calibration is None or not (self._observes or self._corrects):
             return
-        found = sum(len(images) for images in _first(given.calibration, self.images))
+        found = sum(len(images) for images in _first(context.calibration, self.images))
         if not found:
             raise InputError("there are no calibration images to quantize with")
         if found < self.images:
-            given.say(f"asked for {self.images} calibration images, there are {found}: going on with these")
+            context.log(f"asked for {self.images} calibration images, there are {found}: going on with these")
 
-    def _mix(self, plan: QuantizePlan, model: nn.Module, given: Given) -> Mix:
+    def _mix(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> Mix:
         """A scheme for each layer within the budget; what `spare` left in float stays so."""
-        choose = list(given.need("choose", "mixed precision"))
+        dev = list(context.need("dev", "mixed precision"))
         exact = plan.prepare(copy.deepcopy(model))
         names, paths = (self.scheme, *self.lower), tuple(plan.schemes)
-        harm = sensitivities(exact, paths, names, [images for images, _ in choose])
+        harm = sensitivities(exact, paths, names, [images for images, _ in dev])
         steps = steps_down(exact, names, harm, paths)
         if self.bytes is not None:
             before, after = plan.measured(model).saves["bytes"]
             return first_within(steps, after - round(self.bytes * before if self.bytes <= 1 else self.bytes))
-        least = _f1(model, choose) - self.f1_drop
-        return last_good(steps, lambda mix: self._f1_of(mix, plan, model, given) >= least)
+        least = _f1(model, dev) - self.f1_drop
+        return last_good(steps, lambda mix: self._f1_of(mix, plan, model, context) >= least)
 
-    def _shipped(self, plan: QuantizePlan, model: nn.Module, given: Given) -> nn.Module:
+    def _shipped(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
         """The net that `plan` makes, with all that is mended before it ships, as if no training came in between."""
         cut = plan.finished().cut(copy.deepcopy(model))
-        return dataclasses.replace(self, learn=False).mended(cut, plan, model, given).eval()
+        return dataclasses.replace(self, qat=False).mended(cut, plan, model, context).eval()
 
-    def _f1_of(self, mix: Mix, plan: QuantizePlan, model: nn.Module, given: Given) -> float:
-        f1 = _f1(self._shipped(dataclasses.replace(plan, schemes=mix), model, given), given.choose)
-        given.say(f"{sum(name != self.scheme for name in mix.values())} layers lower: F1 {f1:.4f} on the choose split")
+    def _f1_of(self, mix: Mix, plan: QuantizePlan, model: nn.Module, context: StepContext) -> float:
+        f1 = _f1(self._shipped(dataclasses.replace(plan, schemes=mix), model, context), context.dev)
+        context.log(f"{sum(name != self.scheme for name in mix.values())} layers lower: F1 {f1:.4f} on the dev split")
         return f1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Freeze(StructuralStep):
+class Convert(StructuralStep):
     """Weights behind grids that have trained become codes: the same values, without the float weights.
 
     fold_norms  batch norms go into the convolution before them: a norm's factor goes into the scales
@@ -236,20 +236,20 @@ class Freeze(StructuralStep):
 
     currency: ClassVar[str | None] = "bytes"
     fold_norms: bool = False
-    others: str = "float32"
+    other_dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.others not in _OTHERS:
-            raise InputError(f"others must be one of {', '.join(_OTHERS)}, got {self.others!r}")
+        if self.other_dtype not in _OTHER_DTYPES:
+            raise InputError(f"others must be one of {', '.join(_OTHER_DTYPES)}, got {self.other_dtype!r}")
 
-    def plan(self, model: nn.Module, given: Given) -> FreezePlan:
+    def plan(self, model: nn.Module, context: StepContext) -> ConvertPlan:
         """Which grids become codes. `InputError` when there is none."""
         grids = {path: grid_of(module) for path, module in model.named_modules()}
         schemes = {path: grid.scheme.name for path, grid in grids.items() if grid is not None}
         if not schemes:
-            raise InputError("there is nothing to freeze: no weight has a grid that trains; Quantize(learn=True) first")
+            raise InputError("there is nothing to freeze: no weight has a grid that trains; Quantize(qat=True) first")
         folded = Wiring(model).norms() if self.fold_norms else {}
-        plan = FreezePlan(schemes=schemes, folded=folded, others=self.others)
+        plan = ConvertPlan(schemes=schemes, folded=folded, other_dtype=self.other_dtype)
         saves = {"bytes": (stored_bytes(model), stored_bytes(plan.cut(copy.deepcopy(model))))}
         return dataclasses.replace(plan, saves=saves)
 

@@ -44,7 +44,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class ResidualStage:
     """A container of blocks.
 
     size    how many blocks it has, with those that change the shape and cannot go
@@ -64,7 +64,7 @@ class PassThrough(nn.Module):
         return x
 
 
-def stages_of(model: nn.Module, example: Tensor) -> tuple[Stage, ...]:
+def stages_of(model: nn.Module, example: Tensor) -> tuple[ResidualStage, ...]:
     """Every container with blocks of a kind that can go somewhere in the net; one may have none left that can.
 
     example: (B, C, H, W); its first image is run. `InputError` when the net does not take it.
@@ -76,7 +76,7 @@ def stages_of(model: nn.Module, example: Tensor) -> tuple[Stage, ...]:
         size = sum(type(child) in kinds for child in container.children()) if isinstance(container, CONTAINERS) else 0
         if size:
             own = tuple(block for block in blocks if block.stage == path)
-            stages.append(Stage(path=path, size=size, blocks=own))
+            stages.append(ResidualStage(path=path, size=size, blocks=own))
     return tuple(stages)
 
 
@@ -112,7 +112,7 @@ class _Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
+class _Recorded:
     """What one forward pass showed.
 
     calls      module path -> the first call that kept the shape
@@ -123,9 +123,9 @@ class _Seen:
     sequences: set[str] = field(default_factory=set)
 
 
-def _watch(model: nn.Module, example: Tensor) -> _Seen:
+def _watch(model: nn.Module, example: Tensor) -> _Recorded:
     """Run `model` and remember the calls of the weighty children of containers that kept the shape of their input."""
-    seen = _Seen()
+    seen = _Recorded()
     handles = [
         module.register_forward_hook(_remember(seen, path), with_kwargs=True) for path, module in _in_containers(model)
     ]
@@ -147,7 +147,7 @@ def _in_containers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                     yield (f"{path}.{name}" if path else name), child
 
 
-def _remember(seen: _Seen, path: str) -> Callable[..., None]:
+def _remember(seen: _Recorded, path: str) -> Callable[..., None]:
     def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         x = inputs[0] if inputs else None
         if isinstance(x, Tensor) and isinstance(output, Tensor) and x.shape == output.shape and x.is_floating_point():

@@ -1,7 +1,7 @@
 """Sensitivity: what quality is left when one layer alone is pruned (after Li et al., 2017, arXiv:1608.08710).
 
     from solution.compress.sensitivity import as_text, sensitivity
-    table = sensitivity(model, Given(example=x, choose=batches))
+    table = sensitivity(model, StepContext(example=x, dev=batches))
     print(as_text(table))
 
 Layers whose channels can only go together (those of one residual stream) are one entry.
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from solution.compress.coupling.analysis import Subject, analyse
+from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.components import layers_together
 from solution.compress.parametrized import layers_of
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_weights import PruneWeights
-from solution.contracts import Given, InputError, Step
+from solution.contracts import InputError, Step, StepContext
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.cost import macs
 
@@ -34,9 +34,9 @@ Alone = Callable[[float], Step]
 """A pruning ratio in (0, 1) -> the step that prunes one entry by it, and nothing else."""
 
 
-def channels_alone(model: nn.Module, given: Given) -> dict[str, Alone]:
+def channels_alone(model: nn.Module, context: StepContext) -> dict[str, Alone]:
     """Entry -> the step that takes out a share of its channels."""
-    groups = layers_together(analyse(Subject(model=model, example=given.example)).coupling)
+    groups = layers_together(analyze(TraceRequest(model=model, example=context.example)).coupling)
     layers = [layer for group in groups for layer in group]
 
     def alone(group: tuple[str, ...]) -> Alone:
@@ -46,7 +46,7 @@ def channels_alone(model: nn.Module, given: Given) -> dict[str, Alone]:
     return {_label(group): alone(group) for group in groups}
 
 
-def weights_alone(model: nn.Module, _given: Given) -> dict[str, Alone]:
+def weights_alone(model: nn.Module, _given: StepContext) -> dict[str, Alone]:
     """Layer -> the step that sets a share of its weights to zero."""
 
     def alone(layer: str) -> Alone:
@@ -55,16 +55,16 @@ def weights_alone(model: nn.Module, _given: Given) -> dict[str, Alone]:
     return {layer: alone(layer) for layer in layers_of(model, ("*",), ())[0]}
 
 
-METHODS: Mapping[str, Callable[[nn.Module, Given], dict[str, Alone]]] = {
+METHODS: Mapping[str, Callable[[nn.Module, StepContext], dict[str, Alone]]] = {
     "prune_channels": channels_alone,
     "prune_weights": weights_alone,
 }
 
 
 def sensitivity(
-    model: nn.Module, given: Given, methods: Sequence[str] = tuple(METHODS), ratios: Sequence[float] = RATIOS
+    model: nn.Module, context: StepContext, methods: Sequence[str] = tuple(METHODS), ratios: Sequence[float] = RATIOS
 ) -> DataFrame:
-    """One line per method, entry and ratio, in order of execution: f1 and accuracy on the choose split, and MACs.
+    """One line per method, entry and ratio, in order of execution: f1 and accuracy on the dev split, and MACs.
 
     Columns: method, layer, ratio, f1, accuracy, macs; ratio 0 is the whole net. Nothing is trained between; batch-norm
     statistics are measured again where calibration batches are given. What cannot be pruned so is told and left out.
@@ -72,13 +72,15 @@ def sensitivity(
     import pandas as pd
 
     _check(methods, ratios)
-    given.need("choose", "sensitivity")
-    whole = _figures(model, given)
+    context.need("dev", "sensitivity")
+    whole = _figures(model, context)
     rows = []
     for method in methods:
-        for layer, step in METHODS[method](model, given).items():
+        for layer, step in METHODS[method](model, context).items():
             rows.append({"method": method, "layer": layer, "ratio": 0.0, **whole})
-            rows += [{"method": method, "layer": layer, **row} for row in _measured(model, given, layer, step, ratios)]
+            rows += [
+                {"method": method, "layer": layer, **row} for row in _measured(model, context, layer, step, ratios)
+            ]
     if not rows:
         raise InputError(f"{type(model).__name__} has no layer that can be pruned alone: nothing to measure")
     return pd.DataFrame(rows)
@@ -94,22 +96,22 @@ def _check(methods: Sequence[str], ratios: Sequence[float]) -> None:
 
 
 def _measured(
-    model: nn.Module, given: Given, layer: str, step: Alone, ratios: Sequence[float]
+    model: nn.Module, context: StepContext, layer: str, step: Alone, ratios: Sequence[float]
 ) -> Iterator[dict[str, Any]]:
-    quiet = dataclasses.replace(given, say=lambda _: None)
+    quiet = dataclasses.replace(context, log=lambda _: None)
     for ratio in ratios:
         try:
-            figures = _figures(step(ratio)(model, quiet), given)
+            figures = _figures(step(ratio)(model, quiet), context)
         except InputError as error:
-            given.say(f"{layer} at {ratio:.0%}: left out, {error}")
+            context.log(f"{layer} at {ratio:.0%}: left out, {error}")
             continue
-        given.say(f"{layer} at {ratio:.0%}: F1 {figures['f1']:.4f}")
+        context.log(f"{layer} at {ratio:.0%}: F1 {figures['f1']:.4f}")
         yield {"ratio": ratio, **figures}
 
 
-def _figures(model: nn.Module, given: Given) -> dict[str, Any]:
-    judged = classify(predictor(model, given.device), given.choose)
-    return {"f1": judged.f1, "accuracy": judged.accuracy, "macs": macs(model, given.example)}
+def _figures(model: nn.Module, context: StepContext) -> dict[str, Any]:
+    judged = classify(predictor(model, context.device), context.dev)
+    return {"f1": judged.f1, "accuracy": judged.accuracy, "macs": macs(model, context.example)}
 
 
 def _label(group: tuple[str, ...]) -> str:
@@ -123,7 +125,7 @@ def as_text(table: DataFrame) -> str:
         whole = some[some.ratio == 0].iloc[0]
         wide = by_ratio(some)
         wide.columns = [f"{ratio:.0%}" for ratio in wide.columns]
-        parts.append(f"{method}: F1 {whole.f1:.4f} on the choose split as it is\n{wide.to_string(float_format='%.4f')}")
+        parts.append(f"{method}: F1 {whole.f1:.4f} on the dev split as it is\n{wide.to_string(float_format='%.4f')}")
     return "\n\n".join(parts)
 
 

@@ -50,7 +50,7 @@ def _draw_lines(axes: Axes, table: DataFrame, method: str) -> None:
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "frameon": False}
     axes.legend([handles[layer] for layer in worst], worst, title="most sensitive, worst first", **below)
-    axes.set(xlabel="pruned share of one layer, %", ylabel="macro F1 on the choose split")
+    axes.set(xlabel="pruned share of one layer, %", ylabel="macro F1 on the dev split")
     axes.set_xticks([0, *(wide.columns * 100).round(1)])
     axes.set_box_aspect(0.6)
     axes.set_anchor("N")

@@ -15,9 +15,9 @@ from solution.compress.group_penalty import GroupPenalty
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
-from solution.compress.quantize import Freeze, Quantize
+from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, Step
-from solution.knobs import parse
+from solution.settings import parse
 from solution.train.autoencode import Autoencode
 from solution.train.distill import Distill
 from solution.train.pretrain import Pretrain
@@ -30,7 +30,7 @@ STEPS: dict[str, type[Step]] = {
     "decompose": Decompose,
     "cluster": Cluster,
     "quantize": Quantize,
-    "freeze": Freeze,
+    "convert": Convert,
     "fold_norms": FoldNorms,
     "group_penalty": GroupPenalty,
     "train": Train,

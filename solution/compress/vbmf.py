@@ -1,4 +1,4 @@
-"""How many components of a noisy matrix are signal: empirical variational Bayesian matrix factorisation.
+"""How many components of a noisy matrix are signal: empirical variational Bayesian matrix factorization.
 
 The global solution of Nakajima, Sugiyama, Babacan and Tomioka, 2013 ("Global analytic solution of fully-observed
 variational Bayesian matrix factorization", JMLR 14): a component is kept when its singular value exceeds a threshold

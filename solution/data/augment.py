@@ -1,4 +1,4 @@
-"""Random views of a picture: crop, flip, quarter turn, colour, erasing; each a pure function of seed, epoch, index."""
+"""Random views of a picture: crop, flip, quarter turn, color, erasing; each a pure function of seed, epoch, index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from solution.contracts import InputError
 
 _HUE_SHARE = 0.1
-_COLOUR_CHANCE = 0.8
+_COLOR_CHANCE = 0.8
 _ERASED_SIDE = (0.1, 0.35)
 
 
@@ -24,7 +24,7 @@ class Augment:
     crop_ratio    width : height of a crop
     flip          chance of a mirror image
     quarter_turn  chance of a turn by a random multiple of 90 degrees
-    colour        how far brightness, contrast and saturation move (hue a tenth of that); 0 leaves them
+    color        how far brightness, contrast and saturation move (hue a tenth of that); 0 leaves them
     erase         chance that a random rectangle is filled with noise
     """
 
@@ -32,11 +32,11 @@ class Augment:
     crop_ratio: tuple[float, float] = (0.75, 1.333)
     flip: float = 0.5
     quarter_turn: float = 0.3
-    colour: float = 0.3
+    color: float = 0.3
     erase: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "quarter_turn", "colour", "erase"):
+        for name in ("flip", "quarter_turn", "color", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name} must lie between 0 and 1, got {getattr(self, name)}")
         low, high = self.crop_scale
@@ -57,9 +57,9 @@ class Augment:
         steps = [A.Resize(size, size) if whole else crop]
         steps += [A.HorizontalFlip(p=self.flip)] if self.flip else []
         steps += [A.RandomRotate90(p=self.quarter_turn)] if self.quarter_turn else []
-        if self.colour:
-            by = self.colour
-            steps.append(A.ColorJitter(by, by, by, hue=by * _HUE_SHARE, p=_COLOUR_CHANCE))
+        if self.color:
+            by = self.color
+            steps.append(A.ColorJitter(by, by, by, hue=by * _HUE_SHARE, p=_COLOR_CHANCE))
         if self.erase:
             hole = {"hole_height_range": _ERASED_SIDE, "hole_width_range": _ERASED_SIDE}
             steps.append(A.CoarseDropout(num_holes_range=(1, 1), fill="random", p=self.erase, **hole))

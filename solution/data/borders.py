@@ -1,6 +1,6 @@
 """Cut off the flat padding around a photo, whose shape can betray the class.
 
-A letterboxed photo is a filled rectangle on a ground of one colour; a product on a white table is not, and stays.
+A letterboxed photo is a filled rectangle on a ground of one color; a product on a white table is not, and stays.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 TOLERANCE = 12
-"""Grey levels by which a channel may differ from the colour of the padding (JPEG noise)."""
+"""Gray levels by which a channel may differ from the color of the padding (JPEG noise)."""
 
 _NOISE_SHARE = 0.05
 _FILLED_SHARE = 0.7
@@ -21,12 +21,12 @@ Span = tuple[int, int]
 def trim_borders(image: np.ndarray) -> np.ndarray:
     """The photo inside its padding, a view of the (H, W, 3) uint8 image; the image itself when there is none.
 
-    The padding has one colour, and most of each line where the photo begins differs from it.
+    The padding has one color, and most of each line where the photo begins differs from it.
     """
-    colour = _flat_edge(image)
-    if colour is None:
+    color = _flat_edge(image)
+    if color is None:
         return image
-    content = _far_from(image, colour)  # (H, W)
+    content = _far_from(image, color)  # (H, W)
     rows, columns = _extent(content, axis=1), _extent(content, axis=0)
     if rows is None or columns is None:
         return image
@@ -39,14 +39,14 @@ def trim_borders(image: np.ndarray) -> np.ndarray:
 
 def _flat_edge(image: np.ndarray) -> np.ndarray | None:
     for line in (image[0], image[-1], image[:, 0], image[:, -1]):
-        colour = np.median(line, axis=0)
-        if _far_from(line, colour).mean() <= _NOISE_SHARE:
-            return colour
+        color = np.median(line, axis=0)
+        if _far_from(line, color).mean() <= _NOISE_SHARE:
+            return color
     return None
 
 
-def _far_from(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    return (np.abs(pixels - colour.astype(np.int16)) > TOLERANCE).any(axis=-1)
+def _far_from(pixels: np.ndarray, color: np.ndarray) -> np.ndarray:
+    return (np.abs(pixels - color.astype(np.int16)) > TOLERANCE).any(axis=-1)
 
 
 def _extent(content: np.ndarray, axis: int) -> Span | None:

@@ -1,6 +1,6 @@
 """Pictures with boxes, read where they lie: ``images/<split>/*.jpg`` and ``labels/<split>/*.txt`` as YOLO writes them.
 
-Each line of a label file is one box: class, centre x, centre y, width, height, all but the class as fractions of the
+Each line of a label file is one box: class, center x, center y, width, height, all but the class as fractions of the
 picture. A picture without a label file has no boxes. Names of classes are in ``classes.txt``, one a line, or under
 ``names`` in ``data.yaml``; without either they are COCO's 80.
 """
@@ -35,7 +35,7 @@ _EXPECTED = "images/<split>/*.jpg with labels/<split>/*.txt beside them, split b
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """One picture. boxes: (M, 5) float32 of class, centre x, centre y, width, height, the last four as fractions."""
+    """One picture. boxes: (M, 5) float32 of class, center x, center y, width, height, the last four as fractions."""
 
     split: str
     name: str

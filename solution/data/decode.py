@@ -1,4 +1,4 @@
-"""One encoded picture -> (H, W, 3) uint8 RGB, whatever its colour model, depth and orientation."""
+"""One encoded picture -> (H, W, 3) uint8 RGB, whatever its color model, depth and orientation."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit grey picture's high bytes; Pillow's own conversion would clip at 255 instead."""
+    """A 16-bit gray picture's high bytes; Pillow's own conversion would clip at 255 instead."""
     values = np.asarray(image).astype(np.int64)  # (H, W)
     return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))

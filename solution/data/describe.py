@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solution.data.cards import Card
+from solution.data.dataset_info import DatasetInfo
 from solution.data.duplicates import Signature, exact_groups, near_groups, signature
 from solution.data.source import Item, Source, UnreadableImage
 
@@ -40,7 +40,7 @@ class Description:
     near        groups of near-duplicates, copies among them
     """
 
-    card: Card
+    info: DatasetInfo
     looks: tuple[Look, ...]
     unreadable: tuple[UnreadableImage, ...]
     copies: tuple[tuple[Item, ...], ...]
@@ -48,8 +48,8 @@ class Description:
 
     def counts(self) -> np.ndarray:
         """Readable images per class and split, (classes, splits) int."""
-        columns = [[self.card.counts[split][name] for name in self.card.classes] for split in self.card.counts]
-        return np.array(columns, int).reshape(-1, len(self.card.classes)).T
+        columns = [[self.info.counts[split][name] for name in self.info.classes] for split in self.info.counts]
+        return np.array(columns, int).reshape(-1, len(self.info.classes)).T
 
     def sizes(self) -> dict[str, tuple[float, float, float]]:
         """{"width": (min, median, max) in pixels, "height": ..., "width / height": ...}; empty without images."""
@@ -62,8 +62,8 @@ class Description:
     def brightness(self) -> np.ndarray:
         """Mean luma of each class, (classes,), 0 to 1; NaN for an empty class."""
         labels = np.array([look.item.label for look in self.looks], int)
-        sums = np.bincount(labels, [look.brightness for look in self.looks], minlength=len(self.card.classes))
-        counts = np.bincount(labels, minlength=len(self.card.classes))
+        sums = np.bincount(labels, [look.brightness for look in self.looks], minlength=len(self.info.classes))
+        counts = np.bincount(labels, minlength=len(self.info.classes))
         return np.where(counts, sums / np.maximum(counts, 1), np.nan)
 
     def imbalance(self) -> float:
@@ -84,7 +84,7 @@ def describe(source: Source, follow: Follow = iter) -> Description:
     ordered = tuple(looks[position] for position in sorted(looks))
     signatures = [look.signature for look in ordered]
     return Description(
-        card=_card(source, ordered),
+        info=_info(source, ordered),
         looks=ordered,
         unreadable=tuple(unreadable[position] for position in sorted(unreadable)),
         copies=_items(ordered, exact_groups(signatures)),
@@ -100,11 +100,11 @@ def look_at(item: Item, image: np.ndarray) -> Look:
     return Look(item=item, width=width, height=height, brightness=brightness, signature=mark)
 
 
-def _card(source: Source, looks: Iterable[Look]) -> Card:
+def _info(source: Source, looks: Iterable[Look]) -> DatasetInfo:
     counts = {split: dict.fromkeys(source.classes, 0) for split in source.splits}
     for look in looks:
         counts[look.item.split][source.classes[look.item.label]] += 1
-    return Card(
+    return DatasetInfo(
         name=source.name, classes=source.classes, counts=counts, source=str(source.path), rendered=source.rendered
     )
 
@@ -126,5 +126,5 @@ def across_splits(groups: Iterable[Sequence[Item]]) -> list[Sequence[Item]]:
 
 
 def across_classes(groups: Iterable[Sequence[Item]]) -> list[Sequence[Item]]:
-    """Those groups whose images are labelled with more than one class."""
+    """Those groups whose images are labeled with more than one class."""
     return [group for group in groups if len({item.label for item in group}) > 1]

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from solution.contracts import InputError
 from solution.data.boxes import Scene, Scenes, open_scenes
-from solution.data.cards import Card
-from solution.data.framing import Vary, centred, corners, framed, visible
+from solution.data.dataset_info import DatasetInfo
+from solution.data.framing import Vary, centerd, corners, framed, visible
 from solution.data.views import EpochSampler, as_batch, train_loader
 
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -29,15 +29,15 @@ class DetectionLoaders:
     """The batches of a data set; as `solution.dataloader.Loaders`, but for:
 
     seen    the training pictures as they are, for nets that have not learned from them here
-    choose  None: so small a set spares nothing, and nothing is chosen
+    dev     None: so small a set spares nothing, and nothing is chosen
     """
 
-    card: Card
+    info: DatasetInfo
     train: DataLoader
     val: DataLoader
     seen: DataLoader
     calibration: DataLoader
-    choose: None = None
+    dev: None = None
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
 
@@ -79,7 +79,7 @@ class DetectionData:
         order = np.random.default_rng(0).permutation(len(parts["train"]))[: self.calibration_images]
         calibration = [parts["train"][index] for index in order]
         return DetectionLoaders(
-            card=_card(scenes, parts),
+            info=_info(scenes, parts),
             train=self._varied(scenes, parts["train"], seed),
             val=self._plain(scenes, parts["val"]),
             seen=self._plain(scenes, parts["train"]),
@@ -115,7 +115,7 @@ class Framed(Dataset):
 
     def _one(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         image = self.scenes.image(scene)
-        placing = centred(image.shape, self.size)
+        placing = centerd(image.shape, self.size)
         return framed(image, placing, self.size), corners(scene.boxes, placing)
 
 
@@ -135,7 +135,7 @@ class Varied(Dataset):
     def _one(self, view: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         chance = np.random.default_rng([self.seed, view, index])
         scene = self.part[index]
-        image = self.vary.coloured(self.scenes.image(scene), chance)
+        image = self.vary.colored(self.scenes.image(scene), chance)
         placing = self.vary.placing(image.shape, self.size, chance)
         return framed(image, placing, self.size), visible(corners(scene.boxes, placing), self.size)
 
@@ -152,10 +152,10 @@ def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
-def _card(scenes: Scenes, parts: dict[str, list[Scene]]) -> Card:
+def _info(scenes: Scenes, parts: dict[str, list[Scene]]) -> DatasetInfo:
     """Counts are of boxes."""
     counts = {}
     for split, part in parts.items():
         found = Counter(int(label) for scene in part for label in scene.boxes[:, 0])
         counts[split] = {name: found[label] for label, name in enumerate(scenes.classes)}
-    return Card(name=scenes.name, classes=scenes.classes, counts=counts, source=str(scenes.path))
+    return DatasetInfo(name=scenes.name, classes=scenes.classes, counts=counts, source=str(scenes.path))

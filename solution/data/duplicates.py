@@ -16,7 +16,7 @@ import numpy as np
 MAX_HASH_DISTANCE = 10
 """Bits of 64 in which the hashes of a near-duplicate pair may differ."""
 MIN_CORRELATION = 0.95
-"""Pearson correlation that the colour thumbnails of a near-duplicate pair reach."""
+"""Pearson correlation that the color thumbnails of a near-duplicate pair reach."""
 
 _THUMBNAIL_SIDE = 16
 _BLOCK_ROWS = 256
@@ -90,7 +90,7 @@ def near_pairs(signatures: Sequence[Signature]) -> np.ndarray:
     Every pair of hashes is compared, a block of rows at a time: 50 million comparisons take about 0.2 s.
     """
     bits = np.array([one.bits for one in signatures], np.uint64)
-    thumbnails = _centred([one.thumbnail for one in signatures])
+    thumbnails = _centerd([one.thumbnail for one in signatures])
     found = [_alike(thumbnails, some) for some in _close_hashes(bits)]
     return np.concatenate(found) if found else np.empty((0, 2), np.int64)
 
@@ -104,7 +104,7 @@ def _close_hashes(bits: np.ndarray) -> Iterator[np.ndarray]:
             yield pairs[cut : cut + _PAIRS_AT_ONCE]
 
 
-def _centred(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
+def _centerd(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
     flat = np.array(thumbnails, np.float32).reshape(len(thumbnails), _THUMBNAIL_SIDE**2 * 3)  # (N, 768)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

@@ -1,4 +1,4 @@
-"""A picture with boxes on a square: shrunk or grown without distortion, the rest of the square grey."""
+"""A picture with boxes on a square: shrunk or grown without distortion, the rest of the square gray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from solution.contracts import InputError
 
-GREY = 114
+GRAY = 114
 _LEAST_PIXELS = 2
 _LEAST_SHARE = 0.2
 
@@ -31,15 +31,15 @@ class Vary:
 
     zoom    sides grow or shrink by up to this share
     flip    chance of a mirror image
-    colour  brightness of each channel changes by up to this share
+    color  brightness of each channel changes by up to this share
     """
 
     zoom: float = 0.4
     flip: float = 0.5
-    colour: float = 0.2
+    color: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("zoom", "flip", "colour"):
+        for name in ("zoom", "flip", "color"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"vary.{name} must lie in [0, 1), got {getattr(self, name)}")
 
@@ -50,13 +50,13 @@ class Vary:
         left, top = (round(chance.uniform(*sorted((0, size - side)))) for side in (width, height))
         return Placing(width=width, height=height, left=left, top=top, mirrored=bool(chance.random() < self.flip))
 
-    def coloured(self, image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    def colored(self, image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         """(H, W, 3) uint8 with other brightness."""
-        gains = 1 + chance.uniform(-self.colour, self.colour, 3)
+        gains = 1 + chance.uniform(-self.color, self.color, 3)
         return np.clip(image * gains, 0, 255).astype(np.uint8)
 
 
-def centred(shape: tuple[int, ...], size: int) -> Placing:
+def centerd(shape: tuple[int, ...], size: int) -> Placing:
     """As large as fits, in the middle."""
     width, height = _sides(shape, size)
     return Placing(width=width, height=height, left=(size - width) // 2, top=(size - height) // 2)
@@ -75,7 +75,7 @@ def framed(image: np.ndarray, placing: Placing, size: int) -> np.ndarray:
         image = cv2.resize(image, (placing.width, placing.height), interpolation=how)
     if placing.mirrored:
         image = image[:, ::-1]
-    square = np.full((size, size, 3), GREY, dtype=np.uint8)
+    square = np.full((size, size, 3), GRAY, dtype=np.uint8)
     left, top = max(placing.left, 0), max(placing.top, 0)
     part = image[max(-placing.top, 0) :, max(-placing.left, 0) :][: size - top, : size - left]
     square[top : top + part.shape[0], left : left + part.shape[1]] = part

@@ -23,7 +23,7 @@ _IMAGES_PER_ROW = 12
 _CELL = 96
 _GAP = 6
 _PAPER, _INK, _FAINT = 255, "#222222", "#777777"
-_COLOURS = {"train": "#0072B2", "": "#0072B2", "val": "#E69F00", "test": "#BBBBBB"}
+_COLORS = {"train": "#0072B2", "": "#0072B2", "val": "#E69F00", "test": "#BBBBBB"}
 _HATCHES = {"val": "///", "test": "..."}
 _INCHES_PER_ROW, _MARGIN_INCHES = 0.64, 1.0
 
@@ -33,7 +33,7 @@ def save_overview(source: Source, description: Description, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = description.card.classes[:MAX_ROWS]
+    shown = description.info.classes[:MAX_ROWS]
     height = _INCHES_PER_ROW * len(shown) + _MARGIN_INCHES
     figure = Figure(figsize=(12, height), facecolor="white")
     FigureCanvasAgg(figure)
@@ -93,8 +93,8 @@ def _draw_sheet(axes: Axes, sheet: np.ndarray, classes: Sequence[str]) -> None:
 def _draw_bars(axes: Axes, description: Description, num_classes: int) -> None:
     counts = description.counts()[:num_classes]  # (classes, splits)
     left = np.zeros(num_classes)
-    for split, column in zip(description.card.counts, counts.T, strict=True):
-        style = {"color": _COLOURS[split], "hatch": _HATCHES.get(split), "edgecolor": "white", "linewidth": 0}
+    for split, column in zip(description.info.counts, counts.T, strict=True):
+        style = {"color": _COLORS[split], "hatch": _HATCHES.get(split), "edgecolor": "white", "linewidth": 0}
         axes.barh(range(num_classes), column, left=left, height=0.62, label=split or "images", **style)
         left += column
     for row, total in enumerate(left):
@@ -107,12 +107,12 @@ def _draw_bars(axes: Axes, description: Description, num_classes: int) -> None:
 
 
 def _draw_title(figure: Figure, description: Description, height: float) -> None:
-    card, num_images = description.card, int(description.counts().sum())
+    info, num_images = description.info, int(description.counts().sum())
     left = figure.axes[0].get_position().x0
-    figure.text(left, 1 - 0.3 / height, card.title, fontsize=16, weight="bold", color=_INK, va="center")
-    facts = [f"{num_images:,} images, {len(card.classes):,} classes"]
+    figure.text(left, 1 - 0.3 / height, info.title, fontsize=16, weight="bold", color=_INK, va="center")
+    facts = [f"{num_images:,} images, {len(info.classes):,} classes"]
     facts.append(f"largest : smallest class = {description.imbalance():.1f}")
-    if len(card.classes) > MAX_ROWS:
+    if len(info.classes) > MAX_ROWS:
         facts.append(f"the first {MAX_ROWS} classes are shown")
     figure.text(left, 1 - 0.62 / height, "   ".join(facts), fontsize=11, color=_FAINT, va="center")
 

@@ -48,17 +48,17 @@ def _rows(files: Files, table: str, root: str) -> dict[str, str]:
     """{path of a picture: its label} of one table."""
     folder = _folder_of(files, table, root)
     labels: dict[str, str] = {}
-    missing, unlabelled, twice = [], [], []
+    missing, unlabeled, twice = [], [], []
     for number, (file, label) in enumerate(_read(files, table), start=2):
         name = _find(files, root, folder, file)
         if name is None:
             missing.append(f"row {number} ({file})")
         elif not label:
-            unlabelled.append(f"row {number} ({file})")
+            unlabeled.append(f"row {number} ({file})")
         elif labels.setdefault(name, label) != label:
             twice.append(f"row {number} ({file})")
     _refuse(files, table, missing, f"name files that are not in {folder}/; add the files or delete the rows")
-    _refuse(files, table, unlabelled, "have no label; fill it in or delete the rows")
+    _refuse(files, table, unlabeled, "have no label; fill it in or delete the rows")
     _refuse(files, table, twice, "give a file a second, different label; keep one of them")
     extra = [name for name in sorted(files.stamps) if name.startswith(folder + "/") and is_picture(name)]
     extra = [name for name in extra if name not in labels]

@@ -1,4 +1,4 @@
-"""Batches from cached pictures: normalised in one go, in an order that depends on seed and epoch alone.
+"""Batches from cached pictures: normalized in one go, in an order that depends on seed and epoch alone.
 
 Where a student learns from stored answers, it sees the same views again and again: they are made once, too.
 """
@@ -23,7 +23,7 @@ from solution.data.augment import Viewer
 from solution.data.cache import Cached, mapped
 from solution.runtime import cache_folder, written_whole
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 SAMPLING = ("shuffle", "balanced")
 VERSION = 1
 """Of how views are made: with another one, stored views and answers are made again."""
@@ -31,9 +31,9 @@ MOST_STORED_BYTES = 4 << 30
 """Views that would take more are made anew each time."""
 
 
-def as_batch(images: np.ndarray, normalisation: Normalisation) -> Tensor:
+def as_batch(images: np.ndarray, normalization: Normalization) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last memory: (x / 255 - mean) / std."""
-    mean, std = (torch.tensor(values, dtype=torch.float32) for values in normalisation)
+    mean, std = (torch.tensor(values, dtype=torch.float32) for values in normalization)
     batch = torch.from_numpy(images).to(torch.float32)
     return batch.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
 
@@ -41,17 +41,17 @@ def as_batch(images: np.ndarray, normalisation: Normalisation) -> Tensor:
 class Plain(Dataset):
     """Cached pictures as they are; fetched a batch at a time."""
 
-    def __init__(self, cached: Cached, normalisation: Normalisation) -> None:
+    def __init__(self, cached: Cached, normalization: Normalization) -> None:
         self.images = cached.images
         self.labels = torch.from_numpy(cached.labels)
-        self.normalisation = normalisation
+        self.normalization = normalization
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised float32 and (B,) int64."""
-        return as_batch(self.images[list(positions)], self.normalisation), self.labels[list(positions)]
+        """(B, 3, H, W) normalized float32 and (B,) int64."""
+        return as_batch(self.images[list(positions)], self.normalization), self.labels[list(positions)]
 
 
 class Views(Dataset):
@@ -62,9 +62,9 @@ class Views(Dataset):
     pixels: (num_views, N, size, size, 3) uint8, the views made before; None makes each when it is asked for.
     """
 
-    def __init__(self, cached: Cached, viewer: Viewer, normalisation: Normalisation) -> None:
-        self.view, self.normalisation = viewer, normalisation
-        self.beside: np.ndarray | None = None
+    def __init__(self, cached: Cached, viewer: Viewer, normalization: Normalization) -> None:
+        self.view, self.normalization = viewer, normalization
+        self.teacher_logits: np.ndarray | None = None
         self.pixels: np.memmap | None = None
         self.images = cached.images
         self.labels = torch.from_numpy(cached.labels)
@@ -73,13 +73,13 @@ class Views(Dataset):
         return len(self.labels)
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
-        """(B, 3, size, size) normalised float32, (B,) int64, and (B, K) float32 of what lies beside, if anything."""
+        """(B, 3, size, size) normalized float32, (B,) int64, and (B, K) float32 of what lies beside, if anything."""
         shown, positions = zip(*pairs, strict=True)
         pixels = self._made(pairs) if self.pixels is None else self.pixels[list(shown), list(positions)]
-        batch = as_batch(pixels, self.normalisation), self.labels[list(positions)]
-        if self.beside is None:
+        batch = as_batch(pixels, self.normalization), self.labels[list(positions)]
+        if self.teacher_logits is None:
             return batch
-        return *batch, torch.from_numpy(self.beside[list(shown), list(positions)].astype(np.float32))
+        return *batch, torch.from_numpy(self.teacher_logits[list(shown), list(positions)].astype(np.float32))
 
     def _made(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
         return np.stack([self.view(self.images[index], view, index) for view, index in pairs])
@@ -92,7 +92,7 @@ class Views(Dataset):
         content.update(np.ascontiguousarray(self.images))
         return content.hexdigest()[:32]
 
-    def stored(self, num_views: int, say: Callable[[str], None] = print) -> Views:
+    def stored(self, num_views: int, log: Callable[[str], None] = print) -> Views:
         """A copy with the same views from a file, which is made when it is not there.
 
         Without a file, so that views are made anew each time, when it would be too large or cannot be written.
@@ -103,11 +103,11 @@ class Views(Dataset):
         path = cache_folder() / f"views-{self.fingerprint(num_views)}.npy"
         richer.pixels = mapped(path, shape)
         if richer.pixels is None:
-            say(f"{num_views} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
+            log(f"{num_views} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
             try:
                 self._store(path, shape)
             except (OSError, InputError) as error:
-                say(f"they cannot be kept ({error}), so each is made whenever it is shown")
+                log(f"they cannot be kept ({error}), so each is made whenever it is shown")
             richer.pixels = mapped(path, shape)
         return richer
 
@@ -191,17 +191,19 @@ def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoad
     return TrainLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=_as_is, generator=own, **alive)
 
 
-def with_beside(loader: TrainLoader, beside: np.ndarray, say: Callable[[str], None] = print) -> TrainLoader:
+def with_teacher_logits(
+    loader: TrainLoader, teacher_logits: np.ndarray, log: Callable[[str], None] = print
+) -> TrainLoader:
     """The same batches, stored, with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
-    richer = loader.dataset.stored(len(beside), say)
-    richer.beside = beside
+    richer = loader.dataset.stored(len(teacher_logits), log)
+    richer.teacher_logits = teacher_logits
     return train_loader(richer, loader.batch_sampler, loader.num_workers)
 
 
-def plain_loader(cached: Cached, batch_size: int, normalisation: Normalisation) -> DataLoader:
+def plain_loader(cached: Cached, batch_size: int, normalization: Normalization) -> DataLoader:
     """Batches of the pictures as they are, in straight order, in this process."""
     own = torch.Generator()
-    return DataLoader(Plain(cached, normalisation), batch_size=batch_size, collate_fn=_as_is, generator=own)
+    return DataLoader(Plain(cached, normalization), batch_size=batch_size, collate_fn=_as_is, generator=own)
 
 
 def _opened(path: Path) -> np.memmap:

@@ -18,8 +18,8 @@ from torch.jit import ScriptModule
 
 from solution.contracts import InputError
 from solution.evaluate.hooks import watched
-from solution.evaluate.ledger import Entry, Ledger
-from solution.evaluate.operations import NORMALISATIONS
+from solution.evaluate.operation_log import Entry, OperationLog
+from solution.evaluate.operations import NORMALIZATIONS
 from solution.evaluate.running import as_judged, images_for, run
 from solution.evaluate.tape import Reads, Tape
 
@@ -86,21 +86,21 @@ def audit(model: nn.Module, example: Tensor) -> Audit:
     return _verdict(model, alone, pair, [*complaints, *more])
 
 
-def _followed(model: nn.Module, images: Tensor, *, hooked: bool) -> tuple[Ledger, list[str]]:
-    ledger = Ledger(model)
-    tape = Tape(model, images, ledger)
+def _followed(model: nn.Module, images: Tensor, *, hooked: bool) -> tuple[OperationLog, list[str]]:
+    operation_log = OperationLog(model)
+    tape = Tape(model, images, operation_log)
     complaints = []
-    with watched(model, ledger.enter, ledger.leave) if hooked else contextlib.nullcontext():
+    with watched(model, operation_log.enter, operation_log.leave) if hooked else contextlib.nullcontext():
         try:
             with Reads(tape), tape:
                 run(model, images)
         except InputError as error:
             complaints.append(f"cannot be followed: {error}")
-    ledger.close()
-    return ledger, complaints
+    operation_log.close()
+    return operation_log, complaints
 
 
-def _forgive_timm(ledger: Ledger) -> None:
+def _forgive_timm(operation_log: OperationLog) -> None:
     """Two classes of timm do what their parents do, but ptflops overlooks them by their names.
 
     Its BatchNorm with activation folds into the convolution before it; its Linear is the classifier of small nets.
@@ -109,12 +109,12 @@ def _forgive_timm(ledger: Ledger) -> None:
         return
     from timm.layers import BatchNormAct2d, Linear
 
-    counted = sum(entry.counted for entry in ledger.entries.values())
-    ledger.forgive(BatchNormAct2d, NORMALISATIONS, at_most=counted)
-    ledger.forgive(Linear, ("mm", "addmm"), at_most=CLASSIFIER_TOLERANCE * counted)
+    counted = sum(entry.counted for entry in operation_log.entries.values())
+    operation_log.forgive(BatchNormAct2d, NORMALIZATIONS, at_most=counted)
+    operation_log.forgive(Linear, ("mm", "addmm"), at_most=CLASSIFIER_TOLERANCE * counted)
 
 
-def _verdict(model: nn.Module, alone: Ledger, pair: Ledger, complaints: list[str]) -> Audit:
+def _verdict(model: nn.Module, alone: OperationLog, pair: OperationLog, complaints: list[str]) -> Audit:
     entries = sorted(alone.entries.values(), key=lambda entry: -entry.hidden)
     counted, hidden = sum(entry.counted for entry in entries), sum(entry.hidden for entry in entries)
     allowed = TOLERANCE * counted
@@ -130,8 +130,8 @@ def _verdict(model: nn.Module, alone: Ledger, pair: Ledger, complaints: list[str
     return Audit(ok=not findings, findings=tuple(findings), counted=counted, hidden=hidden)
 
 
-def _refusals(*ledgers: Ledger) -> dict[str, Entry]:
-    entries = [entry for ledger in ledgers for entry in ledger.entries.values()]
+def _refusals(*operation_logs: OperationLog) -> dict[str, Entry]:
+    entries = [entry for operation_log in operation_logs for entry in operation_log.entries.values()]
     return {reason: entry for entry in entries for reason in entry.refused}
 
 

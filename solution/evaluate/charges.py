@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from solution.evaluate import operations as kinds
 from solution.evaluate.dispatch import CONTRACTIONS
-from solution.evaluate.ledger import Ledger
+from solution.evaluate.operation_log import OperationLog
 
 
 @dataclass
@@ -31,7 +31,7 @@ Trail = tuple[Product, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class ModuleCall:
     """One operation. `image` are the inputs that come from the image, `trails` their products, one trail for each."""
 
     name: str
@@ -53,12 +53,12 @@ def tensors_in(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def charge(call: Call, ledger: Ledger) -> Trail:
+def charge(call: ModuleCall, operation_log: OperationLog) -> Trail:
     """Charge the work of one call to `ledger`, or refuse it. Returns the trail of its result."""
     for names, rule in _RULES:
         if call.name in names:
-            return rule(call, ledger)
-    ledger.refuse(f"runs {call.name}, whose work the audit cannot tell")
+            return rule(call, operation_log)
+    operation_log.refuse(f"runs {call.name}, whose work the audit cannot tell")
     return None
 
 
@@ -75,81 +75,81 @@ def _collected(trail: Trail) -> int:
     return macs
 
 
-def _pay(call: Call, trail: Trail, ledger: Ledger) -> Trail:
-    ledger.charge(call.name, _collected(trail))
+def _pay(call: ModuleCall, trail: Trail, operation_log: OperationLog) -> Trail:
+    operation_log.charge(call.name, _collected(trail))
     return ()
 
 
-def _free(call: Call, ledger: Ledger) -> Trail:
+def _free(call: ModuleCall, operation_log: OperationLog) -> Trail:
     return _joined(call.trails)
 
 
-def _contraction(call: Call, ledger: Ledger) -> Trail:
+def _contraction(call: ModuleCall, operation_log: OperationLog) -> Trail:
     added_to = call.name.startswith("add") or call.name == "baddbmm"
     operands = call.arguments[1:3] if added_to else call.arguments[:2]
     both = all(any(operand is tensor for tensor in call.image) for operand in operands)
     macs = CONTRACTIONS[call.name](call.arguments, call.result)
-    ledger.charge(call.name, macs, attention=both and "convolution" not in call.name)
+    operation_log.charge(call.name, macs, attention=both and "convolution" not in call.name)
     return None
 
 
-def _product(call: Call, ledger: Ledger) -> Trail:
+def _product(call: ModuleCall, operation_log: OperationLog) -> Trail:
     by_weights = any(tensor.numel() > 1 for tensor in call.weights)
     if by_weights:
-        ledger.charge(call.name, call.size)
+        operation_log.charge(call.name, call.size)
     trail = _joined([*call.trails, () if by_weights else (Product(call.size),)])
     adds = call.name in kinds.ADDED_PRODUCTS and call.arguments[0] is call.image[0] and call.trails[0] is not None
-    return _pay(call, trail, ledger) if adds else trail
+    return _pay(call, trail, operation_log) if adds else trail
 
 
-def _sum(call: Call, ledger: Ledger) -> Trail:
+def _sum(call: ModuleCall, operation_log: OperationLog) -> Trail:
     trails = [trail for trail in call.trails if trail is not None]
     scaled = call.named.get("alpha", 1) != 1
     spread = call.size > max(tensor.numel() for tensor in call.image)
     if scaled or spread:
         trails.append((Product(call.size),))
-    return _pay(call, _joined(trails), ledger) if len(trails) > 1 else _joined(trails)
+    return _pay(call, _joined(trails), operation_log) if len(trails) > 1 else _joined(trails)
 
 
-def _reduction(call: Call, ledger: Ledger) -> Trail:
+def _reduction(call: ModuleCall, operation_log: OperationLog) -> Trail:
     trail = _joined(call.trails)
-    return None if trail is None else _pay(call, trail, ledger)
+    return None if trail is None else _pay(call, trail, operation_log)
 
 
-def _square(call: Call, ledger: Ledger) -> Trail:
-    ledger.charge(call.name, max(call.image[0].numel(), _collected(_joined(call.trails))))
+def _square(call: ModuleCall, operation_log: OperationLog) -> Trail:
+    operation_log.charge(call.name, max(call.image[0].numel(), _collected(_joined(call.trails))))
     return ()
 
 
-def _normalisation(call: Call, ledger: Ledger) -> Trail:
-    ledger.charge(call.name, call.image[0].numel() * (1 if call.arguments[1] is None else 2))
+def _normalization(call: ModuleCall, operation_log: OperationLog) -> Trail:
+    operation_log.charge(call.name, call.image[0].numel() * (1 if call.arguments[1] is None else 2))
     return None
 
 
-def _layer_normalisation(call: Call, ledger: Ledger) -> Trail:
-    ledger.charge(call.name, call.image[0].numel())
+def _layer_normalization(call: ModuleCall, operation_log: OperationLog) -> Trail:
+    operation_log.charge(call.name, call.image[0].numel())
     return None
 
 
-def _pooling(call: Call, ledger: Ledger) -> Trail:
-    ledger.charge(call.name, max(call.image[0].numel(), _collected(_joined(call.trails))))
+def _pooling(call: ModuleCall, operation_log: OperationLog) -> Trail:
+    operation_log.charge(call.name, max(call.image[0].numel(), _collected(_joined(call.trails))))
     return None
 
 
-def _resampling(call: Call, ledger: Ledger) -> Trail:
-    ledger.charge(call.name, call.size)
+def _resampling(call: ModuleCall, operation_log: OperationLog) -> Trail:
+    operation_log.charge(call.name, call.size)
     return _joined(call.trails)
 
 
-_RULES: tuple[tuple[Container[str], Callable[[Call, Ledger], Trail]], ...] = (
+_RULES: tuple[tuple[Container[str], Callable[[ModuleCall, OperationLog], Trail]], ...] = (
     (kinds.FREE, _free),
     (CONTRACTIONS, _contraction),
     (kinds.PRODUCTS, _product),
     (kinds.SUMS, _sum),
     (kinds.REDUCTIONS, _reduction),
     (kinds.SQUARES, _square),
-    (kinds.NORMALISATIONS, _normalisation),
-    (kinds.LAYER_NORMALISATIONS, _layer_normalisation),
+    (kinds.NORMALIZATIONS, _normalization),
+    (kinds.LAYER_NORMALIZATIONS, _layer_normalization),
     (kinds.POOLINGS, _pooling),
     (kinds.RESAMPLINGS, _resampling),
 )

@@ -30,13 +30,13 @@ REDUCTIONS = _names("""
 SQUARES = _names("var var_mean std std_mean linalg_vector_norm norm prod cumprod")
 """Reductions that multiply each element once themselves."""
 
-NORMALISATIONS = _names("""
+NORMALIZATIONS = _names("""
     native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_no_update
     cudnn_batch_norm miopen_batch_norm
 """)
 """Two multiplications an element when there are weights, as ptflops counts them."""
 
-LAYER_NORMALISATIONS = _names("native_layer_norm native_group_norm _fused_rms_norm")
+LAYER_NORMALIZATIONS = _names("native_layer_norm native_group_norm _fused_rms_norm")
 """One multiplication an element, as ptflops counts a LayerNorm."""
 
 POOLINGS = _names("""

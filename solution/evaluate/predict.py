@@ -1,4 +1,4 @@
-"""What a net says to photos that nobody has labelled, prepared as for the evaluation: decoded, resized, normalised."""
+"""What a net says to photos that nobody has labeled, prepared as for the evaluation: decoded, resized, normalized."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from solution.data.decode import decode
 from solution.data.files import FolderFiles
 from solution.data.layout import is_picture
 from solution.data.source import UnreadableImage
-from solution.data.views import Normalisation, as_batch
+from solution.data.views import Normalization, as_batch
 from solution.evaluate.classify import Predict
 
 _BATCH = 64
@@ -38,7 +38,7 @@ def _named(word: str) -> Iterator[Path]:
 
 
 def probabilities(
-    net: Predict, photos: Sequence[Path], size: int, normalisation: Normalisation
+    net: Predict, photos: Sequence[Path], size: int, normalization: Normalization
 ) -> Iterator[tuple[Path, np.ndarray | UnreadableImage]]:
     """Each photo with its probabilities (num_classes,) float64, or with what is wrong with it.
 
@@ -47,7 +47,7 @@ def probabilities(
     for some in (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH)):
         seen = [_pixels(path, size) for path in some]
         readable = [pixels for pixels in seen if isinstance(pixels, np.ndarray)]
-        said = iter(_asked(net, np.stack(readable), normalisation) if readable else ())
+        said = iter(_asked(net, np.stack(readable), normalization) if readable else ())
         for path, pixels in zip(some, seen, strict=True):
             yield path, pixels if isinstance(pixels, UnreadableImage) else next(said)
 
@@ -71,9 +71,9 @@ def prepared(photo: bytes, name: str, size: int) -> np.ndarray:
     return resize(decode(photo, name, 2 * size), size)
 
 
-def _asked(net: Predict, images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+def _asked(net: Predict, images: np.ndarray, normalization: Normalization) -> np.ndarray:
     with torch.inference_mode():
-        return softmax(net(as_batch(images, normalisation)))
+        return softmax(net(as_batch(images, normalization)))
 
 
 def softmax(logits: Tensor) -> np.ndarray:

@@ -34,7 +34,7 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class BenchmarkCase:
     """What is measured. Its two functions are sent to another process, so they must be pickled by their names.
 
     model, runtime, precision, threads   as the table names it
@@ -114,15 +114,15 @@ class Speed:
         }
 
 
-def measure(subjects: Sequence[Subject], turns: Turns, say: Callable[[str], None] = print) -> list[Speed]:
+def measure(cases: Sequence[BenchmarkCase], turns: Turns, log: Callable[[str], None] = print) -> list[Speed]:
     """One `Speed` per subject. `InputError` with the subject's name when it cannot be loaded or run."""
     with contextlib.ExitStack() as stack:
         workers = []
-        for subject in subjects:
-            say(f"loading {subject}")
-            workers.append(stack.enter_context(_started(subject)))
+        for case in cases:
+            log(f"loading {case}")
+            workers.append(stack.enter_context(_started(case)))
         for number in range(turns.rounds + 1):
-            say(f"round {number} of {turns.rounds}" if number else "warm-up")
+            log(f"round {number} of {turns.rounds}" if number else "warm-up")
             start = number % len(workers) if workers else 0
             for worker in workers[start:] + workers[:start]:
                 worker.turn(turns, kept=number > 0)
@@ -133,7 +133,7 @@ def measure(subjects: Sequence[Subject], turns: Turns, say: Callable[[str], None
 class _Worker:
     """The other process, as seen from here."""
 
-    subject: Subject
+    case: BenchmarkCase
     pipe: Connection
     load_ms: float = 0.0
     times_ms: dict[int, list[float]] = field(default_factory=dict)
@@ -145,9 +145,9 @@ class _Worker:
                 self.pipe.send(words)
             answer = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise InputError(f"{self.subject}: its process ended without an answer; is memory short?") from error
+            raise InputError(f"{self.case}: its process ended without an answer; is memory short?") from error
         if isinstance(answer, str):
-            raise InputError(f"{self.subject}: {answer}")
+            raise InputError(f"{self.case}: {answer}")
         return answer
 
     def turn(self, turns: Turns, *, kept: bool) -> None:
@@ -159,21 +159,21 @@ class _Worker:
 
     def finished(self) -> Speed:
         """All that was measured."""
-        names = {name: getattr(self.subject, name) for name in ("model", "runtime", "precision", "threads")}
+        names = {name: getattr(self.case, name) for name in ("model", "runtime", "precision", "threads")}
         times = {batch: tuple(times) for batch, times in self.times_ms.items()}
         return Speed(**names, times_ms=times, load_ms=self.load_ms, peak_bytes=self.ask(0, 0.0))
 
 
 @contextlib.contextmanager
-def _started(subject: Subject) -> Iterator[_Worker]:
+def _started(case: BenchmarkCase) -> Iterator[_Worker]:
     """A process that has loaded the subject, and that ends with the block."""
     context = multiprocessing.get_context(_start_method())
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, subject), daemon=True)
+    process = context.Process(target=_work, args=(theirs, case), daemon=True)
     process.start()
     theirs.close()
     try:
-        worker = _Worker(subject=subject, pipe=ours)
+        worker = _Worker(case=case, pipe=ours)
         worker.load_ms = worker.ask()
         yield worker
     finally:
@@ -191,15 +191,15 @@ def _start_method() -> str:
     return "forkserver"
 
 
-def _work(pipe: Connection, subject: Subject) -> None:
+def _work(pipe: Connection, case: BenchmarkCase) -> None:
     """What the other process does: load, then time what is asked for; batch size 0 asks for the peak of memory."""
     try:
-        set_threads(subject.threads)
-        subject.ready()
+        set_threads(case.threads)
+        case.ready()
         with contextlib.suppress(OSError):
             _RESET.write_text("5")  # the peak of memory starts anew
         before, start = _held_bytes("VmRSS"), time.perf_counter()
-        opened = subject.open()
+        opened = case.open()
         opened.run(_images(1, opened.shape))
         pipe.send(1e3 * (time.perf_counter() - start))
         while True:
@@ -222,7 +222,7 @@ def _timed(opened: Opened, batch: int, seconds: float) -> list[float]:
 
 
 def _images(batch: int, shape: tuple[int, ...]) -> np.ndarray:
-    """(B, *shape) float32, spread like normalised photos."""
+    """(B, *shape) float32, spread like normalized photos."""
     return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
 
 

@@ -17,12 +17,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solution.evaluate.charges import Call, Trail, charge, tensors_in
+from solution.evaluate.charges import ModuleCall, Trail, charge, tensors_in
 from solution.evaluate.dispatch import decomposed, operation_name
-from solution.evaluate.ledger import Ledger
+from solution.evaluate.operation_log import OperationLog
 
 CONSTANT_ELEMENTS = 4
-"""A tensor of unknown origin up to this size is taken for a constant written into the code, such as a colour."""
+"""A tensor of unknown origin up to this size is taken for a constant written into the code, such as a color."""
 
 _VALUE_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _READING = ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__")
@@ -33,9 +33,9 @@ _STRANGER = "uses a tensor that no module holds and PyTorch did not make on the 
 class Tape(TorchDispatchMode):
     """While active, charges the work of every operation on the image to `ledger`, and refuses what it cannot follow."""
 
-    def __init__(self, model: nn.Module, images: Tensor, ledger: Ledger) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, operation_log: OperationLog) -> None:
         super().__init__()
-        self.ledger = ledger
+        self.operation_log = operation_log
         self._weights = {_key(tensor) for tensor in _held(model)} - {None}
         self._trails: dict[StorageWeakRef | None, Trail] = {_key(images): None}
 
@@ -56,7 +56,7 @@ class Tape(TorchDispatchMode):
             result = operation(*arguments, **named)
             name = operation_name(operation)
             parts = {"arguments": arguments, "named": named, "result": result}
-            self._note(operation, Call(name=name, weights=weights, image=image, trails=trails, **parts))
+            self._note(operation, ModuleCall(name=name, weights=weights, image=image, trails=trails, **parts))
         return result
 
     def _sorted(self, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -68,21 +68,23 @@ class Tape(TorchDispatchMode):
                 weights.append(tensor)
                 continue
             if key not in self._trails:
-                self.ledger.refuse(_STRANGER)
+                self.operation_log.refuse(_STRANGER)
             image.append(tensor)
         return weights, image
 
-    def _note(self, operation: OpOverload, call: Call) -> None:
+    def _note(self, operation: OpOverload, call: ModuleCall) -> None:
         changed = {_key(tensor) for tensor in (*_written(operation, call), *tensors_in(call.result))}
         if not call.image:
             self._weights |= changed - self._trails.keys() - {None}
             return
         if operation.namespace != "aten":
-            self.ledger.refuse(f"runs {operation._schema.name}, an operation from outside PyTorch")
+            self.operation_log.refuse(f"runs {operation._schema.name}, an operation from outside PyTorch")
         elif _reads_values(operation, call):
-            self.ledger.refuse(f"reads values of the image ({call.name}), so its work may depend on what it sees")
+            self.operation_log.refuse(
+                f"reads values of the image ({call.name}), so its work may depend on what it sees"
+            )
         else:
-            trail = charge(call, self.ledger)
+            trail = charge(call, self.operation_log)
             self._trails.update(dict.fromkeys(changed, trail))
             return
         self._trails.update(dict.fromkeys(changed))
@@ -99,7 +101,7 @@ class Reads(TorchFunctionMode):
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
         if function in _READS and self.tape.comes_from_image(arguments[0]):
-            self.tape.ledger.refuse(f"takes values of the image out of PyTorch ({function.__name__})")
+            self.tape.operation_log.refuse(f"takes values of the image out of PyTorch ({function.__name__})")
         return function(*arguments, **(named or {}))
 
 
@@ -119,13 +121,13 @@ def _held(model: nn.Module) -> Iterator[Tensor]:
         yield from module.buffers(recurse=False)
 
 
-def _written(operation: OpOverload, call: Call) -> Iterator[Tensor]:
+def _written(operation: OpOverload, call: ModuleCall) -> Iterator[Tensor]:
     for argument, value in zip(operation._schema.arguments, call.arguments, strict=False):
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield from tensors_in(value)
 
 
-def _reads_values(operation: OpOverload, call: Call) -> bool:
+def _reads_values(operation: OpOverload, call: ModuleCall) -> bool:
     if call.name in ("index", "index_put"):
         return any(tensor.dtype == torch.bool for tensor in call.image)
     return not _VALUE_DEPENDENT.isdisjoint(operation.tags)

@@ -19,7 +19,7 @@ import numpy as np
 from solution.contracts import InputError
 from solution.export import bits as packing
 from solution.export import grid
-from solution.export.planes import from_planes, to_planes
+from solution.export.byte_planes import from_byte_planes, to_byte_planes
 
 Take = Callable[[int], np.ndarray]
 """Gives the next plane of a tensor, of so many bytes."""
@@ -55,12 +55,12 @@ class Coded:
     """A code and its planes, each (M,) uint8, in the order in which decoding takes them."""
 
     code: list
-    planes: list[np.ndarray]
+    byte_planes: list[np.ndarray]
 
     @property
     def cost(self) -> float:
         """Estimated bytes after entropy coding."""
-        return sum(min(len(plane), _entropy_bytes(plane)) + _PLANE_COST_BYTES for plane in self.planes)
+        return sum(min(len(plane), _entropy_bytes(plane)) + _PLANE_COST_BYTES for plane in self.byte_planes)
 
 
 def width_of(dtype: str) -> int:
@@ -89,11 +89,11 @@ def decode(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
 
 
 def _bytes(numbers: Numbers) -> Coded:
-    return Coded(code=["bytes"], planes=to_planes(numbers.bits, numbers.is_float))
+    return Coded(code=["bytes"], byte_planes=to_byte_planes(numbers.bits, numbers.is_float))
 
 
 def _un_bytes(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
-    return from_planes([take(count) for _ in range(width_of(dtype))], dtype in FLOATS)
+    return from_byte_planes([take(count) for _ in range(width_of(dtype))], dtype in FLOATS)
 
 
 def _half(numbers: Numbers) -> Iterator[Coded]:
@@ -101,7 +101,7 @@ def _half(numbers: Numbers) -> Iterator[Coded]:
         return
     with np.errstate(over="ignore"):
         bits = numbers.bits.view(np.float32).astype(np.float16).view(np.uint16)
-    yield Coded(code=["half"], planes=to_planes(bits, rotate=True))
+    yield Coded(code=["half"], byte_planes=to_byte_planes(bits, rotate=True))
 
 
 def _is_half(bits: np.ndarray) -> bool:
@@ -112,7 +112,7 @@ def _is_half(bits: np.ndarray) -> bool:
 
 def _un_half(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
     _require(dtype == "float32")
-    bits = from_planes([take(count) for _ in range(2)], rotate=True)
+    bits = from_byte_planes([take(count) for _ in range(2)], rotate=True)
     with np.errstate(invalid="ignore"):
         return bits.view(np.float16).astype(np.float32).view(np.uint32)
 
@@ -124,8 +124,8 @@ def _codebook(numbers: Numbers) -> Iterator[Coded]:
     if len(book) > 256:
         return
     values = _part(Numbers(dtype=numbers.dtype, bits=book, row=len(book)))
-    planes = [packing.pack(index.astype(np.uint8), len(book))] if len(book) > 1 else []
-    yield Coded(code=["codebook", len(book), values.code], planes=values.planes + planes)
+    byte_planes = [packing.pack(index.astype(np.uint8), len(book))] if len(book) > 1 else []
+    yield Coded(code=["codebook", len(book), values.code], byte_planes=values.byte_planes + byte_planes)
 
 
 def _un_codebook(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
@@ -149,10 +149,10 @@ def _grids(numbers: Numbers) -> Iterator[Coded]:
 
 def _as_coded(found: grid.Grid) -> Coded:
     scales = _part(Numbers(dtype="float32", bits=found.scales.view(np.uint32), row=len(found.scales)))
-    planes = [*scales.planes, found.codes.ravel()]
+    byte_planes = [*scales.byte_planes, found.codes.ravel()]
     if found.residuals is not None:
-        planes.append(found.residuals.ravel().view(np.uint8))
-    return Coded(code=["grid", len(found.scales), int(found.residuals is None), scales.code], planes=planes)
+        byte_planes.append(found.residuals.ravel().view(np.uint8))
+    return Coded(code=["grid", len(found.scales), int(found.residuals is None), scales.code], byte_planes=byte_planes)
 
 
 def _un_grid(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
@@ -171,7 +171,9 @@ def _sparse(numbers: Numbers) -> Iterator[Coded]:
     if not 0 < count <= 0.8 * len(there):
         return
     values = _part(Numbers(dtype=numbers.dtype, bits=numbers.bits[there], row=count))
-    yield Coded(code=["sparse", count, values.code], planes=[packing.pack(there.astype(np.uint8), 2), *values.planes])
+    yield Coded(
+        code=["sparse", count, values.code], byte_planes=[packing.pack(there.astype(np.uint8), 2), *values.byte_planes]
+    )
 
 
 def _un_sparse(code: list, dtype: str, count: int, take: Take) -> np.ndarray:

@@ -62,7 +62,7 @@ def compare(
 
 
 def quantized(kind: Any, net: nn.Module, images: list[Tensor]) -> Any:
-    """The int8 graph, calibrated on all of `images`, each (1, 3, H, W), normalised.
+    """The int8 graph, calibrated on all of `images`, each (1, 3, H, W), normalized.
 
     Depthwise layers stay in float, where they are faster, and so does what follows the last layers: corners in pixels
     need finer steps than int8 has.

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from solution import checkpoint
-from solution.compress.parametrized import folded
+from solution.compress.parametrized import materialized
 from solution.contracts import CLASSIFICATION, InputError
 from solution.export import onnx_file, openvino_file, packed, pt2_file
-from solution.export.about import About
 from solution.export.exported import Exported
+from solution.export.metadata import Metadata
 from solution.runtime import check_readable
 
 OPENERS = {file.SUFFIX: file.open_file for file in (onnx_file, openvino_file, pt2_file)}
@@ -52,17 +52,17 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     if path.suffix in OPENERS:
         return OPENERS[path.suffix](path, threads, task)
     exported = _eager(path, threads)
-    if task not in (None, exported.about.task):
-        raise InputError(f"{path} is a net for {exported.about.task}, not for {task}")
+    if task not in (None, exported.metadata.task):
+        raise InputError(f"{path} is a net for {exported.metadata.task}, not for {task}")
     return exported
 
 
 def open_compiled(path: Path, threads: int = 1) -> Exported:
     """A checkpoint behind ``torch.compile``, already compiled for one image. `InputError` when that fails here."""
     exported = _eager(path, threads, torch.compile)
-    about = exported.about
+    metadata = exported.metadata
     try:
-        exported.run(np.zeros((1, len(about.mean), about.size, about.size), dtype=np.float32))
+        exported.run(np.zeros((1, len(metadata.mean), metadata.size, metadata.size), dtype=np.float32))
     except Exception as error:  # whatever the compiler, or its absence, makes of the net
         raise InputError(
             f"{path} cannot be compiled ({str(error).splitlines()[0]}): torch.compile needs a C++ compiler; "
@@ -73,7 +73,7 @@ def open_compiled(path: Path, threads: int = 1) -> Exported:
 
 def _eager(path: Path, threads: int, wrap: Callable[[nn.Module], Callable] | None = None) -> Exported:
     net, header = load(path)
-    net = folded(net).requires_grad_(False)  # codes and codebooks would be made into weights at each call
+    net = materialized(net).requires_grad_(False)  # codes and codebooks would be made into weights at each call
     called = wrap(net) if wrap else net
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -82,4 +82,4 @@ def _eager(path: Path, threads: int, wrap: Callable[[nn.Module], Callable] | Non
             return called(torch.from_numpy(images)).numpy()
 
     runtime = "compile" if wrap else "eager"
-    return Exported(path=path, runtime=runtime, about=About.of(header, "fp32"), run=run, files=(path,))
+    return Exported(path=path, runtime=runtime, metadata=Metadata.of(header, "fp32"), run=run, files=(path,))

@@ -103,8 +103,8 @@ def _tried(sizes: np.ndarray, guess: float) -> tuple[float, float | None]:
     whole = np.rint(sizes / guess)
     if not 1 <= whole[0] <= whole[-1] <= _MOST or np.abs(sizes / guess - whole).max() > _LEEWAY:
         return np.inf, None
-    centre = np.float32((sizes * whole).sum() / (whole * whole).sum())
-    near = np.array([centre, np.nextafter(centre, np.float32(0)), np.nextafter(centre, np.float32(np.inf))])
+    center = np.float32((sizes * whole).sum() / (whole * whole).sum())
+    near = np.array([center, np.nextafter(center, np.float32(0)), np.nextafter(center, np.float32(np.inf))])
     made = near[:, None] * whole.astype(np.float32)  # (3, K)
     off = np.abs(made.view(np.int32).astype(np.int64) - sizes.astype(np.float32).view(np.int32))
     best = int(off.sum(1).argmin())

@@ -12,8 +12,8 @@ from pathlib import Path
 from solution import checkpoint
 from solution.contracts import InputError
 from solution.export import openvino_file, packed, pt2_file
-from solution.export.about import KEY, About
 from solution.export.extras import needed
+from solution.export.metadata import KEY, Metadata
 from solution.runtime import check_readable
 
 
@@ -108,7 +108,7 @@ def _line(name: str, shape: Iterable[int], num_bytes: int) -> Line:
 def _check_about(text: str | None, path: Path) -> None:
     """Nets of others are listed, too; what tells of classes must be sound, and not newer than this project."""
     if text:
-        About.from_text(text, path, task=None)
+        Metadata.from_text(text, path, task=None)
 
 
 def _of_onnx(path: Path) -> Listing:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.about import KEY, About
 from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
+from solution.export.metadata import KEY, Metadata
 
 OPSET = 20
 """21 writes the same nodes; from 22 on, onnxruntime 1.23 neither fuses nor blocks convolutions; it refuses 24."""
@@ -53,12 +53,12 @@ def floating(net: nn.Module, example: Tensor, precision: str) -> Any:
     return halved(model) if precision == "fp16" else model
 
 
-def write(model: Any, about: About, path: Path) -> None:
+def write(model: Any, metadata: Metadata, path: Path) -> None:
     """Write an ``onnx.ModelProto`` that says what `about` says."""
     import onnx
 
     _strip(model)
-    onnx.helper.set_model_props(model, {KEY: about.to_text()})
+    onnx.helper.set_model_props(model, {KEY: metadata.to_text()})
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
 
@@ -96,7 +96,7 @@ def halved(model: Any) -> Any:
 def quantized(model: Any, images: list[Tensor], float_nodes: list[str]) -> Any:
     """`model` in int8 by onnxruntime's static quantizer: weights per channel, activations calibrated on `images`.
 
-    images       each (1, 3, H, W), normalised
+    images       each (1, 3, H, W), normalized
     float_nodes  names of nodes that stay in float
     """
     with needed("int8 in the ONNX format"):
@@ -105,10 +105,10 @@ def quantized(model: Any, images: list[Tensor], float_nodes: list[str]) -> Any:
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        given, prepared, out = (Path(folder, f"{name}.onnx") for name in ("given", "prepared", "int8"))
-        onnx.save_model(model, given)
+        context, prepared, out = (Path(folder, f"{name}.onnx") for name in ("given", "prepared", "int8"))
+        onnx.save_model(model, context)
         # Folds batch norms into convolutions and infers shapes, without which much would stay in float.
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        quant_pre_process(context, prepared, skip_symbolic_shape=True)
         quantize_static(prepared, out, _Reader(images), per_channel=True, activation_type=QuantType.QUInt8,
                         weight_type=QuantType.QInt8, nodes_to_exclude=float_nodes,
                         # Behind a ReLU no level is spent on numbers below 0: half the rounding error of a GoogLeNet.
@@ -138,7 +138,7 @@ def depthwise(model: Any) -> list[str]:
     ]
 
 
-def ends(model: Any) -> list[str]:
+def first_and_last_layers(model: Any) -> list[str]:
     """Names of the first and the last node that multiplies by weights."""
     names = [node.name for node in model.graph.node if node.op_type in _WEIGHTED]
     return [names[0], names[-1]] if names else []
@@ -172,12 +172,12 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's errors have no class of their own
         raise InputError(f"{path} cannot be opened as an ONNX file ({error})") from error
-    about = About.from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path, task)
+    metadata = Metadata.from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path, task)
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    check_signature(path, [tuple(port.shape) for port in inputs], [tuple(port.shape) for port in outputs], about)
+    check_signature(path, [tuple(port.shape) for port in inputs], [tuple(port.shape) for port in outputs], metadata)
     name = inputs[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
         return session.run(None, {name: images})[0]
 
-    return Exported(path=path, runtime="onnxruntime", about=about, run=run, files=(path,))
+    return Exported(path=path, runtime="onnxruntime", metadata=metadata, run=run, files=(path,))

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.export import onnx_file
-from solution.export.about import KEY, About
 from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
+from solution.export.metadata import KEY, Metadata
 
 SUFFIX = ".xml"
 WEIGHTS = ".bin"
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
-_ENDS = ("Parameter", "Constant", "Result")
+_FIRST_AND_LAST = ("Parameter", "Constant", "Result")
 
 
 def base(net: nn.Module, example: Tensor) -> Any:
@@ -43,18 +43,18 @@ def floating(net: nn.Module, example: Tensor, precision: str) -> Any:
     return base(net, example)
 
 
-def write(model: Any, about: About, path: Path) -> None:
+def write(model: Any, metadata: Metadata, path: Path) -> None:
     """Write `path` (.xml) and its .bin; fp16 stores weights in half precision, which the runtime widens."""
     import openvino
 
-    model.set_rt_info(about.to_text(), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=about.precision == "fp16")
+    model.set_rt_info(metadata.to_text(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=metadata.precision == "fp16")
 
 
 def quantized(model: Any, images: list[Tensor], float_nodes: list[str], typical: bool = False) -> Any:
     """`model` in int8 by NNCF's post-training quantization, calibrated on `images`.
 
-    images       each (1, 3, H, W), normalised
+    images       each (1, 3, H, W), normalized
     float_nodes  names of operations that stay in float
     typical      ranges as NNCF takes them, to the mean of the images' extremes; else those of least rounding error:
                  a sixth of a GoogLeNet's divergence, but four times what a YOLO loses
@@ -96,7 +96,7 @@ def depthwise(model: Any) -> list[str]:
     return [node.get_friendly_name() for node in grouped if node.input(1).get_partial_shape()[2].to_string() == "1"]
 
 
-def ends(model: Any) -> list[str]:
+def first_and_last_layers(model: Any) -> list[str]:
     """Names of the first and the last operation that multiplies by weights."""
     names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _WEIGHTED]
     return [names[0], names[-1]] if names else []
@@ -110,7 +110,7 @@ def after_weights(model: Any) -> list[str]:
         readers = [port.get_node() for output in op.outputs() for port in output.get_target_inputs()]
         if any(reader.get_friendly_name() in before for reader in readers):
             before.add(op.get_friendly_name())
-    names = [op.get_friendly_name() for op in operations if op.get_type_name() not in _ENDS]
+    names = [op.get_friendly_name() for op in operations if op.get_type_name() not in _FIRST_AND_LAST]
     return [name for name in names if name not in before]
 
 
@@ -130,8 +130,10 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     core = openvino.Core()
     try:
         model = core.read_model(path)
-        about = About.from_text(said_by(model), path, task)
-        check_signature(path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs], about)
+        metadata = Metadata.from_text(said_by(model), path, task)
+        check_signature(
+            path, [_shape(port) for port in model.inputs], [_shape(port) for port in model.outputs], metadata
+        )
         # On processors with bfloat16 the runtime would otherwise compute in it.
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         compiled = core.compile_model(model, "CPU", config)
@@ -142,7 +144,7 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     def run(images: np.ndarray) -> np.ndarray:
         return request.infer({0: images})[0]
 
-    return Exported(path=path, runtime="openvino", about=about, run=run, files=(path, weights))
+    return Exported(path=path, runtime="openvino", metadata=metadata, run=run, files=(path, weights))
 
 
 def _shape(port: Any) -> tuple:

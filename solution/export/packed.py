@@ -58,9 +58,9 @@ def pack(state: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """A whole file that holds `header`, which must survive JSON, and exactly these tensors."""
     numbers = {name: _numbers(name, tensor) for name, tensor in state.items()}
     coded = {name: encode(value) for name, value in numbers.items()}
-    planes = [plane for value in coded.values() for plane in value.planes]
-    chosen = share(planes, [label for name, value in coded.items() for label in _labels(name, value)])
-    blocks = [(len(stream), *coder.encode(stream)) for stream in joined(planes, chosen)]
+    byte_planes = [plane for value in coded.values() for plane in value.byte_planes]
+    chosen = share(byte_planes, [label for name, value in coded.items() for label in _labels(name, value)])
+    blocks = [(len(stream), *coder.encode(stream)) for stream in joined(byte_planes, chosen)]
     left = iter(chosen)
     table = {
         "header": header,
@@ -68,7 +68,7 @@ def pack(state: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
         "dtypes": [value.dtype for value in numbers.values()],
         "shapes": [list(tensor.shape) for tensor in state.values()],
         "codes": [value.code for value in coded.values()],
-        "planes": [[next(left) for _ in value.planes] for value in coded.values()],
+        "planes": [[next(left) for _ in value.byte_planes] for value in coded.values()],
         "streams": [[name, count, len(data)] for count, name, data in blocks],
         "crc": _crc((name, value.dtype, state[name].shape, value.bits) for name, value in numbers.items()),
     }
@@ -77,8 +77,8 @@ def pack(state: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
 
 def _labels(name: str, coded: Coded) -> Iterator[str]:
     """The role of each plane: the last word of its tensor's name, how it is coded, and which plane it is."""
-    role = f"{name.rpartition('.')[2]} {coded.code[0]} {len(coded.planes)}"
-    return (f"{role} {index}" for index in range(len(coded.planes)))
+    role = f"{name.rpartition('.')[2]} {coded.code[0]} {len(coded.byte_planes)}"
+    return (f"{role} {index}" for index in range(len(coded.byte_planes)))
 
 
 def unpacked(found: Contents) -> dict[str, Tensor]:
@@ -113,7 +113,7 @@ def _decoded(found: Contents) -> Iterator[np.ndarray]:
 
 
 def _bits(entry: Entry, reader: Reader, rates: list[float]) -> tuple[np.ndarray, float]:
-    left, size = iter(entry.planes), 0.0
+    left, size = iter(entry.byte_planes), 0.0
 
     def take(count: int) -> np.ndarray:
         nonlocal size

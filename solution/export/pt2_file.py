@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.about import KEY, About
 from solution.export.exported import Exported, check_signature
 from solution.export.extras import needed
+from solution.export.metadata import KEY, Metadata
 
 SUFFIX = ".pt2"
 _EXTRA = f"{KEY}.json"
@@ -64,7 +64,7 @@ def quantized(net: nn.Module, images: list[Tensor], float_layers: list[str]) -> 
 
     The file's graph rounds where an int8 runtime does, but computes in float: it is small and true, not fast.
 
-    images        each (1, 3, H, W), normalised
+    images        each (1, 3, H, W), normalized
     float_layers  paths of layers that stay in float
     """
     with needed("int8 in the pt2 format"):
@@ -84,13 +84,13 @@ def quantized(net: nn.Module, images: list[Tensor], float_layers: list[str]) -> 
     return traced(convert_pt2e(observed), example)
 
 
-def write(program: Any, about: About, path: Path) -> None:
+def write(program: Any, metadata: Metadata, path: Path) -> None:
     """Write a traced net that says what `about` says. The inputs that it was traced with are left out."""
     program.example_inputs = None
     _strip(program)
     # A file that is written by its name has that name, a temporary one, on every folder inside.
     whole = io.BytesIO()
-    torch.export.save(program, whole, extra_files={_EXTRA: about.to_text()})
+    torch.export.save(program, whole, extra_files={_EXTRA: metadata.to_text()})
     path.write_bytes(whole.getvalue())
 
 
@@ -119,7 +119,7 @@ def depthwise(net: nn.Module) -> list[str]:
     return [path for path, module in convolutions if module.groups == module.in_channels > 1]
 
 
-def ends(net: nn.Module) -> list[str]:
+def first_and_last_layers(net: nn.Module) -> list[str]:
     """Paths of the first and the last layer."""
     paths = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     return [paths[0], paths[-1]] if paths else []
@@ -141,15 +141,15 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
         net, shapes = program.module(), _shapes(program)
     except Exception as error:  # whatever a damaged graph makes of the reader
         raise InputError(f"{path} cannot be opened as a pt2 file ({error})") from error
-    about = About.from_text(extra[_EXTRA], path, task)
-    check_signature(path, *shapes, about)
+    metadata = Metadata.from_text(extra[_EXTRA], path, task)
+    check_signature(path, *shapes, metadata)
 
     def run(images: np.ndarray) -> np.ndarray:
         torch.set_num_threads(threads)
         with torch.inference_mode():
             return net(torch.from_numpy(images)).numpy()
 
-    return Exported(path=path, runtime="eager", about=about, run=run, files=(path,))
+    return Exported(path=path, runtime="eager", metadata=metadata, run=run, files=(path,))
 
 
 def _shapes(program: Any) -> tuple[list[tuple], list[tuple]]:

@@ -7,8 +7,8 @@ import functools
 from pathlib import Path
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.evaluate.speed import Opened, Subject
-from solution.export import files, making, onnx_file, openvino_file
+from solution.evaluate.speed import BenchmarkCase, Opened
+from solution.export import exporter, files, onnx_file, openvino_file
 from solution.export.exported import Exported
 from solution.export.extras import needed
 
@@ -43,13 +43,13 @@ def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", da
         return path
     if not is_checkpoint(path):
         raise InputError(f"{path} runs in {own_runtime(path)}, not in {runtime}: give the checkpoint that it is of")
-    wish = making.Wish(file=path, format=FORMATS[runtime], precision=precision, data=data)
-    wish = dataclasses.replace(wish, out=folder / wish.path.name)
+    config = exporter.ExportConfig(file=path, format=FORMATS[runtime], precision=precision, data=data)
+    config = dataclasses.replace(config, out=folder / config.path.name)
     if precision != "int8":
-        return making.write_unproven(wish)
+        return exporter.write_unproven(config)
     if data is None:
         raise InputError("int8 is calibrated and proven on photos: name them with --data")
-    return making.make(wish, lambda _: None)
+    return exporter.make(config, lambda _: None)
 
 
 def open_in(path: Path, runtime: str, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
@@ -66,10 +66,10 @@ def import_runtime(runtime: str) -> None:
             import openvino  # noqa: F401
 
 
-def subject(form: Path, runtime: str, threads: int, model: str) -> Subject:
+def case(form: Path, runtime: str, threads: int, model: str) -> BenchmarkCase:
     """A file that `form_for` gave, to be timed under the name `model`."""
-    precision = "fp32" if is_checkpoint(form) else files.open_file(form, task=None).about.precision
-    return Subject(
+    precision = "fp32" if is_checkpoint(form) else files.open_file(form, task=None).metadata.precision
+    return BenchmarkCase(
         model=model,
         runtime=runtime,
         precision=precision,
@@ -81,5 +81,5 @@ def subject(form: Path, runtime: str, threads: int, model: str) -> Subject:
 
 def _timed_form(form: Path, runtime: str, threads: int) -> Opened:
     exported = open_in(form, runtime, threads, task=None)
-    about = exported.about
-    return Opened(run=exported.run, shape=(len(about.mean), about.size, about.size))
+    metadata = exported.metadata
+    return Opened(run=exported.run, shape=(len(metadata.mean), metadata.size, metadata.size))

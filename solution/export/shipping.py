@@ -10,10 +10,10 @@ from pathlib import Path
 
 from solution.contracts import InputError
 from solution.dataloader import Loaders
-from solution.evaluate.speed import Speed, Subject
+from solution.evaluate.speed import BenchmarkCase, Speed
 from solution.export import files
-from solution.export.making import PRECISIONS, Wish, make_proven
-from solution.export.runtimes import EXPORTING, FORMATS, import_runtime, subject
+from solution.export.exporter import PRECISIONS, ExportConfig, make_proven
+from solution.export.runtimes import EXPORTING, FORMATS, case, import_runtime
 
 _PLAIN = "fp32"
 
@@ -23,7 +23,7 @@ def name_of(speed: Speed) -> str:
     return speed.runtime if speed.precision == _PLAIN else f"{speed.runtime} {speed.precision}"
 
 
-def here(names: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:
+def here(names: Sequence[str], log: Callable[[str], None]) -> tuple[str, ...]:
     """Those forms whose runtime is installed; `say` takes why others are left out. `InputError` for an unknown one."""
     found = []
     for name in names:
@@ -32,34 +32,34 @@ def here(names: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:
             import_runtime(runtime)
             found.append(name)
         except InputError as error:
-            say(f"{name} is left out: {error}")
+            log(f"{name} is left out: {error}")
     return tuple(found)
 
 
-def ship(path: Path, name: str, loaders: Loaders, say: Callable[[str], None]) -> dict[str, float]:
+def ship(path: Path, name: str, loaders: Loaders, log: Callable[[str], None]) -> dict[str, float]:
     """Export the checkpoint at `path` into its folder: {"bytes", and the quality of the exported file}.
 
     Empty, and no file is left, when the form cannot be made or fails its proof; `say` takes the reason.
     """
-    wish = _wish(path, name)
-    say(f"\nexporting {path} to {name}")
+    config = _config(path, name)
+    log(f"\nexporting {path} to {name}")
     net, header = files.load(path)
     try:
-        parity = make_proven(wish, net, header, loaders, say)
-        return {"bytes": files.open_file(wish.path, task=None).num_bytes, **parity.after}
+        parity = make_proven(config, net, header, loaders, log)
+        return {"bytes": files.open_file(config.path, task=None).num_bytes, **parity.after}
     except InputError as error:
-        say(f"{name} is left out: {error}")
+        log(f"{name} is left out: {error}")
         return {}
 
 
-def subject_of(path: Path, name: str, threads: int, model: str) -> Subject:
+def case_of(path: Path, name: str, threads: int, model: str) -> BenchmarkCase:
     """The form that `ship` made, to be timed under the name `model`."""
-    return subject(_wish(path, name).path, _parts(name)[0], threads, model)
+    return case(_config(path, name).path, _parts(name)[0], threads, model)
 
 
-def _wish(path: Path, name: str) -> Wish:
+def _config(path: Path, name: str) -> ExportConfig:
     runtime, precision = _parts(name)
-    return Wish(file=path, format=FORMATS[runtime], precision=precision)
+    return ExportConfig(file=path, format=FORMATS[runtime], precision=precision)
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -21,17 +21,17 @@ _SYMBOL_BYTES = 0.4
 _ROUNDS = 3
 
 
-def share(planes: Sequence[np.ndarray], labels: Sequence[str]) -> list[int]:
+def share(byte_planes: Sequence[np.ndarray], labels: Sequence[str]) -> list[int]:
     """The stream of each plane, numbered from 0. Planes of one label (same role in the net) are likely alike.
 
     Each unit (small planes of one label, or one large plane) goes where it costs least, the largest first; then all
     units choose again, since the first ones had no choice.
     """
-    if not planes:
+    if not byte_planes:
         return []
-    units = _units(planes, labels)
-    counts = np.stack([sum(np.bincount(planes[index], minlength=256) for index in unit) for unit in units])
-    alone = np.array([len(planes[unit[0]]) >= _ALONE for unit in units])
+    units = _units(byte_planes, labels)
+    counts = np.stack([sum(np.bincount(byte_planes[index], minlength=256) for index in unit) for unit in units])
+    alone = np.array([len(byte_planes[unit[0]]) >= _ALONE for unit in units])
     home = np.arange(len(units))
     streams = counts * alone[:, None].astype(np.float64)  # (S, 256); at first each unit has its own, and most are empty
     for round_ in range(_ROUNDS):
@@ -42,12 +42,12 @@ def share(planes: Sequence[np.ndarray], labels: Sequence[str]) -> list[int]:
                 streams[home[unit]] += counts[unit]
     numbers = {int(stream): number for number, stream in enumerate(dict.fromkeys(home))}
     of_plane = {index: numbers[int(home[place])] for place, unit in enumerate(units) for index in unit}
-    return [of_plane[index] for index in range(len(planes))]
+    return [of_plane[index] for index in range(len(byte_planes))]
 
 
-def _units(planes: Sequence[np.ndarray], labels: Sequence[str]) -> list[list[int]]:
+def _units(byte_planes: Sequence[np.ndarray], labels: Sequence[str]) -> list[list[int]]:
     units: dict[object, list[int]] = {}
-    for index, (plane, label) in enumerate(zip(planes, labels, strict=True)):
+    for index, (plane, label) in enumerate(zip(byte_planes, labels, strict=True)):
         units.setdefault(label if len(plane) < _SMALL else index, []).append(index)
     return list(units.values())
 
@@ -86,7 +86,7 @@ class Reader:
         return all(start == len(stream) for start, stream in zip(self._starts, self._streams, strict=True))
 
 
-def joined(planes: Sequence[np.ndarray], chosen: Sequence[int]) -> Iterator[np.ndarray]:
+def joined(byte_planes: Sequence[np.ndarray], chosen: Sequence[int]) -> Iterator[np.ndarray]:
     """Each stream's planes, end to end, in the order of their tensors."""
     for stream in range(max(chosen, default=-1) + 1):
-        yield np.concatenate([plane for plane, own in zip(planes, chosen, strict=True) if own == stream])
+        yield np.concatenate([plane for plane, own in zip(byte_planes, chosen, strict=True) if own == stream])

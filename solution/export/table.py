@@ -32,10 +32,10 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     code: list
-    planes: tuple[int, ...]
+    byte_planes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        numbers = (*self.shape, *self.planes)
+        numbers = (*self.shape, *self.byte_planes)
         fine = isinstance(self.name, str) and isinstance(self.dtype, str) and isinstance(self.code, list)
         if not fine or len(self.shape) > _MOST_DIMENSIONS or not all(_is_count(number) for number in numbers):
             raise InputError("the table of contents is damaged: an entry describes no tensor")
@@ -92,8 +92,8 @@ def parse(data: bytes, path: Path = Path("packed data")) -> Contents:
     try:
         columns = zip(*(table[name] for name in ("names", "dtypes", "shapes", "codes", "planes")), strict=True)
         entries = tuple(
-            Entry(name=name, dtype=dtype, shape=tuple(shape), code=code, planes=tuple(planes))
-            for name, dtype, shape, code, planes in columns
+            Entry(name=name, dtype=dtype, shape=tuple(shape), code=code, byte_planes=tuple(byte_planes))
+            for name, dtype, shape, code, byte_planes in columns
         )
         streams = tuple(Stream(coder=name, count=count, num_bytes=size) for name, count, size in table["streams"])
         header, crc = table["header"], table["crc"]

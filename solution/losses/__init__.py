@@ -4,5 +4,5 @@ classification  cross-entropy, focal, soft macro F1, class weights; targets are 
 objective       `Loss`, their blend by weights
 distillation    what a student takes from a teacher's logits and features; `Kd`, their blend
 mixing          mixup and cutmix of a batch; `Mixing`
-margins         ArcFace, CosFace, sub-centres: a head for training that folds into a plain classifier; `Margin`
+margins         ArcFace, CosFace, sub-centers: a head for training that folds into a plain classifier; `Margin`
 """

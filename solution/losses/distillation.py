@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from solution.contracts import InputError
 from solution.losses.classification import check_targets
 
-METHODS = ("kd", "dkd", "standardised")
+METHODS = ("kd", "dkd", "standardized")
 
 
 def temperature_kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -32,7 +32,7 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
 
-def standardised_kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def standardized_kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """`temperature_kd` of logits brought to mean 0, deviation 1 in each image (Sun et al., 2024, arXiv:2403.01427).
 
     The student then need not match the size of the teacher's logits, only their relations.
@@ -86,7 +86,7 @@ def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of attention maps of features (B, F, H, W), in [0, 2] (Zagoruyko and Komodakis, 2017,
-    arXiv:1612.03928). A map is the mean square over the channels, normalised, so that channels may differ.
+    arXiv:1612.03928). A map is the mean square over the channels, normalized, so that channels may differ.
     """
     student, teacher = _same_size(student, teacher)
     return (_attention(student) - _attention(teacher)).square().sum(1).mean()
@@ -129,7 +129,7 @@ def residual_target(student: Tensor, teacher: Tensor) -> Tensor:
     return (teacher - student).detach()
 
 
-class Seen(NamedTuple):
+class NetOutput(NamedTuple):
     """What a net makes of a batch: logits (B, C), and feature maps (B, F, H, W) where a method needs them."""
 
     logits: Tensor
@@ -137,10 +137,10 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kd:
-    """Blend of distillation losses, beside the loss on the labels: ``Kd(method="dkd", beta=4.0)``.
+class DistillLoss:
+    """Blend of distillation losses, beside the loss on the labels: ``DistillLoss(method="dkd", beta=4.0)``.
 
-    method       how logits are matched: "kd", "dkd" or "standardised"
+    method       how logits are matched: "kd", "dkd" or "standardized"
     logits       weight of that match
     hint         weight of the squared difference of feature maps
     attention    weight of the difference of attention maps
@@ -178,7 +178,9 @@ class Kd:
         """Whether student and teacher must show feature maps; otherwise logits suffice."""
         return any((self.hint, self.attention, self.distance, self.angle))
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor, projection: nn.Module | None = None) -> Tensor:
+    def __call__(
+        self, student: NetOutput, teacher: NetOutput, targets: Tensor, projection: nn.Module | None = None
+    ) -> Tensor:
         """Scalar loss. targets: labels (B,) or probabilities (B, C), used by DKD; projection: as in `hint`.
 
         Raises `InputError` when the teacher knows other classes and when features are wanted and missing.
@@ -199,12 +201,14 @@ class Kd:
         if self.method == "dkd":
             target, others = decoupled_kd(student, teacher, targets, self.temperature)
             return self.alpha * target + self.beta * others
-        matched = standardised_kd if self.method == "standardised" else temperature_kd
+        matched = standardized_kd if self.method == "standardized" else temperature_kd
         return matched(student, teacher, self.temperature)
 
     def _on_features(self, student: Tensor | None, teacher: Tensor | None, projection: nn.Module | None) -> Tensor:
         if student is None or teacher is None:
-            raise InputError("hint, attention, distance and angle need feature maps of both nets: pass Seen(features=)")
+            raise InputError(
+                "hint, attention, distance and angle need feature maps of both nets: pass NetOutput(features=)"
+            )
         total = student.new_zeros(())
         if self.hint:
             total = total + self.hint * hint(student, teacher, projection)

@@ -46,13 +46,13 @@ class Margin:
     kind     "arcface": the margin is an angle in radians; "cosface": a difference of cosines; "none": no such head
     margin   0 leaves a cosine classifier
     scale    logits are scale * cosine; nine classes need about 6 to reach a probability of 0.99 (CosFace, section 3.3)
-    centres  sub-centres a class, of which the nearest counts (Deng et al., 2020, ECCV), for classes of several looks
+    centers  sub-centers a class, of which the nearest counts (Deng et al., 2020, ECCV), for classes of several looks
     """
 
     kind: str = "arcface"
     margin: float = 0.3
     scale: float = 16.0
-    centres: int = 1
+    centers: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -61,8 +61,8 @@ class Margin:
             raise InputError(f"margin must lie in [0, pi / 2), got {self.margin}")
         if not 0 < self.scale < math.inf:
             raise InputError(f"scale must be above 0 and finite, got {self.scale}")
-        if self.centres < 1:
-            raise InputError(f"centres must be at least 1, got {self.centres}")
+        if self.centers < 1:
+            raise InputError(f"centers must be at least 1, got {self.centers}")
 
     @property
     def on(self) -> bool:
@@ -76,7 +76,7 @@ class MarginHead(nn.Module):
     An angle near 0 or pi hardly shrinks when it is widened, so a small net would make all angles so and tell nothing
     apart. Two things take that way out: features have zero mean and unit variance, as the authors' own embeddings, and
     what the rows of all classes share is taken off. Rows at right angles to the features' mean let it fold away without
-    a bias; one that is there folds to 0. Sub-centres beyond the first start scattered around the classifier's rows.
+    a bias; one that is there folds to 0. Sub-centers beyond the first start scattered around the classifier's rows.
     """
 
     def __init__(self, classifier: nn.Module, settings: Margin) -> None:
@@ -84,24 +84,24 @@ class MarginHead(nn.Module):
         super().__init__()
         self.settings, self.plain = settings, _maker(classifier)
         rows = classifier.weight.detach().flatten(1)[:, None]  # (C, 1, F)
-        others = rows + rows.std() * torch.randn_like(rows.expand(-1, settings.centres - 1, -1))
-        self.weight = nn.Parameter(torch.cat((rows, others), 1))  # (C, centres, F)
+        others = rows + rows.std() * torch.randn_like(rows.expand(-1, settings.centers - 1, -1))
+        self.weight = nn.Parameter(torch.cat((rows, others), 1))  # (C, centers, F)
         self.norm = nn.BatchNorm1d(rows.shape[2], affine=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F) or (B, F, 1, 1) to scale * cosine (B, C), of the nearest centre of each class."""
+        """Features (B, F) or (B, F, 1, 1) to scale * cosine (B, C), of the nearest center of each class."""
         return self.settings.scale * self._cosines(features).amax(2)
 
     def _cosines(self, features: Tensor) -> Tensor:
         cosines = F.normalize(self._normed(features.flatten(1)), eps=1e-6) @ self._directions().flatten(0, 1).T
-        return cosines.unflatten(1, self.weight.shape[:2])  # (B, C, centres)
+        return cosines.unflatten(1, self.weight.shape[:2])  # (B, C, centers)
 
     def _normed(self, features: Tensor) -> Tensor:
         norm, alone = self.norm, len(features) == 1  # one image has no variance: it takes that of those before
         return F.batch_norm(features, norm.running_mean, norm.running_var, training=norm.training and not alone)
 
     def _directions(self) -> Tensor:
-        """(C, centres, F) of length 1, around no common direction, at right angles to the mean of the features."""
+        """(C, centers, F) of length 1, around no common direction, at right angles to the mean of the features."""
         mean = F.normalize(self.norm.running_mean / self._std(), dim=0)
         rows = self.weight - self.weight.mean((0, 1))
         return F.normalize(rows - (rows @ mean)[..., None] * mean, dim=2, eps=1e-6)
@@ -117,12 +117,12 @@ class MarginHead(nn.Module):
 
     @torch.no_grad()
     def dominant(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The sub-centre (C,) of each class nearest to most of its training images, as features (N, F) and labels (N,).
+        """The sub-center (C,) of each class nearest to most of its training images, as features (N, F) and labels (N,).
 
         A class without images keeps its first.
         """
         nearest = self._cosines(features).argmax(2).gather(1, labels[:, None])  # (N, 1)
-        wins = torch.zeros(self.weight.shape[:2], device=labels.device)  # (C, centres)
+        wins = torch.zeros(self.weight.shape[:2], device=labels.device)  # (C, centers)
         ones = torch.ones(len(labels), device=labels.device)
         return wins.index_put_((labels, nearest[:, 0]), ones, accumulate=True).argmax(1)
 
@@ -132,14 +132,14 @@ class MarginHead(nn.Module):
 
         Its logits are length * cosine of the (normed) features: for every image this head's logits, in evaluation mode,
         times length / scale, so the order of the classes is the same and only the confidence differs. The nearest of
-        several sub-centres is no linear map: as in the paper the `dominant` one of each class (C,) is kept, and the
+        several sub-centers is no linear map: as in the paper the `dominant` one of each class (C,) is kept, and the
         order is that of this head with the others removed. Raises `InputError` when there are several and none is
         chosen.
         """
         index = torch.arange(len(self.weight), device=self.weight.device)
-        if dominant is None and self.settings.centres > 1:
+        if dominant is None and self.settings.centers > 1:
             raise InputError(
-                f"one of {self.settings.centres} centres a class must be chosen: "
+                f"one of {self.settings.centers} centers a class must be chosen: "
                 "pass fold(head.dominant(features, labels))"
             )
         kept = torch.zeros_like(index) if dominant is None else dominant.to(index)

@@ -24,7 +24,7 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Genera
 def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A rectangle of each image (B, C, H, W) replaced by that of another one, targets (B, K) mixed by its area.
 
-    The area left is a draw from Beta(alpha, alpha), the centre uniform; what falls off the border is not counted
+    The area left is a draw from Beta(alpha, alpha), the center uniform; what falls off the border is not counted
     (Yun et al., 2019, arXiv:1905.04899).
     """
     side, order = math.sqrt(1 - _beta(alpha, generator)), _order(images, generator)
@@ -47,8 +47,8 @@ def _order(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _span(length: int, share: float, generator: torch.Generator) -> tuple[int, int]:
-    centre, size = int(torch.randint(length, (), generator=generator)), round(length * share)
-    start = centre - size // 2
+    center, size = int(torch.randint(length, (), generator=generator)), round(length * share)
+    start = center - size // 2
     return max(0, start), min(length, start + size)
 
 

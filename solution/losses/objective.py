@@ -1,4 +1,4 @@
-"""`Loss`, the objective of a training as settings: a blend by weights, one address for each knob."""
+"""`Loss`, the objective of a training as settings: a blend by weights, one address for each setting."""
 
 from __future__ import annotations
 

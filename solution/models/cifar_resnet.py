@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solution.contracts import InputError, Origin, remember
+from solution.contracts import InputError, ModelSpec, remember
 
 STAGE_CHANNELS = (16, 32, 64)
 
@@ -79,9 +79,9 @@ class CifarResNet:
         return tuple(max(1, round(channels * self.width)) for channels in STAGE_CHANNELS)
 
     def build(self, num_classes: int) -> nn.Module:
-        """A fresh net for `num_classes` classes, initialised after He et al., 2015."""
+        """A fresh net for `num_classes` classes, initialized after He et al., 2015."""
         net = CifarResNetModule(self, num_classes)
         for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
-        return remember(net, Origin(settings=self, num_classes=num_classes))
+        return remember(net, ModelSpec(settings=self, num_classes=num_classes))

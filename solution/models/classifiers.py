@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from solution.contracts import InputError, Origin, remember
-from solution.models.taps import classifier_path, replace
+from solution.contracts import InputError, ModelSpec, remember
+from solution.models.features import classifier_path, replace
 
 
 def _timm(name: str, pretrained: bool, num_classes: int) -> nn.Module:
@@ -23,7 +23,7 @@ def _torchvision(name: str, pretrained: bool, num_classes: int) -> nn.Module:
     import torchvision
 
     _check(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
-    # Its GoogLeNet and Inception otherwise warn of a slow initialisation and train auxiliary heads.
+    # Its GoogLeNet and Inception otherwise warn of a slow initialization and train auxiliary heads.
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     if not pretrained:
         return torchvision.models.get_model(name, num_classes=num_classes, **extra)
@@ -139,4 +139,4 @@ class Classifier:
             pool(net, self.pooled)
         # A rebuilt net gets its weights from the checkpoint: it must not download them again.
         settings = dataclasses.replace(self, pretrained=False)
-        return remember(net, Origin(settings=settings, num_classes=num_classes))
+        return remember(net, ModelSpec(settings=settings, num_classes=num_classes))

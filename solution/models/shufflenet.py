@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solution.contracts import InputError, Origin, remember
-from solution.models.stochastic_depth import kept
+from solution.contracts import InputError, ModelSpec, remember
+from solution.models.stochastic_depth import drop_branch
 
 STEM_CHANNELS = 24
 STAGE_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -51,7 +51,7 @@ class ShuffleUnit(nn.Module):
         out = self.expand_bn3(self.expand_conv3(out))
         if self.downsample:
             return F.relu(torch.cat((out, self.avgpool(x)), 1), inplace=True)
-        return F.relu(kept(out, self.drop_path if self.training else 0.0) + x, inplace=True)
+        return F.relu(drop_branch(out, self.drop_path if self.training else 0.0) + x, inplace=True)
 
 
 class Stem(nn.Module):
@@ -167,7 +167,7 @@ class ShuffleNet:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.normal_(net.output.weight, std=0.01)
-        return remember(net, Origin(settings=self, num_classes=num_classes))
+        return remember(net, ModelSpec(settings=self, num_classes=num_classes))
 
 
 def _round_to(value: float, multiple: int) -> int:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import InputError, Origin, remember
+from solution.contracts import InputError, ModelSpec, remember
 from solution.models.weights import OWN, fill, read_weights
 
 
@@ -83,7 +83,7 @@ class SsdLite:
             fill(ssd, _downloaded() if self.weights == OWN else read_weights(Path(self.weights)), self.weights)
             _keep(ssd.head.classification_head, classes)
         # A rebuilt net gets its weights from the checkpoint.
-        return remember(SsdNet(ssd), Origin(settings=SsdLite(), num_classes=num_classes))
+        return remember(SsdNet(ssd), ModelSpec(settings=SsdLite(), num_classes=num_classes))
 
 
 def known() -> list[int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from solution.contracts import InputError
 
 
-def kept(branch: Tensor, drop_path: float) -> Tensor:
+def drop_branch(branch: Tensor, drop_path: float) -> Tensor:
     """`branch` (B, C, H, W), zero for each image with the chance `drop_path`, else scaled up to keep the mean."""
     if not drop_path:
         return branch

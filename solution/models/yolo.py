@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from solution.contracts import InputError, Origin, remember
+from solution.contracts import InputError, ModelSpec, remember
 from solution.models.detectors import ultralytics_net
 from solution.models.weights import OWN, fill, read_weights
 from solution.runtime import cache_folder
@@ -66,11 +66,11 @@ class YoloNet(nn.Module):
 
         Li et al., 2020, "Generalized Focal Loss" (arXiv:2006.04388).
         """
-        centres, strides = cells(sizes, self.strides, logits)  # (2, N), (N,)
+        centers, strides = cells(sizes, self.strides, logits)  # (2, N), (N,)
         shares = logits.unflatten(1, (4, self.bins)).softmax(2)  # (B, 4, bins, N)
         steps = torch.arange(self.bins, dtype=logits.dtype, device=logits.device)[:, None]
         first, second = (shares * steps).sum(2).chunk(2, 1)  # (B, 2, N) each
-        return torch.cat([centres - first, centres + second], 1) * strides
+        return torch.cat([centers - first, centers + second], 1) * strides
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of an image, a scalar: ultralytics' own."""
@@ -85,15 +85,15 @@ class YoloNet(nn.Module):
 
 
 def cells(sizes: Sequence[tuple[int, int]], strides: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres (2, N) of the cells of maps of these (height, width), x before y, in cells; each one's stride (N,)."""
-    centres, each = [], []
+    """Centers (2, N) of the cells of maps of these (height, width), x before y, in cells; each one's stride (N,)."""
+    centers, each = [], []
     for (height, width), stride in zip(sizes, strides, strict=True):
         across = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
         down = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
         y, x = torch.meshgrid(down, across, indexing="ij")
-        centres.append(torch.stack([x.flatten(), y.flatten()]))
-        each.append(torch.full_like(centres[-1][0], stride))
-    return torch.cat(centres, 1), torch.cat(each)
+        centers.append(torch.stack([x.flatten(), y.flatten()]))
+        each.append(torch.full_like(centers[-1][0], stride))
+    return torch.cat(centers, 1), torch.cat(each)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Yolo:
             _fill(yolo.net, read_weights(Path(self.weights)), self.weights)
         # A rebuilt net gets its weights from the checkpoint.
         settings = dataclasses.replace(self, weights="")
-        return remember(yolo, Origin(settings=settings, num_classes=num_classes))
+        return remember(yolo, ModelSpec(settings=settings, num_classes=num_classes))
 
 
 def _fuse(net: nn.Module) -> None:

@@ -30,7 +30,7 @@ from solution.compress.cluster import Cluster
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
-from solution.contracts import Given, ModelSettings, Recipe, Stage, Step
+from solution.contracts import ModelSettings, Recipe, Stage, Step, StepContext
 from solution.data.detection import DetectionData
 from solution.models.ssdlite import SsdLite
 from solution.models.weights import OWN
@@ -44,7 +44,7 @@ PERCENTS = (5, 10, 15, 20, 30, 40, 50)
 class AsItCame(Step):
     """The net with the weights that it came with."""
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A copy."""
         return copy.deepcopy(model).eval()
 
@@ -76,7 +76,7 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step, si
         model=model,
         stages=(
             Stage(name="original", step=base),
-            Stage(name="float16", step=Quantize(scheme="float16", others="float16"), after="original"),
+            Stage(name="float16", step=Quantize(scheme="float16", other_dtype="float16"), after="original"),
             *_pruned("global"),
             *_pruned("local"),
             Stage(name="clustered", step=Cluster(bits=7), after="original"),

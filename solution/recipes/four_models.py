@@ -14,7 +14,7 @@ Expected of `_small`, seed 0: on CIFAR-10 (JPEG) 45.6 % (DenseNet-121), 44.4 (Re
 Nets made for 224 px take 32 px as they are, but for VGG16's head, which would see one pixel 49 times: it sees it once
 (`Classifier.pooled`), so that 34 M parameters are left of 134 M, and says the same. VGG16 has batch norms, without
 which it does not leave chance in a few epochs. A student is its teacher's net with half of the channels and new
-weights, once alone and once taught. No mirror images and turns: half of the data are digits.
+weights, once alone and once distilled. No mirror images and turns: half of the data are digits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from solution.compress.prune_channels import PruneChannels
-from solution.compress.quantize import Freeze, Quantize
+from solution.compress.quantize import Convert, Quantize
 from solution.contracts import Recipe, Stage
 from solution.data.augment import Augment
 from solution.dataloader import Data
@@ -59,7 +59,7 @@ def _cells(name: str, data: str | None, epochs: int, more: int, most_images: int
                 size=32,
                 cache_size=32,
                 most_images=most_images,
-                augment=Augment(crop_scale=(0.6, 1.0), flip=0.0, quarter_turn=0.0, colour=0.2),
+                augment=Augment(crop_scale=(0.6, 1.0), flip=0.0, quarter_turn=0.0, color=0.2),
             ),
             model=settings,
             stages=stages,
@@ -75,18 +75,18 @@ def _cells(name: str, data: str | None, epochs: int, more: int, most_images: int
 def _stages(epochs: int, more: int) -> tuple[Stage, ...]:
     """`epochs` for what starts afresh, `more` for what goes on from it."""
     train, tune = Train(epochs=epochs, lr=0.05, weight_decay=5e-4), Train(epochs=more, lr=0.02, warmup_epochs=1)
-    taught = Distill(epochs=epochs, lr=0.05, weight_decay=5e-4, teachers=("train",), live=True)
+    distilled = Distill(epochs=epochs, lr=0.05, weight_decay=5e-4, teachers=("train",), live=True)
     return (
         Stage(name="train", step=train),
         Stage(name="prune", step=PruneChannels(ratio=0.2)),
         Stage(name="pruned", step=tune),
-        Stage(name="bits16", step=Quantize(scheme="float16", others="float16"), after="train"),
+        Stage(name="bits16", step=Quantize(scheme="float16", other_dtype="float16"), after="train"),
         Stage(name="bits8", step=Quantize(scheme="int8"), after="train"),
         Stage(name="bits4", step=Quantize(scheme="int4"), after="train"),
-        Stage(name="signs", step=Quantize(scheme="binary", learn=True, spare=("first", "last")), after="train"),
+        Stage(name="signs", step=Quantize(scheme="binary", qat=True, spare=("first", "last")), after="train"),
         Stage(name="signs_train", step=tune),
-        Stage(name="bits1", step=Freeze()),
+        Stage(name="bits1", step=Convert()),
         Stage(name="halve", step=PruneChannels(ratio=0.5), after="train"),
         Stage(name="student", step=train, after="halve", fresh=True),
-        Stage(name="distilled", step=taught, after="halve", fresh=True),
+        Stage(name="distilled", step=distilled, after="halve", fresh=True),
     )

@@ -60,7 +60,7 @@ def _recipe(name: str, *, epochs: int, more: int, batch_size: int, first_size: i
             size=64,
             cache_size=64,
             batch_size=batch_size,
-            augment=Augment(crop_scale=(0.5, 1.0), quarter_turn=0.0, colour=0.2),
+            augment=Augment(crop_scale=(0.5, 1.0), quarter_turn=0.0, color=0.2),
         ),
         model=Classifier(name="torchvision:googlenet"),
         stages=(

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from solution.compress.quantize import Freeze, Quantize
+from solution.compress.quantize import Convert, Quantize
 from solution.contracts import Recipe, Stage
 from solution.data.augment import Augment
-from solution.losses.distillation import Kd
+from solution.losses.distillation import DistillLoss
 from solution.recipes import waste_distilled
 from solution.train.distill import Distill
 from solution.train.start import Start
@@ -33,19 +33,25 @@ def recipe() -> Recipe:
     """Start -> eight -> four -> taught -> after."""
     whole = waste_distilled.recipe()
     step = Distill(
-        epochs=30, lr=0.02, warmup_epochs=0.2, keep="last", teachers=("start",), live=True, kd=Kd(temperature=1.0)
+        epochs=30,
+        lr=0.02,
+        warmup_epochs=0.2,
+        keep="last",
+        teachers=("start",),
+        live=True,
+        distill_loss=DistillLoss(temperature=1.0),
     )
-    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, colour=0.0)
+    augment = Augment(crop_scale=(0.7, 1.0), quarter_turn=0.0, color=0.0)
     return Recipe(
         name="waste_four_bits",
         data=dataclasses.replace(whole.data, views=0, augment=augment),
         model=whole.model,
         stages=(
             Stage(name="start", step=Start(path="pretrained/recycle9/after.safetensors")),
-            Stage(name="eight", step=Quantize(scheme="int8", learn=True, protect=POINTWISE)),
-            Stage(name="four", step=Quantize(scheme="int4", learn=True, protect=SPATIAL)),
-            Stage(name="taught", step=step),
-            Stage(name="after", step=Freeze(fold_norms=True, others="float16")),
+            Stage(name="eight", step=Quantize(scheme="int8", qat=True, protect=POINTWISE)),
+            Stage(name="four", step=Quantize(scheme="int4", qat=True, protect=SPATIAL)),
+            Stage(name="distilled", step=step),
+            Stage(name="after", step=Convert(fold_norms=True, other_dtype="float16")),
         ),
         before="start",
         after="after",

@@ -25,7 +25,7 @@ def recipe() -> Recipe:
     """Base -> Before; base -> pruned -> After."""
     return Recipe(
         name="waste_shufflenet",
-        data=Data(augment=Augment(crop_scale=(0.4, 1.0), quarter_turn=0.1, colour=0.2)),
+        data=Data(augment=Augment(crop_scale=(0.4, 1.0), quarter_turn=0.1, color=0.2)),
         model=ShuffleNet(units=(4, 8, 4)),
         stages=(
             Stage(name="train", step=Train(epochs=30, lr=0.2, ema_decay=0.998)),
@@ -48,7 +48,7 @@ def space() -> dict[str, Any]:
         "data.size": [48, 56, 64, 72, 80, 96],
         "data.augment.crop_scale": [(0.25, 1.0), (0.4, 1.0), (0.6, 1.0)],
         "data.augment.quarter_turn": (0.0, 0.3),
-        "data.augment.colour": (0.0, 0.4),
+        "data.augment.color": (0.0, 0.4),
         "train.lr = after.lr": (0.05, 0.5, "log"),
         "train.weight_decay = after.weight_decay": (1e-5, 1e-3, "log"),
         "train.loss.smoothing = after.loss.smoothing": (0.0, 0.2),

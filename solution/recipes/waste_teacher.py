@@ -23,7 +23,7 @@ def recipe() -> Recipe:
     """Another set -> the task."""
     return Recipe(
         name="waste_teacher",
-        data=Data(size=64, cache_size=100, augment=Augment(crop_scale=(0.25, 1.0), quarter_turn=0.1, colour=0.3)),
+        data=Data(size=64, cache_size=100, augment=Augment(crop_scale=(0.25, 1.0), quarter_turn=0.1, color=0.3)),
         model=Classifier(name="timm:resnet18"),
         stages=(
             Stage(name="pretrain", step=Pretrain(epochs=12, lr=0.1, weight_decay=5e-4, precision="bf16")),

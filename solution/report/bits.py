@@ -14,7 +14,7 @@ from pathlib import Path
 
 from solution.contracts import Row
 from solution.report.run_folder import Run
-from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
 from solution.runtime import write_text
 
@@ -79,8 +79,14 @@ def nets_of(runs: Mapping[str, Run]) -> Nets:
 
 def bits_command(run: Run) -> str:
     """The command that makes this run again."""
-    knobs, last = run.knobs, run.rows[-1].step
-    words = ["python", "-m", "benchmarks.bits", knobs.get("start.path") or knobs[f"{BASE}.path"], knobs["data.path"]]
+    settings, last = run.settings, run.rows[-1].step
+    words = [
+        "python",
+        "-m",
+        "benchmarks.bits",
+        settings.get("start.path") or settings[f"{BASE}.path"],
+        settings["data.path"],
+    ]
     words += ["--bits", *(_bits(row) for row in run.rows if row.step.startswith(PREFIX))]
     told = {
         "sparsity": "prune_weights.sparsity",
@@ -94,9 +100,9 @@ def bits_command(run: Run) -> str:
         "most-images": "data.most_images",
         "precision": f"{last}.train.precision",
     }
-    for option, address in told.items():
-        if knobs.get(address) not in (None, "auto"):
-            words += [f"--{option}", str(knobs[address])]
+    for option, key in told.items():
+        if settings.get(key) not in (None, "auto"):
+            words += [f"--{option}", str(settings[key])]
     return shlex.join([*words, "--seed", str(run.seed)])
 
 
@@ -127,9 +133,9 @@ def _form(row: Row) -> str:
 def bits_drawing(nets: Nets, name: str = "bits") -> Drawing:
     """How many times smaller the packed file is, against points of macro F1 lost; every mark is named by its bits."""
     with canvas(3.6) as (figure, axes):
-        axes.axhline(0, color=colour("faint"), linewidth=0.8)
+        axes.axhline(0, color=color("faint"), linewidth=0.8)
         for index, (called, net) in enumerate(nets.items()):
-            ink, marker = colour(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
+            ink, marker = color(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
             smaller, lost = ([measure(row, net.base) for row in net.fewer] for measure in (_smaller, _lost))
             axes.plot(smaller, lost, color=ink, marker=marker, linestyle=DASHES[index % len(DASHES)], label=called)
             # Lines fall to the right: words of the first stand above them, those of the others below.

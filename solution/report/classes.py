@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from solution.report.style import HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 
 MAX_ROWS = 20
 """Classes that one drawing has room for; of more, those that differ most are shown."""
@@ -20,12 +20,12 @@ def confusion(counts: np.ndarray, classes: Sequence[str], role: str) -> Drawing:
     with canvas(4.7) as (figure, axes):
         for row, column in np.argwhere(shares > 0):
             share = float(shares[row, column])
-            box = {"facecolor": colour("cell"), "alpha": min(0.12 + 0.88 * share, 1.0), "linewidth": 0}
+            box = {"facecolor": color("cell"), "alpha": min(0.12 + 0.88 * share, 1.0), "linewidth": 0}
             axes.add_patch(_square(row, column, box))
             if few and share >= 0.01:
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9)
         axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5), aspect="equal")
-        axes.set(xlabel="predicted", ylabel="labelled", title=f"{role.capitalize()}: percent of each label")
+        axes.set(xlabel="predicted", ylabel="labeled", title=f"{role.capitalize()}: percent of each label")
         axes.tick_params(length=0)
         axes.set_yticks(range(len(classes)) if few else [], classes if few else [])
         turned = {"rotation": 45, "rotation_mode": "anchor", "ha": "right"}
@@ -70,7 +70,7 @@ def _dots(values: Mapping[str, np.ndarray], classes: Sequence[str], *, name: str
     order = chosen[np.argsort(table[-1, chosen], kind="stable")]
     with canvas(1.1 + 0.27 * len(order)) as (figure, axes):
         rows = range(len(order))
-        axes.hlines(rows, table[:, order].min(axis=0), table[:, order].max(axis=0), color=colour("grid"), linewidth=4)
+        axes.hlines(rows, table[:, order].min(axis=0), table[:, order].max(axis=0), color=color("grid"), linewidth=4)
         for index, (role, line) in enumerate(zip(values, table, strict=True)):
             axes.scatter(line[order], rows, label=role, zorder=3, **_look(role, index))
         axes.set_yticks(rows, [classes[place] for place in order])
@@ -87,12 +87,12 @@ def _dots(values: Mapping[str, np.ndarray], classes: Sequence[str], *, name: str
 
 def _look(role: str, index: int) -> dict[str, object]:
     if role == "labels":
-        return {"marker": "|", "s": 140, "color": colour("ink"), "linewidth": 2}
+        return {"marker": "|", "s": 140, "color": color("ink"), "linewidth": 2}
     if role == "before":
-        return {"marker": "s", "s": 42, "facecolor": colour("paper"), "edgecolor": colour("before"), "linewidth": 1.8}
+        return {"marker": "s", "s": 42, "facecolor": color("paper"), "edgecolor": color("before"), "linewidth": 1.8}
     if role == "after":
-        return {"marker": "D", "s": 42, "color": colour("after")}
-    return {"marker": MARKERS[index % len(MARKERS)], "s": 42, "color": colour(HUES[index % len(HUES)])}
+        return {"marker": "D", "s": 42, "color": color("after")}
+    return {"marker": MARKERS[index % len(MARKERS)], "s": 42, "color": color(HUES[index % len(HUES)])}
 
 
 def _told_dots(values: Mapping[str, np.ndarray], classes: Sequence[str], axis: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from solution.report.style import HUES, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import HUES, Drawing, canvas, color, drawn, quiet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class CostLine:
     """One net in one form. megabytes: of the file as stored; packed: of the packed file, if any; ms: of one image."""
 
     name: str
@@ -19,9 +19,9 @@ class Cost:
     ms: float | None = None
 
 
-def costs_drawing(lines: Sequence[Cost], quality: str, name: str) -> Drawing:
+def costs_drawing(lines: Sequence[CostLine], quality: str, name: str) -> Drawing:
     """`lines` from top to bottom; `quality` says what their quality is."""
-    ink = colour(HUES[0])
+    ink = color(HUES[0])
     with canvas(1.6 + 0.78 * len(lines), 3) as (figure, (sizes, worth, speed)):
         for place, one in enumerate(lines):
             sizes.scatter(one.megabytes, place, 42, marker="s", facecolor="none", edgecolor=ink)

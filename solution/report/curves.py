@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from solution.contracts import InputError
-from solution.report.style import DASHES, HUES, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import DASHES, HUES, Drawing, canvas, color, drawn, quiet
 
 History = Mapping[str, Sequence[float]]
-"""{"epoch": (1, 2, ...), "loss": ..., "choose_f1": ...}: the columns of a `history.csv`."""
+"""{"epoch": (1, 2, ...), "loss": ..., "dev_f1": ...}: the columns of a `history.csv`."""
 
-PANELS: Mapping[str, str] = {"loss": "training loss", "choose_f1": "macro F1 on the choose split"}
+PANELS: Mapping[str, str] = {"loss": "training loss", "dev_f1": "macro F1 on the dev split"}
 
 
 def read_history(path: Path) -> History:
@@ -40,18 +40,18 @@ def training_curves(
             quiet(axes)
         grid[-1, 0].set_xlabel("epoch of the stage")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        caption = "One line per stage; kept is the best epoch on the choose split, or the last if the recipe says so."
+        caption = "One line per stage; kept is the best epoch on the dev split, or the last if the recipe says so."
         return drawn(figure, name, _told(histories), caption)
 
 
 def _look(stage: str, index: int) -> tuple[str, str]:
-    known = {"before": (colour("before"), "--"), "after": (colour("after"), "-")}
-    return known.get(stage, (colour(HUES[(index + 2) % len(HUES)]), DASHES[(index + 2) % len(DASHES)]))
+    known = {"before": (color("before"), "--"), "after": (color("after"), "-")}
+    return known.get(stage, (color(HUES[(index + 2) % len(HUES)]), DASHES[(index + 2) % len(DASHES)]))
 
 
 def _told(histories: Mapping[str, History]) -> str:
     said = []
     for stage, history in histories.items():
-        best = f", best choose F1 {max(history['choose_f1']):.4f}" if history.get("choose_f1") else ""
+        best = f", best dev F1 {max(history['dev_f1']):.4f}" if history.get("dev_f1") else ""
         said.append(f"{stage}: {len(history['epoch'])} epochs, loss {history['loss'][-1]:.3f} at the end{best}")
     return "Training curves. " + "; ".join(said) + "."

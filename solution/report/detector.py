@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from solution.contracts import Row
-from solution.report.costs import Cost, costs_drawing
+from solution.report.costs import CostLine, costs_drawing
 from solution.report.rows import machines
 from solution.report.run_folder import Run
-from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
 
 QUALITY = ("precision", "recall", "map50", "map")
@@ -26,7 +26,7 @@ EAGER = "eager"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedDetector:
     """One published net: quality in the order of `QUALITY`, ms and MB as written; `ours` is the line to compare."""
 
     quality: tuple[float, float, float, float]
@@ -35,17 +35,23 @@ class Published:
     ours: str
 
 
-PUBLISHED: Mapping[str, Published] = MappingProxyType(
+PUBLISHED: Mapping[str, PublishedDetector] = MappingProxyType(
     {
-        "original": Published(quality=(0.639, 0.536, 0.604, 0.445), ms=250, megabytes=12.08, ours="original"),
-        "PTQ float16": Published(quality=(0.650, 0.532, 0.605, 0.452), ms=230, megabytes=12.08, ours="float16"),
-        "global pruning": Published(quality=(0.632, 0.538, 0.606, 0.446), ms=255, megabytes=12.08, ours="global_10"),
-        "local pruning": Published(quality=(0.646, 0.528, 0.607, 0.446), ms=261, megabytes=12.08, ours="local_5"),
-        "weight clustering": Published(quality=(0.655, 0.496, 0.591, 0.432), ms=260, megabytes=12.02, ours="clustered"),
-        "ONNX": Published(
+        "original": PublishedDetector(quality=(0.639, 0.536, 0.604, 0.445), ms=250, megabytes=12.08, ours="original"),
+        "PTQ float16": PublishedDetector(quality=(0.650, 0.532, 0.605, 0.452), ms=230, megabytes=12.08, ours="float16"),
+        "global pruning": PublishedDetector(
+            quality=(0.632, 0.538, 0.606, 0.446), ms=255, megabytes=12.08, ours="global_10"
+        ),
+        "local pruning": PublishedDetector(
+            quality=(0.646, 0.528, 0.607, 0.446), ms=261, megabytes=12.08, ours="local_5"
+        ),
+        "weight clustering": PublishedDetector(
+            quality=(0.655, 0.496, 0.591, 0.432), ms=260, megabytes=12.02, ours="clustered"
+        ),
+        "ONNX": PublishedDetector(
             quality=(0.651, 0.532, 0.606, 0.452), ms=271.8, megabytes=12.23, ours="original, onnxruntime"
         ),
-        "OpenVINO": Published(
+        "OpenVINO": PublishedDetector(
             quality=(0.651, 0.532, 0.606, 0.452), ms=226.3, megabytes=12.12, ours="original, openvino"
         ),
     }
@@ -201,10 +207,10 @@ def pruning_drawing(run: Run, name: str = "pruning") -> Drawing:
     base = run.rows[0]
     series = {scope: [row for row in run.rows if row.step.startswith(f"{scope}_")] for scope in SCOPES}
     with canvas(3.6) as (figure, axes):
-        axes.axhline(base.quality["map"], color=colour("faint"), linewidth=1, linestyle=":")
+        axes.axhline(base.quality["map"], color=color("faint"), linewidth=1, linestyle=":")
         for index, (scope, rows) in enumerate(series.items()):
             points = sorted([(row.sparsity, row.quality["map"]) for row in (base, *rows)])
-            axes.plot(*zip(*points, strict=True), DASHES[index], marker=MARKERS[index], color=colour(HUES[index]),
+            axes.plot(*zip(*points, strict=True), DASHES[index], marker=MARKERS[index], color=color(HUES[index]),
                       markersize=5, label=scope)  # fmt: skip
         axes.set(xlabel="weights that are zero, %", ylabel="mAP50-95 on val", ylim=(0, None))
         quiet(axes)
@@ -228,7 +234,7 @@ def cost_drawing(run: Run, name: str = "costs") -> Drawing:
         if not one.row.step.startswith(tuple(f"{scope}_" for scope in SCOPES)):
             packed = one.packed_bytes and one.packed_bytes / 1e6
             own = {"megabytes": one.num_bytes / 1e6, "quality": one.quality["map"], "ms": one.ms}
-            lines.append(Cost(name=one.name, packed=packed, **own))
+            lines.append(CostLine(name=one.name, packed=packed, **own))
     return costs_drawing(lines, "mAP50-95 on val", name)
 
 

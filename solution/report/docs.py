@@ -15,7 +15,7 @@ from solution.report.bits import RECIPE as BITS
 from solution.report.bits import bits_command, bits_drawing, bits_table, nets_of
 from solution.report.front import PUBLISHED, Point, Series, pareto
 from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
-from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, Published
+from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, PublishedScore
 from solution.report.rows import machines
 from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
 from solution.report.spread import mean, mean_count, spread_table
@@ -107,8 +107,8 @@ def _file(folder: str) -> str:
 def _grid(folder: str, runs: Mapping[str, Run], defaults: Defaults) -> str:
     """A family on one data set: techniques, verdict, accuracy against epoch."""
     first = next(iter(runs.values()))
-    own = {address: value for address, value in first.knobs.items() if not address.startswith("model.")}
-    said = command(replace(first, knobs=own), defaults(first.recipe))
+    own = {key: value for key, value in first.settings.items() if not key.startswith("model.")}
+    said = command(replace(first, settings=own), defaults(first.recipe))
     parts = [f"## {first.recipe} on {folder}", grid_table(runs).markdown(), verdict(runs).markdown()]
     if _has_histories(runs):
         parts.append(f"![{epochs_drawing(runs, _slug(folder)).alt}]({_file(folder)})")
@@ -194,7 +194,7 @@ def _rows(runs: Sequence[Run], role: str) -> list[Row]:
     return [run.row(role) for run in runs]
 
 
-def _score(result: Published) -> float:
+def _score(result: PublishedScore) -> float:
     return Scorer()(result.macs, result.f1)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solution.report.style import HUES, MARKERS, Drawing, canvas, colour, drawn
+from solution.report.style import HUES, MARKERS, Drawing, canvas, color, drawn
 
 MAX_IMAGES = 900
 MAX_CLASSES = 12
@@ -47,14 +47,14 @@ def embedding(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], ro
     with canvas(4.6) as (figure, axes):
         for index, label in enumerate(found):
             own = points[labels == label]
-            ink, marker = colour(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
+            ink, marker = color(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
             width = 1.2 if marker in "x+" else 0
             axes.scatter(*own.T, 14, marker=marker, color=ink, alpha=0.8, linewidth=width, label=classes[label])
         axes.set(xticks=[], yticks=[], title=f"{role.capitalize()}: features of {len(points)} images")
         axes.spines[:].set_visible(False)
         figure.legend(loc="outside lower left", ncols=3, markerscale=1.6, handletextpad=0.1, columnspacing=1.0)
         nearest = _purity(points, labels)
-        caption = f"For {nearest:.0%} of the images the nearest neighbour in this picture has the same label."
+        caption = f"For {nearest:.0%} of the images the nearest neighbor in this picture has the same label."
         alt = f"Two-dimensional embedding of the features of {role} in {len(found)} classes. {caption}"
         return drawn(figure, f"embedding-{role}", alt, caption)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from solution.evaluate.score import Scorer
 from solution.report.published import RESULTS
-from solution.report.style import HUES, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import HUES, Drawing, canvas, color, drawn, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def _above(series: Series, cliff_f1: float) -> Series:
 
 
 def _draw(axes: Axes, series: Series, index: int) -> None:
-    ink = colour({"published": "faint", "other": HUES[index % len(HUES)]}.get(series.look, series.look))
+    ink = color({"published": "faint", "other": HUES[index % len(HUES)]}.get(series.look, series.look))
     hollow = series.look in ("published", "before")
     marker = {"published": "o", "before": "s", "after": "D"}.get(series.look, _OTHERS[index % len(_OTHERS)])
     macs, f1 = [point.macs / 1e6 for point in series.points], [point.f1 for point in series.points]
@@ -132,14 +132,14 @@ def _name(axes: Axes, series: Sequence[Series]) -> None:
             name.remove()
         placed.append((point, spots[covered.index(min(covered))]))
         _named(axes, *placed[-1])
-    line = {"arrowstyle": "-", "linewidth": 0.6, "color": colour("faint"), "shrinkA": 0, "shrinkB": 3}
+    line = {"arrowstyle": "-", "linewidth": 0.6, "color": color("faint"), "shrinkA": 0, "shrinkB": 3}
     for point, spot in placed:
         if abs(spot[1]) > _FAR[0]:
             _named(axes, replace(point, name=""), spot, arrowprops=line)
 
 
 def _named(axes: Axes, point: Point, spot: tuple[int, int], **options: Any) -> Annotation:
-    look = {"fontsize": 9, "color": colour("faint")}
+    look = {"fontsize": 9, "color": color("faint")}
     look |= {"ha": "left" if spot[0] > 0 else "right", "va": "bottom" if spot[1] > 0 else "top"}
     return axes.annotate(point.name, (point.macs / 1e6, point.f1), spot, textcoords="offset points", **look, **options)
 
@@ -157,7 +157,7 @@ def _equal_scores(axes: Axes, scorer: Scorer) -> None:
     left, low, high = max(left, 0), max(low, scorer.cliff_f1), min(high, 1)
     macs, f1 = np.linspace(left, right, _STEPS), np.linspace(low, high, _STEPS)
     scores = np.array([[scorer(1e6 * x, y) for x in macs] for y in f1])
-    lines = axes.contour(macs, f1, scores, 7, colors=[colour("faint")], linewidths=0.5, linestyles="dotted")
+    lines = axes.contour(macs, f1, scores, 7, colors=[color("faint")], linewidths=0.5, linestyles="dotted")
     column = scores[_EDGE:-_EDGE, _LABELS]
     told = [level for level in lines.levels if column.min() < level < column.max()]
     places = [(macs[_LABELS], f1[_EDGE + np.abs(column - level).argmin()]) for level in told]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from solution.contracts import Row
-from solution.report.costs import Cost, costs_drawing
+from solution.report.costs import CostLine, costs_drawing
 from solution.report.rows import machines
 from solution.report.run_folder import Run
 from solution.report.spread import mean, mean_count
@@ -20,7 +20,7 @@ STEPS = frozenset({"base", "longer", "pruned", "scratch", "sparse", "int8", "pru
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PublishedErrors:
     """One published net: million parameters, errors in percent, memory and file in MB, ms of one image.
 
     ours  the step of ours to compare
@@ -37,13 +37,13 @@ class Published:
     ours: str
 
 
-PUBLISHED: Mapping[str, Published] = MappingProxyType(
+PUBLISHED: Mapping[str, PublishedErrors] = MappingProxyType(
     {
-        "base": Published(params=6.4, megabytes=25, top1=22.96, top5=6.19, memory=58.66, ms=15.74, cpu_ms=27.395,
+        "base": PublishedErrors(params=6.4, megabytes=25, top1=22.96, top5=6.19, memory=58.66, ms=15.74, cpu_ms=27.395,
                           cuda_ms=12.64, ours="base"),
-        "unstructured": Published(params=6.4, megabytes=25, top1=27.5, top5=6.61, memory=58.66, ms=15.6,
+        "unstructured": PublishedErrors(params=6.4, megabytes=25, top1=27.5, top5=6.61, memory=58.66, ms=15.6,
                                   cpu_ms=26.788, cuda_ms=12.64, ours="sparse"),
-        "structured, 20 %": Published(params=4.09, megabytes=16, top1=25.85, top5=6.91, memory=46.98, ms=16.7,
+        "structured, 20 %": PublishedErrors(params=4.09, megabytes=16, top1=25.85, top5=6.91, memory=46.98, ms=16.7,
                                       cpu_ms=31.761, cuda_ms=10.79, ours="pruned"),
     }
 )  # fmt: skip
@@ -107,10 +107,10 @@ def error_drawing(run: Run, name: str = "errors") -> Drawing:
     for row in run.rows:
         packed = row.packed_bytes and row.packed_bytes / 1e6
         own = {"megabytes": row.bytes / 1e6, "quality": _error(row, "accuracy"), "ms": row.latency_ms.get("eager")}
-        lines.append(Cost(name=row.step, packed=packed, **own))
+        lines.append(CostLine(name=row.step, packed=packed, **own))
         for form, said in row.exported.items():
             error, ms = 100 * (1 - said["accuracy"]), row.latency_ms.get(form)
-            lines.append(Cost(name=f"{row.step}, {form}", megabytes=said["bytes"] / 1e6, quality=error, ms=ms))
+            lines.append(CostLine(name=f"{row.step}, {form}", megabytes=said["bytes"] / 1e6, quality=error, ms=ms))
     return costs_drawing(lines, "top-1 error, %", name)
 
 

@@ -13,7 +13,7 @@ from solution.contracts import Row
 from solution.report.curves import History
 from solution.report.rows import machines
 from solution.report.run_folder import Run, read_run
-from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ CHANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class CostFigure:
     """What accuracy is divided by: a figure of a row, in a unit that reads well."""
 
     name: str
@@ -73,7 +73,11 @@ class Cost:
         return "-" if value is None else f"{value / (1 if self.name == 'ms' else 1e6):.4g} {self.unit}"
 
 
-COSTS = (Cost(name="byte", unit="MB"), Cost(name="MAC", unit="million MACs"), Cost(name="ms", unit="ms"))
+COSTS = (
+    CostFigure(name="byte", unit="MB"),
+    CostFigure(name="MAC", unit="million MACs"),
+    CostFigure(name="ms", unit="ms"),
+)
 
 
 def read_grid(folder: Path) -> dict[str, Run]:
@@ -154,7 +158,7 @@ def verdict(runs: Mapping[str, Run]) -> Table:
     return Table(headings=headings, rows=tuple(lines), caption="Verdict", note=note)
 
 
-def _gains(runs: Mapping[str, Run], step: str, cost: Cost) -> Iterator[float]:
+def _gains(runs: Mapping[str, Run], step: str, cost: CostFigure) -> Iterator[float]:
     """What `step` makes of the base's accuracy for its cost, in each cell that has both."""
     for run in runs.values():
         worth, before = _worth(_row(run, step), cost), _worth(_row(run, BASE), cost)
@@ -162,18 +166,18 @@ def _gains(runs: Mapping[str, Run], step: str, cost: Cost) -> Iterator[float]:
             yield worth / before
 
 
-def _worth(row: Row | None, cost: Cost) -> float | None:
+def _worth(row: Row | None, cost: CostFigure) -> float | None:
     """Accuracy above chance for one unit of cost."""
     paid = None if row is None else cost.of(row)
     return max(row.quality["accuracy"] - CHANCE, 0.0) / paid if paid else None
 
 
-def _best(medians: Mapping[tuple[str, str], float], cost: Cost) -> str | None:
+def _best(medians: Mapping[tuple[str, str], float], cost: CostFigure) -> str | None:
     known = {step: medians[step, cost.name] for step in TECHNIQUES if (step, cost.name) in medians}
     return max(known, key=known.get) if known else None
 
 
-def _said(runs: Mapping[str, Run], cost: Cost, step: str) -> str:
+def _said(runs: Mapping[str, Run], cost: CostFigure, step: str) -> str:
     """A sentence: the technique that wins, and the single net that is worth most."""
     rows = [(cell, row) for cell, run in runs.items() for row in _shown(run) if _worth(row, cost) is not None]
     cell, row = max(rows, key=lambda pair: _worth(pair[1], cost))
@@ -193,7 +197,7 @@ def _shown(run: Run) -> list[Row]:
 
 
 def epochs_drawing(runs: Mapping[str, Run], name: str = "epochs") -> Drawing:
-    """Accuracy on the choose split against epoch, one panel for each net; what goes on from the base starts there."""
+    """Accuracy on the dev split against epoch, one panel for each net; what goes on from the base starts there."""
     histories = {cell: run.histories() for cell, run in runs.items()}
     with canvas(0.9 + 2.0 * len(runs), len(runs), sharex=True, sharey=True, squeeze=False) as (figure, grid):
         for axes, (cell, found) in zip(grid[:, 0], histories.items(), strict=True):
@@ -201,7 +205,7 @@ def epochs_drawing(runs: Mapping[str, Run], name: str = "epochs") -> Drawing:
             axes.set_title(cell)
             quiet(axes)
         grid[-1, 0].set_xlabel("epoch")
-        figure.supylabel("accuracy on the choose split, %", fontsize=11)
+        figure.supylabel("accuracy on the dev split, %", fontsize=11)
         figure.legend(*_labels(grid[:, 0]), loc="outside upper left", ncols=2)
         caption = "Pruned and 1-bit nets go on where the base ended; students start afresh."
         return drawn(figure, name, _told(histories), caption)
@@ -210,12 +214,12 @@ def epochs_drawing(runs: Mapping[str, Run], name: str = "epochs") -> Drawing:
 def _panel(axes: Axes, found: Mapping[str, History]) -> None:
     start = len(found.get(BASE, {}).get("epoch", ()))
     for index, (stage, (label, goes_on)) in enumerate(CURVES.items()):
-        if not found.get(stage, {}).get("choose_accuracy"):
+        if not found.get(stage, {}).get("dev_accuracy"):
             continue
         epochs = [epoch + goes_on * start for epoch in found[stage]["epoch"]]
-        percent = [100 * value for value in found[stage]["choose_accuracy"]]
+        percent = [100 * value for value in found[stage]["dev_accuracy"]]
         marks = {"marker": MARKERS[index], "markersize": 4, "markevery": max(1, len(epochs) // 8)}
-        axes.plot(epochs, percent, DASHES[index % len(DASHES)], color=colour(HUES[index]), label=label, **marks)
+        axes.plot(epochs, percent, DASHES[index % len(DASHES)], color=color(HUES[index]), label=label, **marks)
 
 
 def _labels(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
@@ -230,9 +234,9 @@ def _told(histories: Mapping[str, Mapping[str, History]]) -> str:
     said = []
     for cell, found in histories.items():
         ends = (
-            f"{label} {100 * max(found[stage]['choose_accuracy']):.1f} %"
+            f"{label} {100 * max(found[stage]['dev_accuracy']):.1f} %"
             for stage, (label, _) in CURVES.items()
-            if found.get(stage, {}).get("choose_accuracy")
+            if found.get(stage, {}).get("dev_accuracy")
         )
         said.append(f"{cell}: {', '.join(ends)}")
-    return "Accuracy against epoch, best epochs on the choose split. " + "; ".join(said) + "."
+    return "Accuracy against epoch, best epochs on the dev split. " + "; ".join(said) + "."

@@ -20,7 +20,7 @@ from solution.report.tables import Table, compared
 from solution.report.template import CSS, PAGE
 
 if TYPE_CHECKING:
-    from solution.report.looking import Look
+    from solution.report.predictions import Look
 
 
 def page(runs: Sequence[Run], look: Look | None, defaults: Defaults) -> str:
@@ -83,9 +83,9 @@ def _sections(runs: Sequence[Run], look: Look | None, defaults: Defaults) -> lis
     if any(row.quality.get("f1") for row in _rows(runs)):
         sections.append(_cost_and_quality(runs))
     if look is not None:
-        from solution.report.inside import inside
+        from solution.report.diagnostics import diagnostics
 
-        sections += inside(look)
+        sections += diagnostics(look)
     if switches:
         sections.append(Section(id="ablation", title="Ablation", tables=(ablation_table(switches),)))
     return [*sections, _made(runs, defaults, look)]
@@ -138,9 +138,9 @@ def _made(runs: Sequence[Run], defaults: Defaults, look: Look | None) -> Section
     commands = "\n".join(command(run, defaults(run.recipe)) for run in runs)
     blocks = [Block(title="Commands", text=commands)]
     blocks += [Block(title=f"Plan of {name}", text=text, folded=True) for name, text in first.plans().items()]
-    if first.knobs:
-        settings = "\n".join(f"{address} = {value}" for address, value in first.knobs.items())
-        blocks.append(Block(title=f"All {len(first.knobs)} settings", text=settings, folded=True))
+    if first.settings:
+        settings = "\n".join(f"{key} = {value}" for key, value in first.settings.items())
+        blocks.append(Block(title=f"All {len(first.settings)} settings", text=settings, folded=True))
     texts = () if look else ("Confusion, worst images and features need the photos: add --data PATH to the command.",)
     return Section(id="made", title="How it was made", texts=texts, tables=(_origins(runs),), blocks=tuple(blocks))
 

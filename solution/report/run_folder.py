@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Row
-from solution.knobs import gathered
 from solution.report.curves import History, read_history
 from solution.report.rows import read_rows
+from solution.settings import gathered
 
 ROLES = ("before", "after")
 
@@ -25,7 +25,7 @@ class Run:
     """One run of a recipe.
 
     recipe     the recipe's name; the folder's when it does not say
-    knobs      {address: value} of every setting, as JSON gives them back
+    settings      {address: value} of every setting, as JSON gives them back
     rows       one per finished stage
     compared   the stages called Before and After
     """
@@ -33,7 +33,7 @@ class Run:
     folder: Path
     recipe: str
     seed: int
-    knobs: Mapping[str, Any]
+    settings: Mapping[str, Any]
     rows: tuple[Row, ...]
     compared: tuple[str, str]
 
@@ -61,7 +61,7 @@ class Run:
 
     def data(self) -> str:
         """What the data set is called, as far as the folder says."""
-        path = self.knobs.get("data.path")
+        path = self.settings.get("data.path")
         return Path(path).name.split(".")[0] if path else self.folder.resolve().parent.name
 
 
@@ -75,7 +75,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         recipe=said.get("name", folder.name),
         seed=said.get("seed", rows[0].seed),
-        knobs=said.get("knobs", {}),
+        settings=said.get("settings", {}),
         rows=tuple(rows),
         compared=_compared(folder, rows),
     )
@@ -114,14 +114,14 @@ def command(run: Run, defaults: Mapping[str, Any]) -> str:
     Settings that the recipe no longer has follow as a comment; the commit in the rows still has them.
     """
     words = ["python", "-m", "solution", "run", run.recipe]
-    if run.knobs.get("data.path") is not None:
-        words += ["--data", run.knobs["data.path"]]
+    if run.settings.get("data.path") is not None:
+        words += ["--data", run.settings["data.path"]]
     words += ["--seed", str(run.seed)]
-    others = {address: value for address, value in run.knobs.items() if address != "data.path"}
+    others = {key: value for key, value in run.settings.items() if key != "data.path"}
     changes = {key: value for key, value in others.items() if key in defaults and _plain(defaults[key]) != value}
-    for address, value in gathered(changes, defaults).items():
-        words += ["--set", f"{address}={_spelled(value)}"]
-    gone = [f"{address}={_spelled(value)}" for address, value in others.items() if address not in defaults]
+    for key, value in gathered(changes, defaults).items():
+        words += ["--set", f"{key}={_spelled(value)}"]
+    gone = [f"{key}={_spelled(value)}" for key, value in others.items() if key not in defaults]
     return shlex.join(words) + (f"  # at its commit also {' '.join(gone)}" if defaults and gone else "")
 
 

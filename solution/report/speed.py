@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from solution.evaluate.speed import Speed
-from solution.report.style import HUES, MARKERS, Drawing, canvas, colour, drawn, quiet
+from solution.report.style import HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
 
 _NOTE = "Memory: most held beyond what the process had before loading. Load: from the file to the first answer."
@@ -64,9 +64,9 @@ def _place(speed: Speed) -> str:
 
 def _looks(models: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     """{model: ink, marker, filling}; one Before and one After look as everywhere."""
-    known = {"before": (colour("before"), "s", "none"), "after": (colour("after"), "D", colour("after"))}
+    known = {"before": (color("before"), "s", "none"), "after": (color("after"), "D", color("after"))}
     roles = [model.partition(".")[0] for model in models]
-    inks = [colour(HUES[index % len(HUES)]) for index in range(len(models))]
+    inks = [color(HUES[index % len(HUES)]) for index in range(len(models))]
     others = [(ink, MARKERS[index % len(MARKERS)], ink) for index, ink in enumerate(inks)]
     return {
         model: known[role] if role in known and roles.count(role) == 1 else other

@@ -1,7 +1,7 @@
-"""The house style: every drawing is one SVG that reads on light and on dark paper, in grey, and for the colour-blind.
+"""The house style: every drawing is one SVG that reads on light and on dark paper, in gray, and for the color-blind.
 
-Drawings are made in stand-in colours that become CSS variables; the page, or the file of a drawing, says what these
-are in light and in dark. Nothing is told by colour alone: Before is dashed or hollow and the paler ink, After is solid
+Drawings are made in stand-in colors that become CSS variables; the page, or the file of a drawing, says what these
+are in light and in dark. Nothing is told by color alone: Before is dashed or hollow and the paler ink, After is solid
 and filled; classes have markers and names. Hues are after Okabe and Ito (2008), "Color Universal Design".
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WIDTH_INCHES = 4.7
 """Drawn as narrow as a phone, so that letters stay legible there; a projector enlarges."""
 
-COLOURS: Mapping[str, tuple[str, str]] = MappingProxyType(
+COLORS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "paper": ("#ffffff", "#12171c"),
         "ink": ("#1b1f24", "#e9edf1"),
@@ -43,11 +43,11 @@ COLOURS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """{name: (on light paper, on dark paper)}."""
 
-HUES = tuple(name for name in COLOURS if name.startswith("hue"))
+HUES = tuple(name for name in COLORS if name.startswith("hue"))
 MARKERS = ("o", "^", "s", "x", "D", "+", "v", "*", "P", "<", "X", ">")
 DASHES = ("-", "--", ":", "-.")
 
-_STAND_INS = {name: f"#0000{index:02x}" for index, name in enumerate(COLOURS, start=1)}
+_STAND_INS = {name: f"#0000{index:02x}" for index, name in enumerate(COLORS, start=1)}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
@@ -72,14 +72,14 @@ class Drawing:
         return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{style}{rest}\n'
 
 
-def colour(name: str) -> str:
-    """The stand-in for the colour called `name`, to be given to matplotlib."""
+def color(name: str) -> str:
+    """The stand-in for the color called `name`, to be given to matplotlib."""
     return _STAND_INS[name]
 
 
 def css_variables(selector: str = ":root") -> str:
     """CSS that gives the drawings' variables their values in light and in dark."""
-    light, dark = (";".join(f"--{name}:{pair[index]}" for name, pair in COLOURS.items()) for index in (0, 1))
+    light, dark = (";".join(f"--{name}:{pair[index]}" for name, pair in COLORS.items()) for index in (0, 1))
     return f"{selector}{{{light}}}@media (prefers-color-scheme: dark){{{selector}{{{dark}}}}}"
 
 
@@ -99,7 +99,7 @@ def _settings() -> dict[str, Any]:
              "xtick.color": "faint", "ytick.color": "faint", "xtick.labelcolor": "ink",
              "ytick.labelcolor": "ink"}  # fmt: skip
     return {
-        **{name: colour(value) for name, value in lines.items()},
+        **{name: color(value) for name, value in lines.items()},
         "font.family": "DejaVu Sans",
         "font.size": 11,
         "axes.titlesize": 11,

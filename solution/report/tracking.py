@@ -97,7 +97,7 @@ class Store:
         if found is None:
             name = f"{run.recipe} on {run.data()}, seed {run.seed}: {run.folder.name}"
             found = self.client.create_run(experiment, tags=tags | {STEP: "all"}, run_name=name)
-            self._send(found.info.run_id, run.knobs | {"seed": run.seed}, [])
+            self._send(found.info.run_id, run.settings | {"seed": run.seed}, [])
         return found.info.run_id
 
     def _row(self, experiment: str, parent: str, run: Run, row: Row) -> None:
@@ -140,7 +140,7 @@ def _params(run: Run, row: Row) -> dict[str, Any]:
     """The settings of the step, and what they are about."""
     about = {name: getattr(row, name) for name in _WORDS}
     own = ("data.", "model.", f"{row.step}.")
-    return about | {address: value for address, value in run.knobs.items() if address.startswith(own)}
+    return about | {key: value for key, value in run.settings.items() if key.startswith(own)}
 
 
 def _of_row(row: Row) -> Iterator[tuple[str, float, int]]:

@@ -1,4 +1,4 @@
-"""Search: Optuna over any settings of any stage of a recipe, judged on the choose split.
+"""Search: Optuna over any settings of any stage of a recipe, judged on the dev split.
 
 session      a search as settings; every process opens the same study from them
 space        what is varied: address -> choices or range

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from solution.compress.prune_layers import PruneLayers
-from solution.contracts import Given, InputError, Recipe, Stage, StructuralStep
+from solution.contracts import InputError, Recipe, Stage, StepContext, StructuralStep
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs
 from solution.evaluate.score import Scorer
-from solution.search.ends import Refused
+from solution.search.outcomes import TrialRejected
 from solution.search.study import Figures
 from solution.train.assist import Assist
 
@@ -57,7 +57,7 @@ def foreseen_macs(recipe: Recipe, num_classes: int) -> int:
 
 def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Module:
     batches = [(example, torch.zeros(len(example), dtype=torch.int64))]
-    given = Given(example=example, choose=batches, calibration=batches, say=lambda _: None)
+    context = StepContext(example=example, dev=batches, calibration=batches, log=lambda _: None)
     stages = stages_to(recipe, recipe.after)
     net = (stages[0].model or recipe.model).build(num_classes).eval()
     for stage in stages:
@@ -65,9 +65,9 @@ def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Mo
         if isinstance(step, PruneLayers):  # which blocks of a stage go does not change what is left of it
             step = dataclasses.replace(step, ranking="last")
         if isinstance(step, StructuralStep):
-            net = step(net, given)
+            net = step(net, context)
         elif isinstance(step, Assist):
-            net = step.plan(net, given).apply(net).eval()
+            net = step.plan(net, context).apply(net).eval()
     return net
 
 
@@ -93,12 +93,12 @@ class Limits:
         scorer = Scorer()
         if macs > self.macs:
             excess = (macs - self.macs) / scorer.reference_macs
-            raise Refused(f"{macs:,} MACs, more than the limit of {self.macs:,}", excess)
+            raise TrialRejected(f"{macs:,} MACs, more than the limit of {self.macs:,}", excess)
         bound = Figures(macs=macs, f1=self.hope, score=scorer(macs, self.hope))
         for other in done:
-            worse = [a - b for a, b in zip(bound.minimised(objective), other.minimised(objective), strict=True)]
+            worse = [a - b for a, b in zip(bound.minimized(objective), other.minimized(objective), strict=True)]
             if min(worse) >= 0:
-                raise Refused(
+                raise TrialRejected(
                     f"{macs:,} MACs: even macro F1 {self.hope:g} would make score {bound.score:.4f}, no better than "
                     f"macro F1 {other.f1:.4f} at {other.macs:,} MACs (score {other.score:.4f})",
                     max(bound.score - other.score, 1e-6),

@@ -75,7 +75,7 @@ class Hyperband:
 
 
 def ranks(values: Sequence[Sequence[float]]) -> np.ndarray:
-    """(N,) how many of the N `values` (minimised) are better than each: nowhere worse, and somewhere better."""
+    """(N,) how many of the N `values` (minimized) are better than each: nowhere worse, and somewhere better."""
     table = np.asarray(values, dtype=float)  # (N, objectives)
     no_worse = (table[None] <= table[:, None]).all(2)
     return (no_worse & (table[None] < table[:, None]).any(2)).sum(1)

@@ -22,7 +22,7 @@ from solution.search.hyperband import ranks
 from solution.search.plots import front_drawing, history_drawing, importance_drawing
 from solution.search.recipe_file import write_recipe
 from solution.search.space import Space, applied
-from solution.search.standings import is_refused, root_of, rungs_of
+from solution.search.standings import is_rejected, root_of, rungs_of
 from solution.search.study import Figures, figures_of, objective_of
 
 BEST = "best.py"
@@ -66,7 +66,7 @@ def tried(trial: FrozenTrial) -> Tried:
 
 
 def _state(trial: FrozenTrial) -> str:
-    if is_refused(trial):
+    if is_rejected(trial):
         return "refused"
     names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "resting", TrialState.FAIL: "failed"}
     return names.get(trial.state, "running")
@@ -87,7 +87,7 @@ def front_of(study: Study) -> list[FrozenTrial]:
     done = [trial for trial in study.get_trials(deepcopy=False) if figures_of(trial)]
     if not done:
         return []
-    order = ranks([figures_of(trial).minimised("front") for trial in done])
+    order = ranks([figures_of(trial).minimized("front") for trial in done])
     unbeaten = [trial for trial, rank in zip(done, order, strict=True) if rank == 0]
     return sorted(unbeaten, key=lambda trial: figures_of(trial).macs)
 
@@ -122,9 +122,9 @@ class Outcome:
 
     def _about(self, trial: FrozenTrial, figures: Figures, path: Path) -> str:
         return (
-            f"Trial {trial.number} of a search over {self.recipe.name}: score {figures.score:.4f} on the choose split."
+            f"Trial {trial.number} of a search over {self.recipe.name}: score {figures.score:.4f} on the dev split."
             f"\n\n    python -m solution run {path} --data PATH --seed {self.recipe.seed} --out runs/{path.stem}\n\n"
-            f"Macro F1 {figures.f1:.4f} on the choose split, which the search looked at: val will say less. "
+            f"Macro F1 {figures.f1:.4f} on the dev split, which the search looked at: val will say less. "
             f"{figures.macs:,} MACs.\n{len(self.study.get_trials(deepcopy=False))} trials, seed {self.recipe.seed}, "
             f"commit {commit() or '-'}, {hardware()}.\n"
         )

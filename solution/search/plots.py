@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from solution.report.front import PUBLISHED, Point, Series, pareto
-from solution.report.style import Drawing, canvas, colour, drawn, quiet
+from solution.report.style import Drawing, canvas, color, drawn, quiet
 from solution.search.peers import PEERS
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ def history_drawing(lines: Sequence[Tried]) -> Drawing:
     hidden = sum(score > top > 0 for score in scores)
     with canvas(3.6) as (figure, axes):
         axes.scatter([t.number for t in resting], [t.score for t in resting], 16, facecolor="none",
-                     edgecolor=colour("before"), label=f"resting, at its last rung ({len(resting)})")  # fmt: skip
-        axes.scatter([t.number for t in done], [t.score for t in done], 22, color=colour("after"),
+                     edgecolor=color("before"), label=f"resting, at its last rung ({len(resting)})")  # fmt: skip
+        axes.scatter([t.number for t in done], [t.score for t in done], 22, color=color("after"),
                      label=f"trained to the end ({len(done)})")  # fmt: skip
-        axes.step([line.number for line in done], best, where="post", color=colour("ink"), label="best so far")
+        axes.step([line.number for line in done], best, where="post", color=color("ink"), label="best so far")
         if top > 0:
             axes.set_ylim(top=min(top, max(scores) + 0.02))
         for state, mark in (("refused", "|"), ("failed", "x")):
             numbers = [line.number for line in lines if line.state == state]
             if numbers:
-                axes.plot(numbers, [0.02] * len(numbers), mark, color=colour("faint"), clip_on=False,
+                axes.plot(numbers, [0.02] * len(numbers), mark, color=color("faint"), clip_on=False,
                           transform=axes.get_xaxis_transform(), label=f"{state} ({len(numbers)})")  # fmt: skip
         quiet(axes)
-        axes.set(xlabel="trial", ylabel="score on the choose split")
+        axes.set(xlabel="trial", ylabel="score on the dev split")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         first = min(done, key=lambda line: line.score)
         said = f"{len(done)} trials trained to the end, the best, {first.number}, with score {first.score:.4f}"
@@ -55,7 +55,7 @@ def front_drawing(lines: Sequence[Tried]) -> Drawing:
     points = tuple(
         Point(macs=line.macs, f1=line.f1, name=f"trial {line.number}" if line is best else "") for line in done
     )
-    trials = Series(name="trials (choose split)", points=points, look="after", joined=True)
+    trials = Series(name="trials (dev split)", points=points, look="after", joined=True)
     peers = Series(name="60 plain epochs (recycle9 val)", points=PEERS)
     return pareto([PUBLISHED, peers, trials], name="search-front")
 
@@ -64,8 +64,8 @@ def importance_drawing(weights: Mapping[str, float]) -> Drawing:
     """What share of the score each setting explains."""
     names = list(weights)[::-1]
     with canvas(1.2 + 0.3 * len(weights)) as (figure, axes):
-        bars = axes.barh(names, [weights[name] for name in names], color=colour("after"))
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=colour("faint"))
+        bars = axes.barh(names, [weights[name] for name in names], color=color("after"))
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=color("faint"))
         quiet(axes, "x")
         axes.set(xlim=(0, 1.15 * max(weights.values())), xlabel="share of the score")
         said = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())

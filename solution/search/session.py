@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Recipe
-from solution.knobs import knobs
-from solution.pipeline import check_reads
-from solution.search.claims import Desk
+from solution.pipeline import check_requirements
 from solution.search.cost import Limits, stages_to, total_epochs
 from solution.search.hyperband import Hyperband
 from solution.search.outcome import Outcome
@@ -21,7 +19,9 @@ from solution.search.space import Plain, Space, space_of
 from solution.search.storage import open_storage
 from solution.search.study import open_study
 from solution.search.trainer import Trainer
+from solution.search.trial_queue import TrialQueue
 from solution.search.worker import work
+from solution.settings import settings_of
 
 JOURNAL = "journal.log"
 _RUNGS = 27
@@ -57,21 +57,21 @@ class Search:
         if self.trials < 1:
             raise InputError(f"a search needs at least 1 trial, got {self.trials}")
         if getattr(self.recipe.data, "everything", False):
-            raise InputError("trials are judged on the choose split, and data.everything leaves none: switch it off")
-        self._check_reads()
+            raise InputError("trials are judged on the dev split, and data.use_all_train leaves none: switch it off")
+        self._check_requirements()
 
-    def _check_reads(self) -> None:
+    def _check_requirements(self) -> None:
         """A trial trains what leads to After; nets aside from that way must be there before."""
         way = stages_to(self.recipe, self.recipe.after)
         aside = {stage.name for stage in self.recipe.stages} - {stage.name for stage in way}
-        for name, reads in ((stage.name, stage.step.reads) for stage in way):
-            for setting, nets in reads.items():
+        for name, requires in ((stage.name, stage.step.requires) for stage in way):
+            for setting, nets in requires.items():
                 if missing := sorted(aside.intersection(nets)):
                     raise InputError(
                         f"{name} needs the stage {missing[0]}, which no trial trains: run the recipe once, then "
                         f"search with --set {name}.{setting}=RUN/{missing[0]}/model.safetensors"
                     )
-        check_reads(self.recipe)
+        check_requirements(self.recipe)
 
     @cached_property
     def checked_space(self) -> Space:
@@ -79,7 +79,7 @@ class Search:
         return space_of(self.space, self.recipe)
 
     @cached_property
-    def desk(self) -> Desk:
+    def queue(self) -> TrialQueue:
         """Hands out the trials of the study, which is made when it is not there."""
         epochs = total_epochs(self.recipe)
         first = -(-epochs // _RUNGS) if self.first_epochs is None else self.first_epochs
@@ -87,7 +87,7 @@ class Search:
         about = {
             "space": self.checked_space.told(),
             "recipe": self._settings(),
-            "data set": {"images": self._card.counts, "classes": list(self._card.classes)},
+            "data set": {"images": self._info.counts, "classes": list(self._info.classes)},
             "pace": {"first rung": first},
         }
         study = open_study(
@@ -96,7 +96,7 @@ class Search:
             self.objective,
             json.loads(json.dumps(about)),
         )
-        return Desk(
+        return TrialQueue(
             study=study,
             space=self.checked_space,
             folder=self.folder,
@@ -106,27 +106,27 @@ class Search:
             own=self.checked_space.own(self.recipe),
         )
 
-    def work(self, say: Callable[[str], None] = print) -> None:
+    def work(self, log: Callable[[str], None] = print) -> None:
         """Be a worker until no trial is left, or the process that started this one is gone."""
         trainer = Trainer(
             recipe=self.recipe,
-            num_classes=len(self._card.classes),
+            num_classes=len(self._info.classes),
             limits=self.limits,
             device=self.device,
-            say=say,
+            log=log,
         )
         parent = os.getppid()
-        work(self.desk, trainer, keep_on=lambda: os.getppid() == parent, say=say)
+        work(self.queue, trainer, keep_on=lambda: os.getppid() == parent, log=log)
 
     def outcome(self) -> Outcome:
         """What has been found so far."""
-        return Outcome(study=self.desk.study, recipe=self.recipe, space=self.checked_space, folder=self.folder)
+        return Outcome(study=self.queue.study, recipe=self.recipe, space=self.checked_space, folder=self.folder)
 
     @cached_property
-    def _card(self) -> Any:
-        return self.recipe.data.card()
+    def _info(self) -> Any:
+        return self.recipe.data.info()
 
     def _settings(self) -> dict[str, Any]:
         """What must not change between two starts: all settings but where the data lie."""
-        settings = {name: value for name, value in knobs(self.recipe).items() if name != "data.path"}
+        settings = {name: value for name, value in settings_of(self.recipe).items() if name != "data.path"}
         return {"name": self.recipe.name, "seed": self.recipe.seed, **settings}

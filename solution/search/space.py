@@ -2,7 +2,7 @@
 
 {
     "model.units": [(2, 5, 2), (3, 5, 3)],          # a list: one of these
-    "data.augment.colour": (0.0, 0.4),              # a pair: anything from low to high; whole numbers stay whole
+    "data.augment.color": (0.0, 0.4),              # a pair: anything from low to high; whole numbers stay whole
     "train.lr = after.lr": (0.05, 0.5, "log"),      # two settings that share one value, even on a log scale
 }
 """
@@ -17,7 +17,7 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from solution.contracts import InputError, Recipe
-from solution.knobs import knobs, with_knob, with_knobs
+from solution.settings import settings_of, with_setting, with_settings
 
 Plain = Mapping[str, list[Any] | tuple[Any, ...]]
 """A space as recipes write it."""
@@ -108,9 +108,9 @@ class Space:
 
     def own(self, recipe: Recipe) -> dict[str, Any]:
         """{name: what a storage keeps} of the recipe's own settings, as far as the space offers them."""
-        known, own = knobs(recipe), {}
+        known, own = settings_of(recipe), {}
         for name, field in self.fields:
-            first, *others = (known[address] for address in addresses(name))
+            first, *others = (known[key] for key in keys(name))
             stored = field.write(first)
             if stored is not None and all(other == first for other in others):
                 own[name] = stored
@@ -143,12 +143,12 @@ def space_of(plain: Plain, recipe: Recipe) -> Space:
 
 
 def _tidy(name: str) -> str:
-    return " = ".join(addresses(name))
+    return " = ".join(keys(name))
 
 
-def addresses(name: str) -> list[str]:
+def keys(name: str) -> list[str]:
     """The settings that share the value called `name`."""
-    return [address.strip() for address in name.split("=")]
+    return [key.strip() for key in name.split("=")]
 
 
 def _field(name: str, values: Any) -> Choices | Range:
@@ -168,15 +168,15 @@ def _is_number(value: Any) -> bool:
 
 
 def _check(name: str, field: Choices | Range, recipe: Recipe) -> None:
-    for address in addresses(name):
-        errors = [error for value in field.examples() if (error := _refusal(recipe, address, value))]
+    for key in keys(name):
+        errors = [error for value in field.examples() if (error := _refusal(recipe, key, value))]
         if len(errors) == len(field.examples()):  # one choice may need another one's company; none at all is wrong
             raise errors[0]
 
 
-def _refusal(recipe: Recipe, address: str, value: Any) -> InputError | None:
+def _refusal(recipe: Recipe, key: str, value: Any) -> InputError | None:
     try:
-        with_knob(recipe, address, value)
+        with_setting(recipe, key, value)
     except InputError as error:
         return error
     return None
@@ -184,4 +184,4 @@ def _refusal(recipe: Recipe, address: str, value: Any) -> InputError | None:
 
 def applied(recipe: Recipe, drawn: Mapping[str, Any]) -> Recipe:
     """`recipe` with the values of one trial. `InputError` when they do not go together."""
-    return with_knobs(recipe, {address: value for name, value in drawn.items() for address in addresses(name)})
+    return with_settings(recipe, {key: value for name, value in drawn.items() for key in keys(name)})

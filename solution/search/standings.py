@@ -20,11 +20,11 @@ def root_of(trial: FrozenTrial) -> int:
 
 
 def rungs_of(trial: FrozenTrial) -> dict[int, tuple[float, ...]]:
-    """{epochs: values, minimised} of the rungs that a trial has reached."""
+    """{epochs: values, minimized} of the rungs that a trial has reached."""
     return {int(epoch): tuple(values) for epoch, values in trial.user_attrs.get("rungs", {}).items()}
 
 
-def is_refused(trial: FrozenTrial) -> bool:
+def is_rejected(trial: FrozenTrial) -> bool:
     """Whether a trial was refused before it was paid for."""
     return "refused" in trial.user_attrs
 
@@ -79,7 +79,7 @@ class Standings:
 
     def _rests(self, root: int, epoch: int) -> bool:
         trial = self._latest[root]
-        rests = trial.state == TrialState.PRUNED and not is_refused(trial) and max(rungs_of(trial)) == epoch
+        rests = trial.state == TrialState.PRUNED and not is_rejected(trial) and max(rungs_of(trial)) == epoch
         return rests and trial.user_attrs.get("home") == self.home
 
     def _ranks(self, rung: Rung) -> Mapping[int, int]:

@@ -76,7 +76,7 @@ def open_storage(where: str | Path) -> BaseStorage:
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise InputError(
             f"cannot reach the storage {_without_password(str(where))}: {reason}. "
-            "Check the address, or leave --storage away to keep trials in a file"
+            "Check the key, or leave --storage away to keep trials in a file"
         ) from error
 
 

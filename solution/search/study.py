@@ -1,4 +1,4 @@
-"""A study of the right space: what is minimised, the sampler, and what must agree when a study is opened again."""
+"""A study of the right space: what is minimized, the sampler, and what must agree when a study is opened again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OBJECTIVES = {"score": ("minimize",), "front": ("maximize", "minimize")}
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a net costs and how good it is on the choose split."""
+    """What a net costs and how good it is on the dev split."""
 
     macs: int
     f1: float
@@ -32,7 +32,7 @@ class Figures:
         """As Optuna is told."""
         return (self.score,) if objective == "score" else (self.f1, float(self.macs))
 
-    def minimised(self, objective: str) -> tuple[float, ...]:
+    def minimized(self, objective: str) -> tuple[float, ...]:
         """As they are compared: less is better."""
         return (self.score,) if objective == "score" else (-self.f1, float(self.macs))
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError
-from solution.search.claims import Desk
-from solution.search.standings import is_refused, latest
+from solution.search.standings import is_rejected, latest
 from solution.search.study import figures_of
+from solution.search.trial_queue import TrialQueue
 
 _LOOK_S = 2.0
 _LINE_S = 60.0
@@ -27,14 +27,14 @@ _MOST_DEATHS = 5
 class Progress:
     """The progress line of a study. `began` and `ended_before` are those of this start."""
 
-    desk: Desk
+    queue: TrialQueue
     began: float = field(default_factory=time.monotonic)
     ended_before: int = 0
 
     def line(self) -> str:
         """Trials by state, best score, trials an hour, time left."""
-        trials = self.desk.study.get_trials(deepcopy=False)
-        ended, wanted = num_ended(self.desk), self.desk.num_trials
+        trials = self.queue.study.get_trials(deepcopy=False)
+        ended, wanted = num_ended(self.queue), self.queue.num_trials
         rate = (ended - self.ended_before) / max(time.monotonic() - self.began, 1e-9)
         left = (wanted - ended) / rate if rate else float("inf")
         running = any(trial.state == TrialState.RUNNING for trial in trials)
@@ -45,14 +45,14 @@ class Progress:
         )
 
 
-def num_ended(desk: Desk) -> int:
+def num_ended(queue: TrialQueue) -> int:
     """How many of the wanted trials have ended, if only to rest."""
-    return sum(trial.state.is_finished() for trial in desk.counted())
+    return sum(trial.state.is_finished() for trial in queue.counted())
 
 
 def _states(trials: Sequence[FrozenTrial]) -> str:
     last = list(latest(trials).values())
-    refused = sum(map(is_refused, last))
+    refused = sum(map(is_rejected, last))
     counts = {
         "running": sum(trial.state == TrialState.RUNNING for trial in last),
         "resting": sum(trial.state == TrialState.PRUNED for trial in last) - refused,
@@ -76,7 +76,7 @@ def _duration(seconds: float) -> str:
 
 
 @dataclass(kw_only=True)
-class Crew:
+class WorkerPool:
     """The worker processes of one start.
 
     command  what starts a worker
@@ -86,15 +86,15 @@ class Crew:
     command: Sequence[str]
     size: int
     logs: Path
-    desk: Desk
-    say: Callable[[str], None] = print
+    queue: TrialQueue
+    log: Callable[[str], None] = print
     processes: dict[int, subprocess.Popen] = field(default_factory=dict)
 
     def run(self) -> None:
         """Work until the study is done. A dead worker is replaced; `InputError` when they die without getting on."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        progress = Progress(desk=self.desk, ended_before=num_ended(self.desk))
-        teller = _Teller(self.say)
+        progress = Progress(queue=self.queue, ended_before=num_ended(self.queue))
+        teller = _Teller(self.log)
         try:
             for number in range(self.size):
                 self._start(number)
@@ -117,7 +117,7 @@ class Crew:
 
     def _num_events(self) -> int:
         """A number that grows whenever a trial gets on."""
-        trials = self.desk.study.get_trials(deepcopy=False)
+        trials = self.queue.study.get_trials(deepcopy=False)
         return sum(trial.state.is_finished() + len(trial.user_attrs.get("rungs", ())) for trial in trials)
 
     def _replace(self, number: int, code: int, deaths: int) -> None:
@@ -125,7 +125,7 @@ class Crew:
         if deaths > _MOST_DEATHS:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise InputError(f"workers die as soon as they start; the last lines of {log}:\n{last}")
-        self.say(f"worker {number} died (code {code}) and is replaced; its trial goes on. See {log}")
+        self.log(f"worker {number} died (code {code}) and is replaced; its trial goes on. See {log}")
         self._start(number)
 
     def _start(self, number: int) -> None:
@@ -148,8 +148,8 @@ class Crew:
 class _Teller:
     """One line that is written over on a terminal; elsewhere a line a minute, if it has changed."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.live = say, sys.stdout.isatty()
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self.log, self.live = log, sys.stdout.isatty()
         self.last, self.at = "", 0.0
 
     def tell(self, line: str) -> None:
@@ -158,9 +158,9 @@ class _Teller:
             width = shutil.get_terminal_size().columns - 1
             print(f"\r{line[:width]:<{width}}", end="", flush=True)
         elif line != self.last and time.monotonic() - self.at >= _LINE_S:
-            self.say(line)
+            self.log(line)
             self.last, self.at = line, time.monotonic()
 
     def end(self, line: str) -> None:
         """Show the last line for good."""
-        self.say(f"\r{line}" if self.live else line)
+        self.log(f"\r{line}" if self.live else line)

@@ -1,4 +1,4 @@
-"""One trial: the stages that lead to After, each resumed where it stopped, judged on the choose split.
+"""One trial: the stages that lead to After, each resumed where it stopped, judged on the dev split.
 
 The val split is never opened.
 """
@@ -22,13 +22,13 @@ from solution.evaluate.classify import classify, predictor
 from solution.evaluate.score import Scorer
 from solution.pipeline import MODEL, Job, opener, scored
 from solution.search.cost import UNBUILDABLE, Limits, epochs_of, foreseen_macs, stages_to
-from solution.search.ends import Refused
+from solution.search.outcomes import TrialRejected
 from solution.search.space import applied
 from solution.search.study import Figures
 from solution.search.worker import Task
 from solution.train.state import HISTORY, drop_states
 
-SPLITS = ("train", "choose", "calibration")
+SPLITS = ("train", "dev", "calibration")
 
 
 class Watched(EpochSampler):
@@ -61,18 +61,18 @@ class Follower:
     def look(self) -> None:
         """Record the rungs that were reached. The figure of a rung is the best epoch of its stage until then."""
         self.task.check_alive()
-        history = _choose_f1(self.folder / HISTORY)
+        history = _dev_f1(self.folder / HISTORY)
         for rung in self.task.open_rungs():
             if self.before < rung <= self.before + len(history):
                 f1 = max(history[: rung - self.before])
                 self.task.at_rung(rung, Figures(macs=self.macs, f1=f1, score=Scorer()(self.macs, f1)))
 
 
-def _choose_f1(path: Path) -> list[float]:
+def _dev_f1(path: Path) -> list[float]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [float(row["choose_f1"]) for row in csv.DictReader(file) if "choose_f1" in row]
+        return [float(row["dev_f1"]) for row in csv.DictReader(file) if "dev_f1" in row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,10 @@ class Trainer:
     num_classes: int
     limits: Limits
     device: str = "cpu"
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
 
     def __call__(self, task: Task) -> Figures:
-        """Train, or go on training, and judge on the choose split."""
+        """Train, or go on training, and judge on the dev split."""
         recipe, macs = self._planned(task)
         follower = Follower(task=task, macs=macs)
         job = self._job(recipe, task.folder, follower)
@@ -106,7 +106,7 @@ class Trainer:
             recipe = applied(self.recipe, task.drawn)
             macs = foreseen_macs(recipe, self.num_classes)
         except InputError as error:
-            raise Refused(f"these settings do not go together: {error}", UNBUILDABLE) from error
+            raise TrialRejected(f"these settings do not go together: {error}", UNBUILDABLE) from error
         self.limits.check(macs, task.done(), task.objective)
         return recipe, macs
 
@@ -119,7 +119,7 @@ class Trainer:
             train = train_loader(plain.dataset, Watched(plain.batch_sampler, follower.look), plain.num_workers)
             return dataclasses.replace(opened(size), train=train)
 
-        return Job(recipe=recipe, out=folder, loaders=watched, device=self.device, resume=True, say=self.say)
+        return Job(recipe=recipe, out=folder, loaders=watched, device=self.device, resume=True, log=self.log)
 
     def _keep(self, job: Job, stage: Stage, model: nn.Module) -> None:
         checkpoint.save(job.out / stage.name / MODEL, model, job.header(stage, model, {}))
@@ -127,7 +127,7 @@ class Trainer:
     def _judged(self, job: Job) -> Figures:
         model = checkpoint.load(job.out / job.recipe.after / MODEL)[0]
         stage = job.recipe.stage(job.recipe.after)
-        f1 = classify(predictor(model, self.device), job.shown(stage).choose).f1
+        f1 = classify(predictor(model, self.device), job.shown(stage).dev).f1
         said: list[str] = []
         cost = scored(model, job.example(stage), f1, said.append)
         if cost["score"] is None:

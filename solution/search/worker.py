@@ -12,10 +12,10 @@ from typing import Any
 from optuna.trial import TrialState
 
 from solution.contracts import InputError
-from solution.search.claims import Claim, Desk
-from solution.search.ends import Refused, Rested, Stopped
+from solution.search.outcomes import Stopped, TrialPaused, TrialRejected
 from solution.search.standings import rungs_of
 from solution.search.study import Figures, figures_of, objective_of
+from solution.search.trial_queue import Claim, TrialQueue
 
 MOST_STARTS = 10
 """A trial that was begun so often without reaching its next rung kills its workers, and is given up."""
@@ -30,7 +30,7 @@ class Task:
     keep_on  whether the worker may go on
     """
 
-    desk: Desk
+    queue: TrialQueue
     claim: Claim
     drawn: dict[str, Any]
     keep_on: Callable[[], bool] = lambda: True
@@ -43,29 +43,29 @@ class Task:
     @property
     def objective(self) -> str:
         """What is sought, a key of `study.OBJECTIVES`."""
-        return objective_of(self.desk.study)
+        return objective_of(self.queue.study)
 
     def open_rungs(self) -> list[int]:
         """Epochs of the rungs that the trial has not reached yet."""
-        frozen = self.desk.study.get_trials(deepcopy=False)[self.claim.trial.number]
-        bracket = self.desk.hyperband.bracket(frozen.user_attrs.get("root", frozen.number))
-        return [epoch for epoch in self.desk.hyperband.rungs(bracket) if epoch not in rungs_of(frozen)]
+        frozen = self.queue.study.get_trials(deepcopy=False)[self.claim.trial.number]
+        bracket = self.queue.hyperband.bracket(frozen.user_attrs.get("root", frozen.number))
+        return [epoch for epoch in self.queue.hyperband.rungs(bracket) if epoch not in rungs_of(frozen)]
 
     def at_rung(self, epoch: int, figures: Figures) -> None:
         """Record the figures at a rung. Raises `Rested` unless the trial goes on."""
         trial = self.claim.trial
-        rungs = {**trial.user_attrs.get("rungs", {}), str(epoch): figures.minimised(self.objective)}
+        rungs = {**trial.user_attrs.get("rungs", {}), str(epoch): figures.minimized(self.objective)}
         if self.objective == "score":  # Optuna takes intermediate values of one objective only
             trial.report(figures.score, epoch)
         trial.set_user_attr("f1", figures.f1)
         trial.set_user_attr("macs", figures.macs)
         trial.set_user_attr("rungs", rungs)
-        if self.desk.rests(trial.number, epoch):
-            raise Rested(f"rests after {epoch} epochs")
+        if self.queue.rests(trial.number, epoch):
+            raise TrialPaused(f"rests after {epoch} epochs")
 
     def done(self) -> list[Figures]:
         """The figures of all trials that were trained to their end."""
-        return [figures for trial in self.desk.study.get_trials(deepcopy=False) if (figures := figures_of(trial))]
+        return [figures for trial in self.queue.study.get_trials(deepcopy=False) if (figures := figures_of(trial))]
 
     def check_alive(self) -> None:
         """Raise `Stopped` when the worker was told to stop."""
@@ -78,43 +78,43 @@ Objective = Callable[[Task], Figures]
 
 
 def work(
-    desk: Desk,
+    queue: TrialQueue,
     objective: Objective,
     keep_on: Callable[[], bool] = lambda: True,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Run trials of `desk` until none is left or `keep_on` says no."""
     while keep_on():
-        claim = desk.claim()
+        claim = queue.claim()
         if claim is None:
-            if desk.is_done():
+            if queue.is_done():
                 return
             time.sleep(_PAUSE_S)
             continue
         try:
-            say(f"trial {claim.trial.number}: {_run(desk, claim, objective, keep_on)}")
+            log(f"trial {claim.trial.number}: {_run(queue, claim, objective, keep_on)}")
         finally:
             claim.lock.release()
 
 
-def _run(desk: Desk, claim: Claim, objective: Objective, keep_on: Callable[[], bool]) -> str:
+def _run(queue: TrialQueue, claim: Claim, objective: Objective, keep_on: Callable[[], bool]) -> str:
     """Run one trial, record how it ended, and say so."""
-    trial, study = claim.trial, desk.study
+    trial, study = claim.trial, queue.study
     try:
         _count_start(claim)
-        figures = objective(Task(desk=desk, claim=claim, drawn=desk.space.draw(trial), keep_on=keep_on))
+        figures = objective(Task(queue=queue, claim=claim, drawn=queue.space.draw(trial), keep_on=keep_on))
     except Stopped:
         return "stopped"
-    except Rested as rest:
+    except TrialPaused as rest:
         study.tell(trial, state=TrialState.PRUNED)
         return str(rest)
-    except Refused as refused:
+    except TrialRejected as refused:
         trial.set_user_attr("refused", str(refused))
         trial.set_constraint("hope", refused.excess)
         study.tell(trial, state=TrialState.PRUNED)
         return f"refused: {refused}"
     except Exception as error:  # whatever a net, a step or a library does wrong
-        return _failed(desk, claim, error)
+        return _failed(queue, claim, error)
     for name, value in vars(figures).items():
         trial.set_user_attr(name, value)
     study.tell(trial, figures.values(objective_of(study)))
@@ -131,10 +131,10 @@ def _count_start(claim: Claim) -> None:
         raise InputError(f"its worker died {MOST_STARTS} times without getting any further (out of memory?)")
 
 
-def _failed(desk: Desk, claim: Claim, error: Exception) -> str:
+def _failed(queue: TrialQueue, claim: Claim, error: Exception) -> str:
     said = f"{type(error).__name__}: {error}"
     claim.folder.mkdir(parents=True, exist_ok=True)
     (claim.folder / "error.txt").write_text("".join(traceback.format_exception(error)))
     claim.trial.set_user_attr("error", said)
-    desk.study.tell(claim.trial, state=TrialState.FAIL)
+    queue.study.tell(claim.trial, state=TrialState.FAIL)
     return f"failed: {said}"

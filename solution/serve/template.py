@@ -98,7 +98,7 @@ stays on this machine and is not kept.</p>
 {% endif %}
 <div class="panels">
 {% for net in nets %}
-<section class="net {{ net.look }}" aria-labelledby="net{{ loop.index }}">
+<section class="net {{ net.look }}" aria-labeledby="net{{ loop.index }}">
 <h2 id="net{{ loop.index }}">{{ net.role }}</h2>
 <p class="faint file">{{ net.file }}, in {{ net.runtime }}</p>
 <dl class="facts">

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solution.contracts import Given, InputError, Plan
+from solution.contracts import InputError, Plan, StepContext
 from solution.losses.distillation import residual_target
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import seed_everything
-from solution.train.distill import Distill, Taught
-from solution.train.lesson import Lesson
+from solution.train.distill import Distill, DistillObjective
+from solution.train.objective import Objective
 
 
 class Sum(nn.Module):
@@ -70,31 +70,31 @@ class Assist(Distill):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kd.needs_features or self.margin.on or self.auxiliary:
+        if self.distill_loss.needs_features or self.margin.on or self.auxiliary:
             raise InputError("an assistant learns from logits: leave kd, margin and auxiliary as they are")
 
-    def lesson(self, net: nn.Module, given: Given) -> Lesson:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The assistant's lesson."""
-        return Residual(net, self, given)
+        return Residual(net, self, context)
 
-    def plan(self, model: nn.Module, given: Given) -> AssistPlan:
+    def plan(self, model: nn.Module, context: StepContext) -> AssistPlan:
         """The assistant beside `model`."""
         settings = dataclasses.asdict(self.assistant)
-        return AssistPlan(assistant=settings, num_classes=model.eval()(given.example).shape[1])
+        return AssistPlan(assistant=settings, num_classes=model.eval()(context.example).shape[1])
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The `Sum` of `model`, unchanged, and a trained assistant."""
-        seed_everything(given.seed)
-        return super().__call__(self.plan(model, given).apply(model), given)
+        seed_everything(context.seed)
+        return super().__call__(self.plan(model, context).apply(model), context)
 
 
-class Residual(Taught):
+class Residual(DistillObjective):
     """What the teachers say and the student does not."""
 
-    def forward(self, images: Tensor, targets: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), targets, and the teachers' stored logits (B, num_classes), if any."""
         student, assistant = self.net.student(images).float(), self.net.assistant(images).float()
-        missed = residual_target(student, self.said(images, beside).logits)
+        missed = residual_target(student, self.said(images, teacher_logits).logits)
         share = self.settings.share
         matched = F.mse_loss(assistant, missed)
-        return (1 - share) * self.settings.loss(student + assistant, targets, self.given.counts) + share * matched
+        return (1 - share) * self.settings.loss(student + assistant, targets, self.context.counts) + share * matched

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.losses.objective import Loss
-from solution.models.taps import Taps, classifier_path, scales
-from solution.train.lesson import Lesson
+from solution.models.features import FeatureExtractor, classifier_path, scales
 from solution.train.loop import fit
+from solution.train.objective import Objective
 from solution.train.sizes import resized
 from solution.train.step import Train
 
@@ -22,7 +22,7 @@ class Autoencode(Train):
     """Train the trunk as the encoder of an autoencoder (Masci et al., 2011); the classifier stays as it is.
 
     The last feature map is drawn by a decoder, thrown away afterwards, that doubles its side some times; what comes
-    out is compared with the normalised image at that size. The last epoch is kept.
+    out is compared with the normalized image at that size. The last epoch is kept.
 
     Squared errors are steep at first, so the optimizer is AdamW unless said otherwise.
 
@@ -44,30 +44,30 @@ class Autoencode(Train):
         if self.loss != Loss() or self.mixing.on or self.margin.on or self.auxiliary:
             raise InputError("an autoencoder has no labels: leave loss, mixing, margin and auxiliary as they are")
 
-    def lesson(self, net: nn.Module, given: Given) -> Lesson:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The net and its decoder."""
-        return Redrawn(net, self, given)
+        return AutoencoderObjective(net, self, context)
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A copy of `model` with a trained trunk."""
-        return fit(model, self, dataclasses.replace(given, choose=None))
+        return fit(model, self, dataclasses.replace(context, dev=None))
 
 
-class Redrawn(Lesson):
+class AutoencoderObjective(Objective):
     """A net, a decoder on its last feature map, and the squared error of what that draws."""
 
-    def __init__(self, net: nn.Module, settings: Autoencode, given: Given) -> None:
-        super().__init__(net, settings, given)
-        shapes = scales(net, given.example)
+    def __init__(self, net: nn.Module, settings: Autoencode, context: StepContext) -> None:
+        super().__init__(net, settings, context)
+        shapes = scales(net, context.example)
         self.map = list(shapes)[-1]
         self.decoder = _decoder(shapes[self.map][1], settings.channels, settings.doublings)
         net.get_submodule(classifier_path(net)).requires_grad_(False)
 
-    def forward(self, images: Tensor, targets: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Mean squared error of images (B, C, H, W) redrawn small; labels and what lies beside play no part."""
-        with Taps(self.net, (self.map,)) as taps:
+        with FeatureExtractor(self.net, (self.map,)) as features:
             self.net(images)
-        drawn = self.decoder(taps.maps[self.map]).float()  # (B, C, h * 2^doublings, w * 2^doublings)
+        drawn = self.decoder(features.maps[self.map]).float()  # (B, C, h * 2^doublings, w * 2^doublings)
         return F.mse_loss(drawn, resized(images, drawn.shape[2]))
 
 

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.losses.margins import Margin
 from solution.losses.mixing import Mixing
 from solution.losses.objective import Loss
 from solution.train.step import Train
 
 
-class DetectionLesson(nn.Module):
+class DetectionObjective(nn.Module):
     """A detector and its own loss."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, images: Tensor, targets: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, 3, H, W) and targets (M, 6): see `solution.models.yolo`."""
         return self.net.loss(images, targets)
 
@@ -50,8 +50,8 @@ class TrainDetector(Train):
             if getattr(self, name) != getattr(plain, name):
                 raise InputError(f"a detector is trained without {name}: leave it at {getattr(plain, name)!r}")
 
-    def lesson(self, net: nn.Module, given: Given) -> DetectionLesson:
+    def objective(self, net: nn.Module, context: StepContext) -> DetectionObjective:
         """`net` and its loss. `InputError` when it has none."""
         if not hasattr(net, "loss"):
             raise InputError(f"{type(net).__name__} is no detector with a loss of its own: use Train for classifiers")
-        return DetectionLesson(net)
+        return DetectionObjective(net)

@@ -7,7 +7,7 @@ import time
 
 from torch import nn
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.runtime import seed_everything
 from solution.train.progress import Bar
 from solution.train.state import save_state
@@ -15,16 +15,16 @@ from solution.train.step import Train
 from solution.train.training import Training
 
 
-def fit(model: nn.Module, settings: Train, given: Given) -> nn.Module:
+def fit(model: nn.Module, settings: Train, context: StepContext) -> nn.Module:
     """A trained copy of `model`, on the CPU, in evaluation mode.
 
-    After every epoch the whole state is written to `given.folder`; with `given.resume` the training goes on from
+    After every epoch the whole state is written to `context.folder`; with `context.resume` the training goes on from
     there and ends with the very weights that it would have had without the stop.
     """
-    seed_everything(given.seed)
-    run = Training(model, settings, given)
+    seed_everything(context.seed)
+    run = Training(model, settings, context)
     history = run.restore()
-    with Bar(settings.epochs, run.steps, given.say) as bar:
+    with Bar(settings.epochs, run.steps, context.log) as bar:
         for epoch in range(len(history), settings.epochs):
             if hasattr(run.batches, "set_epoch"):
                 run.batches.set_epoch(epoch)
@@ -34,8 +34,8 @@ def fit(model: nn.Module, settings: Train, given: Given) -> nn.Module:
                 raise InputError(_diverged(epoch, settings))
             figures |= run.judge()
             history.append({"epoch": epoch + 1, **figures, "seconds": round(time.perf_counter() - start, 2)})
-            if given.folder and run.accelerator.is_main_process:
-                save_state(given.folder, run.state(), history)
+            if context.folder and run.accelerator.is_main_process:
+                save_state(context.folder, run.state(), history)
             bar.tell(history)
     return run.best_model()
 

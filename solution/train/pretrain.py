@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.data.views import Views
 from solution.dataloader import Data, Loaders
 from solution.models.classifiers import replace_classifier
-from solution.models.taps import classifier_path, replace
+from solution.models.features import classifier_path, replace
 from solution.runtime import seed_everything
 from solution.train.loop import fit
 from solution.train.step import Train
@@ -22,7 +22,7 @@ from solution.train.step import Train
 class Pretrain(Train):
     """Train on the pictures at `path`, whatever their classes, then put the net's own classifier back as it was.
 
-    They are seen as the task's are: same side, normalisation and augmentation. All of their train split teaches, and
+    They are seen as the task's are: same side, normalization and augmentation. All of their train split teaches, and
     the last epoch is kept.
 
     path        folder, archive or name, as in `Data`
@@ -32,32 +32,32 @@ class Pretrain(Train):
     path: str = ""
     batch_size: int = 64
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A copy of `model` with a trained trunk. `InputError` for pictures that are missing or cannot teach."""
         if not self.path:
             raise InputError("name the pictures to learn from first: --set STAGE.path=../photos.tar")
-        loaders = self._open(given)
+        loaders = self._open(context)
         net, name = copy.deepcopy(model), classifier_path(model)
         own = net.get_submodule(name)
-        seed_everything(given.seed)
-        replace_classifier(net, len(loaders.card.classes))
-        trained = fit(net, self, _given(loaders, given))
+        seed_everything(context.seed)
+        replace_classifier(net, len(loaders.info.classes))
+        trained = fit(net, self, _given(loaders, context))
         replace(trained, name, own.cpu())
         return trained.eval()
 
-    def _open(self, given: Given) -> Loaders:
+    def _open(self, context: StepContext) -> Loaders:
         """The other set, as the task's training pictures are seen."""
-        side, workers = given.example.shape[2], getattr(given.train, "num_workers", 0)
+        side, workers = context.example.shape[2], getattr(context.train, "num_workers", 0)
         about = {"size": side, "cache_size": side, "batch_size": self.batch_size, "workers": workers}
-        data, seen = Data(path=self.path, everything=True, **about), {}
-        task = getattr(given.train, "dataset", None)
+        data, seen = Data(path=self.path, use_all_train=True, **about), {}
+        task = getattr(context.train, "dataset", None)
         if isinstance(task, Views):
             data = dataclasses.replace(data, augment=task.view.augment)
-            seen = {"normalisation": task.normalisation}
-        return data.open(seed=given.seed, splits=("train",), **seen)
+            seen = {"normalization": task.normalization}
+        return data.open(seed=context.seed, splits=("train",), **seen)
 
 
-def _given(loaders: Loaders, given: Given) -> Given:
-    counts = tuple(loaders.card.counts["train"].values())
-    other = {"train": loaders.train, "choose": None, "calibration": None}
-    return dataclasses.replace(given, classes=loaders.card.classes, counts=counts, **other)
+def _given(loaders: Loaders, context: StepContext) -> StepContext:
+    counts = tuple(loaders.info.counts["train"].values())
+    other = {"train": loaders.train, "dev": None, "calibration": None}
+    return dataclasses.replace(context, classes=loaders.info.classes, counts=counts, **other)

@@ -15,9 +15,9 @@ _EPOCHS, _SECONDS = 10, 60.0
 class Bar:
     """A context manager that counts batches as they are taken and shows each epoch's figures."""
 
-    def __init__(self, epochs: int, steps: int, say: Callable[[str], None]) -> None:
+    def __init__(self, epochs: int, steps: int, log: Callable[[str], None]) -> None:
         """`steps` batches an epoch; `say` takes the lines where there is no terminal."""
-        self.epochs, self.steps, self.say = epochs, steps, say
+        self.epochs, self.steps, self.log = epochs, steps, log
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,10 +46,10 @@ class Bar:
     def tell(self, history: list[dict[str, float]]) -> None:
         """Show the last epoch's figures."""
         last, done = history[-1], len(history)
-        shown = [f"{name} {last[name]:.4g}" for name in ("loss", "choose_f1", "images_per_s") if name in last]
+        shown = [f"{name} {last[name]:.4g}" for name in ("loss", "dev_f1", "images_per_s") if name in last]
         figures = f"epoch {done}/{self.epochs}: {', '.join(shown)}"
         self.progress.update(self.task, figures=figures)
         late = time.monotonic() - self.said_at >= _SECONDS
         if not self.live and (late or done % _EPOCHS == 0 or done == self.epochs):
-            self.say(figures)
+            self.log(figures)
             self.said_at = time.monotonic()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from solution.contracts import Given, InputError, Step
+from solution.contracts import InputError, Step, StepContext
 from solution.train.teachers import find_net
 
 
@@ -20,12 +20,12 @@ class Start(Step):
     path: str
 
     @property
-    def reads(self) -> dict[str, tuple[str, ...]]:
+    def requires(self) -> dict[str, tuple[str, ...]]:
         """The net to go on from."""
         return {"path": (self.path,)}
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The net. `InputError` for a file that is missing, or a net that knows other classes than the data."""
-        if given.load is None:
-            raise InputError("nothing here can read checkpoints: pass Given(load=...)")
-        return find_net(self.path, given)[0]
+        if context.load is None:
+            raise InputError("nothing here can read checkpoints: pass StepContext(load=...)")
+        return find_net(self.path, context)[0]

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from solution.contracts import Given, InputError, Step
+from solution.contracts import InputError, Step, StepContext
 from solution.losses.margins import Margin
 from solution.losses.mixing import Mixing
 from solution.losses.objective import Loss
-from solution.train.lesson import Lesson
+from solution.train.objective import Objective
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -18,7 +18,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Step):
-    """Train on `given.train`; keep the epoch with the best macro F1 on `given.choose`.
+    """Train on `context.train`; keep the epoch with the best macro F1 on `context.dev`.
 
     epochs           passes over the training split
     lr               peak learning rate, reached after `warmup_epochs`, then a cosine down to 0
@@ -33,7 +33,7 @@ class Train(Step):
     ema_decay        running average of the weights that is judged and kept; 0 switches it off
     precision        "fp32", "bf16", "fp16", or "auto": bf16 on a GPU that has it, fp32 on the CPU, where small nets
                      were slower in bf16
-    keep             "best" epoch on the choose split, or the "last"
+    keep             "best" epoch on the dev split, or the "last"
     """
 
     epochs: int = 60
@@ -70,16 +70,16 @@ class Train(Step):
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     @property
-    def fits(self) -> bool:
+    def uses_train_data(self) -> bool:
         """It learns from train."""
         return True
 
-    def lesson(self, net: nn.Module, given: Given) -> Lesson:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """What a training makes small: `net` and its loss."""
-        return Lesson(net, self, given)
+        return Objective(net, self, context)
 
-    def __call__(self, model: nn.Module, given: Given) -> nn.Module:
+    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A trained copy of `model`. `InputError` when the loss stops being a number."""
         from solution.train.loop import fit
 
-        return fit(model, self, given)
+        return fit(model, self, context)

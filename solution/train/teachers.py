@@ -16,35 +16,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.data.augment import Viewer
 from solution.data.cache import mapped
-from solution.data.views import Normalisation, Views
-from solution.losses.distillation import Seen
-from solution.models.taps import Taps, scales
+from solution.data.views import Normalization, Views
+from solution.losses.distillation import NetOutput
+from solution.models.features import FeatureExtractor, scales
 from solution.runtime import cache_folder, written_whole
 from solution.train.sizes import resized
 
 BATCH = 64
 
 
-def answers(teacher: nn.Module, views: Views, num_views: int, say: Callable[[str], None] = print) -> np.ndarray:
+def store_teacher_logits(
+    teacher: nn.Module, views: Views, num_views: int, log: Callable[[str], None] = print
+) -> np.ndarray:
     """Logits (num_views, N, C) float16, memory-mapped: what `teacher` says to each of `views` of each picture."""
     path = cache_folder() / f"answers-{_key(teacher, views, num_views)}.npy"
     said = mapped(path)
     if said is not None:
         return said
-    say(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
+    log(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
     with written_whole(path) as temporary:
         np.save(temporary, _ask(teacher, views, num_views))
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def as_teacher_sees(views: Views, size: int, normalisation: Normalisation) -> Views:
-    """The same crops, flips and colours at a teacher's own size in pixels, normalised as it wants them."""
+def as_teacher_sees(views: Views, size: int, normalization: Normalization) -> Views:
+    """The same crops, flips and colors at a teacher's own size in pixels, normalized as it wants them."""
     own = copy.copy(views)
     own.pixels = None  # stored views have the student's size
-    own.view, own.normalisation = Viewer(views.view.augment, size, views.view.seed), normalisation
+    own.view, own.normalization = Viewer(views.view.augment, size, views.view.seed), normalization
     return own
 
 
@@ -64,7 +66,7 @@ def _key(teacher: nn.Module, views: Views, num_views: int) -> str:
     for name, tensor in teacher.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())
-    content.update(repr((views.fingerprint(num_views), views.normalisation)).encode())
+    content.update(repr((views.fingerprint(num_views), views.normalization)).encode())
     content.update(views.labels.numpy().tobytes())
     return content.hexdigest()[:32]
 
@@ -75,28 +77,28 @@ def net_file(name: str) -> Path:
     return after if after.is_file() else Path(name)
 
 
-def find_net(name: str, given: Given) -> tuple[nn.Module, Any]:
+def find_net(name: str, context: StepContext) -> tuple[nn.Module, Any]:
     """The net and the header of a checkpoint, or of the After of a run's folder.
 
     `InputError` when it knows other classes than the data.
     """
     path = net_file(name)
-    net, header = given.load(path)
-    if header.classes != given.classes:
+    net, header = context.load(path)
+    if header.classes != context.classes:
         raise InputError(
-            f"{path} knows the classes {', '.join(header.classes)}; the data have {', '.join(given.classes)}"
+            f"{path} knows the classes {', '.join(header.classes)}; the data have {', '.join(context.classes)}"
         )
     return net, header
 
 
 class LiveTeacher:
-    """A teacher that sees a student's batches, resized and normalised as it wants them."""
+    """A teacher that sees a student's batches, resized and normalized as it wants them."""
 
-    def __init__(self, name: str, given: Given) -> None:
-        self.net, header = find_net(name, given)
-        self.net.requires_grad_(False).to(given.device)
+    def __init__(self, name: str, context: StepContext) -> None:
+        self.net, header = find_net(name, context)
+        self.net.requires_grad_(False).to(context.device)
         self.size, theirs = header.size, (header.mean, header.std)
-        ours = getattr(getattr(given.train, "dataset", None), "normalisation", theirs)
+        ours = getattr(getattr(context.train, "dataset", None), "normalization", theirs)
         as_column = [[torch.tensor(values).view(1, -1, 1, 1) for values in pair] for pair in (ours, theirs)]
         (mean, std), (their_mean, their_std) = as_column
         self.factor, self.shift = std / their_std, (mean - their_mean) / their_std
@@ -108,11 +110,11 @@ class LiveTeacher:
         self.map = list(shapes)[-1]
         return shapes[self.map][1]
 
-    def __call__(self, images: Tensor, with_map: bool) -> Seen:
+    def __call__(self, images: Tensor, with_map: bool) -> NetOutput:
         """Logits (B, num_classes) and, if wanted, the last feature map (B, F, H, W), of images (B, C, H, W)."""
-        with Taps(self.net, (self.map,) if with_map else ()) as taps:
+        with FeatureExtractor(self.net, (self.map,) if with_map else ()) as features:
             logits = self.net(self._wanted(images)).float()
-        return Seen(logits, taps.maps[self.map].float() if with_map else None)
+        return NetOutput(logits, features.maps[self.map].float() if with_map else None)
 
     def _wanted(self, images: Tensor) -> Tensor:
         return resized(images, self.size) * self.factor.to(images) + self.shift.to(images)

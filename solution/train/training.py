@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.running import as_judged, run
 from solution.runtime import imitates_bf16
@@ -30,30 +30,30 @@ _IMITATED = (
 class Training:
     """Lesson, optimizer, running average and the best epoch so far."""
 
-    def __init__(self, model: nn.Module, settings: Train, given: Given) -> None:
-        self.settings, self.given, self.original = settings, given, model
+    def __init__(self, model: nn.Module, settings: Train, context: StepContext) -> None:
+        self.settings, self.context, self.original = settings, context, model
         self.chance = torch.Generator()
-        self.accelerator = _accelerator(given.device, settings.precision)
-        if settings.precision == "bf16" and given.device == "cpu" and imitates_bf16():
-            given.say(_IMITATED)
-        train = given.need("train", "training")
+        self.accelerator = _accelerator(context.device, settings.precision)
+        if settings.precision == "bf16" and context.device == "cpu" and imitates_bf16():
+            context.log(_IMITATED)
+        train = context.need("train", "training")
         self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
         self.steps = len(self.batches)
         if not self.steps:
             raise InputError("the training split makes no batch: it is empty")
         if settings.first_size:
-            _check_size(model, settings.first_size, given.example)
+            _check_size(model, settings.first_size, context.example)
         # The layout in which convolutions of small nets run fastest, on the CPU too.
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        self.lesson = self.accelerator.prepare(settings.lesson(net, given))
-        self.optimizer = self.accelerator.prepare(_optimizer(self.lesson, settings))
+        self.objective = self.accelerator.prepare(settings.objective(net, context))
+        self.optimizer = self.accelerator.prepare(_optimizer(self.objective, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
         self.best_f1, self.best = -1.0, None
 
     @property
     def net(self) -> nn.Module:
         """The bare net, without its lesson and without wrappers for several processes."""
-        return self.accelerator.unwrap_model(self.lesson).net
+        return self.accelerator.unwrap_model(self.objective).net
 
     @property
     def shown(self) -> nn.Module:
@@ -62,8 +62,8 @@ class Training:
 
     def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, float]:
         """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
-        self.lesson.train()
-        self.chance.manual_seed(self.given.seed * 100_003 + epoch)
+        self.objective.train()
+        self.chance.manual_seed(self.context.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
         start = asked = time.perf_counter()
         for step, batch in enumerate(batches, start=epoch * self.steps):
@@ -78,13 +78,13 @@ class Training:
             "data_wait": round(waited / seconds, 4),
         }
 
-    def update(self, step: int, images: Tensor, labels: Tensor, beside: Tensor | None = None) -> Tensor:
+    def update(self, step: int, images: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """One optimizer step on images (B, C, H, W), labels (B,) and what lies beside. Returns the loss, a scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(self.sized(step, images), labels)
         with self.accelerator.autocast():
-            loss = self.lesson(seen, targets, beside)
+            loss = self.objective(seen, targets, teacher_logits)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -106,23 +106,23 @@ class Training:
         """The batch after mixup and cutmix; targets are then probabilities (B, num_classes)."""
         if not self.settings.mixing.on:
             return images, labels
-        return self.settings.mixing(images, labels, len(self.given.classes), self.chance)
+        return self.settings.mixing(images, labels, len(self.context.classes), self.chance)
 
     def judge(self) -> dict[str, float]:
-        """Macro F1 on the choose split, if there is one; the best epoch so far is kept, or the last."""
-        if self.given.choose is None:
+        """Macro F1 on the dev split, if there is one; the best epoch so far is kept, or the last."""
+        if self.context.dev is None:
             self.best = _copied(self.shown.state_dict())
             return {}
-        judged = classify(predictor(self.shown, str(self.accelerator.device)), self.given.choose)
+        judged = classify(predictor(self.shown, str(self.accelerator.device)), self.context.dev)
         if self.settings.keep == "last" or judged.f1 >= self.best_f1:
             self.best_f1, self.best = judged.f1, _copied(self.shown.state_dict())
-        return {"choose_f1": judged.f1, "choose_accuracy": judged.accuracy}
+        return {"dev_f1": judged.f1, "dev_accuracy": judged.accuracy}
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on, as tensors and numbers."""
         return {
             "settings": repr(self.settings),
-            "lesson": self.accelerator.unwrap_model(self.lesson).state_dict(),
+            "lesson": self.accelerator.unwrap_model(self.objective).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "best": self.best,
@@ -131,19 +131,19 @@ class Training:
         }
 
     def restore(self) -> list[dict[str, float]]:
-        """Take up the state in `given.folder` when asked to; returns the history so far."""
-        given = self.given
-        state = load_state(given.folder, repr(self.settings)) if given.resume and given.folder else None
+        """Take up the state in `context.folder` when asked to; returns the history so far."""
+        context = self.context
+        state = load_state(context.folder, repr(self.settings)) if context.resume and context.folder else None
         if state is None:
             return []
-        self.accelerator.unwrap_model(self.lesson).load_state_dict(state["lesson"])
+        self.accelerator.unwrap_model(self.objective).load_state_dict(state["lesson"])
         self.optimizer.load_state_dict(state["optimizer"])
         _lay_out_like_parameters(self.optimizer)
         if self.average:
             self.average.load_state_dict(state["average"])
         self.best, self.best_f1 = state["best"], state["best_f1"]
         torch.set_rng_state(state["random"])
-        given.say(f"going on after epoch {len(state['history'])} of {self.settings.epochs}")
+        context.log(f"going on after epoch {len(state['history'])} of {self.settings.epochs}")
         return state["history"]
 
     def best_model(self) -> nn.Module:
@@ -151,7 +151,7 @@ class Training:
         net = copy.deepcopy(self.net).cpu()
         net.load_state_dict(self.best)
         model = copy.deepcopy(self.original).cpu()
-        model.load_state_dict(self.accelerator.unwrap_model(self.lesson).finished(net).state_dict())
+        model.load_state_dict(self.accelerator.unwrap_model(self.objective).finished(net).state_dict())
         return model.eval()
 
 

@@ -74,7 +74,7 @@ def test_sensitivity_writes_a_table_and_a_picture(photos, tmp_path, capsys):
         (["--sensitivity"], "--sensitivity needs --data"),
         (["--step", "prune_luck"], "there is no step 'prune_luck'"),
         (["--step", "prune_layers count=9"], "only 2 keep the shape"),
-        (["--step", "prune_layers count=1"], "needs choose batches"),
+        (["--step", "prune_layers count=1"], "needs dev batches"),
     ],
 )
 def test_what_cannot_be_done_is_explained(net_file, tmp_path, capsys, words, message):
@@ -102,7 +102,7 @@ def test_a_packed_file_goes_in_and_comes_out(net_file, tmp_path, capsys):
     packed = tmp_path / "net.packed"
     files.save(packed, *files.load(net_file))
     out = tmp_path / "int8.packed"
-    step = "quantize scheme=int8 fold_norms=True others=bfloat16"
+    step = "quantize scheme=int8 fold_norms=True other_dtype=bfloat16"
     assert main(["compress", str(packed), "--step", step, "--out", str(out)]) == 0
     net, header = files.load(out)
     assert len(header.origin.plans) == 1

@@ -2,9 +2,9 @@ import pytest
 
 from solution.__main__ import main
 from solution.demo import PRETRAINED
-from solution.export import about, container, files, packed
+from solution.export import container, files, metadata, packed
+from solution.export.exporter import ExportConfig, write_unproven
 from solution.export.listing import listing
-from solution.export.making import Wish, write_unproven
 
 NET = PRETRAINED / "rendered/after.safetensors"
 
@@ -75,8 +75,8 @@ def test_a_newer_file_asks_for_an_update(packed_net, tmp_path, capsys, change, s
 @pytest.mark.parametrize(("format_", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml"), ("pt2", ".pt2")])
 def test_a_newer_exported_file_asks_for_an_update(tmp_path, monkeypatch, capsys, format_, suffix):
     with monkeypatch.context() as later:
-        later.setattr(about, "_VERSION", 99)
-        path = write_unproven(Wish(file=NET, format=format_, out=tmp_path / f"new{suffix}"))
+        later.setattr(metadata, "_VERSION", 99)
+        path = write_unproven(ExportConfig(file=NET, format=format_, out=tmp_path / f"new{suffix}"))
     assert main(["inspect", str(path)]) == 2
     assert f"{path}: its description has version 99, newer than 1: update the project" in capsys.readouterr().err
 

@@ -119,7 +119,7 @@ def test_an_exported_file_runs_in_its_own_runtime_alone(onnx_file, photos, capsy
 
 
 def smooth_photos(folder, count):
-    """Names of photos in which neighbouring pixels are alike, as in real ones."""
+    """Names of photos in which neighboring pixels are alike, as in real ones."""
     chance = np.random.default_rng(0)
     names = [str(folder / f"{number}.jpg") for number in range(count)]
     for name in names:

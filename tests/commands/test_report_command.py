@@ -59,12 +59,12 @@ def run_folder(tmp_path_factory):
         )
         checkpoint.save(folder / f"{role}.safetensors", net, header)
         (folder / role).mkdir()
-        (folder / role / "history.csv").write_text("epoch,loss,choose_f1\n1,2.0,0.4\n2,1.0,0.6\n")
+        (folder / role / "history.csv").write_text("epoch,loss,dev_f1\n1,2.0,0.4\n2,1.0,0.6\n")
     (folder / "after" / "plan.txt").write_text("stage1  2 -> 1\n")
     rows = [dataclasses.replace(ROW, step=name) for name in ("train", "before", "after")]
     write_rows(folder, [*rows[:2], dataclasses.replace(rows[2], macs=10_000, quality={"f1": 0.55, "accuracy": 0.6})])
-    knobs = {"data.path": "photos <&>.tar", "model.width": 0.1}
-    (folder / "recipe.json").write_text(json.dumps({"name": "waste_shufflenet", "seed": 0, "knobs": knobs}))
+    settings = {"data.path": "photos <&>.tar", "model.width": 0.1}
+    (folder / "recipe.json").write_text(json.dumps({"name": "waste_shufflenet", "seed": 0, "settings": settings}))
     for switch, score in (("base", 0.3), ("mixup", 0.2)):
         write_rows(folder / "ablation" / switch, [dataclasses.replace(ROW, step="after", score=score)])
     return folder
@@ -95,7 +95,7 @@ def test_everything_has_words_for_those_who_do_not_see_it(html):
     assert len(drawings) == len(outline.all("svg")) == 8
     assert all(len(attrs["aria-label"]) > 20 for attrs in drawings)
     assert outline.all("img")
-    assert all("labelled" in attrs["alt"] for attrs in outline.all("img"))
+    assert all("labeled" in attrs["alt"] for attrs in outline.all("img"))
     assert len(outline.all("table")) == len([a for a in outline.all("div") if a.get("role") == "region"])
     ids = [attrs["id"] for _, attrs in outline.found if "id" in attrs]
     assert len(ids) == len(set(ids))

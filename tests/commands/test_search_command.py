@@ -57,8 +57,8 @@ def test_a_search_that_is_killed_goes_on_and_writes_a_recipe(photos, tmp_path):
     ],
 )
 def test_bad_words_end_with_one_clear_line(photos, tmp_path, capsys, more, message):
-    given = ["search", "waste_shufflenet", "--data", str(photos), "--out", str(tmp_path / "out"), *more]
-    assert main(given) == 2
+    context = ["search", "waste_shufflenet", "--data", str(photos), "--out", str(tmp_path / "out"), *more]
+    assert main(context) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert message in said

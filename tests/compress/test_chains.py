@@ -16,7 +16,7 @@ from solution.compress.fold_norms import FoldNorms
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
-from solution.contracts import Given, InputError, origin_of
+from solution.contracts import InputError, StepContext, origin_of
 from solution.evaluate.cost import sparsity
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
@@ -40,7 +40,7 @@ NETS = (
     ShuffleNet(units=(1, 2), width=0.3, groups=4),
 )
 EXAMPLE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=EXAMPLE, say=lambda _: None)
+GIVEN = StepContext(example=EXAMPLE, log=lambda _: None)
 
 
 def chained(net, names, train):

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from solution.compress.cluster import Cluster, ClusterPlan, clusters
-from solution.compress.parametrized import fold_all
+from solution.compress.parametrized import materialize_all
 from solution.compress.prune_weights import PruneWeights
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, sparsity
 from solution.train.step import Train
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=EXAMPLE)
+GIVEN = StepContext(example=EXAMPLE)
 
 
 def net():
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_codes_and_another_seed_is_in_the_plan():
     plan = Cluster(bits=4).plan(net(), GIVEN)
     first, second = (plan.apply(net()).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert Cluster(bits=4).plan(net(), Given(example=EXAMPLE, seed=7)).seed == 7
+    assert Cluster(bits=4).plan(net(), StepContext(example=EXAMPLE, seed=7)).seed == 7
 
 
 def test_the_plan_replays_on_a_fresh_net():
@@ -140,7 +140,7 @@ def test_the_plan_replays_on_a_fresh_net():
     fresh = again.apply(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 6)).eval())
     fresh.load_state_dict(made.state_dict())
     assert torch.equal(fresh(EXAMPLE), made(EXAMPLE))
-    assert torch.equal(fold_all(fresh)[3].weight, made[3].weight)
+    assert torch.equal(materialize_all(fresh)[3].weight, made[3].weight)
 
 
 def test_the_plan_prints_and_its_bytes_are_those_of_the_state():

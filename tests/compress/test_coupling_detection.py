@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from solution.compress.coupling.analysis import Subject, analyse
-from solution.compress.coupling.equality import compare, mask, randomise
+from solution.compress.coupling.analysis import TraceRequest, analyze
+from solution.compress.coupling.equality import compare, mask, randomize
 from solution.compress.coupling.fitting import in_proportion, linked_atoms
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.models.detectors import ultralytics_net
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
@@ -45,9 +45,9 @@ def fraction(plan):
 
 def assert_equal_at_two_sizes(net, ratio, size=64, error=1e-10):
     """The plan at `ratio`, after comparing its cut with the masked net at the size it was made for and another one."""
-    net, example = randomise(net.eval()), images(size, size)
-    plan = PruneChannels(ratio=ratio, importance="random").plan(net, Given(example=example))
-    full = analyse(Subject(model=net, example=example))
+    net, example = randomize(net.eval()), images(size, size)
+    plan = PruneChannels(ratio=ratio, importance="random").plan(net, StepContext(example=example))
+    full = analyze(TraceRequest(model=net, example=example))
     for picture in (example, images(size + 32, size)):
         found = compare(net, plan, full, picture)
         assert found.error < error
@@ -73,7 +73,7 @@ def assert_trains_alike(net, plan, size=64):
 @needs_ultralytics
 def test_yolov8n():
     net = yolo("yolov8n")
-    before, modules = copy.deepcopy(randomise(net.eval()).state_dict()), str(net)
+    before, modules = copy.deepcopy(randomize(net.eval()).state_dict()), str(net)
     plan = assert_equal_at_two_sizes(net, 0.5)
     assert 0.25 < fraction(plan) < 0.42
     assert str(net) == modules
@@ -98,7 +98,7 @@ def test_attention_of_yolo11n_loses_a_head_and_as_much_of_the_stream():
 @needs_ultralytics
 def test_halves_and_heads_keep_one_proportion():
     net = yolo("yolo11n").eval()
-    coupling = analyse(Subject(model=net, example=images(64, 64))).coupling
+    coupling = analyze(TraceRequest(model=net, example=images(64, 64))).coupling
     sizes = classes_of(coupling).atom_sizes()
     attended = next(atoms for atoms in linked_atoms(net, coupling) if 2 in {sizes[atom] for atom in atoms})
     assert sorted(sizes[atom] for atom in attended) == [2, 128, 128]
@@ -108,7 +108,7 @@ def test_halves_and_heads_keep_one_proportion():
 
 @needs_ultralytics
 def test_outputs_that_do_not_matter_free_their_channels():
-    net, example = yolo("yolov8n").eval(), Given(example=images(64, 64))
+    net, example = yolo("yolov8n").eval(), StepContext(example=images(64, 64))
     every = PruneChannels(ratio=0.5).plan(net, example)
     decoded = PruneChannels(ratio=0.5, outputs=(0,)).plan(net, example)
     assert fraction(decoded) < fraction(every) - 0.03
@@ -185,10 +185,10 @@ def heard(detector, part, picture):
 
 def assert_whole_detector(name, parts, ratio):
     """Raw outputs of the heads agree (what is picked from them may change order where scores tie); it still trains."""
-    net, example = randomise(torchvision_net(name).eval()), images(96, 96)
-    plan = PruneChannels(ratio=ratio, importance="random").plan(net, Given(example=example))
+    net, example = randomize(torchvision_net(name).eval()), images(96, 96)
+    plan = PruneChannels(ratio=ratio, importance="random").plan(net, StepContext(example=example))
     cut, whole = plan.apply(net).double(), copy.deepcopy(net).double()
-    masked = mask(copy.deepcopy(whole), cut, plan, analyse(Subject(model=net, example=example)))
+    masked = mask(copy.deepcopy(whole), cut, plan, analyze(TraceRequest(model=net, example=example)))
     for part in parts:
         sliced, full, hidden = (heard(one, part, example.double()) for one in (cut, whole, masked))
         assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(sliced, hidden, strict=True))
@@ -257,9 +257,9 @@ def counted(net, x):
 
 @pytest.mark.parametrize("between", [stride_as_a_number, rows_written_by_index, chosen_by_a_mask])
 def test_forwards_that_look_at_values(between):
-    net = randomise(Toy(between).eval())
-    plan = PruneChannels(ratio=0.5).plan(net, Given(example=images(8, 8)))
-    found = compare(net, plan, analyse(Subject(model=net, example=images(8, 8))), images(8, 8))
+    net = randomize(Toy(between).eval())
+    plan = PruneChannels(ratio=0.5).plan(net, StepContext(example=images(8, 8)))
+    found = compare(net, plan, analyze(TraceRequest(model=net, example=images(8, 8))), images(8, 8))
     assert found.error < 1e-10
     assert found.moved > 1e-3
     assert plan.apply(net).first.out_channels == 4
@@ -268,4 +268,4 @@ def test_forwards_that_look_at_values(between):
 @pytest.mark.parametrize("between", [one_attention_head, counted])
 def test_what_cannot_be_cut_stays(between):
     with pytest.raises(InputError, match="nothing would be cut"):
-        PruneChannels(ratio=0.5).plan(Toy(between).eval(), Given(example=images(8, 8)))
+        PruneChannels(ratio=0.5).plan(Toy(between).eval(), StepContext(example=images(8, 8)))

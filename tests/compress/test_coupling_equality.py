@@ -6,19 +6,19 @@ import pytest
 import torch
 from toy_nets import TOYS, toy_net
 
-from solution.compress.coupling.analysis import Subject, analyse
-from solution.compress.coupling.equality import compare, randomise
+from solution.compress.coupling.analysis import TraceRequest, analyze
+from solution.compress.coupling.equality import compare, randomize
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import Given
+from solution.contracts import StepContext
 from solution.models.shufflenet import ShuffleNet
 
 
 def difference(net, size, **settings):
-    """The plan of `PruneChannels(**settings)` for a randomised `net`, and its `Difference`."""
+    """The plan of `PruneChannels(**settings)` for a randomized `net`, and its `Difference`."""
     example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    net = randomise(net.eval())
-    plan = PruneChannels(**settings).plan(net, Given(example=example))
-    return plan, compare(net, plan, analyse(Subject(model=net, example=example)), example)
+    net = randomize(net.eval())
+    plan = PruneChannels(**settings).plan(net, StepContext(example=example))
+    return plan, compare(net, plan, analyze(TraceRequest(model=net, example=example)), example)
 
 
 def assert_equal_and_moved(found, error=1e-10):
@@ -118,9 +118,9 @@ def test_parts_of_unequal_length_that_are_shuffled_fit():
 @pytest.mark.parametrize("name", FAST)
 def test_families_in_single_precision(name):
     example = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    net = randomise(named_net(name).eval())
-    plan = PruneChannels(ratio=0.5).plan(net, Given(example=example))
-    found = compare(net, plan, analyse(Subject(model=net, example=example)), example, torch.float32)
+    net = randomize(named_net(name).eval())
+    plan = PruneChannels(ratio=0.5).plan(net, StepContext(example=example))
+    found = compare(net, plan, analyze(TraceRequest(model=net, example=example)), example, torch.float32)
     assert_equal_and_moved(found, 1e-5)
 
 
@@ -142,7 +142,7 @@ def test_every_shufflenet(name, ratio):
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 128), ("inception_v3", 299)])
 def test_auxiliary_heads_still_run_in_training(name, size):
     net = named_net(name)
-    smaller = PruneChannels(ratio=0.5)(net, Given(example=torch.randn(1, 3, size, size)))
+    smaller = PruneChannels(ratio=0.5)(net, StepContext(example=torch.randn(1, 3, size, size)))
     main, *auxiliary = smaller.train()(torch.randn(2, 3, size, size))
     assert main.shape == (2, 1000)
     assert all(head.shape == (2, 1000) for head in auxiliary if head is not None)

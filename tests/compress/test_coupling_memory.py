@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from solution.compress.coupling import ids, rules_movement
-from solution.compress.coupling.analysis import Subject, analyse
-from solution.compress.coupling.equality import compare, randomise
+from solution.compress.coupling.analysis import TraceRequest, analyze
+from solution.compress.coupling.equality import compare, randomize
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import Given
+from solution.contracts import StepContext
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -34,9 +34,9 @@ def kept_with_cap(monkeypatch, cap):
     for module in (ids, rules_movement):
         monkeypatch.setattr(module, "MOST_ELEMENTS", cap)
     torch.manual_seed(0)
-    net = randomise(Scattered().eval())
-    plan = PruneChannels(ratio=0.5).plan(net, Given(example=EXAMPLE))
-    found = compare(net, plan, analyse(Subject(model=net, example=EXAMPLE)), EXAMPLE)
+    net = randomize(Scattered().eval())
+    plan = PruneChannels(ratio=0.5).plan(net, StepContext(example=EXAMPLE))
+    found = compare(net, plan, analyze(TraceRequest(model=net, example=EXAMPLE)), EXAMPLE)
     assert found.error < 1e-10 < found.moved
     return plan.kept
 
@@ -57,7 +57,7 @@ from solution.compress import PruneChannels
 from solution.contracts import Given
 net = timm.create_model("vit_tiny_patch16_224", img_size=768, pretrained=False)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-PruneChannels(ratio=0.5).plan(net, Given(example=torch.zeros(1, 3, 768, 768)))
+PruneChannels(ratio=0.5).plan(net, StepContext(example=torch.zeros(1, 3, 768, 768)))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
 """
 

@@ -10,11 +10,11 @@ from toy_nets import toy_net
 from solution.compress.coupling import tracing
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import Given, InputError, origin_of
+from solution.contracts import InputError, StepContext, origin_of
 from solution.models.shufflenet import ShuffleNet
 
 EXAMPLE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=EXAMPLE)
+GIVEN = StepContext(example=EXAMPLE)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,6 @@ def test_its_table_tells_layers_and_savings(plan):
 def test_cut_layers_keep_whether_they_learn():
     toy = toy_net("residual")
     toy.stem.weight.requires_grad_(False)
-    cut = PruneChannels(ratio=0.5)(toy, Given(example=EXAMPLE[:, :, :8, :8]))
+    cut = PruneChannels(ratio=0.5)(toy, StepContext(example=EXAMPLE[:, :, :8, :8]))
     assert not cut.stem.weight.requires_grad
     assert cut.two.weight.requires_grad

@@ -10,12 +10,12 @@ from torch import nn
 
 from solution.compress.decompose import Decompose, DecomposePlan
 from solution.compress.factors import factored, low_rank
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, params
 
 EXAMPLE = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=EXAMPLE)
+GIVEN = StepContext(example=EXAMPLE)
 
 
 def low_rank_net():
@@ -227,7 +227,7 @@ def test_odd_layers_are_left_and_named_and_calls_are_added_up():
 
 def test_a_net_that_is_one_layer():
     torch.manual_seed(0)
-    made = Decompose(rank=1)(nn.Linear(8, 8), Given(example=torch.randn(2, 8)))
+    made = Decompose(rank=1)(nn.Linear(8, 8), StepContext(example=torch.randn(2, 8)))
     assert [tuple(layer.weight.shape) for layer in made] == [(1, 8), (8, 1)]
 
 
@@ -278,7 +278,7 @@ def test_nan_weights_wrong_inputs_and_other_nets_are_named():
     net = low_rank_net()
     plan = Decompose(rank=2, layers=("4",)).plan(net, GIVEN)
     with pytest.raises(InputError, match=r"Sequential does not run on images of 1 x 5 x 12 x 12"):
-        Decompose()(net, Given(example=torch.randn(1, 5, 12, 12)))
+        Decompose()(net, StepContext(example=torch.randn(1, 5, 12, 12)))
     net[4].weight.data[0, 0] = float("nan")
     with pytest.raises(InputError, match=r"4\.weight holds NaN"):
         Decompose()(net, GIVEN)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from solution.compress.coupling.analysis import Subject, analyse
-from solution.compress.coupling.equality import compare, randomise
+from solution.compress.coupling.analysis import TraceRequest, analyze
+from solution.compress.coupling.equality import compare, randomize
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import Given
+from solution.contracts import StepContext
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -34,13 +34,13 @@ def deep_net(blocks):
 
 @pytest.mark.parametrize("blocks", [1, 40])
 def test_what_resists_stays_and_the_rest_is_cut(blocks):
-    net = randomise(deep_net(blocks).eval())
-    plan = PruneChannels(ratio=0.5).plan(net, Given(example=EXAMPLE))
+    net = randomize(deep_net(blocks).eval())
+    plan = PruneChannels(ratio=0.5).plan(net, StepContext(example=EXAMPLE))
     cut = plan.apply(net)
     assert cut[-3].out_channels == 8
     assert all(block.into.out_channels == 8 for block in cut[1 : 1 + blocks])
     assert "does not follow a cut" in plan.kept["1.into"]
-    found = compare(net, plan, analyse(Subject(model=net, example=EXAMPLE)), EXAMPLE)
+    found = compare(net, plan, analyze(TraceRequest(model=net, example=EXAMPLE)), EXAMPLE)
     assert found.error < 1e-10 < found.moved
 
 
@@ -57,10 +57,10 @@ NETS_OF_TIMM = [
 def test_sizes_that_timm_keeps_in_attributes_follow_the_cut(name, settings, most):
     import timm
 
-    net = randomise(timm.create_model(name, pretrained=False, **settings).eval())
+    net = randomize(timm.create_model(name, pretrained=False, **settings).eval())
     example = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    plan = PruneChannels(ratio=0.5).plan(net, Given(example=example))
+    plan = PruneChannels(ratio=0.5).plan(net, StepContext(example=example))
     before, after = plan.saves["macs"]
     assert after < most * before
-    found = compare(net, plan, analyse(Subject(model=net, example=example)), example)
+    found = compare(net, plan, analyze(TraceRequest(model=net, example=example)), example)
     assert found.error < 1e-10 < found.moved

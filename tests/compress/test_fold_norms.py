@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from solution.compress import Cluster, FoldNorms, PruneWeights, Quantize
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
@@ -32,8 +32,8 @@ def seasoned(net):
 )
 def test_answers_stay_and_costs_fall(settings, size):
     net, x = seasoned(settings.build(num_classes=9)), torch.rand(2, 3, size, size)
-    given = Given(example=x)
-    plan = FoldNorms().plan(net, given)
+    context = StepContext(example=x)
+    plan = FoldNorms().plan(net, context)
     folded = plan.apply(net).eval()
     torch.testing.assert_close(folded(x), net(x), rtol=1e-4, atol=1e-4)
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -43,36 +43,39 @@ def test_answers_stay_and_costs_fall(settings, size):
 
 def test_the_after_of_the_competition_at_80_px():
     net, x = ShuffleNet(units=(2, 5, 2)).build(num_classes=9), torch.rand(1, 3, 80, 80)
-    assert FoldNorms().plan(net, Given(example=x)).saves == {"macs": (1_083_210, 1_022_100), "params": (34_422, 32_802)}
+    assert FoldNorms().plan(net, StepContext(example=x)).saves == {
+        "macs": (1_083_210, 1_022_100),
+        "params": (34_422, 32_802),
+    }
 
 
 def test_what_shares_values_keeps_its_norm():
-    net, given = (
+    net, context = (
         seasoned(ShuffleNet(units=(2, 1), width=0.2).build(num_classes=3)),
-        Given(example=torch.rand(2, 3, 32, 32)),
+        StepContext(example=torch.rand(2, 3, 32, 32)),
     )
-    shared = Cluster(bits=2, layers=("*.stage1.unit1.expand_conv3",))(net, given).eval()
-    plan = FoldNorms().plan(shared, given)
+    shared = Cluster(bits=2, layers=("*.stage1.unit1.expand_conv3",))(net, context).eval()
+    plan = FoldNorms().plan(shared, context)
     kept = "features.stage1.unit1.expand_conv3"
     assert plan.left == {"features.stage1.unit1.expand_bn3": f"{kept} is clustered or quantized"}
     assert "expand_bn3: left as it is, features.stage1.unit1.expand_conv3 is clustered" in str(plan)
     folded = plan.apply(shared).eval()
     assert torch.equal(folded.get_submodule(kept).weight, shared.get_submodule(kept).weight)
-    torch.testing.assert_close(folded(given.example), shared(given.example), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded(context.example), shared(context.example), rtol=1e-4, atol=1e-4)
     with pytest.raises(
         InputError, match=r"nothing to fold: features\.init_block\.conv is clustered or quantized; leave"
     ):
-        FoldNorms()(Quantize(scheme="int8")(net, given), given)
+        FoldNorms()(Quantize(scheme="int8")(net, context), context)
 
 
 def test_zeros_of_a_sparse_net_stay_zeros():
-    net, given = (
+    net, context = (
         seasoned(ShuffleNet(units=(2, 1), width=0.2).build(num_classes=3)),
-        Given(example=torch.rand(2, 3, 32, 32)),
+        StepContext(example=torch.rand(2, 3, 32, 32)),
     )
-    sparse = PruneWeights(sparsity=0.6)(net, given).eval()
-    folded = FoldNorms()(sparse, given).eval()
-    torch.testing.assert_close(folded(given.example), sparse(given.example), rtol=1e-4, atol=1e-4)
+    sparse = PruneWeights(sparsity=0.6)(net, context).eval()
+    folded = FoldNorms()(sparse, context).eval()
+    torch.testing.assert_close(folded(context.example), sparse(context.example), rtol=1e-4, atol=1e-4)
     for name in ("features.init_block.conv", "features.stage2.unit1.expand_conv3"):
         assert torch.equal(folded.get_submodule(name).weight == 0, sparse.get_submodule(name).weight == 0)
 
@@ -80,10 +83,10 @@ def test_zeros_of_a_sparse_net_stay_zeros():
 def test_a_net_whose_norms_come_first_is_refused():
     norm_first = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1))
     with pytest.raises(InputError, match="nothing to fold: no batch norm is the only one to see"):
-        FoldNorms()(norm_first, Given(example=torch.rand(1, 3, 8, 8)))
+        FoldNorms()(norm_first, StepContext(example=torch.rand(1, 3, 8, 8)))
 
 
 def test_a_net_without_batch_norms_is_refused():
     net = timm.create_model("convnext_atto", num_classes=9)
     with pytest.raises(InputError, match="nothing to fold"):
-        FoldNorms()(net, Given(example=torch.rand(1, 3, 32, 32)))
+        FoldNorms()(net, StepContext(example=torch.rand(1, 3, 32, 32)))

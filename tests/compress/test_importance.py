@@ -6,8 +6,8 @@ import torch.nn.functional as functional
 from toy_nets import toy_net
 
 from solution.compress import importance
-from solution.compress.coupling.analysis import Subject, analyse
-from solution.contracts import Given, InputError
+from solution.compress.coupling.analysis import TraceRequest, analyze
+from solution.contracts import InputError, StepContext
 
 ROWS = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, -1.0]])
 GRADIENTS = torch.tensor([[1.0, -1.0], [5.0, 5.0], [1.0, 1.0]])
@@ -36,8 +36,10 @@ def test_gradient_criteria():
 def test_taylor_is_the_slope_of_the_loss_as_readers_turn_away_from_a_channel():
     net = toy_net("residual").double()
     images, labels = EXAMPLE.double(), torch.tensor([0, 1])
-    coupling = analyse(Subject(model=net, example=images)).coupling
-    scores = importance.component_scores(net, coupling, "taylor", Given(example=images, calibration=[(images, labels)]))
+    coupling = analyze(TraceRequest(model=net, example=images)).coupling
+    scores = importance.component_scores(
+        net, coupling, "taylor", StepContext(example=images, calibration=[(images, labels)])
+    )
     component = coupling.side("stem.weight", 0).component[3]
     loss = functional.cross_entropy(net(images), labels)
     step = 1e-6
@@ -52,12 +54,12 @@ def test_taylor_is_the_slope_of_the_loss_as_readers_turn_away_from_a_channel():
 
 def test_the_group_norm_counts_makers_readers_and_norms():
     net = toy_net("batch norm")
-    coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
-    before = importance.component_scores(net, coupling, "group_norm", Given(example=EXAMPLE))
+    coupling = analyze(TraceRequest(model=net, example=EXAMPLE)).coupling
+    before = importance.component_scores(net, coupling, "group_norm", StepContext(example=EXAMPLE))
     norm = next(name for name, module in net.named_modules() if isinstance(module, torch.nn.BatchNorm2d))
     with torch.no_grad():
         net.get_submodule(norm).weight[2] = 100
-    after = importance.component_scores(net, coupling, "group_norm", Given(example=EXAMPLE))
+    after = importance.component_scores(net, coupling, "group_norm", StepContext(example=EXAMPLE))
     component = coupling.side(f"{norm}.weight", 0).component[2]
     assert after[component] == after.max() > before[component]
 
@@ -69,7 +71,7 @@ def test_mean_activation_is_per_channel():
 
 def test_rows_of_a_grouped_input_axis_belong_to_their_group():
     net = toy_net("grouped")
-    coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
+    coupling = analyze(TraceRequest(model=net, example=EXAMPLE)).coupling
     rows = importance.rows_of(net.group.weight, coupling.side("group.weight", 1))
     assert rows.shape == (16, 6 * 9)
     assert torch.equal(rows[5], net.group.weight[6:12, 1].reshape(-1).detach())
@@ -78,9 +80,9 @@ def test_rows_of_a_grouped_input_axis_belong_to_their_group():
 @pytest.mark.parametrize("criterion", importance.CRITERIA)
 def test_every_criterion_scores_every_component_and_leaves_the_net_alone(criterion):
     net = toy_net("batch norm")
-    coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
-    given = Given(example=EXAMPLE, calibration=BATCHES)
-    scores = importance.component_scores(net, coupling, criterion, given)
+    coupling = analyze(TraceRequest(model=net, example=EXAMPLE)).coupling
+    context = StepContext(example=EXAMPLE, calibration=BATCHES)
+    scores = importance.component_scores(net, coupling, criterion, context)
     assert scores.shape == coupling.atom.shape
     assert (scores >= 0).all()
     assert len(set(scores.tolist())) > 1 or criterion == "bn_scale"
@@ -93,15 +95,15 @@ def test_a_channel_of_zeros_scores_lowest_whatever_it_is_coupled_to(criterion):
     with torch.no_grad():
         net.stem.weight[3] = net.two.weight[3] = 0
         net.two.weight[:, 3] = net.head.weight[:, 3] = 0
-    coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
-    scores = importance.component_scores(net, coupling, criterion, Given(example=EXAMPLE))
+    coupling = analyze(TraceRequest(model=net, example=EXAMPLE)).coupling
+    scores = importance.component_scores(net, coupling, criterion, StepContext(example=EXAMPLE))
     assert scores.argmin() == coupling.side("stem.weight", 0).component[3]
 
 
 def test_what_a_criterion_lacks_is_told():
     net = toy_net("residual")
-    coupling = analyse(Subject(model=net, example=EXAMPLE)).coupling
+    coupling = analyze(TraceRequest(model=net, example=EXAMPLE)).coupling
     with pytest.raises(InputError, match="needs calibration batches"):
-        importance.component_scores(net, coupling, "taylor", Given(example=EXAMPLE))
+        importance.component_scores(net, coupling, "taylor", StepContext(example=EXAMPLE))
     with pytest.raises(InputError, match="needs norm layers"):
-        importance.component_scores(net, coupling, "bn_scale", Given(example=EXAMPLE))
+        importance.component_scores(net, coupling, "bn_scale", StepContext(example=EXAMPLE))

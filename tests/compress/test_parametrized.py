@@ -6,11 +6,19 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from solution.compress.cluster import Cluster
-from solution.compress.parametrized import fold, fold_all, folded, is_parametrized, layer_for, layers_of, sound_weight
+from solution.compress.parametrized import (
+    is_parametrized,
+    layer_for,
+    layers_of,
+    materialize,
+    materialize_all,
+    materialized,
+    sound_weight,
+)
 from solution.compress.prune_weights import PruneWeights
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 
-GIVEN = Given(example=torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+GIVEN = StepContext(example=torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
 
 
 def net():
@@ -23,7 +31,7 @@ def test_folding_keeps_the_values_and_gives_plain_layers_back(step):
     made = step(net(), GIVEN)
     values = [made[place].weight.detach().clone() for place in (0, 3)]
     answer = made(GIVEN.example)
-    plain = fold_all(made)
+    plain = materialize_all(made)
     assert not any(is_parametrized(module) for module in plain.modules())
     assert type(plain[0]) is nn.Conv2d
     assert set(plain.state_dict()) == set(net().state_dict())
@@ -35,17 +43,17 @@ def test_folding_keeps_the_values_and_gives_plain_layers_back(step):
 def test_folding_a_copy_leaves_the_original_whole(step):
     made = step(net(), GIVEN)
     answer = made(GIVEN.example)
-    plain = folded(made)
+    plain = materialized(made)
     assert not is_parametrized(plain[0])
     assert is_parametrized(made[0])
     assert torch.equal(made(GIVEN.example), answer)
-    assert folded(plain) is plain
+    assert materialized(plain) is plain
 
 
 def test_a_folded_layer_can_learn_at_once():
     made = Cluster(bits=2)(net(), GIVEN)
     made(GIVEN.example).sum().backward()
-    fold_all(made)(GIVEN.example).sum().backward()
+    materialize_all(made)(GIVEN.example).sum().backward()
     assert made[0].weight.grad.shape == made[0].weight.shape
 
 
@@ -54,14 +62,14 @@ def test_a_frozen_weight_stays_frozen():
     frozen[0].weight.requires_grad_(False)
     made = Cluster(bits=2)(frozen, GIVEN)
     assert not made[0].weight.requires_grad
-    assert not fold(made[0]).weight.requires_grad
+    assert not materialize(made[0]).weight.requires_grad
 
 
 def test_parametrizations_of_others_fold_too():
     model = net()
     weight_norm(model[0])
     answer = model(GIVEN.example)
-    assert torch.allclose(fold_all(model)(GIVEN.example), answer, atol=1e-6)
+    assert torch.allclose(materialize_all(model)(GIVEN.example), answer, atol=1e-6)
     assert type(model[0]) is nn.Conv2d
 
 

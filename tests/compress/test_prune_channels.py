@@ -9,12 +9,12 @@ from torch import nn
 from toy_nets import conv, toy_net
 
 from solution.compress.prune_channels import PruneChannels, recalibrated, tensor_bytes
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
 from solution.models.shufflenet import ShuffleNet
 
 EXAMPLE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=EXAMPLE)
+GIVEN = StepContext(example=EXAMPLE)
 
 
 def small_cnn(width=32):
@@ -120,7 +120,7 @@ def test_only_the_outputs_that_matter_are_protected():
 def test_batch_norm_is_measured_again_on_calibration_batches():
     batches = [(EXAMPLE + shift, torch.zeros(2)) for shift in (0.0, 1.0)]
     net = small_cnn()
-    cut = PruneChannels(ratio=0.5)(net, Given(example=EXAMPLE, calibration=batches))
+    cut = PruneChannels(ratio=0.5)(net, StepContext(example=EXAMPLE, calibration=batches))
     means = torch.stack([cut[0](images).mean((0, 2, 3)) for images, _ in batches])
     torch.testing.assert_close(cut[1].running_mean, means.mean(0), rtol=1e-4, atol=1e-5)
     assert cut[1].momentum == net[1].momentum
@@ -172,7 +172,7 @@ def test_nothing_to_cut_is_refused_with_the_reasons():
 
 def test_an_example_of_the_wrong_shape_is_refused():
     with pytest.raises(InputError, match=r"does not run on an example of shape \(1, 4, 32, 32\)"):
-        PruneChannels(ratio=0.5)(small_cnn(), Given(example=torch.randn(1, 4, 32, 32)))
+        PruneChannels(ratio=0.5)(small_cnn(), StepContext(example=torch.randn(1, 4, 32, 32)))
 
 
 def test_branching_on_values_is_refused_with_the_line():

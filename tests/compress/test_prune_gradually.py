@@ -17,8 +17,8 @@ SEEN = []
 class Watch(Step):
     """A step that changes nothing and notes what it was given."""
 
-    def __call__(self, model, given):
-        SEEN.append((macs(model, given.example), given.folder))
+    def __call__(self, model, context):
+        SEEN.append((macs(model, context.example), context.folder))
         return model
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from solution.compress.block_ranking import block_influence, mean_loss
 from solution.compress.prune_layers import LayerPlan, PruneLayers
 from solution.compress.residual import PassThrough, blocks_of, stages_of, without
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
@@ -55,7 +55,7 @@ def test_a_stage_without_a_block_that_may_go_is_still_a_stage(small_net, toy):
 def test_what_is_left_is_as_asked_and_costs_what_a_net_built_so_costs(units):
     torch.manual_seed(0)
     net, x = ShuffleNet().build(num_classes=9).eval(), torch.randn(1, 3, 80, 80)
-    cut = PruneLayers(units=units, ranking="last")(net, Given(example=x))
+    cut = PruneLayers(units=units, ranking="last")(net, StepContext(example=x))
     built = ShuffleNet(units=units).build(num_classes=9).eval()
     assert (macs(cut, x), params(cut)) == (macs(built, x), params(built))
     built.load_state_dict(cut.state_dict())
@@ -64,7 +64,7 @@ def test_what_is_left_is_as_asked_and_costs_what_a_net_built_so_costs(units):
 
 def test_the_blocks_that_hurt_least_go(small_net, toy):
     hurt = {
-        block: mean_loss(without(copy.deepcopy(small_net), [block]), toy.choose)
+        block: mean_loss(without(copy.deepcopy(small_net), [block]), toy.dev)
         for blocks in blocks_by_stage(small_net, toy.example).values()
         for block in blocks
     }
@@ -90,12 +90,12 @@ def test_a_block_that_changes_nothing_goes_first_without_any_data(small_net, toy
     unit = small_net.features.stage2.unit3
     torch.nn.init.zeros_(unit.expand_bn3.weight)
     torch.nn.init.zeros_(unit.expand_bn3.bias)
-    plan = PruneLayers(count=1, ranking="influence").plan(small_net, Given(example=toy.example, say=toy.say))
+    plan = PruneLayers(count=1, ranking="influence").plan(small_net, StepContext(example=toy.example, log=toy.log))
     assert plan.removed == ("features.stage2.unit3",)
     assert torch.equal(plan.apply(small_net)(toy.example), small_net(toy.example))
 
 
-@pytest.mark.parametrize("ranking", ["choose", "influence", "last"])
+@pytest.mark.parametrize("ranking", ["dev", "influence", "last"])
 def test_a_budget_is_never_exceeded_and_no_block_goes_in_vain(small_net, toy, ranking):
     full = macs(small_net, toy.example)
     for asked in (0.8, 0.8 * full):
@@ -200,11 +200,11 @@ def test_a_net_without_blocks_is_refused(toy):
 
 
 def test_ranking_by_measurement_needs_choose_batches(small_net, toy):
-    with pytest.raises(InputError, match="needs choose batches"):
-        PruneLayers(count=1)(small_net, replace(toy, choose=None))
+    with pytest.raises(InputError, match="needs dev batches"):
+        PruneLayers(count=1)(small_net, replace(toy, dev=None))
 
 
-@pytest.mark.parametrize("ranking", ["choose", "influence"])
+@pytest.mark.parametrize("ranking", ["dev", "influence"])
 def test_nan_weights_are_refused(small_net, toy, ranking):
     torch.nn.init.constant_(small_net.features.stage3.unit2.expand_bn3.weight, float("nan"))
     with pytest.raises(InputError, match=r"blocks cannot be ranked: .* has the score nan"):

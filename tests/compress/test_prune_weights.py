@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from solution.compress.parametrized import fold_all
+from solution.compress.parametrized import materialize_all
 from solution.compress.prune_weights import PruneWeights, SparsityPlan, smallest
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, params, sparsity
 from solution.train.step import Train
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=EXAMPLE)
+GIVEN = StepContext(example=EXAMPLE)
 
 
 def net():
@@ -124,7 +124,7 @@ def test_the_plan_replays_on_a_fresh_net():
     fresh, made = again.apply(fresh), plan.apply(net())
     fresh.load_state_dict(made.state_dict())
     assert torch.equal(fresh(EXAMPLE), made(EXAMPLE))
-    assert torch.equal(fold_all(fresh)[0].weight, made[0].weight)
+    assert torch.equal(materialize_all(fresh)[0].weight, made[0].weight)
 
 
 def test_half_precision():

@@ -1,4 +1,4 @@
-"""The steps `Quantize` and `Freeze`: what they decide, what they make, and what they refuse."""
+"""The steps `Quantize` and `Convert`: what they decide, what they make, and what they refuse."""
 
 import dataclasses
 import json
@@ -14,9 +14,9 @@ from solution.compress.block_ranking import mean_loss
 from solution.compress.quantization.activations import DynamicGrid
 from solution.compress.quantization.codes import Codes, Half, stored_bytes
 from solution.compress.quantization.learned import grid_of
-from solution.compress.quantization.plan import FreezePlan, QuantizePlan
-from solution.compress.quantize import Freeze, Quantize
-from solution.contracts import Given, InputError, origin_of
+from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
+from solution.compress.quantize import Convert, Quantize
+from solution.contracts import InputError, StepContext, origin_of
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, macs_dispatched
 from solution.export import packed
@@ -25,14 +25,16 @@ from solution.train.step import Train
 
 STEPS = {
     "int8": Quantize(),
-    "int8, inputs too": Quantize(activations=8, fold_norms=True, equalise=True),
-    "int8, inputs by the image": Quantize(activations=8, observer="dynamic", fold_norms=True, equalise=True),
-    "int4, folded, rest in half": Quantize(scheme="int4", fold_norms=True, others="float16"),
-    "int2 to learn": Quantize(scheme="int2", activations=4, learn=True),
+    "int8, inputs too": Quantize(activations=8, fold_norms=True, cross_layer_equalize=True),
+    "int8, inputs by the image": Quantize(
+        activations=8, observer="dynamic", fold_norms=True, cross_layer_equalize=True
+    ),
+    "int4, folded, rest in half": Quantize(scheme="int4", fold_norms=True, other_dtype="float16"),
+    "int2 to learn": Quantize(scheme="int2", activations=4, qat=True),
     "binary": Quantize(scheme="binary"),
-    "float16": Quantize(scheme="float16", others="float16"),
-    "bfloat16": Quantize(scheme="bfloat16", others="bfloat16"),
-    "mixed by bytes": Quantize(lower=("int4", "int2"), bytes=0.25, fold_norms=True, others="float16"),
+    "float16": Quantize(scheme="float16", other_dtype="float16"),
+    "bfloat16": Quantize(scheme="bfloat16", other_dtype="bfloat16"),
+    "mixed by bytes": Quantize(lower=("int4", "int2"), bytes=0.25, fold_norms=True, other_dtype="float16"),
 }
 
 
@@ -56,7 +58,7 @@ def state_bytes(model):
 
 def answers(model, toy):
     with torch.no_grad():
-        return model.eval()(toy.choose[0][0])
+        return model.eval()(toy.dev[0][0])
 
 
 def forms(model):
@@ -93,7 +95,7 @@ def test_bytes_fall_as_the_plan_says_and_cost_and_audit_still_see_every_layer(st
     assert macs_dispatched(model, toy.example) >= macs_dispatched(small_net, toy.example)
     assert macs(model, toy.example) <= macs(small_net, toy.example)
     assert audit(model, toy.example).ok
-    if not step.learn:
+    if not step.qat:
         assert stored_bytes(model) == after
         assert step.currency == "bytes"
 
@@ -108,9 +110,9 @@ def trained():
     """A small net that knows the toy task."""
     torch.manual_seed(0)
     train = toy_batches(12, seed=0)
-    given = Given(example=train[0][0][:2], train=train, choose=toy_batches(2, seed=1), say=lambda _: None)
+    context = StepContext(example=train[0][0][:2], train=train, dev=toy_batches(2, seed=1), log=lambda _: None)
     net = ShuffleNet(units=(1, 1), width=0.1).build(num_classes=3)
-    return Train(epochs=6, lr=0.1)(net, given)
+    return Train(epochs=6, lr=0.1)(net, context)
 
 
 def distance(model, other, toy):
@@ -130,12 +132,12 @@ def test_more_bits_stay_closer_and_correction_helps(trained, toy):
 
 @pytest.mark.parametrize("scheme", ["int4", "int2", "binary"])
 def test_training_with_grids_mends_what_rounding_broke(scheme, trained, toy):
-    rounded = Quantize(scheme=scheme, learn=True)(trained, toy)
+    rounded = Quantize(scheme=scheme, qat=True)(trained, toy)
     learned = Train(epochs=3, lr=0.02, keep="last", warmup_epochs=0)(rounded, toy)
-    frozen = Freeze(fold_norms=False, others="float32")(learned, toy)
+    frozen = Convert(fold_norms=False, other_dtype="float32")(learned, toy)
     assert torch.equal(answers(frozen, toy), answers(learned, toy))
     assert all(isinstance(form, Codes) for form in forms(frozen).values())
-    labels = toy.choose[0][1]
+    labels = toy.dev[0][1]
     loss = {
         name: float(nn.functional.cross_entropy(answers(net, toy), labels))
         for name, net in (("r", rounded), ("l", learned))
@@ -144,20 +146,20 @@ def test_training_with_grids_mends_what_rounding_broke(scheme, trained, toy):
 
 
 def test_a_frozen_net_with_folded_norms_answers_as_before_and_rebuilds(trained, toy):
-    learned = Quantize(scheme="int4", learn=True)(trained, toy)
-    frozen = Freeze(fold_norms=True, others="float16")(learned, toy)
+    learned = Quantize(scheme="int4", qat=True)(trained, toy)
+    frozen = Convert(fold_norms=True, other_dtype="float16")(learned, toy)
     assert distance(frozen, learned, toy) < 0.02
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
     fresh = ShuffleNet(units=(1, 1), width=0.1).build(num_classes=3)
     for plan in origin_of(frozen).plans:
-        kind = FreezePlan if plan.kind == "freeze" else QuantizePlan
+        kind = ConvertPlan if plan.kind == "convert" else QuantizePlan
         fresh = kind.from_fields(json.loads(json.dumps(plan.to_fields()))).apply(fresh)
     fresh.load_state_dict(frozen.state_dict())
     assert torch.equal(answers(fresh, toy), answers(frozen, toy))
 
 
 def test_learned_steps_are_parameters_that_weight_decay_spares(small_net, toy):
-    model = Quantize(scheme="int4", learn=True)(small_net, toy)
+    model = Quantize(scheme="int4", qat=True)(small_net, toy)
     scales = {name: p for name, p in model.named_parameters() if name.endswith("scale")}
     assert len(scales) == len(forms(model))
     assert all(p.requires_grad and p.dim() == 1 for p in scales.values())
@@ -169,9 +171,9 @@ def test_a_mask_stays_before_a_grid_that_trains(small_net, toy):
             return weight * (torch.arange(weight.numel()).view(weight.shape) % 2)
 
     parametrize.register_parametrization(small_net.output, "weight", Masked())
-    learned = Quantize(scheme="int4", learn=True)(small_net, toy)
+    learned = Quantize(scheme="int4", qat=True)(small_net, toy)
     assert len(learned.output.parametrizations["weight"]) == 2
-    finished = Freeze()(learned, toy)
+    finished = Convert()(learned, toy)
     assert not finished.output.weight.flatten()[::2].any()
     assert finished.output.weight.flatten()[1::2].any()
     assert isinstance(forms(Quantize()(small_net, toy))["output"], Codes)
@@ -180,12 +182,12 @@ def test_a_mask_stays_before_a_grid_that_trains(small_net, toy):
 def test_quantizing_again_replaces_the_form(small_net, toy):
     model = Quantize(scheme="int4")(Quantize(scheme="int8")(small_net, toy), toy)
     assert {form.scheme.name for form in forms(model).values()} == {"int4"}
-    again = Quantize(scheme="int8", learn=True)(model, toy)
+    again = Quantize(scheme="int8", qat=True)(model, toy)
     assert all(grid_of(again.get_submodule(path)) for path in forms(again))
 
 
 def test_float16_keeps_every_parameter_in_half(small_net, toy):
-    model = Quantize(scheme="float16", others="float16")(small_net, toy)
+    model = Quantize(scheme="float16", other_dtype="float16")(small_net, toy)
     assert list(model.parameters()) == []
     kept = [form for form in model.modules() if isinstance(form, Half)]
     assert len(kept) == len(list(small_net.parameters()))
@@ -195,10 +197,10 @@ def test_numbers_beyond_float16_are_named(small_net, toy):
     with torch.no_grad():
         small_net.features.init_block.bn.weight[0] = 1e6
     with pytest.raises(InputError, match=r"features\.init_block\.bn\.weight .*beyond float16: use a wider type"):
-        Quantize(others="float16")(small_net, toy)
+        Quantize(other_dtype="float16")(small_net, toy)
     small_net.mix = nn.Parameter(torch.full((2, 2), 1e6))
     with pytest.raises(InputError, match=r"^mix holds NaN, or numbers beyond float16"):
-        Quantize(others="float16")(small_net, toy)
+        Quantize(other_dtype="float16")(small_net, toy)
 
 
 FIRST = "features.init_block"
@@ -227,11 +229,11 @@ def test_a_weight_that_its_scheme_cannot_hold_stays_in_float(step, layer, tensor
 
 
 def test_a_training_that_broke_is_not_frozen(small_net, toy):
-    learned = Quantize(scheme="int8", learn=True)(small_net, toy)
+    learned = Quantize(scheme="int8", qat=True)(small_net, toy)
     with torch.no_grad():
         learned.output.parametrizations["weight"].original[0] = float("nan")
     with pytest.raises(InputError, match=r"output\.weight holds NaN or infinite values"):
-        Freeze()(learned, toy)
+        Convert()(learned, toy)
 
 
 def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
@@ -258,36 +260,36 @@ def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
 
 def test_fewer_calibration_images_than_asked_are_said(small_net, toy):
     said = []
-    Quantize(activations=8, images=100).plan(small_net, dataclasses.replace(toy, say=said.append))
+    Quantize(activations=8, images=100).plan(small_net, dataclasses.replace(toy, log=said.append))
     assert said == ["asked for 100 calibration images, there are 32: going on with these"]
     said.clear()
-    Quantize(activations=8, images=20).plan(small_net, dataclasses.replace(toy, say=said.append))
+    Quantize(activations=8, images=20).plan(small_net, dataclasses.replace(toy, log=said.append))
     assert said == []
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("context", "message"),
     [
         ({"calibration": None}, r"quantizing activations needs calibration batches"),
         ({"calibration": []}, r"there are no calibration images"),
     ],
 )
-def test_activations_need_calibration_images(given, message, small_net, toy):
+def test_activations_need_calibration_images(context, message, small_net, toy):
     with pytest.raises(InputError, match=message):
-        Quantize(activations=8)(small_net, dataclasses.replace(toy, **given))
+        Quantize(activations=8)(small_net, dataclasses.replace(toy, **context))
 
 
 def test_without_data_weights_alone_are_quantized(small_net, toy):
-    model = Quantize(scheme="int8")(small_net, Given(example=toy.example))
+    model = Quantize(scheme="int8")(small_net, StepContext(example=toy.example))
     assert len(forms(model)) == sum(isinstance(module, nn.Conv2d) for module in small_net.modules())
 
 
 def test_dynamic_inputs_need_no_data_and_follow_the_image(trained, toy):
-    alone = Given(example=toy.example)
+    alone = StepContext(example=toy.example)
     dynamic = Quantize(activations=8, observer="dynamic")(trained, alone)
     assert "output int8 dynamic" in " ".join(str(origin_of(dynamic).plans[-1]).split())
     static = Quantize(activations=8, observer="minmax")(trained, toy)
-    bright = dataclasses.replace(toy, choose=[(images * 20, labels) for images, labels in toy.choose])
+    bright = dataclasses.replace(toy, dev=[(images * 20, labels) for images, labels in toy.dev])
     assert distance(dynamic, trained, toy) < 0.05
     assert distance(dynamic, trained, bright) < 0.05
     assert distance(static, trained, bright) > 0.5
@@ -301,8 +303,8 @@ def test_a_plan_with_inputs_of_absurd_bits_is_refused(bits):
 
 
 def test_dynamic_inputs_survive_a_training_and_a_packed_file(trained, toy, tmp_path):
-    learned = Quantize(scheme="int4", activations=4, observer="dynamic", learn=True)(trained, toy)
-    frozen = Freeze()(Train(epochs=1, lr=0.01, keep="last", warmup_epochs=0)(learned, toy), toy)
+    learned = Quantize(scheme="int4", activations=4, observer="dynamic", qat=True)(trained, toy)
+    frozen = Convert()(Train(epochs=1, lr=0.01, keep="last", warmup_epochs=0)(learned, toy), toy)
     header = checkpoint.header_of(frozen, classes=toy.classes, mean=(0.5,) * 3, std=(0.5,) * 3, size=32)
     packed.save(tmp_path / "net.packed", frozen, header)
     again, _ = packed.load(tmp_path / "net.packed")
@@ -317,19 +319,19 @@ def test_groups_are_left_in_float_where_that_is_measured_to_be_better(trained, t
             torch.randn_like(trained.output.weight)
             * torch.logspace(-3, 1, trained.output.in_channels).view(1, -1, 1, 1)
         )
-    labelled = [(images, answers_of(trained, images)) for images, _ in toy.choose]
-    given = dataclasses.replace(toy, choose=labelled)
-    plan = Quantize(scheme="binary", spare=("first", "last")).plan(trained, given)
+    labeled = [(images, answers_of(trained, images)) for images, _ in toy.dev]
+    context = dataclasses.replace(toy, dev=labeled)
+    plan = Quantize(scheme="binary", spare=("first", "last")).plan(trained, context)
     assert "output" not in plan.schemes
-    assert plan.kept["output"] == "better so on the choose split (last)"
-    assert Quantize(scheme="int8", spare=("first", "last", "depthwise")).plan(trained, given).kept == {}
+    assert plan.kept["output"] == "better so on the dev split (last)"
+    assert Quantize(scheme="int8", spare=("first", "last", "depthwise")).plan(trained, context).kept == {}
 
 
 def test_groups_are_judged_with_the_biases_that_will_ship(trained, toy):
     said = []
-    Quantize(scheme="int3", spare=("first",)).plan(trained, dataclasses.replace(toy, say=said.append))
-    shipped = mean_loss(Quantize(scheme="int3")(trained, toy), toy.choose)
-    blind = mean_loss(Quantize(scheme="int3", correct_bias=False)(trained, toy), toy.choose)
+    Quantize(scheme="int3", spare=("first",)).plan(trained, dataclasses.replace(toy, log=said.append))
+    shipped = mean_loss(Quantize(scheme="int3")(trained, toy), toy.dev)
+    blind = mean_loss(Quantize(scheme="int3", correct_bias=False)(trained, toy), toy.dev)
     assert said[-1].endswith(f"quantized {shipped:.4f}")
     assert f"{shipped:.4f}" != f"{blind:.4f}"
 
@@ -352,12 +354,12 @@ def answers_of(net, images):
         (lambda: Quantize(images=0), r"images must be at least 1, got 0"),
         (lambda: Quantize(observer="guess"), r"observer must be one of minmax, .*dynamic, got 'guess'"),
         (lambda: Quantize(observer="dynamic"), r"observer='dynamic' is for inputs.*give activations=8"),
-        (lambda: Quantize(others="int8"), r"others must be one of float32, .*got 'int8'"),
+        (lambda: Quantize(other_dtype="int8"), r"others must be one of float32, .*got 'int8'"),
         (lambda: Quantize(spare=("middle",)), r"spare may name first, last, depthwise, got 'middle'"),
-        (lambda: Quantize(equalise=True), r"equalise needs fold_norms=True"),
-        (lambda: Quantize(scheme="float16", learn=True), r"learn is for grids of 8 bits and fewer, got float16"),
-        (lambda: Quantize(learn=True, others="float16"), r"give others='float16' to Freeze"),
-        (lambda: Freeze(others="int8"), r"others must be one of"),
+        (lambda: Quantize(cross_layer_equalize=True), r"equalize needs fold_norms=True"),
+        (lambda: Quantize(scheme="float16", qat=True), r"learn is for grids of 8 bits and fewer, got float16"),
+        (lambda: Quantize(qat=True, other_dtype="float16"), r"give other_dtype='float16' to Convert"),
+        (lambda: Convert(other_dtype="int8"), r"others must be one of"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(step, message):
@@ -368,8 +370,8 @@ def test_settings_that_make_no_sense_are_refused(step, message):
 def test_nothing_to_do_is_refused(small_net, toy):
     with pytest.raises(InputError, match="nothing can be quantized: protected"):
         Quantize(protect=("*",)).plan(small_net, toy)
-    with pytest.raises(InputError, match=r"nothing to freeze.*Quantize\(learn=True\) first"):
-        Freeze().plan(small_net, toy)
+    with pytest.raises(InputError, match=r"nothing to freeze.*Quantize\(qat=True\) first"):
+        Convert().plan(small_net, toy)
 
 
 def test_a_plan_for_another_net_is_refused(small_net, toy):
@@ -379,6 +381,6 @@ def test_a_plan_for_another_net_is_refused(small_net, toy):
     with pytest.raises(InputError, match="made for another net: features is a Sequential"):
         QuantizePlan(schemes={"features": "int8"}).apply(small_net)
     with pytest.raises(InputError, match="output has no grid that trains"):
-        FreezePlan(schemes={"output": "int8"}).apply(small_net)
+        ConvertPlan(schemes={"output": "int8"}).apply(small_net)
     with pytest.raises(InputError, match="output is no batch norm"):
-        QuantizePlan(schemes={}, folded={"output": "features.init_block.conv"}).apply(small_net)
+        QuantizePlan(schemes={}, materialized={"output": "features.init_block.conv"}).apply(small_net)

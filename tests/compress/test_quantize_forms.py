@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from solution.compress.quantization.codes import Codes, Half, attach, finish, own_class, plain, set_values, stored_bytes
-from solution.compress.quantization.learned import LearnedStep, Signs, clipped_to_grid, grid_of, learn
+from solution.compress.quantization.learned import LearnedStep, Signs, clipped_to_grid, grid_of, make_trainable
 from solution.compress.quantization.scales import along, grid_scale, levels, on_grid
 from solution.compress.quantization.schemes import SCHEMES, scheme_called
 from solution.contracts import InputError
@@ -93,7 +93,7 @@ def test_gradients_are_those_of_learned_step_sizes():
 def test_a_trained_grid_freezes_to_the_same_values(name):
     torch.manual_seed(0)
     layer = nn.Conv2d(4, 6, 3, bias=False)
-    learn(layer, SCHEMES[name], 0)
+    make_trainable(layer, SCHEMES[name], 0)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
     for _ in range(5):
         optimizer.zero_grad()
@@ -145,7 +145,7 @@ def test_stored_bytes_count_codes_by_their_bits():
 
 def test_a_copy_can_be_changed_without_the_original():
     layer = nn.Conv2d(3, 4, 1)
-    learn(layer, SCHEMES["int4"], 0)
+    make_trainable(layer, SCHEMES["int4"], 0)
     twin = copy.deepcopy(layer)
     plain(twin)
     attach(twin, "bias", Half("float16"))

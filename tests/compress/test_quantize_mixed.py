@@ -100,7 +100,7 @@ def test_no_good_mix_is_an_error():
 
 
 def test_a_byte_budget_is_met(small_net, toy):
-    step = Quantize(lower=("int4", "int2"), bytes=0.2, fold_norms=True, others="float16")
+    step = Quantize(lower=("int4", "int2"), bytes=0.2, fold_norms=True, other_dtype="float16")
     plan = step.plan(small_net, toy)
     assert 0.18 * stored_bytes(small_net) < stored_bytes(plan.apply(small_net)) <= 0.2 * stored_bytes(small_net)
     assert len(set(plan.schemes.values())) > 1
@@ -109,22 +109,22 @@ def test_a_byte_budget_is_met(small_net, toy):
 
 
 def test_a_quality_budget_binds_is_met_and_said(small_net, toy):
-    said, images = [], [images for images, _ in toy.choose]
+    said, images = [], [images for images, _ in toy.dev]
     with torch.no_grad():  # answers that differ, and are right
         mean = torch.cat([small_net(batch) for batch in images]).mean(0)
         small_net.output.bias = nn.Parameter(-mean)
-        choose = [(batch, small_net(batch).argmax(1)) for batch in images]
-    given = dataclasses.replace(toy, choose=choose, say=said.append)
+        dev = [(batch, small_net(batch).argmax(1)) for batch in images]
+    context = dataclasses.replace(toy, dev=dev, log=said.append)
 
     def f1_of(step):
-        return classify(predictor(step(small_net, given)), choose).f1
+        return classify(predictor(step(small_net, context)), dev).f1
 
     step = Quantize(lower=("int2",), f1_drop=0.2)
     assert f1_of(Quantize(scheme="int2")) < 0.8 <= f1_of(step)
-    assert set(step.plan(small_net, given).schemes.values()) == {"int8", "int2"}
-    assert any("F1" in line and "choose split" in line for line in said)
+    assert set(step.plan(small_net, context).schemes.values()) == {"int8", "int2"}
+    assert any("F1" in line and "dev split" in line for line in said)
 
 
 def test_mixed_precision_needs_the_choose_split(small_net, toy):
-    with pytest.raises(InputError, match="mixed precision needs choose batches"):
-        Quantize(lower=("int4",), bytes=0.3).plan(small_net, dataclasses.replace(toy, choose=None))
+    with pytest.raises(InputError, match="mixed precision needs dev batches"):
+        Quantize(lower=("int4",), bytes=0.3).plan(small_net, dataclasses.replace(toy, dev=None))

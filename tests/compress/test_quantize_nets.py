@@ -1,4 +1,4 @@
-"""Published nets of three libraries: folded, equalised, quantized in weights and inputs."""
+"""Published nets of three libraries: folded, equalized, quantized in weights and inputs."""
 
 import copy
 import dataclasses
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from solution.compress.quantize import Quantize
-from solution.contracts import Given
+from solution.contracts import StepContext
 from solution.evaluate.audit import audit
 from solution.models.classifiers import Classifier
 
@@ -37,8 +37,8 @@ def test_a_published_net_keeps_its_answers(name):
     torch.manual_seed(0)
     images = torch.randn(8, 3, SIDES[name], SIDES[name])
     net = settled(Classifier(name=name).build(10), images)
-    given = Given(example=images[:2], calibration=[(images, torch.zeros(8))], say=lambda _: None)
-    plan = Quantize(activations=8, fold_norms=True, equalise=True, images=8).plan(net, given)
+    context = StepContext(example=images[:2], calibration=[(images, torch.zeros(8))], log=lambda _: None)
+    plan = Quantize(activations=8, fold_norms=True, cross_layer_equalize=True, images=8).plan(net, context)
     with torch.no_grad():
         exact = net(images)
         assert torch.allclose(
@@ -47,6 +47,6 @@ def test_a_published_net_keeps_its_answers(name):
         coarse = dataclasses.replace(plan, schemes=dict.fromkeys(plan.schemes, "int4"), ranges={})
         far, near = ((made.apply(net)(images) - exact).norm() for made in (coarse, plan))
     assert near < far
-    assert plan.folded
+    assert plan.materialized
     assert plan.kept == {}
     assert audit(plan.apply(net), images[:1]).ok == audit(net, images[:1]).ok

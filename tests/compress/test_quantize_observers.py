@@ -27,7 +27,7 @@ def histogram_of(values, bins=2048):
 
 def rounding_error(values, low, high, bits=8):
     x = torch.tensor(values, dtype=torch.float32)
-    return float((FixedGrid(bits, low, high, learn=False)(x) - x).square().mean())
+    return float((FixedGrid(bits, low, high, qat=False)(x) - x).square().mean())
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_every_range_holds_zero_and_lies_within_what_was_seen(values, observer):
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-50, 0), st.floats(0.01, 50), st.integers(2, 8))
 def test_an_input_grid_has_an_exact_zero_and_errs_by_half_a_step(low, high, bits):
-    grid = FixedGrid(bits, low, high, learn=False)
+    grid = FixedGrid(bits, low, high, qat=False)
     x = torch.linspace(grid.low, grid.high, 999) * grid.scale
     assert grid(torch.zeros(1)).item() == 0
     assert float((grid(x) - x).abs().max()) <= float(grid.scale) * 0.501
@@ -83,7 +83,7 @@ def test_an_input_grid_has_an_exact_zero_and_errs_by_half_a_step(low, high, bits
 
 
 def test_a_learning_input_grid_trains_its_step():
-    grid = FixedGrid(4, 0.0, 1.0, learn=True)
+    grid = FixedGrid(4, 0.0, 1.0, qat=True)
     x = torch.rand(2, 3, 4, 4, requires_grad=True)
     grid(x * 2).sum().backward()
     assert grid.scale.grad.item() > 0  # half of the inputs lie beyond the grid
@@ -130,9 +130,9 @@ def test_a_hook_rounds_the_input_and_goes_with_copies():
 
     layer = nn.Linear(2, 1, bias=False)
     nn.init.ones_(layer.weight)
-    quantize_inputs(layer, FixedGrid(2, 0.0, 3.0, learn=False))
+    quantize_inputs(layer, FixedGrid(2, 0.0, 3.0, qat=False))
     twin = copy.deepcopy(layer)
-    quantize_inputs(layer, FixedGrid(8, 0.0, 255.0, learn=False))
+    quantize_inputs(layer, FixedGrid(8, 0.0, 255.0, qat=False))
     x = torch.tensor([[0.6, 9.0]])
     assert twin(x).item() == 1 + 3
     assert layer(x).item() == 1 + 9

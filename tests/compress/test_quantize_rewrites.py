@@ -1,4 +1,4 @@
-"""What keeps a net's function while its numbers move: folding, equalising; and what mends it: bias correction."""
+"""What keeps a net's function while its numbers move: folding, equalizing; and what mends it: bias correction."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from solution.compress.quantization.codes import Codes, finish
 from solution.compress.quantization.correct import channel_means, correct
-from solution.compress.quantization.equalise import equalise, equalise_pair, shuffled
+from solution.compress.quantization.cross_layer_equalize import cross_layer_equalize, equalize_pair, shuffled
 from solution.compress.quantization.folding import fold_norms
 from solution.compress.quantization.graph import Wiring
 from solution.compress.quantization.layers import find_layers
@@ -112,7 +112,7 @@ def test_shuffled_is_what_the_net_does(groups):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 12])
-def test_equalising_a_pair_keeps_its_function_and_matches_its_ranges(groups):
+def test_equalizing_a_pair_keeps_its_function_and_matches_its_ranges(groups):
     torch.manual_seed(0)
     first, second = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 24, 3, groups=groups)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_equalising_a_pair_keeps_its_function_and_matches_its_ranges(groups):
     images = torch.randn(2, 3, 8, 8)
     before = second(F.channel_shuffle(F.relu(first(images)), 3))
     with torch.no_grad():
-        equalise_pair(first, second, (3,))
+        equalize_pair(first, second, (3,))
     after = second(F.channel_shuffle(F.relu(first(images)), 3))
     assert torch.allclose(before, after, rtol=1e-3, atol=1e-4)
     made = first.weight.flatten(1).abs().amax(1)[shuffled(12, (3,))]
@@ -130,11 +130,11 @@ def test_equalising_a_pair_keeps_its_function_and_matches_its_ranges(groups):
     assert torch.allclose(made[made > 0], seen[made > 0], rtol=1e-3)
 
 
-def test_an_equalised_shufflenet_keeps_its_function(small_net, toy):
+def test_an_equalized_shufflenet_keeps_its_function(small_net, toy):
     net = shaken(small_net)
     fold_norms(net, Wiring(net).norms())
     other = copy.deepcopy(net)
-    equalise(other, tuple(Wiring(net).chains()))
+    cross_layer_equalize(other, tuple(Wiring(net).chains()))
     assert_same_function(net, other, toy.example)
     assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 

@@ -6,10 +6,10 @@ from torch import nn
 
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.reconstruct import reconstruct
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 
 IMAGES = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-GIVEN = Given(example=IMAGES[:1], calibration=[(IMAGES[:8], torch.zeros(8)), (IMAGES[8:], torch.zeros(8))])
+GIVEN = StepContext(example=IMAGES[:1], calibration=[(IMAGES[:8], torch.zeros(8)), (IMAGES[8:], torch.zeros(8))])
 
 
 def redundant_net(last):
@@ -64,4 +64,4 @@ def test_the_mode_of_either_net_stays():
 
 def test_it_needs_calibration_batches():
     with pytest.raises(InputError, match="reconstruct needs calibration batches"):
-        PruneChannels(ratio=0.5, reconstruct=True)(redundant_net(LASTS["linear"]()), Given(example=IMAGES))
+        PruneChannels(ratio=0.5, reconstruct=True)(redundant_net(LASTS["linear"]()), StepContext(example=IMAGES))

@@ -96,7 +96,7 @@ def test_what_a_block_saves_is_what_the_net_loses():
     assert block.params == params(net) - params(cut)
 
 
-def test_blocks_of_a_sequence_are_deleted_and_their_neighbours_keep_their_names():
+def test_blocks_of_a_sequence_are_deleted_and_their_neighbors_keep_their_names():
     net = Net(nn.Sequential(Sum(), Sum(), Sum()))
     cut = taken_out(net, blocks_of(net, EXAMPLE)[:2])
     assert list(dict(cut.body.named_children())) == ["2"]

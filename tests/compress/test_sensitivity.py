@@ -10,7 +10,7 @@ from torch import nn
 
 from solution.compress.sensitivity import as_text, by_ratio, channels_alone, sensitivity
 from solution.compress.sensitivity_plot import save_plot
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs
 from solution.models.shufflenet import ShuffleNet
 
@@ -44,8 +44,8 @@ def net():
 
 @pytest.fixture(scope="module")
 def table(net):
-    choose = toy_batches(2, seed=1)
-    return sensitivity(net, Given(example=choose[0][0][:2], choose=choose, say=str), ratios=(0.5, 0.9))
+    dev = toy_batches(2, seed=1)
+    return sensitivity(net, StepContext(example=dev[0][0][:2], dev=dev, log=str), ratios=(0.5, 0.9))
 
 
 def test_layers_that_share_channels_are_one_entry(net, toy):
@@ -54,10 +54,10 @@ def test_layers_that_share_channels_are_one_entry(net, toy):
 
 def test_layers_of_one_stream_are_one_entry_however_it_grows():
     net, example = ShuffleNet(units=(2, 2), groups=2).build(3).eval(), torch.randn(1, 3, 32, 32)
-    entries = channels_alone(net, Given(example=example))
+    entries = channels_alone(net, StepContext(example=example))
     assert len(entries) == 1 + 4  # the stream, and what is narrow inside each of the four units
     for step in entries.values():
-        step(0.5)(net, Given(example=example))
+        step(0.5)(net, StepContext(example=example))
 
 
 def test_the_layer_that_knows_is_the_sensitive_one(table, net, toy):
@@ -79,7 +79,7 @@ def test_weights_are_measured_too_and_cost_the_same(table, net, toy):
 
 def test_what_cannot_be_pruned_is_told_and_left_out(net, toy):
     said = []
-    table = sensitivity(net, replace(toy, say=said.append), methods=("prune_weights",), ratios=(0.5,))
+    table = sensitivity(net, replace(toy, log=said.append), methods=("prune_weights",), ratios=(0.5,))
     assert any(line.startswith("side at 50%: left out, nothing would become zero") for line in said)
     assert "side" not in by_ratio(table).index
 
@@ -113,5 +113,5 @@ def test_wrong_settings_are_named(net, toy, settings, message):
 
 
 def test_it_needs_choose_batches(net, toy):
-    with pytest.raises(InputError, match="sensitivity needs choose batches"):
-        sensitivity(net, replace(toy, choose=None))
+    with pytest.raises(InputError, match="sensitivity needs dev batches"):
+        sensitivity(net, replace(toy, dev=None))

@@ -94,6 +94,6 @@ TOYS = {
 
 
 def toy_net(name):
-    """The net called so, randomly initialised with seed 0, in eval mode."""
+    """The net called so, randomly initialized with seed 0, in eval mode."""
     torch.manual_seed(0)
     return TOYS[name]().eval()

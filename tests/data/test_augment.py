@@ -7,8 +7,8 @@ from solution.contracts import InputError
 from solution.data.augment import Augment, Viewer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
-NONE = Augment(crop_scale=(1, 1), flip=0, quarter_turn=0, colour=0)
-ALL = Augment(flip=0.5, quarter_turn=0.5, colour=0.5, erase=0.5)
+NONE = Augment(crop_scale=(1, 1), flip=0, quarter_turn=0, color=0)
+ALL = Augment(flip=0.5, quarter_turn=0.5, color=0.5, erase=0.5)
 
 
 @given(st.integers(0, 2**31), st.integers(0, 999), st.integers(0, 10**6))
@@ -39,7 +39,7 @@ def test_nothing_asked_for_changes_nothing_but_the_size():
 
 def test_flips_and_turns_happen_as_often_as_asked_and_independently():
     square = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, axis=2)
-    view = Viewer(Augment(crop_scale=(1, 1), flip=0.5, quarter_turn=0.4, colour=0), 4, 0)
+    view = Viewer(Augment(crop_scale=(1, 1), flip=0.5, quarter_turn=0.4, color=0), 4, 0)
     names = {}
     for flip in (0, 1):
         for turn in range(4):
@@ -54,7 +54,7 @@ def test_flips_and_turns_happen_as_often_as_asked_and_independently():
 
 def test_crops_keep_the_asked_share_of_the_area():
     rows = np.arange(200, dtype=np.uint8)[:, None, None].repeat(200, axis=1).repeat(3, axis=2)
-    view = Viewer(Augment(crop_scale=(0.25, 0.25), crop_ratio=(1, 1), flip=0, quarter_turn=0, colour=0), 50, 0)
+    view = Viewer(Augment(crop_scale=(0.25, 0.25), crop_ratio=(1, 1), flip=0, quarter_turn=0, color=0), 50, 0)
     spans = [int(np.ptp(view(rows, 0, index)[:, 0, 0])) for index in range(50)]
     assert 96 <= min(spans) <= max(spans) <= 100
 
@@ -64,7 +64,7 @@ def test_crops_keep_the_asked_share_of_the_area():
     [
         ("flip", 1.5, r"augment\.flip must lie between 0 and 1, got 1\.5"),
         ("erase", -0.1, r"augment\.erase must lie between 0 and 1, got -0\.1"),
-        ("colour", 2, r"augment\.colour must lie between 0 and 1, got 2"),
+        ("color", 2, r"augment\.color must lie between 0 and 1, got 2"),
         ("crop_scale", (0.8, 0.5), r"augment\.crop_scale .*got \(0\.8, 0\.5\)"),
         ("crop_scale", (0, 1), r"augment\.crop_scale .*got \(0, 1\)"),
         ("crop_ratio", (0, 1), r"augment\.crop_ratio .*got \(0, 1\)"),

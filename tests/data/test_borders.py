@@ -14,11 +14,11 @@ def noisy(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def padded(photo, pads, colour):
+def padded(photo, pads, color):
     top, bottom, left, right = pads
     height, width = photo.shape[:2]
     canvas = np.empty((height + top + bottom, width + left + right, 3), np.uint8)
-    canvas[:] = colour
+    canvas[:] = color
     canvas[top : top + height, left : left + width] = photo
     return canvas
 
@@ -36,18 +36,18 @@ def through_jpeg(image, quality):
     st.integers(20, 60),
     st.integers(20, 60),
 )
-def test_padding_of_one_colour_is_cut_exactly(pads, colour, height, width):
+def test_padding_of_one_color_is_cut_exactly(pads, color, height, width):
     photo = noisy(height, width)
-    assert np.array_equal(trim_borders(padded(photo, pads, colour)), photo)
+    assert np.array_equal(trim_borders(padded(photo, pads, color)), photo)
 
 
 @pytest.mark.parametrize("quality", [75, 90])
-@pytest.mark.parametrize("grey", [0, 114, 128])
+@pytest.mark.parametrize("gray", [0, 114, 128])
 @pytest.mark.parametrize("pads", [(24, 24, 0, 0), (0, 0, 21, 22)])
-def test_jpeg_noise_costs_at_most_three_lines(quality, grey, pads):
-    coarse = Image.fromarray(noisy(8, 8, seed=grey)[..., 0])
+def test_jpeg_noise_costs_at_most_three_lines(quality, gray, pads):
+    coarse = Image.fromarray(noisy(8, 8, seed=gray)[..., 0])
     photo = np.asarray(coarse.resize((90, 80), Image.Resampling.BICUBIC).convert("RGB"))
-    trimmed = trim_borders(through_jpeg(padded(photo, pads, grey), quality))
+    trimmed = trim_borders(through_jpeg(padded(photo, pads, gray), quality))
     assert np.abs(np.array(trimmed.shape[:2]) - (80, 90)).max() <= 3
 
 

@@ -18,24 +18,24 @@ def _file(image, kind="PNG", **settings):
     return buffer.getvalue()
 
 
-def _colour(size=(6, 4), colour=(200, 60, 20), mode="RGB"):
-    return Image.new("RGB", size, colour).convert(mode)
+def _color(size=(6, 4), color=(200, 60, 20), mode="RGB"):
+    return Image.new("RGB", size, color).convert(mode)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
 def test_every_kind_of_file_is_told_by_its_content(kind):
-    image = decode(_file(_colour(), kind), "wrong-name.txt")
+    image = decode(_file(_color(), kind), "wrong-name.txt")
     assert image.shape == (4, 6, 3)
     assert image.dtype == np.uint8
     assert np.abs(image.astype(int) - (200, 60, 20)).max() <= 6
 
 
 def test_cmyk_grey_palette_and_two_tone():
-    assert np.abs(decode(_file(_colour(mode="CMYK"), "JPEG"), "a").astype(int) - (200, 60, 20)).max() <= 6
-    grey = decode(_file(Image.fromarray(SHADES)), "a")
-    assert (grey == SHADES[..., None]).all()
+    assert np.abs(decode(_file(_color(mode="CMYK"), "JPEG"), "a").astype(int) - (200, 60, 20)).max() <= 6
+    gray = decode(_file(Image.fromarray(SHADES)), "a")
+    assert (gray == SHADES[..., None]).all()
     assert (
-        decode(_file(_colour(mode="P")), "a")[0, 0] == decode(_file(_colour(mode="P").convert("RGB")), "a")[0, 0]
+        decode(_file(_color(mode="P")), "a")[0, 0] == decode(_file(_color(mode="P").convert("RGB")), "a")[0, 0]
     ).all()
     two = Image.fromarray((SHADES > 100).astype(np.uint8) * 255).convert("1")
     assert set(np.unique(decode(_file(two), "a"))) == {0, 255}
@@ -74,7 +74,7 @@ def test_photos_are_turned_upright(orientation):
         (b"hello" * 30, "not an image"),
         (_file(Image.effect_noise((64, 64), 90), "JPEG")[:900], "broken or cut short"),
         (_file(Image.effect_noise((64, 64), 90))[:900], "broken or cut short"),
-        (_file(_colour(), "WEBP")[:30], "not an image|broken or cut short"),
+        (_file(_color(), "WEBP")[:30], "not an image|broken or cut short"),
     ],
 )
 def test_what_cannot_be_decoded_says_which_and_why(data, reason):
@@ -87,20 +87,20 @@ def test_what_cannot_be_decoded_says_which_and_why(data, reason):
 def test_decompression_bombs_are_refused_unopened(monkeypatch):
     monkeypatch.setattr(decoding, "MAX_PIXELS", 23)
     with pytest.raises(UnreadableImage, match=r"bomb: 6 x 4 pixels are more than 23: refused"):
-        decode(_file(_colour()), "bomb")
+        decode(_file(_color()), "bomb")
 
 
 def test_large_jpegs_may_come_smaller_but_not_too_small():
-    data = _file(_colour((640, 480)), "JPEG")
+    data = _file(_color((640, 480)), "JPEG")
     assert decode(data, "a").shape == (480, 640, 3)
     assert decode(data, "a", at_least=100).shape == (120, 160, 3)
-    assert decode(_file(_colour((640, 480))), "a", at_least=100).shape == (480, 640, 3)
+    assert decode(_file(_color((640, 480))), "a", at_least=100).shape == (480, 640, 3)
 
 
 def test_damaged_files_decode_or_are_unreadable_and_nothing_else():
     chance = random.Random(0)
-    files = [_file(Image.fromarray(SHADES), "PNG"), _file(_colour(mode="P"), "PNG", transparency=3)]
-    files += [_file(_colour(), kind) for kind in ("JPEG", "WEBP", "BMP", "GIF")]
+    files = [_file(Image.fromarray(SHADES), "PNG"), _file(_color(mode="P"), "PNG", transparency=3)]
+    files += [_file(_color(), kind) for kind in ("JPEG", "WEBP", "BMP", "GIF")]
     for _ in range(3000):
         data = bytearray(chance.choice(files))
         for _ in range(chance.randint(1, 6)):

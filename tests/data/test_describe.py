@@ -7,7 +7,7 @@ from solution.data.readers import open_source
 
 
 def save(path, seed=0, size=(40, 30), light=128):
-    """A picture (width, height) of large random blobs around the grey level `light`."""
+    """A picture (width, height) of large random blobs around the gray level `light`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(light - 20, light + 20, (6, 6, 3)).astype(np.uint8)
     Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
@@ -22,7 +22,7 @@ def photos(tmp_path):
         save(root / f"train/Light/{number}.png", seed=10 + number, light=200)
     save(root / "val/Dark/copy.png", seed=1, light=50)
     save(root / "val/Dark/tall.png", seed=30, light=50, size=(20, 80))
-    save(root / "val/Light/mislabelled.png", seed=2, light=50, size=(80, 60))
+    save(root / "val/Light/mislabeled.png", seed=2, light=50, size=(80, 60))
     (root / "val/Light/empty.jpg").write_bytes(b"")
     (root / "val/Dark/broken.png").write_bytes((root / "train/Dark/0.png").read_bytes()[:60])
     return root
@@ -34,8 +34,8 @@ def names(groups):
 
 def test_counts_sizes_and_brightness(photos):
     described = describe(open_source(photos))
-    assert described.card.title == "photos"
-    assert described.card.counts == {"train": {"Dark": 4, "Light": 4}, "val": {"Dark": 2, "Light": 1}}
+    assert described.info.title == "photos"
+    assert described.info.counts == {"train": {"Dark": 4, "Light": 4}, "val": {"Dark": 2, "Light": 1}}
     assert described.counts().tolist() == [[4, 2], [4, 1]]
     assert described.imbalance() == pytest.approx(6 / 5)
     assert described.sizes() == {
@@ -58,7 +58,7 @@ def test_unreadable_files_are_named_with_their_fault(photos):
 
 def test_duplicates_across_splits_and_classes(photos):
     described = describe(open_source(photos))
-    copy, rescaled = ["train/Dark/1.png", "val/Dark/copy.png"], ["train/Dark/2.png", "val/Light/mislabelled.png"]
+    copy, rescaled = ["train/Dark/1.png", "val/Dark/copy.png"], ["train/Dark/2.png", "val/Light/mislabeled.png"]
     assert names(described.copies) == [copy]
     assert names(described.near) == [copy, rescaled]
     assert names(across_splits(described.near)) == [copy, rescaled]
@@ -97,7 +97,7 @@ def test_a_set_without_a_single_readable_image(tmp_path):
 
 def test_rendered_data_are_called_so(photos):
     (photos / "rendered.json").write_text("{}")
-    assert describe(open_source(photos)).card.title == "rendered demo data"
+    assert describe(open_source(photos)).info.title == "rendered demo data"
 
 
 def test_groups_of_numbers():

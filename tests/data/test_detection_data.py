@@ -10,7 +10,7 @@ from scenes import write_scenes, write_tar
 from solution.contracts import InputError
 from solution.data.boxes import COCO, open_scenes
 from solution.data.detection import DetectionData
-from solution.data.framing import GREY, Placing, Vary, centred, corners, framed, visible
+from solution.data.framing import GRAY, Placing, Vary, centerd, corners, framed, visible
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,12 @@ def test_other_layouts_and_no_path_are_refused(tmp_path):
 
 def test_a_picture_lies_in_the_middle_on_grey_and_its_boxes_with_it():
     image = np.full((40, 80, 3), 255, np.uint8)
-    placing = centred(image.shape, 160)
+    placing = centerd(image.shape, 160)
     assert placing == Placing(width=160, height=80, left=0, top=40)
     square = framed(image, placing, 160)
     assert (square[40:120] == 255).all()
-    assert (square[:40] == GREY).all()
-    assert (square[120:] == GREY).all()
+    assert (square[:40] == GRAY).all()
+    assert (square[120:] == GRAY).all()
     assert corners(np.array([[3, 0.5, 0.5, 1, 1]]), placing).tolist() == [[3, 0, 40, 160, 120]]
 
 
@@ -123,7 +123,7 @@ def test_what_is_hardly_to_be_seen_is_left_out():
 
 def test_batches(scenes_tar):
     loaders = DetectionData(path=str(scenes_tar), size=64, batch_size=4, calibration_images=3).open(seed=1)
-    assert loaders.card.counts["train"]["square"] == loaders.card.counts["train"]["disc"] == 8
+    assert loaders.info.counts["train"]["square"] == loaders.info.counts["train"]["disc"] == 8
     images, targets = next(iter(loaders.val))
     assert images.shape == (4, 3, 64, 64)
     assert (float(images.min()), float(images.max())) == (0, 1)

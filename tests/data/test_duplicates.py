@@ -10,7 +10,7 @@ from solution.data.duplicates import MAX_HASH_DISTANCE, Signature, exact_groups,
 
 
 def scene(seed, side=96):
-    """A smooth random picture: some colours, large blobs, no two seeds alike."""
+    """A smooth random picture: some colors, large blobs, no two seeds alike."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
 
@@ -57,7 +57,7 @@ def test_different_pictures_stay_apart():
 
 
 def test_a_hash_alone_does_not_make_a_near_duplicate():
-    """Two products in the middle of a white table: hashes agree, colours do not."""
+    """Two products in the middle of a white table: hashes agree, colors do not."""
     white = np.full((96, 96, 3), 255, np.uint8)
     green, red = white.copy(), white.copy()
     green[20:80, 40:56] = (30, 120, 30)
@@ -69,8 +69,8 @@ def test_a_hash_alone_does_not_make_a_near_duplicate():
 
 
 def test_uniform_pictures_are_grouped_only_when_equal():
-    grey, white = np.full((32, 32, 3), 128, np.uint8), np.full((32, 32, 3), 255, np.uint8)
-    groups = grouped([grey, white, grey])
+    gray, white = np.full((32, 32, 3), 128, np.uint8), np.full((32, 32, 3), 255, np.uint8)
+    groups = grouped([gray, white, gray])
     assert groups[0] == groups[2] != groups[1]
 
 

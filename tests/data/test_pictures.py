@@ -6,33 +6,33 @@ from solution.data.describe import describe
 from solution.data.pictures import contact_sheet, save_overview
 from solution.data.readers import open_source
 
-COLOURS = {"Blue": (0, 0, 255), "Green": (0, 255, 0), "Red": (255, 0, 0)}
+COLORS = {"Blue": (0, 0, 255), "Green": (0, 255, 0), "Red": (255, 0, 0)}
 
 
 @pytest.fixture
 def source(tmp_path):
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         for number in range(14 if name == "Red" else 3):
-            path = tmp_path / "colours" / ("val" if number == 2 else "train") / name / f"{number}.png"
+            path = tmp_path / "colors" / ("val" if number == 2 else "train") / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (60, 40), colour).save(path)
-    return open_source(tmp_path / "colours")
+            Image.new("RGB", (60, 40), color).save(path)
+    return open_source(tmp_path / "colors")
 
 
 def test_each_class_has_its_row(source):
     sheet = contact_sheet(source, 3)
     height = len(sheet) // 3
     assert sheet.dtype == np.uint8
-    for row, colour in enumerate(COLOURS.values()):
+    for row, color in enumerate(COLORS.values()):
         band = sheet[row * height : (row + 1) * height]
-        own = (band == colour).all(axis=2)
+        own = (band == color).all(axis=2)
         assert (own | (band == 255).all(axis=2)).all()
         pictures_across = own[height // 2].sum() / 96
-        assert pictures_across == (12 if colour == COLOURS["Red"] else 3)
+        assert pictures_across == (12 if color == COLORS["Red"] else 3)
 
 
 def test_the_aspect_is_kept(source):
-    own = (contact_sheet(source, 3)[:102, :102] == COLOURS["Blue"]).all(axis=2)
+    own = (contact_sheet(source, 3)[:102, :102] == COLORS["Blue"]).all(axis=2)
     assert (own.any(axis=1).sum(), own.any(axis=0).sum()) == (64, 96)
 
 
@@ -44,7 +44,7 @@ def test_unreadable_images_leave_a_gap(source):
 
 
 def test_the_picture_is_a_png_of_its_own_folder(source, tmp_path):
-    path = tmp_path / "deep" / "colours.png"
+    path = tmp_path / "deep" / "colors.png"
     save_overview(source, describe(source), path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"

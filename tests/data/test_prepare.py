@@ -46,10 +46,10 @@ def split(tmp_path):
 
 
 def counts(path):
-    return describe(open_source(path)).card.counts
+    return describe(open_source(path)).info.counts
 
 
-def everything(path):
+def use_all_train(path):
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
@@ -76,8 +76,8 @@ def test_near_duplicates_stay_in_one_split(unsplit, tmp_path, seed):
 def test_the_seed_decides_alone(unsplit, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         prepare(open_source(unsplit), tmp_path / name, Preparation(seed=seed))
-    assert everything(tmp_path / "a") == everything(tmp_path / "b")
-    assert set(everything(tmp_path / "a")) != set(everything(tmp_path / "c"))
+    assert use_all_train(tmp_path / "a") == use_all_train(tmp_path / "b")
+    assert set(use_all_train(tmp_path / "a")) != set(use_all_train(tmp_path / "c"))
 
 
 def test_splits_of_the_source_are_kept(split, tmp_path):
@@ -159,7 +159,7 @@ def test_archives_in_and_out(unsplit, tmp_path):
     with tarfile.open(tmp_path / "out.tar") as first, tarfile.open(tmp_path / "again.tar") as second:
         names = [name.partition("/")[2] for name in first.getnames()]
         assert names == [name.partition("/")[2] for name in second.getnames()]
-        assert set(names) == set(everything(tmp_path / "out"))
+        assert set(names) == set(use_all_train(tmp_path / "out"))
 
 
 def test_arrays_in(tmp_path):

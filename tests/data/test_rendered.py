@@ -212,7 +212,7 @@ def test_every_object_is_whole_and_fills_its_sheet(name, seed):
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_scenes_show_more_than_flat_colour(name):
+def test_scenes_show_more_than_flat_color(name):
     scenes = [draw_scene(name, np.random.default_rng([seed, 5])) for seed in range(8)]
     assert all(scene.shape == (96, 96, 3) and scene.dtype == np.uint8 for scene in scenes)
     assert all(scene.std() > 5 for scene in scenes)

@@ -46,7 +46,7 @@ def test_balanced_draws_every_class_as_often_as_any_other():
     assert np.abs(drawn / 6000 - 1 / 3).max() < 0.03
 
 
-def test_a_batch_is_normalised_and_lies_channels_last():
+def test_a_batch_is_normalized_and_lies_channels_last():
     images = np.array([[[[0, 51, 255]]]], dtype=np.uint8)  # (1, 1, 1, 3)
     batch = as_batch(images, ((0.5, 0.2, 0.0), (0.5, 0.1, 2.0)))
     assert batch.flatten().tolist() == pytest.approx([-1.0, 0.0, 0.5], abs=1e-6)

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrize, prune
 
 from solution.compress.cluster import Cluster
 from solution.compress.prune_weights import PruneWeights
-from solution.compress.quantize import Freeze, Quantize
-from solution.contracts import Given, InputError
+from solution.compress.quantize import Convert, Quantize
+from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
 from solution.evaluate.running import images_for
 from solution.models.shufflenet import ShuffleNet
@@ -167,9 +167,9 @@ def test_parametrized_and_masked_modules_still_count():
 
 STORED_OTHERWISE = {
     "codes": (Quantize(scheme="int4"),),
-    "half precision throughout": (Quantize(scheme="float16", others="float16"),),
-    "grids that train": (Quantize(scheme="int4", learn=True),),
-    "codes that were trained": (Quantize(scheme="int4", learn=True), Freeze()),
+    "half precision throughout": (Quantize(scheme="float16", other_dtype="float16"),),
+    "grids that train": (Quantize(scheme="int4", qat=True),),
+    "codes that were trained": (Quantize(scheme="int4", qat=True), Convert()),
     "codebooks": (Cluster(bits=4),),
     "kept zeros": (PruneWeights(sparsity=0.5),),
     "codebooks of kept zeros": (PruneWeights(sparsity=0.5), Cluster(bits=4)),
@@ -178,18 +178,18 @@ STORED_OTHERWISE = {
 
 @pytest.mark.parametrize("name", STORED_OTHERWISE)
 def test_weights_count_whatever_they_are_stored_as(name, small_net):
-    given = Given(example=torch.randn(2, 3, 32, 32))
+    context = StepContext(example=torch.randn(2, 3, 32, 32))
     count, net = params(small_net), small_net
     for step in STORED_OTHERWISE[name]:
-        net = step(net, given)
+        net = step(net, context)
     assert params(net) == count
     assert params(net.requires_grad_(False)) == count
 
 
 def test_a_folded_norm_leaves_a_bias(small_net):
-    given = Given(example=torch.randn(2, 3, 32, 32))
+    context = StepContext(example=torch.randn(2, 3, 32, 32))
     norms = [module for module in small_net.modules() if isinstance(module, nn.BatchNorm2d)]
-    net = Quantize(scheme="int8", fold_norms=True)(small_net, given)
+    net = Quantize(scheme="int8", fold_norms=True)(small_net, context)
     left = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     folded = sum(norm.num_features for norm in norms) - sum(norm.num_features for norm in left)
     assert folded > 0
@@ -261,6 +261,8 @@ def test_processor_time_grows_with_the_work_and_leaves_the_net_as_it_was():
 
 
 def test_images_follow_a_net_whose_weights_are_all_codes():
-    net = Quantize(scheme="float16", others="float16")(nn.Sequential(nn.Conv2d(3, 4, 3)), Given(example=IMAGE))
+    net = Quantize(scheme="float16", other_dtype="float16")(
+        nn.Sequential(nn.Conv2d(3, 4, 3)), StepContext(example=IMAGE)
+    )
     assert not [parameter for parameter in net.parameters() if parameter.is_floating_point()]
     assert images_for(net.to("meta"), IMAGE).device.type == "meta"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solution.contracts import InputError
-from solution.evaluate.speed import Opened, Speed, Subject, Turns, measure
+from solution.evaluate.speed import BenchmarkCase, Opened, Speed, Turns, measure
 
 TURNS = Turns(rounds=2, seconds=0.02, batches=(1, 4))
 QUIET = {"say": lambda _: None}
@@ -38,7 +38,7 @@ def dies():
 
 def toy(name="toy", open_=None, **options):
     open_ = open_ or functools.partial(opened_after, **options)
-    return Subject(model=name, runtime="sleep", precision="fp32", threads=1, ready=nothing, open=open_)
+    return BenchmarkCase(model=name, runtime="sleep", precision="fp32", threads=1, ready=nothing, open=open_)
 
 
 def test_nets_are_measured_in_turns_that_rotate():

@@ -1,4 +1,4 @@
-"""A net that tells colours apart, trained in a second, beside the photos that it was trained on."""
+"""A net that tells colors apart, trained in a second, beside the photos that it was trained on."""
 
 import pytest
 import torch
@@ -10,20 +10,20 @@ from solution.models.shufflenet import ShuffleNet
 
 
 @pytest.fixture(scope="session")
-def colour_net(photos, tmp_path_factory):
+def color_net(photos, tmp_path_factory):
     """The checkpoint of a small ShuffleNet of three classes, for `photos` at 32 pixels."""
     loaders = Data(path=str(photos), size=32).open(splits=("calibration",))
     torch.manual_seed(0)
     net = ShuffleNet(units=(2, 2, 1), width=0.1).build(num_classes=3)
     images, labels = next(iter(loaders.calibration))
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(25):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(net(images), labels).backward()
-        optimiser.step()
+        optimizer.step()
     for _ in range(20):
         net(images)  # the norms' running figures catch up with the weights
-    path = tmp_path_factory.mktemp("nets") / "colours.safetensors"
-    about = {"classes": loaders.card.classes, "mean": loaders.mean, "std": loaders.std, "size": 32}
-    checkpoint.save(path, net.eval(), checkpoint.header_of(net, **about))
+    path = tmp_path_factory.mktemp("nets") / "colors.safetensors"
+    metadata = {"classes": loaders.info.classes, "mean": loaders.mean, "std": loaders.std, "size": 32}
+    checkpoint.save(path, net.eval(), checkpoint.header_of(net, **metadata))
     return path

@@ -14,7 +14,7 @@ def numbers_of(values, rows=1):
 
 
 def again(coded, numbers):
-    left = iter(coded.planes)
+    left = iter(coded.byte_planes)
 
     def take(count):
         plane = next(left)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from solution.contracts import InputError
 from solution.export import bits, coder
-from solution.export.planes import from_planes, to_planes
+from solution.export.byte_planes import from_byte_planes, to_byte_planes
 from solution.export.streams import Reader, joined, share
 
 PLANES = st.one_of(
@@ -60,15 +60,15 @@ def test_a_bomb_is_not_unpacked():
 @given(st.sampled_from(["<u1", "<u2", "<u4", "<u8"]), st.booleans(), st.integers(0, 70_000), st.integers(0, 9))
 def test_planes_join_to_the_same_numbers(dtype, rotate, count, seed):
     numbers = np.random.default_rng(seed).integers(0, 256, count * int(dtype[2]), dtype=np.uint8).view(dtype)
-    again = from_planes(to_planes(numbers, rotate), rotate)
+    again = from_byte_planes(to_byte_planes(numbers, rotate), rotate)
     assert again.dtype == numbers.dtype
     assert np.array_equal(again, numbers)
 
 
 def test_rotated_planes_hold_the_exponent_first_and_the_sign_last():
     numbers = np.array([1.0, -1.0, 0.5], dtype=np.float32).view(np.uint32)
-    planes = to_planes(numbers, rotate=True)
-    assert [plane.tolist() for plane in planes] == [[127, 127, 126], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    byte_planes = to_byte_planes(numbers, rotate=True)
+    assert [plane.tolist() for plane in byte_planes] == [[127, 127, 126], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
 
 
 @pytest.mark.parametrize(("size", "share_"), [(2, 8), (3, 4), (4, 4), (5, 2), (16, 2), (17, 1), (256, 1)])
@@ -84,19 +84,19 @@ def test_planes_that_are_spread_alike_share_a_stream():
     chance = np.random.default_rng(0)
     bells = [chance.normal(128, 4, 2000).astype(np.uint8) for _ in range(3)]
     edges = [chance.normal(30, 4, 2000).astype(np.uint8) for _ in range(3)]
-    planes = [bells[0], edges[0], bells[1], edges[1], bells[2], edges[2]]
-    chosen = share(planes, ["a", "b"] * 3)
+    byte_planes = [bells[0], edges[0], bells[1], edges[1], bells[2], edges[2]]
+    chosen = share(byte_planes, ["a", "b"] * 3)
     assert chosen == [0, 1, 0, 1, 0, 1]
-    streams = list(joined(planes, chosen))
+    streams = list(joined(byte_planes, chosen))
     reader = Reader(streams)
-    assert all(np.array_equal(reader.take(own, 2000), plane) for own, plane in zip(chosen, planes, strict=True))
+    assert all(np.array_equal(reader.take(own, 2000), plane) for own, plane in zip(chosen, byte_planes, strict=True))
     assert reader.at_end()
     with pytest.raises(InputError, match="past the end"):
         reader.take(0, 1)
 
 
 def test_small_planes_of_one_label_go_together():
-    planes = [np.full(10, 7, dtype=np.uint8)] * 20 + [np.arange(200, dtype=np.uint8)]
-    chosen = share(planes, ["steps"] * 20 + ["rest"])
+    byte_planes = [np.full(10, 7, dtype=np.uint8)] * 20 + [np.arange(200, dtype=np.uint8)]
+    chosen = share(byte_planes, ["steps"] * 20 + ["rest"])
     assert len(set(chosen[:20])) == 1
     assert share([], []) == []

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from solution.export import files, onnx_file, openvino_file
-from solution.export.about import About
+from solution.export.metadata import Metadata
 from solution.export.parity import relative_error
 
 KINDS = pytest.mark.parametrize("kind", [onnx_file, openvino_file], ids=["onnx", "openvino"])
-ABOUT = About(classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.25,) * 3, size=16, precision="int8")
+ABOUT = Metadata(classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.25,) * 3, size=16, precision="int8")
 
 
 def net_of(seed=0):

@@ -294,7 +294,7 @@ def cut_net(toy):
         PruneChannels(macs=0.9),
         PruneWeights(sparsity=0.5, layers=("features.stage1.*",)),
         Decompose(rank=2, layers=("output",), method="svd"),
-        Quantize(fold_norms=True, others="bfloat16"),
+        Quantize(fold_norms=True, other_dtype="bfloat16"),
     )
     for step in steps:
         net = step(net, toy)

@@ -48,7 +48,7 @@ def test_a_net_that_rounds_its_inputs_may_fall_to_the_other_side_of_a_step():
     torch.manual_seed(0)
     grids = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).eval().requires_grad_(False)
     assert tolerance_for(grids, "fp32") == TOLERANCES["fp32"]
-    quantize_inputs(grids[1], FixedGrid(8, -4.0, 4.0, learn=False))
+    quantize_inputs(grids[1], FixedGrid(8, -4.0, 4.0, qat=False))
     images, labels = batches(1)[0]
     step = grids[1].input_grid.scale
     images[0, 0, 0, 0] = 10.5 * step  # between two steps

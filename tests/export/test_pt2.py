@@ -9,16 +9,16 @@ from torch import nn
 
 from solution.contracts import InputError
 from solution.export import files, pt2_file
-from solution.export.about import About
 from solution.export.listing import listing
+from solution.export.metadata import Metadata
 from solution.runtime import ROOT
 
 CLASSES = tuple("abcd")
 
 
-def about(precision, **fields):
+def metadata(precision, **fields):
     fields = {"classes": CLASSES, "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 16} | fields
-    return About(precision=precision, **fields)
+    return Metadata(precision=precision, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def graphs(net):
 def paths(graphs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pt2")
     for precision, graph in graphs.items():
-        pt2_file.write(graph, about(precision), folder / f"{precision}.pt2")
+        pt2_file.write(graph, metadata(precision), folder / f"{precision}.pt2")
     return {precision: folder / f"{precision}.pt2" for precision in graphs}
 
 
@@ -56,7 +56,7 @@ def test_int8_takes_a_byte_a_weight_and_leaves_no_float_weight_beside_it(net, pa
 
 def test_no_place_of_the_machine_that_wrote_it_is_told(graphs, paths, tmp_path):
     for precision, path in paths.items():
-        pt2_file.write(graphs[precision], about(precision), tmp_path / ".temporary.x.pt2")
+        pt2_file.write(graphs[precision], metadata(precision), tmp_path / ".temporary.x.pt2")
         assert (tmp_path / ".temporary.x.pt2").read_bytes() == path.read_bytes()
         content = path.read_bytes()
         for place in (ROOT, torch.__path__[0], tmp_path.anchor + "tmp", __file__):
@@ -80,6 +80,6 @@ def test_what_is_left_out_changes_no_answer(graphs, paths):
     ],
 )
 def test_what_it_says_must_be_what_it_is(graphs, tmp_path, said, match):
-    pt2_file.write(graphs["fp32"], about("fp32", **said), tmp_path / "net.pt2")
+    pt2_file.write(graphs["fp32"], metadata("fp32", **said), tmp_path / "net.pt2")
     with pytest.raises(InputError, match=match):
         files.open_file(tmp_path / "net.pt2", task=None)

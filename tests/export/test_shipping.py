@@ -24,7 +24,7 @@ FORMS = ("onnxruntime", "openvino fp16")
 @pytest.fixture(scope="module")
 def recipe(photos):
     return Recipe(
-        name="colours",
+        name="colors",
         data=Data(path=str(photos), size=32, batch_size=16, workers=0),
         model=ShuffleNet(units=(2, 2, 1), width=0.1),
         stages=(
@@ -44,10 +44,10 @@ def finished(recipe, tmp_path_factory):
     out, said = tmp_path_factory.mktemp("runs") / "shipped", []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_TURNS", Turns(rounds=1, seconds=0.01, batches=(1,)))
-        rows = list(pipeline.run(dataclasses.replace(recipe, exports=()), out, say=said.append))
+        rows = list(pipeline.run(dataclasses.replace(recipe, exports=()), out, log=said.append))
         assert all((row.packed_bytes, row.exported, row.latency_ms) == (None, {}, {}) for row in rows)
         assert read_rows(out) == rows
-        assert list(pipeline.run(recipe, out, resume=True, say=said.append)) == rows
+        assert list(pipeline.run(recipe, out, resume=True, log=said.append)) == rows
     return out, said
 
 
@@ -76,7 +76,7 @@ def test_before_and_after_say_what_their_exported_files_take_and_know(finished, 
 def test_nothing_is_made_twice(finished, recipe, rows, monkeypatch):
     monkeypatch.setattr(shipping, "make_proven", None)
     monkeypatch.setattr(pipeline, "measure", None)
-    again = list(pipeline.run(recipe, finished[0], resume=True, say=lambda _: None))
+    again = list(pipeline.run(recipe, finished[0], resume=True, log=lambda _: None))
     assert again == read_rows(finished[0]) == list(rows.values())
 
 
@@ -108,11 +108,11 @@ def test_a_form_that_fails_its_proof_is_left_out(finished, recipe, monkeypatch):
 
 
 def test_int8_needs_a_choose_split(finished, recipe):
-    data = dataclasses.replace(recipe.data, everything=True)
+    data = dataclasses.replace(recipe.data, use_all_train=True)
     said = []
     loaders = data.open(splits=("val", "calibration"))
     assert shipping.ship(finished[0] / "train" / "model.safetensors", "onnxruntime int8", loaders, said.append) == {}
-    assert "int8 decides on the choose split" in said[-1]
+    assert "int8 decides on the dev split" in said[-1]
 
 
 def test_a_missing_runtime_is_left_out_with_a_word_and_a_wrong_name_refused(recipe, tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_missing_runtime_is_left_out_with_a_word_and_a_wrong_name_refused(reci
                     'pip install -e ".[runtimes]"']  # fmt: skip
     for name in ("warp", "openvino int3", "eager"):
         with pytest.raises(InputError, match=f"such as 'openvino int8'; got '{name}'"):
-            next(pipeline.run(dataclasses.replace(recipe, exports=(name,)), tmp_path / "run", say=said.append))
+            next(pipeline.run(dataclasses.replace(recipe, exports=(name,)), tmp_path / "run", log=said.append))
     assert not (tmp_path / "run").exists()
 
 

@@ -11,15 +11,15 @@ from torch import nn
 
 from solution.contracts import InputError
 from solution.losses.distillation import (
-    Kd,
-    Seen,
+    DistillLoss,
+    NetOutput,
     attention_transfer,
     decoupled_kd,
     hint,
     relational_angle,
     relational_distance,
     residual_target,
-    standardised_kd,
+    standardized_kd,
     temperature_kd,
 )
 
@@ -65,7 +65,7 @@ def test_kd_is_its_halves_with_the_second_weighed_by_the_teachers_doubt(seed, te
 @given(seed=st.integers(0, 10**6))
 def test_agreement_costs_nothing_and_difference_something(seed):
     same, other, maps, finer = logits(seed), logits(seed + 1), features(seed), features(seed + 1)
-    for loss in (lambda s: temperature_kd(s, same, 4.0), lambda s: standardised_kd(s, same, 2.0)):
+    for loss in (lambda s: temperature_kd(s, same, 4.0), lambda s: standardized_kd(s, same, 2.0)):
         assert float(loss(same)) == pytest.approx(0, abs=1e-5)
         assert float(loss(other)) > 1e-3
     assert sum(decoupled_kd(same, same, LABELS, 4.0)) == pytest.approx(0, abs=1e-5)
@@ -77,9 +77,9 @@ def test_agreement_costs_nothing_and_difference_something(seed):
         assert float(loss(other, same)) > 1e-3
 
 
-def test_standardised_kd_sees_neither_size_nor_shift_of_logits():
+def test_standardized_kd_sees_neither_size_nor_shift_of_logits():
     student, teacher = logits(0), logits(1)
-    plain, moved = standardised_kd(student, teacher, 2.0), standardised_kd(5 * student + 7, 0.5 * teacher - 3, 2.0)
+    plain, moved = standardized_kd(student, teacher, 2.0), standardized_kd(5 * student + 7, 0.5 * teacher - 3, 2.0)
     assert float(plain) == pytest.approx(float(moved), rel=1e-3)
 
 
@@ -134,11 +134,11 @@ def test_student_and_residual_make_the_teacher():
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
-@pytest.mark.parametrize("method", ["kd", "dkd", "standardised"])
+@pytest.mark.parametrize("method", ["kd", "dkd", "standardized"])
 def test_gradients_stay_finite(size, method):
-    kd = Kd(method=method, hint=1.0, attention=1.0, distance=1.0, angle=1.0)
+    distill_loss = DistillLoss(method=method, hint=1.0, attention=1.0, distance=1.0, angle=1.0)
     x, maps = (size * logits(0)).requires_grad_(), (size * features(0)).requires_grad_()
-    kd(Seen(x, maps), Seen(size * logits(1), features(1)), LABELS).backward()
+    distill_loss(NetOutput(x, maps), NetOutput(size * logits(1), features(1)), LABELS).backward()
     assert torch.isfinite(x.grad).all()
     assert torch.isfinite(maps.grad).all()
 
@@ -150,7 +150,7 @@ def test_one_image_has_no_relations():
 
 
 def test_a_blend_sums_its_weighted_parts():
-    student, teacher = Seen(logits(0), features(0)), Seen(logits(1), features(1))
+    student, teacher = NetOutput(logits(0), features(0)), NetOutput(logits(1), features(1))
     pooled = student.features.mean((2, 3)), teacher.features.mean((2, 3))
     target, others = decoupled_kd(student.logits, teacher.logits, LABELS, 2.0)
     expected = (
@@ -160,29 +160,29 @@ def test_a_blend_sums_its_weighted_parts():
         + 4 * relational_distance(*pooled)
         + 5 * relational_angle(*pooled)
     )
-    kd = Kd(
+    distill_loss = DistillLoss(
         method="dkd", logits=0.5, hint=2.0, attention=3.0, distance=4.0, angle=5.0, temperature=2.0, alpha=1, beta=3
     )
-    assert float(kd(student, teacher, LABELS)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(distill_loss(student, teacher, LABELS)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_logits_alone_need_no_features():
-    assert not Kd().needs_features
-    assert float(Kd()(Seen(logits(0)), Seen(logits(0)), LABELS)) == pytest.approx(0, abs=1e-5)
-    assert Kd(logits=0, angle=1).needs_features
+    assert not DistillLoss().needs_features
+    assert float(DistillLoss()(NetOutput(logits(0)), NetOutput(logits(0)), LABELS)) == pytest.approx(0, abs=1e-5)
+    assert DistillLoss(logits=0, angle=1).needs_features
     with pytest.raises(InputError, match="need feature maps of both nets"):
-        Kd(angle=1)(Seen(logits(0), features(0)), Seen(logits(1)), LABELS)
+        DistillLoss(angle=1)(NetOutput(logits(0), features(0)), NetOutput(logits(1)), LABELS)
 
 
 def test_a_teacher_of_other_classes_is_refused():
     with pytest.raises(InputError, match=r"teacher's logits \(6, 9\) do not fit the student's \(6, 5\)"):
-        Kd()(Seen(logits(0)), Seen(logits(0, classes=9)), LABELS)
+        DistillLoss()(NetOutput(logits(0)), NetOutput(logits(0, classes=9)), LABELS)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "hinton"}, "kd, dkd, standardised, got 'hinton'"),
+        ({"method": "hinton"}, "kd, dkd, standardized, got 'hinton'"),
         ({"hint": -2.0}, "hint must be at least 0 and finite, got -2.0"),
         ({"logits": 0.0}, "must not all be 0"),
         ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0.0"),
@@ -192,4 +192,4 @@ def test_a_teacher_of_other_classes_is_refused():
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(InputError, match=message):
-        Kd(**settings)
+        DistillLoss(**settings)

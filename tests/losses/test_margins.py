@@ -111,7 +111,7 @@ def test_features_that_all_point_one_way_are_told_apart():
 
 
 def test_a_margin_is_learnt_from_where_all_angles_are_small():
-    """All rows alike and all features alike: without norm and centring the margin costs least there, for ever."""
+    """All rows alike and all features alike: without norm and centering the margin costs least there, for ever."""
     torch.manual_seed(0)
     labels, looks = torch.arange(64) % 4, torch.randn(4, 12)
     x = 5 + looks[labels] + 0.3 * torch.randn(64, 12)
@@ -143,10 +143,10 @@ def test_the_margin_lowers_targets_alone():
     assert torch.allclose(without, logits, atol=1e-5)
 
 
-def test_several_centres_fold_to_the_dominant_one():
+def test_several_centers_fold_to_the_dominant_one():
     torch.manual_seed(0)
     classifier = nn.Linear(12, 5, bias=False)
-    head, x = MarginHead(classifier, Margin(centres=3)).eval(), features_for(classifier, 60)
+    head, x = MarginHead(classifier, Margin(centers=3)).eval(), features_for(classifier, 60)
     assert head.weight.shape == (5, 3, 12)
     assert torch.equal(head.weight[:, 0], classifier.weight)
     labels = torch.arange(60) % 4  # class 4 has no images
@@ -158,14 +158,14 @@ def test_several_centres_fold_to_the_dominant_one():
     assert dominant[4] == 0
     kept = F.normalize(rows[torch.arange(5), dominant])
     assert torch.equal(head.fold(dominant)(x).argmax(1), (x @ kept.T).argmax(1))
-    with pytest.raises(InputError, match="one of 3 centres a class must be chosen"):
+    with pytest.raises(InputError, match="one of 3 centers a class must be chosen"):
         head.fold()
 
 
 def test_training_through_a_head_separates_two_looks_of_a_class():
     torch.manual_seed(0)
     looks = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.2], [0.0, 1.0, 0.0], [0.0, -1.0, 0.2]])
-    labels, head = torch.tensor([0, 0, 1, 1]), MarginHead(nn.Linear(3, 2, bias=False), Margin(centres=2))
+    labels, head = torch.tensor([0, 0, 1, 1]), MarginHead(nn.Linear(3, 2, bias=False), Margin(centers=2))
     for _ in range(100):
         loss = F.cross_entropy(head.with_margin(head(looks), labels), labels)
         head.weight.data -= 0.2 * torch.autograd.grad(loss, head.weight)[0]
@@ -175,7 +175,7 @@ def test_training_through_a_head_separates_two_looks_of_a_class():
 @pytest.mark.parametrize("size", [0.0, 1e-8, 1.0, 1e6])
 @pytest.mark.parametrize("kind", ["arcface", "cosface"])
 def test_gradients_stay_finite(size, kind):
-    head = MarginHead(nn.Linear(12, 5), Margin(kind=kind, margin=1.0, centres=2, scale=64.0))
+    head = MarginHead(nn.Linear(12, 5), Margin(kind=kind, margin=1.0, centers=2, scale=64.0))
     x, labels = torch.cat((head.weight[:, 0], -head.weight[:, 0])).detach() * size, torch.arange(10) % 5
     x.requires_grad_()
     F.cross_entropy(head.with_margin(head(x), labels), labels).backward()
@@ -204,7 +204,7 @@ def test_what_is_no_classifier_is_refused(wrong):
         ({"margin": -0.1}, "got -0.1"),
         ({"margin": 2.0}, "got 2.0"),
         ({"scale": 0.0}, "scale must be above 0 and finite, got 0.0"),
-        ({"centres": 0}, "centres must be at least 1, got 0"),
+        ({"centers": 0}, "centers must be at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -5,7 +5,7 @@ import torch
 
 from solution import checkpoint
 from solution.compress import PruneChannels
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs_dispatched, params
 from solution.models.cifar_resnet import BasicBlock, CifarResNet
 
@@ -34,7 +34,7 @@ def test_new_channels_of_a_shortcut_are_zeros():
 
 def test_a_cut_net_reloads(tmp_path):
     net = CifarResNet(depth=8).build(4)
-    smaller = PruneChannels(macs=0.5)(net, Given(example=torch.zeros(1, 3, 32, 32))).eval()
+    smaller = PruneChannels(macs=0.5)(net, StepContext(example=torch.zeros(1, 3, 32, 32))).eval()
     header = checkpoint.header_of(smaller, classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
     checkpoint.save(tmp_path / "net.safetensors", smaller, header)
     again, _ = checkpoint.load(tmp_path / "net.safetensors")

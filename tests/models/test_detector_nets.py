@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from solution import checkpoint
-from solution.compress.coupling.analysis import Subject, analyse
-from solution.compress.coupling.equality import compare, randomise
+from solution.compress.coupling.analysis import TraceRequest, analyze
+from solution.compress.coupling.equality import compare, randomize
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import DETECTION, Given, InputError, task_of
+from solution.contracts import DETECTION, InputError, StepContext, task_of
 from solution.models import ssdlite
 from solution.models.ssdlite import SsdLite, SsdNet
 from solution.models.weights import OWN
@@ -68,11 +68,11 @@ def test_pictures_without_boxes_teach_too(settings, made):
 
 @needs_ultralytics
 def test_channels_go_and_the_answer_is_that_of_the_masked_net(made):
-    net, example = randomise(made(Yolo())), torch.rand(1, 3, 64, 64)
-    plan = PruneChannels(ratio=0.5, importance="random").plan(net, Given(example=example))
+    net, example = randomize(made(Yolo())), torch.rand(1, 3, 64, 64)
+    plan = PruneChannels(ratio=0.5, importance="random").plan(net, StepContext(example=example))
     before, after = plan.saves["macs"]
     assert after < 0.5 * before
-    found = compare(net, plan, analyse(Subject(model=net, example=example)), example)
+    found = compare(net, plan, analyze(TraceRequest(model=net, example=example)), example)
     assert found.error < 1e-9
     cut = plan.apply(net)
     assert cut.eval()(example).shape == net.eval()(example).shape
@@ -97,12 +97,12 @@ def test_yolos_corners_are_those_of_ultralytics():
     theirs = ultralytics_net("yolov8n", num_classes=3).eval()
     state, images = theirs.state_dict(), torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        expected = theirs(images)[0]  # (1, 4 + 3, N), centre and sides
+        expected = theirs(images)[0]  # (1, 4 + 3, N), center and sides
         net = Yolo(fused=False).build(3).eval()
         net.net.load_state_dict({name: value for name, value in state.items() if ".dfl." not in name})
         found = net(images)
-    centres, sides = (found[:, 2:4] + found[:, :2]) / 2, found[:, 2:4] - found[:, :2]
-    assert torch.allclose(torch.cat([centres, sides, found[:, 4:]], 1), expected, atol=1e-3)
+    centers, sides = (found[:, 2:4] + found[:, :2]) / 2, found[:, 2:4] - found[:, :2]
+    assert torch.allclose(torch.cat([centers, sides, found[:, 4:]], 1), expected, atol=1e-3)
 
 
 @needs_ultralytics
@@ -165,6 +165,6 @@ def test_weights_that_cannot_be_downloaded_are_asked_for(monkeypatch):
 
 
 def test_cells_lie_in_rows():
-    centres, strides = cells([(1, 2), (1, 1)], (8, 16), torch.zeros(1))
-    assert centres.tolist() == [[0.5, 1.5, 0.5], [0.5, 0.5, 0.5]]
+    centers, strides = cells([(1, 2), (1, 1)], (8, 16), torch.zeros(1))
+    assert centers.tolist() == [[0.5, 1.5, 0.5], [0.5, 0.5, 0.5]]
     assert strides.tolist() == [8, 8, 16]

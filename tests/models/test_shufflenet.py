@@ -7,7 +7,7 @@ from solution.contracts import InputError, origin_of
 from solution.models.shufflenet import STAGE_CHANNELS, ShuffleNet, load_pytorchcv
 
 
-def randomise(net):
+def randomize(net):
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 1.5) if "running_var" in name else tensor.normal_(0, 0.3)
@@ -26,7 +26,7 @@ def test_pytorchcv_weights_load_by_key_and_give_equal_outputs(name, arguments):
     from pytorchcv.model_provider import get_model
 
     peer = get_model(name).eval()
-    randomise(peer)
+    randomize(peer)
     net = ShuffleNet(head="linear", **arguments).build(num_classes=1000).eval()
     load_pytorchcv(net, peer.state_dict())
     x = torch.randn(2, 3, 224, 224)

@@ -7,18 +7,18 @@ from torch import nn
 
 from solution.contracts import InputError
 from solution.models.shufflenet import ShuffleNet
-from solution.models.stochastic_depth import kept, set_drop_path
+from solution.models.stochastic_depth import drop_branch, set_drop_path
 
 
 def test_a_branch_is_zero_or_scaled_up_image_by_image_and_keeps_its_mean():
     torch.manual_seed(0)
-    out = kept(torch.ones(4000, 2, 3, 3), 0.2)
+    out = drop_branch(torch.ones(4000, 2, 3, 3), 0.2)
     per_image = out.flatten(1)
     assert torch.equal(per_image.amin(1), per_image.amax(1))
     assert sorted(set(per_image[:, 0].tolist())) == pytest.approx([0, 1.25])
     assert out.mean().item() == pytest.approx(1, abs=0.03)
     branch = torch.ones(2, 1, 1, 1)
-    assert kept(branch, 0.0) is branch
+    assert drop_branch(branch, 0.0) is branch
 
 
 def test_deeper_units_are_skipped_more_and_those_that_change_the_shape_never():

@@ -9,11 +9,10 @@ import torch
 from scenes import write_scenes
 
 from solution import pipeline
-from solution.contracts import DETECTION, Given, InputError, Recipe, Stage
+from solution.contracts import DETECTION, InputError, Recipe, Stage, StepContext
 from solution.evaluate.detect import detect
 from solution.evaluate.speed import Turns
 from solution.export import detecting, files, openvino_file
-from solution.knobs import knobs, with_knob
 from solution.models.ssdlite import SsdLite
 from solution.recipes import detector_yolov8n, named
 from solution.recipes.detector_yolov8n import AsItCame
@@ -27,6 +26,7 @@ from solution.report.detector import (
     published_table,
 )
 from solution.report.run_folder import read_run
+from solution.settings import settings_of, with_setting
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
 STAGES = ("original", "float16", "local_10", "clustered", "cut", "cut_tuned", "smaller")
@@ -40,9 +40,9 @@ def shrunk(recipe, path, exports=("onnxruntime",)):
     )
     recipe = dataclasses.replace(recipe, stages=stages, exports=exports)
     values = {"data.path": str(path), "data.size": 64, "data.batch_size": 4, "data.calibration_images": 2}
-    values |= {address: 1 for address in knobs(recipe) if address.endswith(".epochs")}
-    for address, value in values.items():
-        recipe = with_knob(recipe, address, value)
+    values |= {key: 1 for key in settings_of(recipe) if key.endswith(".epochs")}
+    for key, value in values.items():
+        recipe = with_setting(recipe, key, value)
     return recipe
 
 
@@ -57,7 +57,7 @@ def finished(scenes_tar, tmp_path_factory):
     out = tmp_path_factory.mktemp("detector")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_TURNS", Turns(rounds=1, seconds=0.01, batches=(1,)))
-        list(pipeline.run(shrunk(named("detector_ssdlite"), scenes_tar), out, say=lambda _: None))
+        list(pipeline.run(shrunk(named("detector_ssdlite"), scenes_tar), out, log=lambda _: None))
     return out
 
 
@@ -80,7 +80,7 @@ def test_rows_of_a_run(finished):
 @pytest.mark.slow
 def test_files_say_what_their_rows_say(finished, scenes_tar):
     rows = {row.step: row for row in pipeline.read_rows(finished)}
-    val = with_knob(shrunk(named("detector_ssdlite"), scenes_tar), "data.size", 64).data.open().val
+    val = with_setting(shrunk(named("detector_ssdlite"), scenes_tar), "data.size", 64).data.open().val
     for name in ("original", "clustered"):
         exported = files.open_file(finished / name / "model.packed", task=DETECTION)
         assert detect(exported, val).quality() == pytest.approx(rows[name].quality)
@@ -99,7 +99,7 @@ def test_int8_spares_what_follows_the_last_layers_and_is_smaller(scenes_tar, tmp
     monkeypatch.setitem(detecting._LIMITS, "int8", (math.inf, 1.0))  # a net that has hardly learned may fail the proof
     recipe = shrunk(named("detector_ssdlite"), scenes_tar, EXPORTS[1:])
     recipe = dataclasses.replace(recipe, stages=recipe.stages[:1], after="original", thorough=False)
-    list(pipeline.run(recipe, tmp_path, say=lambda _: None))
+    list(pipeline.run(recipe, tmp_path, log=lambda _: None))
     model = openvino.Core().read_model(tmp_path / "original" / "model.xml")
     kinds = {op.get_friendly_name(): op.get_type_name() for op in model.get_ops()}
     spared = [kinds[name] for name in openvino_file.after_weights(model)]
@@ -131,8 +131,8 @@ def test_pruning_counts_from_what_is_not_zero_yet():
         for parameter in net.parameters():
             if parameter.dim() == 4:
                 parameter[: max(1, len(parameter) // 4)] = 0
-    given = Given(example=torch.zeros(1, 3, 64, 64))
-    before, after = named("detector_ssdlite").stage("global_10").step.plan(net, given).total
+    context = StepContext(example=torch.zeros(1, 3, 64, 64))
+    before, after = named("detector_ssdlite").stage("global_10").step.plan(net, context).total
     assert before > 20
     assert after == pytest.approx(before + 0.1 * (100 - before), abs=0.5)
 
@@ -140,10 +140,10 @@ def test_pruning_counts_from_what_is_not_zero_yet():
 @needs_ultralytics
 def test_a_net_that_did_not_learn_here_is_judged_on_train_too(scenes_tar, tmp_path):
     recipe = shrunk(named("detector_yolov8n"), scenes_tar)
-    recipe = with_knob(with_knob(recipe, "model.weights", ""), "data.most_images", 2)
+    recipe = with_setting(with_setting(recipe, "model.weights", ""), "data.most_images", 2)
     stages = (Stage(name="original", step=AsItCame()), *(s for s in recipe.stages if s.name == "cut_tuned"))
     recipe = dataclasses.replace(recipe, stages=stages, after="cut_tuned", thorough=False, exports=())
-    first, second = pipeline.run(recipe, tmp_path, say=lambda _: None)
+    first, second = pipeline.run(recipe, tmp_path, log=lambda _: None)
     assert "train_map" in first.quality
     assert "train_map" not in second.quality
 

@@ -8,18 +8,18 @@ from torch import nn
 
 from solution import checkpoint, pipeline
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import Given, InputError, Recipe, Stage
+from solution.contracts import InputError, Recipe, Stage, StepContext
 from solution.dataloader import Data
 from solution.evaluate.cost import params
 from solution.evaluate.speed import Turns
 from solution.export import packed
-from solution.knobs import knobs, with_knob
 from solution.models.cifar_resnet import CifarResNet
 from solution.recipes import FAMILIES, RECIPES, family_named, named
 from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
 from solution.runtime import ROOT
 from solution.search.cost import total_epochs
 from solution.search.session import Search
+from solution.settings import settings_of, with_setting
 from solution.train.distill import Distill
 from solution.train.step import Train
 
@@ -29,9 +29,9 @@ def shrunk(recipe, photos, thorough=False):
     recipe = dataclasses.replace(recipe, model=CifarResNet(depth=8, width=0.5), thorough=thorough, exports=())
     values = {"data.path": str(photos), "data.size": 32, "data.cache_size": 32, "data.batch_size": 16}
     values |= {"data.workers": 0, "data.most_images": 0, "data.calibration_images": 32}
-    values |= {address: 1 for address in knobs(recipe) if address.endswith(".epochs")}
-    for address, value in values.items():
-        recipe = with_knob(recipe, address, value)
+    values |= {key: 1 for key in settings_of(recipe) if key.endswith(".epochs")}
+    for key, value in values.items():
+        recipe = with_setting(recipe, key, value)
     return recipe
 
 
@@ -40,19 +40,19 @@ def test_googlenets_after_and_before_get_the_same_epochs_in_all():
         recipe = named(name)
         assert total_epochs(recipe) == epochs
         assert total_epochs(dataclasses.replace(recipe, after=recipe.before)) == epochs
-        assert knobs(recipe)["scratch.epochs"] == epochs
+        assert settings_of(recipe)["scratch.epochs"] == epochs
 
 
 def test_a_fifth_of_googlenets_channels_is_over_a_third_of_its_parameters():
     net = named("googlenet_cifar100").model.build(num_classes=100).eval()
-    smaller = PruneChannels(ratio=0.2)(net, Given(example=torch.zeros(1, 3, 64, 64)))
+    smaller = PruneChannels(ratio=0.2)(net, StepContext(example=torch.zeros(1, 3, 64, 64)))
     assert params(net) == 5_702_404
     assert 0.34 < 1 - params(smaller) / params(net) < 0.38
 
 
 def test_googlenets_recipe_runs_to_its_end(photos, tmp_path):
     recipe = shrunk(named("googlenet_cifar100_small"), photos)
-    rows = {row.step: row for row in pipeline.run(recipe, tmp_path, say=lambda _: None)}
+    rows = {row.step: row for row in pipeline.run(recipe, tmp_path, log=lambda _: None)}
     assert list(rows) == [stage.name for stage in recipe.stages]
     assert rows["scratch"].params == rows["pruned"].params < rows["longer"].params
     assert rows["sparse"].sparsity == pytest.approx(36, abs=1)
@@ -78,7 +78,7 @@ def thorough(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("thorough")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_TURNS", Turns(rounds=1, seconds=0.01, batches=(1,)))
-        list(pipeline.run(two_nets(photos), out, say=lambda _: None))
+        list(pipeline.run(two_nets(photos), out, log=lambda _: None))
     return out
 
 
@@ -95,7 +95,7 @@ def test_a_thorough_run_also_says_what_takes_time_to_measure(thorough):
 def test_a_fresh_stage_has_the_shape_and_not_the_weights(thorough, photos):
     recipe = two_nets(photos)
     loaders = pipeline.opener(recipe.data, 0)
-    job = pipeline.Job(recipe=recipe, out=thorough, loaders=loaders, device="cpu", resume=False, say=lambda _: None)
+    job = pipeline.Job(recipe=recipe, out=thorough, loaders=loaders, device="cpu", resume=False, log=lambda _: None)
     halve, _ = checkpoint.load(thorough / "halve" / "model.safetensors")
     fresh, again = (job.source(recipe.stages[2]).state_dict() for _ in range(2))
     assert {name: value.shape for name, value in fresh.items()} == {
@@ -111,7 +111,7 @@ def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos,
     if unfinished:
         (tmp_path / "runs" / "teacher").mkdir(parents=True)
     recipe = dataclasses.replace(named("waste_distilled"), data=Data(path=str(photos)))
-    with pytest.raises(InputError, match=r"taught needs the net runs/teacher, which .*--set taught.teachers=PATH"):
+    with pytest.raises(InputError, match=r"taught needs the net runs/teacher, which .*--set distilled.teachers=PATH"):
         list(pipeline.run(recipe, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="taught needs the net runs/teacher"):
@@ -119,14 +119,14 @@ def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos,
 
 
 def test_four_bits_leave_six_tenths_of_a_byte_for_a_parameter_of_the_committed_after():
-    recipe, given = named("waste_four_bits"), Given(example=torch.zeros(1, 3, 48, 48))
+    recipe, context = named("waste_four_bits"), StepContext(example=torch.zeros(1, 3, 48, 48))
     net, _ = checkpoint.load(ROOT / recipe.stage("start").step.path)
     whole, schemes = params(net), {}
     for name in ("eight", "four", "after"):
         step = recipe.stage(name).step
-        plan = step.plan(net, given)
+        plan = step.plan(net, context)
         schemes |= getattr(plan, "schemes", {})
-        net = step.apply(plan, net, given)
+        net = step.apply(plan, net, context)
     convolutions = {name: module for name, module in net.named_modules() if isinstance(module, nn.Conv2d)}
     eight = {name for name, scheme in schemes.items() if scheme == "int8"}
     assert eight == {name for name, module in convolutions.items() if module.kernel_size == (3, 3)}
@@ -160,7 +160,7 @@ def test_a_family_is_no_recipe_and_a_recipe_no_family():
 
 def test_a_cell_runs_to_its_end_and_is_told(photos, tmp_path):
     recipe = shrunk(family_named("four_models_small", None)["svhn/resnet34"], photos)
-    rows = {row.step: row for row in pipeline.run(recipe, tmp_path / "tiny", say=lambda _: None)}
+    rows = {row.step: row for row in pipeline.run(recipe, tmp_path / "tiny", log=lambda _: None)}
     assert rows["bits8"].bytes < rows["bits16"].bytes < rows["train"].bytes
     assert rows["student"].params == rows["distilled"].params < 0.5 * rows["train"].params
     runs = read_grid(tmp_path)

@@ -41,9 +41,9 @@ def test_the_drawing_names_every_mark_and_says_it_in_words():
     assert bits_drawing(NETS).svg == drawing.svg
 
 
-def saved(folder, knobs, rows):
+def saved(folder, settings, rows):
     folder.mkdir(parents=True)
-    (folder / "recipe.json").write_text(json.dumps({"name": "bits", "seed": 3, "knobs": knobs}))
+    (folder / "recipe.json").write_text(json.dumps({"name": "bits", "seed": 3, "settings": settings}))
     write_rows(folder, rows)
 
 

@@ -66,13 +66,13 @@ def test_one_point_alone_can_be_drawn():
 
 def test_histories_are_read_and_drawn(tmp_path):
     path = tmp_path / "history.csv"
-    path.write_text("epoch,loss,choose_f1\n1,2.5,0.3\n2,1.5,0.6\n")
+    path.write_text("epoch,loss,dev_f1\n1,2.5,0.3\n2,1.5,0.6\n")
     history = read_history(path)
-    assert history == {"epoch": (1.0, 2.0), "loss": (2.5, 1.5), "choose_f1": (0.3, 0.6)}
+    assert history == {"epoch": (1.0, 2.0), "loss": (2.5, 1.5), "dev_f1": (0.3, 0.6)}
     drawing = training_curves({"before": history, "warm": {"epoch": (1.0,), "loss": (3.0,)}})
-    assert "before: 2 epochs, loss 1.500 at the end, best choose F1 0.6000" in drawing.alt
-    assert "macro F1 on the choose split" in drawing.svg
-    assert "choose" not in training_curves({"warm": {"epoch": (1.0,), "loss": (3.0,)}}).svg.split(">", 1)[1]
+    assert "before: 2 epochs, loss 1.500 at the end, best dev F1 0.6000" in drawing.alt
+    assert "macro F1 on the dev split" in drawing.svg
+    assert "dev" not in training_curves({"warm": {"epoch": (1.0,), "loss": (3.0,)}}).svg.split(">", 1)[1]
 
 
 def test_a_damaged_history_is_named(tmp_path):

@@ -34,9 +34,9 @@ def runs(tmp_path):
     for cell in ("one", "two"):
         write_rows(tmp_path / cell, rows)
         (tmp_path / cell / "train").mkdir()
-        (tmp_path / cell / "train" / "history.csv").write_text("epoch,loss,choose_accuracy\n1,2,0.5\n2,1,0.75\n")
+        (tmp_path / cell / "train" / "history.csv").write_text("epoch,loss,dev_accuracy\n1,2,0.5\n2,1,0.75\n")
         (tmp_path / cell / "pruned").mkdir()
-        (tmp_path / cell / "pruned" / "history.csv").write_text("epoch,loss,choose_accuracy\n1,2,0.7\n")
+        (tmp_path / cell / "pruned" / "history.csv").write_text("epoch,loss,dev_accuracy\n1,2,0.7\n")
     write_rows(tmp_path / "other", [ROW])
     return read_grid(tmp_path)
 
@@ -106,7 +106,7 @@ def test_the_documentation_tells_a_family_once_for_each_data_set(runs, tmp_path)
         said = {
             "name": "four_models",
             "seed": 0,
-            "knobs": {"data.path": "mnist.npz", "model.name": cell, "train.lr": 1},
+            "settings": {"data.path": "mnist.npz", "model.name": cell, "train.lr": 1},
         }
         (run.folder / "recipe.json").write_text(json.dumps(said))
         run.folder.rename(tmp_path / "rows" / "four" / cell)

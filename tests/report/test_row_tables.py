@@ -18,7 +18,7 @@ ROW = Row(
 
 def write_run(folder, rows, **said):
     write_rows(folder, rows)
-    (folder / "recipe.json").write_text(json.dumps({"name": "waste", "seed": 3, "knobs": {}, **said}))
+    (folder / "recipe.json").write_text(json.dumps({"name": "waste", "seed": 3, "settings": {}, **said}))
     return folder
 
 
@@ -79,7 +79,7 @@ def test_forms_that_ship_have_a_table_of_their_own():
 
 def test_a_run_says_what_it_compares(tmp_path):
     rows = [dataclasses.replace(ROW, step=name) for name in ("train", "before", "prune", "last")]
-    run = read_run(write_run(tmp_path, rows, knobs={"data.path": "x/photos.tar.gz"}))
+    run = read_run(write_run(tmp_path, rows, settings={"data.path": "x/photos.tar.gz"}))
     assert run.compared == ("before", "last")
     assert (run.recipe, run.seed, run.data()) == ("waste", 3, "photos")
     assert (run.histories(), run.plans(), run.checkpoints()) == ({}, {}, {})
@@ -97,14 +97,14 @@ def test_damaged_settings_are_named(tmp_path):
 
 
 def test_the_command_names_what_differs_from_the_recipe(tmp_path):
-    knobs = {
+    settings = {
         "data.path": "my photos.tar",
         "model.units": [2, 5, 2],
         "train.lr": 0.1,
         "train.old": 1,
         "train.keep": "last",
     }
-    run = read_run(write_run(tmp_path, [ROW], knobs=knobs))
+    run = read_run(write_run(tmp_path, [ROW], settings=settings))
     defaults = {"data.path": None, "model.units": (2, 5, 2), "train.lr": 0.2, "train.keep": "best"}
     assert command(run, defaults) == (
         "python -m solution run waste --data 'my photos.tar' --seed 3 --set train.lr=0.1 --set train.keep=last"

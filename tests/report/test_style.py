@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from solution.report.style import COLOURS, canvas, colour, css_variables, drawn
+from solution.report.style import COLORS, canvas, color, css_variables, drawn
 
 
 def luminance(code):
@@ -23,15 +23,15 @@ def drawings():
     made = []
     for name in ("one", "two"):
         with canvas(2.0) as (figure, axes):
-            axes.plot([0, 1], [0, 1], marker="o", color=colour("after"), label="line <&>")
+            axes.plot([0, 1], [0, 1], marker="o", color=color("after"), label="line <&>")
             axes.legend()
             made.append(drawn(figure, name, f'A "{name}" < line', "caption"))
     return made
 
 
 @pytest.mark.parametrize("paper", [0, 1])
-def test_words_and_marks_stand_out_on_both_papers_and_in_grey(paper):
-    shown = {name: pair[paper] for name, pair in COLOURS.items()}
+def test_words_and_marks_stand_out_on_both_papers_and_in_gray(paper):
+    shown = {name: pair[paper] for name, pair in COLORS.items()}
     assert contrast(shown["ink"], shown["paper"]) >= 12
     assert contrast(shown["faint"], shown["paper"]) >= 4.5
     assert contrast(shown["ink"], shown["cell"]) >= 4.5
@@ -40,9 +40,9 @@ def test_words_and_marks_stand_out_on_both_papers_and_in_grey(paper):
     assert contrast(shown["before"], shown["after"]) >= 1.9
 
 
-def test_colours_are_variables_that_the_style_defines(drawings):
+def test_colors_are_variables_that_the_style_defines(drawings):
     used = set(re.findall(r"var\(--(\w+)\)", drawings[0].svg))
-    assert {"after", "ink", "faint"} <= used <= COLOURS.keys()
+    assert {"after", "ink", "faint"} <= used <= COLORS.keys()
     assert not re.search(r"#[0-9a-f]{6}", drawings[0].svg)
     assert css_variables().count("--after:") == 2
     assert "prefers-color-scheme: dark" in css_variables()
@@ -65,7 +65,7 @@ def test_a_drawing_has_words_scales_and_shares_no_id(drawings):
 
 def test_the_same_drawing_is_the_same_text(drawings):
     with canvas(2.0) as (figure, axes):
-        axes.plot([0, 1], [0, 1], marker="o", color=colour("after"), label="line <&>")
+        axes.plot([0, 1], [0, 1], marker="o", color=color("after"), label="line <&>")
         axes.legend()
         assert drawn(figure, "one", 'A "one" < line', "caption") == drawings[0]
 

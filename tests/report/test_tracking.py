@@ -23,9 +23,9 @@ def folder(tmp_path):
     """Two rows: one trained, one cut."""
     out = tmp_path / "it's a run"
     write_rows(out, [ROW, dataclasses.replace(ROW, step="cut", macs=500)])
-    knobs = {"data.path": "x/photos.tar", "train.lr": 0.1, "cut.ratio": 0.5}
-    (out / "recipe.json").write_text(json.dumps({"name": "small", "seed": 3, "knobs": knobs}))
-    for name, text in (("train/history.csv", "epoch,loss,choose_f1\n1,2.5,0.3\n2,1.5,0.6\n"), ("cut/plan.txt", "a\n")):
+    settings = {"data.path": "x/photos.tar", "train.lr": 0.1, "cut.ratio": 0.5}
+    (out / "recipe.json").write_text(json.dumps({"name": "small", "seed": 3, "settings": settings}))
+    for name, text in (("train/history.csv", "epoch,loss,dev_f1\n1,2.5,0.3\n2,1.5,0.6\n"), ("cut/plan.txt", "a\n")):
         (out / name).parent.mkdir()
         (out / name).write_text(text)
     return out
@@ -118,7 +118,7 @@ def test_a_run_by_the_command_is_tracked_whole(store, tmp_path, photos, capsys):
     assert f"tracked in {store.uri}" in capsys.readouterr().out
     experiment = store.client.get_experiment_by_name("tracked").experiment_id
     runs = {run.info.run_name: run for run in store.client.search_runs([experiment])}
-    assert runs.keys() == {"tracked on colours, seed 0: run", "train", "cut"}
+    assert runs.keys() == {"tracked on colors, seed 0: run", "train", "cut"}
     assert all(run.info.status == "FINISHED" for run in runs.values())
     assert files(store, runs["train"]) == {"model.safetensors", "history.csv", "curves.svg"}
     assert files(store, runs["cut"]) == {"model.safetensors", "plan.json", "plan.txt"}

@@ -17,13 +17,13 @@ from optuna.trial import TrialState
 
 from solution.contracts import InputError
 from solution.runtime import ROOT
-from solution.search.ends import Refused, Stopped
 from solution.search.locks import held, try_lock
 from solution.search.outcome import best_of, front_of, importance, table
-from solution.search.standings import is_refused, latest, root_of, rungs_of
+from solution.search.outcomes import Stopped, TrialRejected
+from solution.search.standings import is_rejected, latest, root_of, rungs_of
 from solution.search.storage import open_storage
 from solution.search.study import figures_of, open_study
-from solution.search.supervisor import Crew, Progress, num_ended
+from solution.search.supervisor import Progress, WorkerPool, num_ended
 from solution.search.worker import MOST_STARTS, work
 
 
@@ -31,33 +31,33 @@ def quiet(_):
     pass
 
 
-def trials_of(desk):
-    return desk.study.get_trials(deepcopy=False)
+def trials_of(queue):
+    return queue.study.get_trials(deepcopy=False)
 
 
-def states(desk):
-    return Counter(trial.state for trial in trials_of(desk))
+def states(queue):
+    return Counter(trial.state for trial in trials_of(queue))
 
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
     """A study of 40 wanted trials: most complete, some failed, some refused."""
-    desk = toy.desk(tmp_path_factory.mktemp("toy"), 40)
-    work(desk, toy.formula, say=quiet)
-    return desk
+    queue = toy.queue(tmp_path_factory.mktemp("toy"), 40)
+    work(queue, toy.formula, log=quiet)
+    return queue
 
 
 @pytest.fixture(scope="module", params=["score", "front"])
 def staged(request, tmp_path_factory):
     """A study of 40 trials of 27 epochs."""
-    desk = toy.desk(tmp_path_factory.mktemp("staged"), 40, epochs=27, objective=request.param)
-    work(desk, toy.staged, say=quiet)
-    return desk
+    queue = toy.queue(tmp_path_factory.mktemp("staged"), 40, epochs=27, objective=request.param)
+    work(queue, toy.staged, log=quiet)
+    return queue
 
 
 def test_refused_trials_are_not_counted_and_failed_ones_are_recorded_with_their_error(tried):
     trials = trials_of(tried)
-    refused = [trial for trial in trials if is_refused(trial)]
+    refused = [trial for trial in trials if is_rejected(trial)]
     assert len(trials) - len(refused) == 40
     assert all(trial.state == TrialState.PRUNED and trial.constraints for trial in refused)
     for trial in trials:
@@ -75,9 +75,9 @@ def test_the_sampler_learns(tried):
 
 def test_more_trials_go_on_with_the_same_study(tmp_path):
     for wanted in (3, 5):
-        desk = toy.desk(tmp_path, wanted)
-        work(desk, toy.formula, say=quiet)
-        assert num_ended(desk) == wanted
+        queue = toy.queue(tmp_path, wanted)
+        work(queue, toy.formula, log=quiet)
+        assert num_ended(queue) == wanted
 
 
 def test_the_best_go_on_from_where_they_stopped(staged):
@@ -115,15 +115,15 @@ def test_resting_trials_tell_the_sampler_their_score(staged):
 def test_a_trial_that_goes_on_may_be_refused_by_then_and_rests_for_good(tmp_path):
     def too_late(task):
         if "root" in task.claim.trial.user_attrs:
-            raise Refused("another one is better by now", 0.1)
+            raise TrialRejected("another one is better by now", 0.1)
         return toy.staged(task)
 
-    desk = toy.desk(tmp_path, 12, epochs=27)
-    work(desk, too_late, say=quiet)
-    late = [trial for trial in trials_of(desk) if is_refused(trial)]
+    queue = toy.queue(tmp_path, 12, epochs=27)
+    work(queue, too_late, log=quiet)
+    late = [trial for trial in trials_of(queue) if is_rejected(trial)]
     assert late
     assert len({root_of(trial) for trial in late}) == len(late)
-    assert num_ended(desk) == 12
+    assert num_ended(queue) == 12
 
 
 def test_a_trial_left_behind_is_taken_up_with_its_settings(tmp_path):
@@ -135,18 +135,18 @@ def test_a_trial_left_behind_is_taken_up_with_its_settings(tmp_path):
             raise KeyboardInterrupt
         return toy.figures(task.drawn)
 
-    desk = toy.desk(tmp_path, 1)
+    queue = toy.queue(tmp_path, 1)
     with pytest.raises(KeyboardInterrupt):
-        work(desk, interrupted, say=quiet)
-    assert states(desk) == {TrialState.RUNNING: 1}
-    work(toy.desk(tmp_path, 1), interrupted, say=quiet)
-    assert states(desk) == {TrialState.COMPLETE: 1}
+        work(queue, interrupted, log=quiet)
+    assert states(queue) == {TrialState.RUNNING: 1}
+    work(toy.queue(tmp_path, 1), interrupted, log=quiet)
+    assert states(queue) == {TrialState.COMPLETE: 1}
     assert seen[0] == seen[1]
 
 
 def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path):
-    desk = toy.desk(tmp_path, 1)
-    claim = desk.claim()
+    queue = toy.queue(tmp_path, 1)
+    claim = queue.claim()
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'search')!r}); import toy_search; from pathlib import "
         f"Path; print(toy_search.desk(Path({str(tmp_path)!r}), 1).claim())"
@@ -158,17 +158,17 @@ def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path):
 
 
 def test_a_trial_that_ends_while_it_is_claimed_is_not_taken_again(tmp_path, monkeypatch):
-    desk, other = toy.desk(tmp_path, 2), toy.desk(tmp_path, 2)
+    queue, other = toy.queue(tmp_path, 2), toy.queue(tmp_path, 2)
     first = other.claim()
 
     def after_its_end(path):
-        if not states(desk)[TrialState.COMPLETE]:
+        if not states(queue)[TrialState.COMPLETE]:
             other.study.tell(first.trial, 0.5)
             first.lock.release()
         return try_lock(path)
 
     monkeypatch.setattr("solution.search.claims.try_lock", after_its_end)
-    assert desk.claim().trial.number == first.trial.number + 1
+    assert queue.claim().trial.number == first.trial.number + 1
 
 
 def test_a_trial_that_kills_its_workers_is_given_up(tmp_path):
@@ -177,20 +177,20 @@ def test_a_trial_that_kills_its_workers_is_given_up(tmp_path):
 
     for _ in range(MOST_STARTS):
         with pytest.raises(KeyboardInterrupt):
-            work(toy.desk(tmp_path, 1), deadly, say=quiet)
-    desk = toy.desk(tmp_path, 1)
-    work(desk, deadly, say=quiet)
-    assert "died 10 times" in trials_of(desk)[0].user_attrs["error"]
+            work(toy.queue(tmp_path, 1), deadly, log=quiet)
+    queue = toy.queue(tmp_path, 1)
+    work(queue, deadly, log=quiet)
+    assert "died 10 times" in trials_of(queue)[0].user_attrs["error"]
 
 
 def test_a_worker_that_is_told_to_stop_leaves_its_trial(tmp_path):
     def stopping(task):
         raise Stopped
 
-    desk = toy.desk(tmp_path, 1)
+    queue = toy.queue(tmp_path, 1)
     answers = iter([True, False])
-    work(desk, stopping, keep_on=lambda: next(answers), say=quiet)
-    assert states(desk) == {TrialState.RUNNING: 1}
+    work(queue, stopping, keep_on=lambda: next(answers), log=quiet)
+    assert states(queue) == {TrialState.RUNNING: 1}
 
 
 def worker(folder, num_trials, pause_s=0.005):
@@ -201,11 +201,11 @@ def worker(folder, num_trials, pause_s=0.005):
 
 def test_workers_killed_at_random_moments_lose_nothing(tmp_path):
     chance, wanted = random.Random(0), 60
-    desk = toy.desk(tmp_path, wanted)
+    queue = toy.queue(tmp_path, wanted)
     workers = [worker(tmp_path, wanted) for _ in range(2)]
     for kill in range(6):
         deadline = time.monotonic() + 120
-        while len(trials_of(desk)) < 8 * (kill + 1) and time.monotonic() < deadline:
+        while len(trials_of(queue)) < 8 * (kill + 1) and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(0.02 * chance.random())
         index = chance.randrange(2)
@@ -213,25 +213,25 @@ def test_workers_killed_at_random_moments_lose_nothing(tmp_path):
         workers[index].wait()
         workers[index] = worker(tmp_path, wanted)
     assert [process.wait() for process in workers] == [0, 0]
-    trials = trials_of(desk)
-    assert len(desk.counted()) == wanted
-    assert states(desk)[TrialState.RUNNING] == 0
+    trials = trials_of(queue)
+    assert len(queue.counted()) == wanted
+    assert states(queue)[TrialState.RUNNING] == 0
     again = [count for count in Counter((tmp_path / "ran.txt").read_text().split()).values() if count > 1]
     assert len(again) <= 6, "only what was killed may have been run again"
     assert len({json.dumps(trial.params) for trial in trials}) == len(trials), "the same settings were drawn twice"
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
-    desk = toy.desk(tmp_path, 2)
-    work(desk, toy.formula, say=quiet)
-    before = [(trial.state, trial.params) for trial in trials_of(desk)]
+    queue = toy.queue(tmp_path, 2)
+    work(queue, toy.formula, log=quiet)
+    before = [(trial.state, trial.params) for trial in trials_of(queue)]
     with (tmp_path / "journal.log").open("a") as file:
         file.write('{"op_code": 4, "worker')
-    desk = toy.desk(tmp_path, 3)
-    work(desk, toy.formula, say=quiet)
-    after = [(trial.state, trial.params) for trial in trials_of(toy.desk(tmp_path, 3))]
+    queue = toy.queue(tmp_path, 3)
+    work(queue, toy.formula, log=quiet)
+    after = [(trial.state, trial.params) for trial in trials_of(toy.queue(tmp_path, 3))]
     assert after[: len(before)] == before
-    assert num_ended(desk) == 3
+    assert num_ended(queue) == 3
 
 
 def test_a_lock_opens_when_its_holder_is_killed(tmp_path):
@@ -275,9 +275,11 @@ def test_a_file_that_is_no_journal(tmp_path):
 
 def test_a_database_works_as_well(tmp_path):
     study = open_study(open_storage(f"sqlite:///{tmp_path}/trials.db"), "toy", "score", {})
-    desk = toy.Desk(study=study, space=toy.SPACE, folder=tmp_path, num_trials=2, hyperband=toy.Hyperband(total=9))
-    work(desk, toy.staged, say=quiet)
-    assert num_ended(desk) == 2
+    queue = toy.TrialQueue(
+        study=study, space=toy.SPACE, folder=tmp_path, num_trials=2, hyperband=toy.Hyperband(total=9)
+    )
+    work(queue, toy.staged, log=quiet)
+    assert num_ended(queue) == 2
     assert best_of(study)
 
 
@@ -307,40 +309,44 @@ def test_the_outcome_of_trials(tried):
 
 
 def test_no_finished_trial_is_an_error_that_says_why(tmp_path):
-    desk = toy.desk(tmp_path, 2)
+    queue = toy.queue(tmp_path, 2)
 
     def broken(task):
         raise RuntimeError("no photos")
 
-    work(desk, broken, say=quiet)
+    work(queue, broken, log=quiet)
     with pytest.raises(InputError, match="none of 2 trials was trained to its end: RuntimeError: no photos"):
-        best_of(desk.study)
-    assert importance(desk.study) == {}
+        best_of(queue.study)
+    assert importance(queue.study) == {}
 
 
 def test_the_progress_line(tried):
-    line = Progress(desk=tried).line()
+    line = Progress(queue=tried).line()
     assert line.startswith("trial 40/40")
     assert f"best score {figures_of(best_of(tried.study)).score:.4f}" in line
     assert "trials/h" in line
     assert line.endswith("done")
     more = dataclasses.replace(tried, num_trials=80)
-    assert Progress(desk=more, ended_before=40).line().endswith("? left")
-    assert Progress(desk=more, began=time.monotonic() - 3600).line().endswith("40.0 trials/h | 1 h 00 min left")
+    assert Progress(queue=more, ended_before=40).line().endswith("? left")
+    assert Progress(queue=more, began=time.monotonic() - 3600).line().endswith("40.0 trials/h | 1 h 00 min left")
 
 
 def test_workers_that_die_at_once_are_replaced_only_so_often(tmp_path):
-    desk, said = toy.desk(tmp_path, 1), []
-    crew = Crew(
-        command=[sys.executable, "-c", "raise SystemExit('no luck')"], size=1, logs=tmp_path, desk=desk, say=said.append
+    queue, said = toy.queue(tmp_path, 1), []
+    pool = WorkerPool(
+        command=[sys.executable, "-c", "raise SystemExit('no luck')"],
+        size=1,
+        logs=tmp_path,
+        queue=queue,
+        log=said.append,
     )
     with pytest.raises(InputError, match=r"workers die as soon as they start.*\n.*no luck"):
-        crew.run()
+        pool.run()
     assert any("is replaced" in line for line in said)
 
 
 def test_a_killed_worker_is_replaced_and_the_study_gets_done(tmp_path):
-    desk, said = toy.desk(tmp_path, 30), []
+    queue, said = toy.queue(tmp_path, 30), []
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT / 'tests' / 'search')!r}); import toy_search as t;"
         f"from pathlib import Path; from solution.search.worker import work; p = Path({str(tmp_path)!r});\n"
@@ -350,8 +356,8 @@ def test_a_killed_worker_is_replaced_and_the_study_gets_done(tmp_path):
         "    return t.formula(task)\n"
         "work(t.desk(p, 30), once)"
     )
-    Crew(command=[sys.executable, "-c", code], size=2, logs=tmp_path / "logs", desk=desk, say=said.append).run()
-    assert num_ended(desk) == 30
+    WorkerPool(command=[sys.executable, "-c", code], size=2, logs=tmp_path / "logs", queue=queue, log=said.append).run()
+    assert num_ended(queue) == 30
     assert any("is replaced" in line for line in said)
     assert said[-1].startswith("trial 30/30")
 

@@ -1,4 +1,4 @@
-"""Searches that train: small nets on three colours."""
+"""Searches that train: small nets on three colors."""
 
 import csv
 import dataclasses
@@ -17,13 +17,13 @@ from solution.dataloader import Data
 from solution.evaluate.score import Scorer
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import named
-from solution.search.claims import Desk
 from solution.search.cost import Limits, foreseen_macs, stages_to, total_epochs
-from solution.search.ends import Refused
 from solution.search.outcome import tried
+from solution.search.outcomes import TrialRejected
 from solution.search.session import Search
-from solution.search.standings import is_refused, latest, rungs_of
+from solution.search.standings import is_rejected, latest, rungs_of
 from solution.search.study import Figures, figures_of
+from solution.search.trial_queue import TrialQueue
 from solution.train.assist import Assist
 from solution.train.distill import Distill
 from solution.train.step import Train
@@ -33,7 +33,7 @@ from solution.train.step import Train
 def recipe(photos, tmp_path_factory):
     """Three epochs, a cut, six epochs. A third of the labels is wrong, so that no net is perfect; the val pictures
     cannot be read, and so cannot have been looked at."""
-    blind = tmp_path_factory.mktemp("blind") / "colours"
+    blind = tmp_path_factory.mktemp("blind") / "colors"
     shutil.copytree(photos, blind)
     names = ("blue", "green", "red")
     for name, wrong in zip(names, (*names[1:], names[0]), strict=True):
@@ -43,8 +43,8 @@ def recipe(photos, tmp_path_factory):
         picture.write_bytes(b"")
     train = Train(epochs=3, lr=0.05, warmup_epochs=0)
     return Recipe(
-        name="colours",
-        data=Data(path=str(blind), size=32, batch_size=16, workers=0, choose_share=0.25),
+        name="colors",
+        data=Data(path=str(blind), size=32, batch_size=16, workers=0, dev_share=0.25),
         model=ShuffleNet(units=(2, 2, 1), width=0.1),
         stages=(
             Stage(name="train", step=train),
@@ -60,11 +60,11 @@ def recipe(photos, tmp_path_factory):
 SPACE = {
     "train.lr = after.lr": (0.01, 0.2, "log"),
     "cut.units": [(1, 1, 1), (2, 1, 1), (2, 2, 1)],  # the last one would cut nothing: it is refused
-    "data.augment.colour": (0.0, 0.3),
+    "data.augment.color": (0.0, 0.3),
 }
 
 
-OWN = {"train.lr = after.lr": 0.05, "cut.units": "(1, 1, 1)", "data.augment.colour": 0.3}
+OWN = {"train.lr = after.lr": 0.05, "cut.units": "(1, 1, 1)", "data.augment.color": 0.3}
 
 
 def quiet(_):
@@ -87,7 +87,7 @@ def found(recipe, tmp_path_factory):
 
     for _ in range(30):
         try:
-            search(recipe, one.folder).work(say=stumbling)
+            search(recipe, one.folder).work(log=stumbling)
             break
         except KeyboardInterrupt:
             continue
@@ -101,14 +101,14 @@ def epochs_in(folder):
 
 
 def test_every_trial_ends_and_none_is_trained_twice(found):
-    trials = found.desk.study.get_trials(deepcopy=False)
-    assert len(found.desk.counted()) == 6
+    trials = found.queue.study.get_trials(deepcopy=False)
+    assert len(found.queue.counted()) == 6
     assert [trial for trial in trials if trial.state == TrialState.COMPLETE]
     assert not any(trial.state in (TrialState.RUNNING, TrialState.FAIL) for trial in trials)
     for trial in latest(trials).values():
-        if is_refused(trial):
+        if is_rejected(trial):
             continue
-        folder = found.desk.trial_folder(trial)
+        folder = found.queue.trial_folder(trial)
         told = [epochs_in(folder / name / "history.csv") for name in ("train", "after") if (folder / name).exists()]
         assert all(epochs == list(range(1, len(epochs) + 1)) for epochs in told)
         done = sum(map(len, told))
@@ -117,30 +117,30 @@ def test_every_trial_ends_and_none_is_trained_twice(found):
 
 
 def test_the_first_trial_has_the_recipe_s_own_settings_and_no_other_one_has(found):
-    first, *others = (trial.params for trial in latest(found.desk.study.get_trials(deepcopy=False)).values())
+    first, *others = (trial.params for trial in latest(found.queue.study.get_trials(deepcopy=False)).values())
     assert first == OWN
     assert OWN not in others
 
 
 def test_weak_trials_rest_with_their_state_and_finished_ones_drop_it(found):
-    trials = latest(found.desk.study.get_trials(deepcopy=False)).values()
-    resting = [trial for trial in trials if trial.state == TrialState.PRUNED and not is_refused(trial)]
+    trials = latest(found.queue.study.get_trials(deepcopy=False)).values()
+    resting = [trial for trial in trials if trial.state == TrialState.PRUNED and not is_rejected(trial)]
     assert resting
     for trial in resting:
-        assert list(found.desk.trial_folder(trial).rglob("training.safetensors"))
+        assert list(found.queue.trial_folder(trial).rglob("training.safetensors"))
         line = tried(trial)
         assert line.score == pytest.approx(Scorer()(line.macs, line.f1))
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
-            assert not list(found.desk.trial_folder(trial).rglob("training.safetensors"))
+            assert not list(found.queue.trial_folder(trial).rglob("training.safetensors"))
 
 
 def test_what_cannot_be_built_is_refused_unpaid(found):
-    refused = [trial for trial in found.desk.study.get_trials(deepcopy=False) if is_refused(trial)]
+    refused = [trial for trial in found.queue.study.get_trials(deepcopy=False) if is_rejected(trial)]
     for trial in refused:
         reason = "nothing would be taken out" if trial.params["cut.units"] == "(2, 2, 1)" else "even macro F1 1"
         assert reason in trial.user_attrs["refused"]
-        assert not (found.desk.trial_folder(trial) / "train").exists()
+        assert not (found.queue.trial_folder(trial) / "train").exists()
 
 
 def test_the_recipe_that_is_found_gives_the_weights_of_the_trial(found, photos, tmp_path):
@@ -149,12 +149,12 @@ def test_the_recipe_that_is_found_gives_the_weights_of_the_trial(found, photos, 
     shutil.copytree(Path(recipe.data.path) / "train", tmp_path / "data" / "train")
     shutil.copytree(photos / "val", tmp_path / "data" / "val")
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(tmp_path / "data")))
-    rows = list(pipeline.run(recipe, tmp_path / "run", say=quiet))
+    rows = list(pipeline.run(recipe, tmp_path / "run", log=quiet))
     trial = min(
-        (trial for trial in found.desk.study.get_trials(deepcopy=False) if figures_of(trial)),
+        (trial for trial in found.queue.study.get_trials(deepcopy=False) if figures_of(trial)),
         key=lambda trial: figures_of(trial).score,
     )
-    theirs, _ = checkpoint.load(found.desk.trial_folder(trial) / "after" / "model.safetensors")
+    theirs, _ = checkpoint.load(found.queue.trial_folder(trial) / "after" / "model.safetensors")
     ours, _ = checkpoint.load(tmp_path / "run" / "after.safetensors")
     assert rows[-1].macs == figures_of(trial).macs
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
@@ -169,12 +169,12 @@ def test_the_files_of_the_outcome(found):
 
 def test_another_space_or_other_settings_need_another_study(recipe, found, photos):
     with pytest.raises(InputError, match="another space"):
-        _ = dataclasses.replace(search(recipe, found.folder), space={"train.lr": (0.1, 0.2)}).desk
+        _ = dataclasses.replace(search(recipe, found.folder), space={"train.lr": (0.1, 0.2)}).queue
     other = dataclasses.replace(recipe, model=ShuffleNet(units=(2, 2, 1), width=0.2))
     with pytest.raises(InputError, match=r"another recipe \(model.width: 0.1 there, 0.2 here\)"):
-        _ = search(other, found.folder).desk
+        _ = search(other, found.folder).queue
     elsewhere = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(photos)))
-    assert isinstance(search(elsewhere, found.folder).desk, Desk)
+    assert isinstance(search(elsewhere, found.folder).queue, TrialQueue)
     with pytest.raises(InputError, match="at least 1 trial, got 0"):
         search(recipe, found.folder, trials=0)
 
@@ -201,14 +201,14 @@ def test_an_assistant_is_paid_for():
 
 
 def test_teachers_aside_from_the_way_to_after_must_be_there_before(recipe, tmp_path):
-    taught = tuple(
+    distilled = tuple(
         dataclasses.replace(stage, step=Distill(epochs=1, teachers=("before",))) if stage.name == "after" else stage
         for stage in recipe.stages
     )
     with pytest.raises(InputError, match=r"which no trial trains.*--set after.teachers=RUN/before/model.safetensors"):
-        search(dataclasses.replace(recipe, stages=taught), tmp_path)
+        search(dataclasses.replace(recipe, stages=distilled), tmp_path)
     with pytest.raises(InputError, match="everything leaves none"):
-        search(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, everything=True)), tmp_path)
+        search(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, use_all_train=True)), tmp_path)
 
 
 def test_only_the_way_to_after_is_trained():
@@ -225,17 +225,17 @@ def test_a_net_that_could_not_win_with_every_answer_right_is_refused():
     best = figures(1_000_000, 0.75)
     bound = round((best.score - Scorer().f1_term(1.0)) * Scorer().reference_macs)
     Limits().check(bound - 10, [best], "score")
-    with pytest.raises(Refused, match="even macro F1 1 would make score") as refused:
+    with pytest.raises(TrialRejected, match="even macro F1 1 would make score") as refused:
         Limits().check(bound + 100_000, [figures(5_000_000, 0.6), best], "score")
     assert refused.value.excess > 0
-    with pytest.raises(Refused, match=r"even macro F1 0\.8"):
+    with pytest.raises(TrialRejected, match=r"even macro F1 0\.8"):
         Limits(hope=0.8).check(bound - 10, [best], "score")
 
 
 def test_nets_above_the_limit_are_refused_and_more_so_the_larger_they_are():
     excess = []
     for macs in (14_000_000, 20_000_000):
-        with pytest.raises(Refused, match="more than the limit of 13,863,553") as refused:
+        with pytest.raises(TrialRejected, match="more than the limit of 13,863,553") as refused:
             Limits().check(macs, [], "score")
         excess.append(refused.value.excess)
     assert 0 < excess[0] < excess[1]
@@ -245,7 +245,7 @@ def test_with_two_objectives_only_what_is_beaten_in_both_is_refused():
     done = [figures(1_000_000, 0.8)]
     Limits(hope=0.8).check(999_999, done, "front")
     Limits(hope=0.9).check(2_000_000, done, "front")
-    with pytest.raises(Refused):
+    with pytest.raises(TrialRejected):
         Limits(hope=0.8).check(1_000_000, done, "front")
 
 

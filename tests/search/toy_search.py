@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 from solution.evaluate.score import Scorer
-from solution.search.claims import Desk
-from solution.search.ends import Refused
 from solution.search.hyperband import Hyperband
+from solution.search.outcomes import TrialRejected
 from solution.search.space import Choices, Range, Space
 from solution.search.storage import open_storage
 from solution.search.study import Figures, open_study
+from solution.search.trial_queue import TrialQueue
 from solution.search.worker import work
 
 NUM_FIELDS = 15
@@ -31,17 +31,17 @@ def figures(drawn, share=1.0):
     return Figures(macs=macs, f1=f1, score=Scorer()(macs, f1))
 
 
-def desk(folder, num_trials, epochs=0, objective="score"):
+def queue(folder, num_trials, epochs=0, objective="score"):
     study = open_study(open_storage(folder / "journal.log"), "toy", objective, {})
-    return Desk(study=study, space=SPACE, folder=folder, num_trials=num_trials, hyperband=Hyperband(total=epochs))
+    return TrialQueue(study=study, space=SPACE, folder=folder, num_trials=num_trials, hyperband=Hyperband(total=epochs))
 
 
 def formula(task):
     """A trial that costs nothing, refuses the largest nets and fails for some; it notes each time that it is run."""
-    with (task.desk.folder / "ran.txt").open("a") as file:
+    with (task.queue.folder / "ran.txt").open("a") as file:
         file.write(f"{task.claim.trial.number}\n")
     if task.drawn["model.units"] == (3, 3) and task.drawn["stage0.x"] > 0.5:
-        raise Refused("too large", 0.1)
+        raise TrialRejected("too large", 0.1)
     if task.drawn["stage1.x"] > 0.95:
         raise ValueError("planted")
     return figures(task.drawn)
@@ -67,7 +67,7 @@ def main():
         return formula(task)
 
     parent = os.getppid()
-    work(desk(folder, num_trials), slow, keep_on=lambda: os.getppid() == parent, say=lambda _: None)
+    work(queue(folder, num_trials), slow, keep_on=lambda: os.getppid() == parent, log=lambda _: None)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,15 @@ from solution.contracts import InputError
 from solution.evaluate.predict import probabilities
 from solution.export import files
 from solution.export.runtimes import form_for
-from solution.serve import asking, web
-from solution.serve.asking import Panel, open_nets
+from solution.serve import inference, web
+from solution.serve.inference import Panel, open_nets
 
 LIMIT_BYTES = 300_000
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(asking, "_SECONDS", 0.01)
+    monkeypatch.setattr(inference, "_SECONDS", 0.01)
 
 
 def post(app, data, name="photo.jpg"):
@@ -42,10 +42,10 @@ def test_both_nets_answer_as_the_evaluation_does(app, pair, photo, tmp_path):
     said = text(post(app, photo))
     for file in pair:
         exported = files.open_file(file)
-        about = exported.about
-        ((_, shares),) = probabilities(exported, [path], about.size, (about.mean, about.std))
+        metadata = exported.metadata
+        ((_, shares),) = probabilities(exported, [path], metadata.size, (metadata.mean, metadata.std))
         for index in np.argsort(-shares)[:5]:
-            assert f"{about.classes[index]} {100 * shares[index]:.1f} %" in said
+            assert f"{metadata.classes[index]} {100 * shares[index]:.1f} %" in said
     assert re.search(r"Both say \w+\.|They differ: Before says \w+, After says \w+\.", said)
     for figure in ("1,688,940", "667,404", f"{pair[0].stat().st_size:,}", f"{pair[1].stat().st_size:,}"):
         assert figure in said

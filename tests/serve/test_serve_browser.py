@@ -76,7 +76,7 @@ def with_harness(app, photo):
 
 
 @pytest.fixture
-def address(photo, monkeypatch):
+def key(photo, monkeypatch):
     """Where `python -m solution serve` answers, with the harness beside its page."""
     pytest.importorskip("flask", reason='the page needs the extra web: pip install -e ".[web]"')
     original, servers = web.server, queue.Queue()
@@ -101,20 +101,20 @@ def address(photo, monkeypatch):
     thread.join(30)
 
 
-def visited(address, folder):
+def visited(key, folder):
     """What the harness found out, and what the browser had to complain of."""
     words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'user'}",
              "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--enable-logging=stderr",
-             "--virtual-time-budget=60000", "--dump-dom", f"{address}/harness"]  # fmt: skip
+             "--virtual-time-budget=60000", "--dump-dom", f"{key}/harness"]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     found = re.search(r'<pre id="said">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads(unescape(found[1])), done.stderr
 
 
-def test_a_photo_dropped_in_a_real_browser_is_answered_by_both(address, tmp_path):
-    (phone, wide), complaints = visited(address, tmp_path)
+def test_a_photo_dropped_in_a_real_browser_is_answered_by_both(key, tmp_path):
+    (phone, wide), complaints = visited(key, tmp_path)
     for seen in (phone, wide):
         assert seen["roles"] == ["Before", "After"]
         assert seen["figures"][1::3] == ["1,688,940", "667,404"]

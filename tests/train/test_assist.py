@@ -6,7 +6,7 @@ from test_distill import given_photos, loaders, saved  # noqa: F401 - fixtures
 
 from solution import checkpoint
 from solution.contracts import InputError
-from solution.losses.distillation import Kd
+from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
 from solution.train.assist import Assist, AssistPlan
 from solution.train.step import Train
@@ -34,7 +34,7 @@ def test_the_sum_comes_nearer_to_the_teacher_and_reloads(small_net, small_assist
 
     def distance(net):
         with torch.inference_mode():
-            return sum(float((net(x) - teacher(x)).square().mean()) for x, _ in given_photos.choose)
+            return sum(float((net(x) - teacher(x)).square().mean()) for x, _ in given_photos.dev)
 
     assert distance(summed) < 0.5 * distance(student)
     twins = zip(summed.student.state_dict().values(), student.state_dict().values(), strict=True)
@@ -45,4 +45,4 @@ def test_the_sum_comes_nearer_to_the_teacher_and_reloads(small_net, small_assist
 
 def test_what_an_assistant_cannot_learn_from_is_said():
     with pytest.raises(InputError, match="learns from logits"):
-        Assist(live=True, kd=Kd(hint=1.0))
+        Assist(live=True, distill_loss=DistillLoss(hint=1.0))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from solution import checkpoint
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.data.augment import Augment, Viewer
 from solution.dataloader import MEAN, STD, Data
-from solution.losses.distillation import Kd
+from solution.losses.distillation import DistillLoss
 from solution.losses.mixing import Mixing
 from solution.models.shufflenet import ShuffleNet
 from solution.train import teachers
@@ -24,9 +24,9 @@ def loaders(photos):
 
 @pytest.fixture
 def given_photos(loaders):
-    return Given(
-        example=torch.zeros(1, 3, 32, 32), train=loaders.train, choose=loaders.choose, classes=loaders.card.classes,
-        counts=tuple(loaders.card.counts["train"].values()), load=checkpoint.load, say=lambda _: None,
+    return StepContext(
+        example=torch.zeros(1, 3, 32, 32), train=loaders.train, dev=loaders.dev, classes=loaders.info.classes,
+        counts=tuple(loaders.info.counts["train"].values()), load=checkpoint.load, log=lambda _: None,
     )  # fmt: skip
 
 
@@ -41,15 +41,15 @@ def test_a_student_learns_what_only_its_teacher_knows(small_net, given_photos, t
     path = saved(teacher, tmp_path / "teacher.safetensors", given_photos.classes)
     torch.manual_seed(1)
     student = ShuffleNet(units=(1, 1, 1), width=0.1).build(num_classes=3)
-    taught = Distill(epochs=8, lr=0.1, teachers=(path,), share=1.0)(student, given_photos)
+    distilled = Distill(epochs=8, lr=0.1, teachers=(path,), share=1.0)(student, given_photos)
     with torch.inference_mode():
-        pairs = [(taught(x).argmax(1), teacher(x).argmax(1)) for x, _ in given_photos.choose]
+        pairs = [(distilled(x).argmax(1), teacher(x).argmax(1)) for x, _ in given_photos.dev]
     agreed = torch.cat([mine == its for mine, its in pairs]).float().mean()
     assert agreed > 0.8
 
 
 def test_stored_answers_are_those_of_the_teacher_to_each_view(small_net, loaders):
-    said = teachers.answers(small_net, loaders.train.dataset, 2, say=lambda _: None)
+    said = teachers.store_teacher_logits(small_net, loaders.train.dataset, 2, log=lambda _: None)
     assert said.shape == (2, len(loaders.train.dataset), 3)
     images, _ = loaders.train.dataset.__getitems__([(1, 5), (0, 7)])
     with torch.inference_mode():
@@ -58,11 +58,11 @@ def test_stored_answers_are_those_of_the_teacher_to_each_view(small_net, loaders
 
 def test_a_teacher_answers_once(small_net, loaders, monkeypatch):
     views = loaders.train.dataset
-    said = np.array(teachers.answers(small_net, views, 2, say=lambda _: None))
+    said = np.array(teachers.store_teacher_logits(small_net, views, 2, log=lambda _: None))
     monkeypatch.setattr(teachers, "_ask", lambda *_: pytest.fail("asked again"))
-    np.testing.assert_array_equal(said, teachers.answers(small_net, views, 2))
+    np.testing.assert_array_equal(said, teachers.store_teacher_logits(small_net, views, 2))
     with pytest.raises(pytest.fail.Exception):
-        teachers.answers(small_net, teachers.as_teacher_sees(views, 48, (MEAN, STD)), 2)
+        teachers.store_teacher_logits(small_net, teachers.as_teacher_sees(views, 48, (MEAN, STD)), 2)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_answers_of_another_teacher_are_not_taken_up(small_net, loaders):
 def test_damaged_answers_are_asked_for_again(small_net, loaders, tmp_path, monkeypatch):
     monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
     views, lines = loaders.train.dataset, []
-    said = np.array(teachers.answers(small_net, views, 1, lines.append))
+    said = np.array(teachers.store_teacher_logits(small_net, views, 1, lines.append))
     (path,) = tmp_path.glob("answers-*.npy")
     path.write_bytes(path.read_bytes()[:-7])
-    np.testing.assert_array_equal(teachers.answers(small_net, views, 1, lines.append), said)
+    np.testing.assert_array_equal(teachers.store_teacher_logits(small_net, views, 1, lines.append), said)
     assert lines == [f"the teacher answers 1 views of {len(views)} pictures, once"] * 2
 
 
@@ -144,10 +144,10 @@ def test_a_teacher_sees_views_of_its_own_size(loaders, tmp_path, monkeypatch):
 
 
 def test_batches_carry_the_answers_of_the_view_that_they_show(loaders):
-    from solution.data.views import with_beside
+    from solution.data.views import with_teacher_logits
 
-    beside = np.random.default_rng(0).normal(size=(2, len(loaders.train.dataset), 3)).astype(np.float32)
-    richer = with_beside(loaders.train, beside)
+    teacher_logits = np.random.default_rng(0).normal(size=(2, len(loaders.train.dataset), 3)).astype(np.float32)
+    richer = with_teacher_logits(loaders.train, teacher_logits)
     for epoch in (0, 1, 2, 3):
         richer.set_epoch(epoch)
         pairs = [pair for batch in richer.batch_sampler for pair in batch]
@@ -155,7 +155,7 @@ def test_batches_carry_the_answers_of_the_view_that_they_show(loaders):
         assert richer.dataset.pixels is not None
         images, _, told = map(torch.cat, zip(*richer, strict=True))
         assert torch.equal(images, loaders.train.dataset.__getitems__(pairs)[0])
-        np.testing.assert_array_equal(told.numpy(), [beside[view, index] for view, index in pairs])
+        np.testing.assert_array_equal(told.numpy(), [teacher_logits[view, index] for view, index in pairs])
 
 
 @pytest.mark.parametrize(
@@ -174,16 +174,19 @@ def test_what_is_missing_is_said(small_net, given_photos, tmp_path, change, sett
         Distill(epochs=1, **settings)(small_net, replace(given_photos, **change))
 
 
-@pytest.mark.parametrize("kd", [Kd(hint=1.0), Kd(logits=0.0, attention=100.0), Kd(distance=5.0, angle=5.0)])
-def test_a_live_teacher_shows_its_feature_maps(small_net, given_photos, tmp_path, kd):
+@pytest.mark.parametrize(
+    "distill_loss",
+    [DistillLoss(hint=1.0), DistillLoss(logits=0.0, attention=100.0), DistillLoss(distance=5.0, angle=5.0)],
+)
+def test_a_live_teacher_shows_its_feature_maps(small_net, given_photos, tmp_path, distill_loss):
     path = saved(small_net, tmp_path / "teacher.safetensors", given_photos.classes)
     torch.manual_seed(1)
     student = ShuffleNet(units=(1, 1, 1), width=0.1).build(num_classes=3)
-    step = Distill(epochs=1, teachers=(path,), live=True, kd=kd)
-    taught = step(student, replace(given_photos, folder=tmp_path))
-    assert [*taught.state_dict()] == [*student.state_dict()]
+    step = Distill(epochs=1, teachers=(path,), live=True, distill_loss=distill_loss)
+    distilled = step(student, replace(given_photos, folder=tmp_path))
+    assert [*distilled.state_dict()] == [*student.state_dict()]
     plain = Distill(epochs=1, teachers=(path,), live=True)(student, given_photos)
-    assert not torch.equal(taught.output.weight, plain.output.weight)
+    assert not torch.equal(distilled.output.weight, plain.output.weight)
 
 
 def test_a_live_teacher_says_what_is_stored(small_net, given_photos, loaders, tmp_path):
@@ -205,4 +208,4 @@ def test_a_live_teacher_answers_mixed_images(small_net, given_photos, tmp_path):
     with pytest.raises(InputError, match="live=True"):
         Distill(teachers=(path,), mixing=Mixing(mixup=0.2))
     with pytest.raises(InputError, match="live=True"):
-        Distill(teachers=(path,), kd=Kd(hint=1.0))
+        Distill(teachers=(path,), distill_loss=DistillLoss(hint=1.0))

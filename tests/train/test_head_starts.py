@@ -6,13 +6,13 @@ import pytest
 import torch
 from test_train import Stopped, same
 
-from solution.contracts import Given, InputError, origin_of
+from solution.contracts import InputError, StepContext, origin_of
 from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.losses.margins import Margin
 from solution.losses.mixing import Mixing
 from solution.losses.objective import Loss
-from solution.models.taps import Taps
+from solution.models.features import FeatureExtractor
 from solution.train.autoencode import Autoencode
 from solution.train.pretrain import Pretrain
 from solution.train.progress import Bar
@@ -48,27 +48,29 @@ def test_a_stopped_head_start_goes_on_to_the_same_weights(small_net, toy, photos
 
 
 def test_a_trunk_that_has_seen_like_pictures_tells_classes_apart_sooner(small_net, photos):
-    """Colours are learnt from three classes first; the classifier alone then needs one epoch."""
+    """Colors are learnt from three classes first; the classifier alone then needs one epoch."""
     loaders = Data(path=str(photos), size=32, batch_size=16, workers=0).open()
-    given = Given(example=torch.zeros(1, 3, 32, 32), train=loaders.train, choose=loaders.val, say=lambda _: None,
-                  classes=loaders.card.classes)  # fmt: skip
+    context = StepContext(example=torch.zeros(1, 3, 32, 32), train=loaders.train, dev=loaders.val, log=lambda _: None,
+                  classes=loaders.info.classes)  # fmt: skip
 
     def hits(net):
         with torch.inference_mode():
             return torch.cat([net(x).argmax(1) == y for x, y in loaders.val]).float().mean()
 
     short = Train(epochs=2, lr=0.05, warmup_epochs=0)
-    started = Pretrain(path=str(photos), epochs=10, lr=0.1, batch_size=16)(small_net, given)
-    assert hits(short(started, given)) > hits(short(small_net, given))
+    started = Pretrain(path=str(photos), epochs=10, lr=0.1, batch_size=16)(small_net, context)
+    assert hits(short(started, context)) > hits(short(small_net, context))
 
 
 def test_other_pictures_are_seen_as_the_task_s_are(small_net, photos):
     half = ((0.5,) * 3, (0.25,) * 3)
-    task = Data(path=str(photos), size=24, batch_size=16, workers=0, augment=Augment(colour=0.0, flip=0.0))
-    given = Given(example=torch.zeros(1, 3, 24, 24), train=task.open(splits=("train",), normalisation=half).train)
-    loaders = Pretrain(path=str(photos), batch_size=8)._open(given)
+    task = Data(path=str(photos), size=24, batch_size=16, workers=0, augment=Augment(color=0.0, flip=0.0))
+    context = StepContext(
+        example=torch.zeros(1, 3, 24, 24), train=task.open(splits=("train",), normalization=half).train
+    )
+    loaders = Pretrain(path=str(photos), batch_size=8)._open(context)
     views = loaders.train.dataset
-    assert (views.view.augment, views.view.size, views.normalisation) == (task.augment, 24, half)
+    assert (views.view.augment, views.view.size, views.normalization) == (task.augment, 24, half)
     assert loaders.train.batch_sampler.batch_size == 8
     assert len(views) == 72  # all of train: nothing is chosen
 
@@ -83,11 +85,11 @@ def test_an_autoencoder_redraws_ever_better(small_net, toy, tmp_path):
 
 
 def test_the_decoder_draws_on_the_last_map(small_net, toy):
-    lesson = Autoencode(doublings=2, channels=8).lesson(small_net, toy)
-    with Taps(small_net, (lesson.map,)) as taps:
+    objective = Autoencode(doublings=2, channels=8).objective(small_net, toy)
+    with FeatureExtractor(small_net, (objective.map,)) as features:
         small_net(toy.example)
-    side = taps.maps[lesson.map].shape[2]
-    assert lesson.decoder(taps.maps[lesson.map]).shape == (2, 3, 4 * side, 4 * side)
+    side = features.maps[objective.map].shape[2]
+    assert objective.decoder(features.maps[objective.map]).shape == (2, 3, 4 * side, 4 * side)
 
 
 def test_what_cannot_be_learnt_from_is_said(small_net, toy, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from solution.contracts import InputError, Origin, remember
+from solution.contracts import InputError, ModelSpec, remember
 from solution.models.shufflenet import ShuffleNet
 from solution.train.sizes import resized, side_at
 from solution.train.step import Train
@@ -59,6 +59,6 @@ def test_sizes_that_cannot_be_are_refused(small_net, toy):
         Train(first_size=4)
     with pytest.raises(InputError, match="first_size must be at most the images' side, 32, got 40"):
         Train(epochs=1, first_size=40)(small_net, toy)
-    fixed = remember(Fixed(), Origin(settings=ShuffleNet(), num_classes=3))
+    fixed = remember(Fixed(), ModelSpec(settings=ShuffleNet(), num_classes=3))
     with pytest.raises(InputError, match="Fixed does not run on images of 2 x 3 x 16 x 16"):
         Train(epochs=1, first_size=16)(fixed, toy)

@@ -37,7 +37,7 @@ def earlier(small_net, toy, tmp_path):
 
 def test_a_cut_net_goes_on_and_reloads_from_the_new_run(earlier, recipe_from, toy, tmp_path):
     folder, cut = earlier
-    (row,) = pipeline.run(recipe_from(folder), tmp_path / "on", say=lambda _: None)
+    (row,) = pipeline.run(recipe_from(folder), tmp_path / "on", log=lambda _: None)
     net, _ = checkpoint.load(tmp_path / "on" / "after.safetensors")
     assert torch.equal(net.eval()(toy.example), cut.eval()(toy.example))
     assert origin_of(net).plans == origin_of(cut).plans
@@ -53,8 +53,8 @@ def test_a_missing_start_is_named_and_nothing_is_written(recipe_from, tmp_path):
 def test_a_net_of_other_classes_is_no_start(earlier, toy):
     folder, cut = earlier
     header = checkpoint.header_of(cut, classes=("a", "b", "c"), mean=MEAN, std=STD, size=32)
-    given = dataclasses.replace(toy, load=lambda path: (cut, header))
+    context = dataclasses.replace(toy, load=lambda path: (cut, header))
     with pytest.raises(
         InputError, match=r"after\.safetensors knows the classes a, b, c; the data have red, green, blue"
     ):
-        Start(path=str(folder))(cut, given)
+        Start(path=str(folder))(cut, context)

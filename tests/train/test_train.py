@@ -31,7 +31,7 @@ def test_training_learns_the_toy_task_and_leaves_its_input_untouched(small_net, 
     before = {name: tensor.clone() for name, tensor in small_net.state_dict().items()}
     trained = Train(epochs=10, lr=0.1)(small_net, toy)
     with torch.inference_mode():
-        hits = [(trained(x).argmax(1) == y).float().mean() for x, y in toy.choose]
+        hits = [(trained(x).argmax(1) == y).float().mean() for x, y in toy.dev]
     assert sum(hits) / len(hits) > 0.9
     assert all(torch.equal(before[name], tensor) for name, tensor in small_net.state_dict().items())
 
@@ -39,9 +39,9 @@ def test_training_learns_the_toy_task_and_leaves_its_input_untouched(small_net, 
 def test_every_epoch_is_judged_and_the_last_kept_when_asked(small_net, toy, tmp_path):
     last = Train(epochs=3, lr=0.5, keep="last")(small_net, dataclasses.replace(toy, folder=tmp_path))
     with (tmp_path / "history.csv").open() as file:
-        said = [float(row["choose_f1"]) for row in csv.DictReader(file)]
+        said = [float(row["dev_f1"]) for row in csv.DictReader(file)]
     assert len(said) == 3
-    assert classify(predictor(last, "cpu"), toy.choose).f1 == pytest.approx(said[-1])
+    assert classify(predictor(last, "cpu"), toy.dev).f1 == pytest.approx(said[-1])
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9}, {"optimizer": "adamw", "lr": 1e-3}])
@@ -80,7 +80,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings
         patch.setattr(Bar, "tell", stop_after_two)
         step(small_net, replace(toy, folder=tmp_path))
     lines = []
-    resumed = step(small_net, replace(toy, folder=tmp_path, resume=True, say=lines.append))
+    resumed = step(small_net, replace(toy, folder=tmp_path, resume=True, log=lines.append))
     assert lines[0] == "going on after epoch 2 of 4"
     assert same(whole, resumed)
     with (tmp_path / "history.csv").open() as file:
@@ -110,9 +110,9 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
                     yield batch
         torch.manual_seed(0)
         net = ShuffleNet(units=(1, 2, 1), width=0.1, dropout=0.2).build(num_classes=3)
-        given = Given(example=torch.zeros(1, 3, 32, 32), train=Deadly(toy_batches(6, 0)), choose=toy_batches(2, 1),
-                      folder=folder, resume=resume)
-        torch.save(Train(epochs=4, ema_decay=0.9)(net, given).state_dict(), folder / "result.pt")
+        context = StepContext(example=torch.zeros(1, 3, 32, 32), train=Deadly(toy_batches(6, 0)),
+                              dev=toy_batches(2, 1), folder=folder, resume=resume)
+        torch.save(Train(epochs=4, ema_decay=0.9)(net, context).state_dict(), folder / "result.pt")
     """)
 
     def run(folder, mode):
@@ -133,8 +133,8 @@ def test_the_best_epoch_is_kept(small_net, toy, tmp_path):
 
     trained = Train(epochs=5, lr=0.05)(small_net, replace(toy, folder=tmp_path))
     with (tmp_path / "history.csv").open() as file:
-        best = max(float(row["choose_f1"]) for row in csv.DictReader(file))
-    assert classify(predictor(trained), toy.choose).f1 == pytest.approx(best)
+        best = max(float(row["dev_f1"]) for row in csv.DictReader(file))
+    assert classify(predictor(trained), toy.dev).f1 == pytest.approx(best)
 
 
 def test_a_loss_that_is_no_number_stops_with_advice_and_keeps_the_last_good_state(small_net, toy, tmp_path):
@@ -149,13 +149,13 @@ def test_a_loss_that_is_no_number_stops_with_advice_and_keeps_the_last_good_stat
 def test_state_of_other_settings_and_broken_state_are_refused(small_net, toy, tmp_path):
     from dataclasses import replace
 
-    given = replace(toy, folder=tmp_path, resume=True)
-    Train(epochs=1)(small_net, given)
+    context = replace(toy, folder=tmp_path, resume=True)
+    Train(epochs=1)(small_net, context)
     with pytest.raises(InputError, match="other settings"):
-        Train(epochs=2)(small_net, given)
+        Train(epochs=2)(small_net, context)
     (tmp_path / "training.safetensors").write_bytes(b"\x80\x04broken")
     with pytest.raises(InputError, match="delete it"):
-        Train(epochs=1)(small_net, given)
+        Train(epochs=1)(small_net, context)
 
 
 def test_missing_batches_are_named(small_net, toy):
@@ -192,7 +192,7 @@ def test_bad_settings_name_the_value(wrong):
 def test_bf16_that_is_imitated_is_told(small_net, toy, monkeypatch, precision, imitated, told):
     said = []
     monkeypatch.setattr(training, "imitates_bf16", lambda: imitated)
-    Train(epochs=1, precision=precision)(small_net, dataclasses.replace(toy, say=said.append))
+    Train(epochs=1, precision=precision)(small_net, dataclasses.replace(toy, log=said.append))
     assert sum("no bf16 instructions" in line for line in said) == told
 
 

@@ -14,10 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from solution.compress.coupling.attributes import Attributes, all_shapes, attributes_after, set_attributes
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, components_of
-from solution.compress.coupling.ids import Ledger
+from solution.compress.coupling.ids import ChannelIds
 from solution.compress.coupling.rules import apply_rule
 from solution.compress.coupling.skeleton import Sizes, fitting_inputs, shapes_at
-from solution.compress.coupling.tracing import Trace, TraceError, hollow_copy, named_tensors, shapes_only, trace
+from solution.compress.coupling.tracing import Trace, TraceError, meta_copy, named_tensors, shapes_only, trace
 from solution.compress.coupling.walk import walk
 
 
@@ -27,7 +27,7 @@ def every_output(_position: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class TraceRequest:
     """What is looked at, and what the caller wants left alone.
 
     example       an input batch, of which one image is looked at
@@ -62,24 +62,24 @@ class Analysis:
     derived: frozenset[str]
 
 
-def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | None = None) -> Analysis:
+def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis | None = None) -> Analysis:
     """Trace the subject and find its coupling.
 
-    sizes, before  look at a skeleton instead: the model cut to `sizes`, whose full form was analysed `before`.
+    sizes, before  look at a skeleton instead: the model cut to `sizes`, whose full form was analyzed `before`.
     Raises `TraceError` when the forward does not run.
     """
     with shapes_only() as mode:
-        resized = {} if before is None else shapes_at(subject.model, before.coupling, sizes or {})
-        hollow = hollow_copy(subject.model, resized)
+        resized = {} if before is None else shapes_at(request.model, before.coupling, sizes or {})
+        meta = meta_copy(request.model, resized)
         if resized:
-            set_attributes(hollow, attributes_after(subject.model, all_shapes(hollow)))
-        traces = _traces(hollow, subject.image(), mode, before)
-        attributes = attributes_after(subject.model, all_shapes(hollow))
-    ledger = Ledger(frozenset() if before is None else before.coupling.readers())
+            set_attributes(meta, attributes_after(request.model, all_shapes(meta)))
+        traces = _traces(meta, request.image(), mode, before)
+        attributes = attributes_after(request.model, all_shapes(meta))
+    ledger = ChannelIds(frozenset() if before is None else before.coupling.readers())
     for one in traces:
-        walk(one, ledger, apply_rule, subject.keeps_output)
+        walk(one, ledger, apply_rule, request.keeps_output)
     known = None if before is None else {side.tensor: side.axis for side in before.coupling.sides}
-    coupling = _protect(components_of(ledger, known), subject.protected)
+    coupling = _protect(components_of(ledger, known), request.protected)
     return Analysis(
         coupling=coupling,
         traces=traces,
@@ -89,15 +89,15 @@ def analyse(subject: Subject, sizes: Sizes | None = None, before: Analysis | Non
     )
 
 
-def _traces(hollow: nn.Module, example: Tensor, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
+def _traces(meta: nn.Module, example: Tensor, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
     """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads)."""
     if before is not None:
-        passes = (hollow.train(one.mode == "train") for one in before.traces)
+        passes = (meta.train(one.mode == "train") for one in before.traces)
         return tuple(_fitted_trace(net, example, mode, before.coupling) for net in passes)
-    traces = [trace(hollow.eval(), example, mode)]
+    traces = [trace(meta.eval(), example, mode)]
     if traces[0].unused():
         with suppress(TraceError):
-            traces.append(trace(hollow.train(), _two(example), mode))
+            traces.append(trace(meta.train(), _two(example), mode))
     return tuple(traces)
 
 
@@ -106,15 +106,15 @@ def _two(example: Tensor) -> Tensor:
     return torch.cat([example, example])
 
 
-def _fitted_trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode, coupling: Coupling) -> Trace:
+def _fitted_trace(meta: nn.Module, example: Tensor, mode: FakeTensorMode, coupling: Coupling) -> Trace:
     """Trace a skeleton. Where sizes do not match, layers are first fitted to what arrives at them."""
-    batch = _two(example) if hollow.training else example
+    batch = _two(example) if meta.training else example
     try:
-        return trace(hollow, batch, mode)
+        return trace(meta, batch, mode)
     except TraceError:
-        with fitting_inputs(hollow, coupling.readers()), torch.no_grad(), suppress(Exception):
-            hollow(mode.from_tensor(batch))
-        return trace(hollow, batch, mode)
+        with fitting_inputs(meta, coupling.readers()), torch.no_grad(), suppress(Exception):
+            meta(mode.from_tensor(batch))
+        return trace(meta, batch, mode)
 
 
 def _unreached(traces: tuple[Trace, ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from solution.compress.coupling.plan import ChannelPlan
-from solution.compress.coupling.targets import Room, Wanted
+from solution.compress.coupling.targets import Bounds, Targets
 from solution.contracts import InputError
 
 MOST_PLANS = 8
@@ -38,22 +38,22 @@ class Budget:
 
 
 def meet(
-    budget: Budget, room: Room, estimate: Callable[[Wanted], float], plan: Callable[[Wanted], ChannelPlan]
+    budget: Budget, bounds: Bounds, estimate: Callable[[Targets], float], plan: Callable[[Targets], ChannelPlan]
 ) -> ChannelPlan:
     """The plan that comes closest to the budget from below. The estimate leads, the true cost corrects it.
 
     `InputError` names the least cost that can be reached, and what protects the rest.
     """
     tried: dict[tuple[int, ...], tuple[float, ChannelPlan]] = {}
-    low, high = 0.0, estimate(room.size)
+    low, high = 0.0, estimate(bounds.size)
     aim = budget.limit * high / budget.before
     for _ in range(BISECTIONS):
-        wanted = largest_within(aim, room, estimate)
-        numbers = tuple(wanted.values())
+        targets = largest_within(aim, bounds, estimate)
+        numbers = tuple(targets.values())
         if numbers not in tried:
             if len(tried) == MOST_PLANS:
                 break
-            made = plan(wanted)
+            made = plan(targets)
             tried[numbers] = budget.measure(made), made
         cost = tried[numbers][0]
         if budget.limit * (1 - budget.tolerance) <= cost <= budget.limit:
@@ -62,7 +62,7 @@ def meet(
         aim *= budget.limit * (1 - budget.tolerance / 4) / cost
         aim = aim if low < aim < high else (low + high) / 2
     within = [outcome for outcome in tried.values() if outcome[0] <= budget.limit]
-    return max(within, key=lambda outcome: outcome[0])[1] if within else _least(budget, plan(room.lowest()))
+    return max(within, key=lambda outcome: outcome[0])[1] if within else _least(budget, plan(bounds.lowest()))
 
 
 def _least(budget: Budget, lowest: ChannelPlan) -> ChannelPlan:
@@ -73,21 +73,21 @@ def _least(budget: Budget, lowest: ChannelPlan) -> ChannelPlan:
     return lowest
 
 
-def largest_within(aim: float, room: Room, estimate: Callable[[Wanted], float]) -> Wanted:
+def largest_within(aim: float, bounds: Bounds, estimate: Callable[[Targets], float]) -> Targets:
     """The numbers under the least pressure whose estimate is at most `aim`, then single steps more while any fits."""
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (low, middle) if estimate(room.whole(middle)) <= aim else (middle, high)
-    wanted, exact = room.whole(high), room.exact(high)
+        low, high = (low, middle) if estimate(bounds.whole(middle)) <= aim else (middle, high)
+    targets, exact = bounds.whole(high), bounds.exact(high)
     fitted = True
     while fitted:
         fitted = False
-        for atom in sorted(wanted, key=lambda atom: wanted[atom] - exact[atom]):
-            more = {**wanted, atom: min(room.size[atom], wanted[atom] + room.multiple[atom])}
-            if more != wanted and estimate(more) <= aim:
-                wanted, fitted = more, True
-    return wanted
+        for atom in sorted(targets, key=lambda atom: targets[atom] - exact[atom]):
+            more = {**targets, atom: min(bounds.size[atom], targets[atom] + bounds.multiple[atom])}
+            if more != targets and estimate(more) <= aim:
+                targets, fitted = more, True
+    return targets
 
 
 def _unreachable(budget: Budget, least: float, plan: ChannelPlan) -> str:

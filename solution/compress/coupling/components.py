@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, Axis, Ledger
+from solution.compress.coupling.ids import KEPT, Axis, ChannelIds
 
 NO_COMPONENT = -1
 FIXED = "it is fed by the input or a constant"
@@ -77,7 +77,7 @@ class Coupling:
         return kept
 
 
-def components_of(ledger: Ledger, known_axes: Mapping[str, int] | None = None) -> Coupling:
+def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = None) -> Coupling:
     """Gather the ledger's ties into components.
 
     known_axes  element tensors -> the axis along which their channels lie, where that was found before
@@ -95,7 +95,7 @@ def components_of(ledger: Ledger, known_axes: Mapping[str, int] | None = None) -
     return _compacted([_side(axis, label) for axis in axes], reason, [_side(axis, label) for axis in ledger.runs])
 
 
-def _settled_labels(ledger: Ledger) -> np.ndarray:
+def _settled_labels(ledger: ChannelIds) -> np.ndarray:
     """Labels after every postponed meeting is decided."""
     while True:
         label = _labels(ledger)
@@ -105,7 +105,7 @@ def _settled_labels(ledger: Ledger) -> np.ndarray:
             return label
 
 
-def _labels(ledger: Ledger) -> np.ndarray:
+def _labels(ledger: ChannelIds) -> np.ndarray:
     """(ids,) the component of each id. Ties to the two special ids join nothing."""
     edges = torch.cat([torch.empty(2, 0, dtype=torch.long), *ledger.ties], 1)
     edges = edges[:, (edges > KEPT).all(0)].numpy()
@@ -113,7 +113,7 @@ def _labels(ledger: Ledger) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _reasons(ledger: Ledger, label: np.ndarray) -> dict[int, str]:
+def _reasons(ledger: ChannelIds, label: np.ndarray) -> dict[int, str]:
     reason: dict[int, str] = {}
     for ids, why in ledger.kept:
         for component in np.unique(label[ids.numpy()]):

@@ -1,4 +1,4 @@
-"""Convolution weights that are computed from parameters on every call: standardised, scaled, normalised weights.
+"""Convolution weights that are computed from parameters on every call: standardized, scaled, normalized weights.
 
 The parameter of the weight's own shape stands for the weight, and gains of one number per row go along with its rows.
 Statistics over a row are those of the inputs that stay, as with layer norms.

@@ -152,8 +152,8 @@ def _convolution_over_kept(
     layer.forward = forward
 
 
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random norm statistics, scales and zero-initialised layers, in place: no comparison passes by accident."""
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random norm statistics, scales and zero-initialized layers, in place: no comparison passes by accident."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in named_tensors(model).items():
@@ -167,5 +167,5 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _is_flat(tensor: Tensor) -> bool:
-    """A scale, or a tensor that is the same everywhere (zero-initialised)."""
+    """A scale, or a tensor that is the same everywhere (zero-initialized)."""
     return tensor.squeeze().ndim <= 1 or bool((tensor == tensor.flatten()[0]).all())

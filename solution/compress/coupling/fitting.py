@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from solution.compress.coupling.adapters import alike
-from solution.compress.coupling.analysis import Analysis, Subject, analyse, atoms_of_tensors
+from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze, atoms_of_tensors
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side, made_alike
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
 from solution.compress.coupling.skeleton import skeleton_sizes
@@ -49,9 +49,9 @@ class Fit:
 
 
 def fit(
-    subject: Subject,
+    request: TraceRequest,
     full: Analysis,
-    wanted: Mapping[int, int],
+    targets: Mapping[int, int],
     multiple: Mapping[int, int],
     frozen: dict[int, str] | None = None,
 ) -> Fit:
@@ -63,14 +63,14 @@ def fit(
     classes = classes_of(full.coupling)
     sizes, ladder = classes.atom_sizes(), ladders(full.coupling, classes)
     frozen = {} if frozen is None else frozen
-    linked = linked_atoms(subject.model, full.coupling)
-    first = in_proportion(wanted, sizes, linked)
-    wanted, step, runs_tried = first, dict.fromkeys(wanted, 0), False
+    linked = linked_atoms(request.model, full.coupling)
+    first = in_proportion(targets, sizes, linked)
+    targets, step, runs_tried = first, dict.fromkeys(targets, 0), False
     for attempt in range(MOST_ATTEMPTS):
-        free = {atom: number for atom, number in wanted.items() if atom not in frozen}
+        free = {atom: number for atom, number in targets.items() if atom not in frozen}
         steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
         counts = count_channels(full.coupling, classes, free, steps)
-        outcome = _attempt(subject, full, classes, counts, attempt >= ONE_BY_ONE)
+        outcome = _attempt(request, full, classes, counts, attempt >= ONE_BY_ONE)
         if isinstance(outcome, Fit):
             return replace(outcome, frozen=frozen)
         suspects, reason = outcome
@@ -78,31 +78,31 @@ def fit(
         if not culprits:
             break
         culprits = set(free) & culprits.union(*(atoms for atoms in linked if atoms & culprits))
-        share = sum(wanted[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
+        share = sum(targets[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         for atom in culprits:
-            step[atom], wanted[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
+            step[atom], targets[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
         stuck = {atom for atom in culprits if step[atom] == len(ladder[atom])}
         if not runs_tried and any(stuck & _atoms(full.coupling, run) for run in full.coupling.runs):
             runs_tried = True
             counts = count_channels(full.coupling, classes, {atom: first[atom] for atom in free}, multiple, even=True)
-            outcome = _attempt(subject, full, classes, counts, False)
+            outcome = _attempt(request, full, classes, counts, False)
             if isinstance(outcome, Fit):
                 return replace(outcome, frozen=frozen)
         frozen.update(dict.fromkeys(stuck, reason))
-        wanted = in_proportion(wanted, sizes, linked)
+        targets = in_proportion(targets, sizes, linked)
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
 
 
-def in_proportion(wanted: Mapping[int, int], sizes: Mapping[int, int], linked: list[set[int]]) -> dict[int, int]:
+def in_proportion(targets: Mapping[int, int], sizes: Mapping[int, int], linked: list[set[int]]) -> dict[int, int]:
     """`wanted` with one share for all atoms of a linked set, a share that the smallest of them can have."""
-    wanted = dict(wanted)
+    targets = dict(targets)
     for atoms in linked:
-        free = atoms & wanted.keys()
+        free = atoms & targets.keys()
         parts = min(sizes[atom] for atom in atoms)
-        share = sum(wanted[atom] for atom in free) / max(1, sum(sizes[atom] for atom in free))
+        share = sum(targets[atom] for atom in free) / max(1, sum(sizes[atom] for atom in free))
         numerator = max(1, round(share * parts)) if free == atoms else parts
-        wanted.update({atom: sizes[atom] * numerator // parts for atom in free})
-    return wanted
+        targets.update({atom: sizes[atom] * numerator // parts for atom in free})
+    return targets
 
 
 def linked_atoms(model: nn.Module, coupling: Coupling) -> list[set[int]]:
@@ -142,15 +142,15 @@ def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
 
 
 def _attempt(
-    subject: Subject, full: Analysis, classes: Classes, counts: np.ndarray, alike_too: bool
+    request: TraceRequest, full: Analysis, classes: Classes, counts: np.ndarray, alike_too: bool
 ) -> Fit | tuple[list[set[int]], str]:
     """A fit, or sets of atoms that may be in its way (the likeliest first) and what went wrong."""
     coupling = full.coupling
     try:
-        skeleton = analyse(subject, skeleton_sizes(coupling, _first_ones(classes, counts)), full)
+        skeleton = analyze(request, skeleton_sizes(coupling, _first_ones(classes, counts)), full)
     except TraceError as error:
-        where = error.where or type(subject.model).__name__
-        return _near(subject.model, coupling, error, alike_too), f"the forward of {where} does not follow a cut of it"
+        where = error.where or type(request.model).__name__
+        return _near(request.model, coupling, error, alike_too), f"the forward of {where} does not follow a cut of it"
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
     misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
     if misfits.any():

@@ -72,7 +72,7 @@ class Axis:
     ids: Tensor
 
 
-class Ledger:
+class ChannelIds:
     """Ids handed out so far, ties between them, ids that must stay and why, and the axes they belong to."""
 
     def __init__(self, readers: frozenset[str] = frozenset()) -> None:

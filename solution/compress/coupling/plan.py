@@ -10,7 +10,7 @@ from torch import nn
 from solution.compress.coupling.attributes import set_attributes
 from solution.compress.coupling.cutting import cut_tensors
 from solution.compress.coupling.tracing import named_tensors
-from solution.compress.parametrized import fold_all
+from solution.compress.parametrized import materialize_all
 from solution.contracts import InputError, Plan
 
 
@@ -39,7 +39,7 @@ class ChannelPlan(Plan):
 
     def cut(self, model: nn.Module) -> nn.Module:
         """Slice the tensors and set the attributes, in place."""
-        self._check(fold_all(model))
+        self._check(materialize_all(model))
         cuts = {
             name: tuple((axis, groups, self.selections[number]) for axis, groups, number in places)
             for name, places in self.tensors.items()

@@ -11,10 +11,10 @@ from torch import Tensor
 from solution.compress.coupling import rules_layers as layers
 from solution.compress.coupling import rules_movement as movement
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies
-from solution.compress.coupling.walk import Call, Rule, Weight
+from solution.compress.coupling.walk import OpCall, Rule, Weight
 
 
-def apply_rule(call: Call) -> Any:
+def apply_rule(call: OpCall) -> Any:
     """The ids of what `call` returns."""
     if call.result is None:
         return None
@@ -25,7 +25,7 @@ def apply_rule(call: Call) -> Any:
     return _checked_in_place(call, result)
 
 
-def _checked_in_place(call: Call, result: Any) -> Any:
+def _checked_in_place(call: OpCall, result: Any) -> Any:
     """Channels written into a part of a blank tensor stay: later readers of that tensor would not see them."""
     in_place = call.op._schema.is_mutable and isinstance(call["self"], Tensor) and call.result._is_view()
     if in_place and isinstance(result, Tensor) and bool((call["self"].reshape(-1)[:1] == NEUTRAL).all()):
@@ -33,41 +33,41 @@ def _checked_in_place(call: Call, result: Any) -> Any:
     return result
 
 
-def pointwise(call: Call) -> Any:
+def pointwise(call: OpCall) -> Any:
     """Element by element: operands that meet are tied."""
     if not isinstance(call.result, torch.Tensor):
         return layers.unknown(call) if call.tensors() else None
     return call.ledger.meet(call.tensors(), call.shape, call.name)
 
 
-def neutral(call: Call) -> Tensor:
+def neutral(call: OpCall) -> Tensor:
     """A new tensor that takes only its shape from another."""
     return uniform(NEUTRAL, call.shape)
 
 
-def numbered(call: Call) -> Tensor:
+def numbered(call: OpCall) -> Tensor:
     """A new tensor of values that depend on where they stand: channels that meet it stay."""
     return uniform(KEPT if call.result.numel() > 1 else NEUTRAL, call.shape)
 
 
-def same(call: Call) -> Tensor:
+def same(call: OpCall) -> Tensor:
     """Ids pass through (the other arguments are masks or types)."""
     ids = call.ids("self") if call["self"] is not None else call.ids("input")
     return ids.expand(call.shape)
 
 
-def softmax(call: Call) -> Tensor:
+def softmax(call: OpCall) -> Tensor:
     """Everything along `dim` depends on everything else there."""
     return call.ledger.collapse(call.ids("self"), [call["dim"] % len(call.shape)])
 
 
-def reduction(call: Call) -> Any:
+def reduction(call: OpCall) -> Any:
     """Sum, mean, maximum, norm: what is reduced goes together."""
     if "other" in call.arguments:
         return pointwise(call)
     ids = call.ids("self")
-    given = call["dim"] if "dim" in call.arguments else None
-    dims = [given] if isinstance(given, int) else list(given or range(ids.ndim))
+    context = call["dim"] if "dim" in call.arguments else None
+    dims = [context] if isinstance(context, int) else list(context or range(ids.ndim))
     dims = [dim % max(1, ids.ndim) for dim in dims]
     single = isinstance(call.result, torch.Tensor)
     shape = tuple((call.result if single else call.result[0]).shape)
@@ -75,7 +75,7 @@ def reduction(call: Call) -> Any:
     return result if single else [result for _ in call.result]
 
 
-def pooling(call: Call) -> Any:
+def pooling(call: OpCall) -> Any:
     """Pooling, resizing, sampling: channels stay what they are, positions mix."""
     ids = call.ids("self") if "self" in call.arguments else call.ids("input")
     spatial = int(re.search(r"([123])d", call.name + "2d").group(1))
@@ -88,7 +88,7 @@ def pooling(call: Call) -> Any:
     return ids if result is call.result else [ids for _ in call.result]
 
 
-def matmul(call: Call) -> Any:
+def matmul(call: OpCall) -> Any:
     """A product of two activations (..., n, k) and (..., k, m), or of an activation and a weight."""
     left, right = (call.ids("self"), call["other"] if "other" in call.arguments else call["mat2"])
     if isinstance(right, Weight) and len(right.shape) == 2:
@@ -110,31 +110,31 @@ def _headed(left: Tensor, right: Tensor) -> bool:
     return min(left.ndim, right.ndim) > 3 and all(int(slim(ids).max()) > KEPT for ids in (left, right))
 
 
-def heads(call: Call, operands: list[Tensor]) -> Tensor:
+def heads(call: OpCall, operands: list[Tensor]) -> Tensor:
     """Attention: everything of one batch element (a head) goes together; heads are apart from each other."""
     tied = [call.ledger.collapse(ids, [ids.ndim - 1, ids.ndim - 2])[..., :1, :1] for ids in operands]
     shape = (*call.shape[:-2], 1, 1)
     return call.ledger.meet(tied, shape, "attention").expand(call.shape)
 
 
-def attention(call: Call) -> Any:
+def attention(call: OpCall) -> Any:
     """Scaled dot-product attention on (..., positions, channels)."""
     parts = [call.ids(name) for name in ("query", "key", "value")]
     return heads(call, parts + ([call.ids("attn_mask")] if call["attn_mask"] is not None else []))
 
 
-def gated(call: Call) -> Tensor:
+def gated(call: OpCall) -> Tensor:
     """Gated linear unit: the two halves along `dim` meet."""
     halves = call.ids("self").chunk(2, call["dim"])
     return call.ledger.meet(halves, call.shape, "glu")
 
 
-def written(call: Call) -> Tensor:
+def written(call: OpCall) -> Tensor:
     """``self.copy_(src)``."""
     return call.ledger.meet([call.ids("self"), call.ids("src")], call.shape, "copy")
 
 
-def aligned(call: Call) -> Tensor:
+def aligned(call: OpCall) -> Tensor:
     """Regions (K, 5) cut out of maps (B, C, H, W): (K, C, h, w)."""
     return layers.across(layers.channels(call.ledger, call.ids("input"), 1), call.shape, 1)
 

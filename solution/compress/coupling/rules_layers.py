@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, Ledger, uniform, varies
-from solution.compress.coupling.walk import Call, Weight
+from solution.compress.coupling.ids import KEPT, ChannelIds, uniform, varies
+from solution.compress.coupling.walk import OpCall, Weight
 
 
-def channels(ledger: Ledger, ids: Tensor, dim: int) -> Tensor:
+def channels(ledger: ChannelIds, ids: Tensor, dim: int) -> Tensor:
     """(C,) ids along `dim`; what differs elsewhere is tied."""
     dim %= ids.ndim
     ids = ledger.collapse(ids, [other for other in range(ids.ndim) if other != dim])
@@ -23,7 +23,7 @@ def across(ids: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
     return ids.reshape(view).expand(shape)
 
 
-def unknown(call: Call) -> Tensor | list[Tensor] | None:
+def unknown(call: OpCall) -> Tensor | list[Tensor] | None:
     """A call without a rule: everything that enters it stays."""
     for ids in call.tensors():
         call.ledger.keep(ids, f"{call.name} is not followed")
@@ -34,7 +34,7 @@ def unknown(call: Call) -> Tensor | list[Tensor] | None:
     return None
 
 
-def convolution(call: Call) -> Tensor | list[Tensor] | None:
+def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
     """Plain, grouped, depthwise and transposed convolution of any number of dimensions."""
     ids, weight = call.ids("input"), call["weight"]
     if not isinstance(weight, Weight) or len(weight.shape) < 3:
@@ -53,7 +53,7 @@ def convolution(call: Call) -> Tensor | list[Tensor] | None:
     return across(made, call.shape, dim)
 
 
-def _depthwise(ledger: Ledger, name: str, arriving: Tensor, num_made: int, transposed: bool) -> Tensor:
+def _depthwise(ledger: ChannelIds, name: str, arriving: Tensor, num_made: int, transposed: bool) -> Tensor:
     """Every channel has its own filters: they live and die with it."""
     made = arriving.repeat_interleave(num_made // len(arriving))
     if transposed and num_made != len(arriving):
@@ -63,13 +63,13 @@ def _depthwise(ledger: Ledger, name: str, arriving: Tensor, num_made: int, trans
     return made
 
 
-def carry(ledger: Ledger, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
+def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
     """A bias, scale or running statistic: one number per channel."""
     if isinstance(vector, Weight):
         ledger.tie(ledger.axis(vector.name, 0, len(made), role, groups), made)
 
 
-def linear(call: Call) -> Tensor | list[Tensor] | None:
+def linear(call: OpCall) -> Tensor | list[Tensor] | None:
     """``input @ weight.T + bias``."""
     weight = call["weight"]
     if not isinstance(weight, Weight) or weight.turned:
@@ -77,7 +77,7 @@ def linear(call: Call) -> Tensor | list[Tensor] | None:
     return dense(call, call.ids("input"), weight, call["bias"])
 
 
-def dense(call: Call, ids: Tensor, weight: Weight, bias: object) -> Tensor:
+def dense(call: OpCall, ids: Tensor, weight: Weight, bias: object) -> Tensor:
     """A matrix product of activations `ids` (..., I) and a weight whose rows are outputs unless it is turned.
 
     A layer that mixes positions (all of its inputs belong to one channel) is no maker of channels: they pass through.
@@ -92,7 +92,7 @@ def dense(call: Call, ids: Tensor, weight: Weight, bias: object) -> Tensor:
     return across(made, call.shape, len(call.shape) - 1)
 
 
-def addmm(call: Call) -> Tensor | list[Tensor] | None:
+def addmm(call: OpCall) -> Tensor | list[Tensor] | None:
     """``self + mat1 @ mat2`` where mat2 is a weight, as F.linear is written at a lower level."""
     weight = call["mat2"]
     if not isinstance(weight, Weight):
@@ -102,7 +102,7 @@ def addmm(call: Call) -> Tensor | list[Tensor] | None:
     return dense(call, source, stored, call["self"] if call.name == "addmm" else None)
 
 
-def batch_norm(call: Call) -> Tensor:
+def batch_norm(call: OpCall) -> Tensor:
     """Batch and instance norm: one scale, shift, mean and variance per channel."""
     ids = call.ids("input")
     made = channels(call.ledger, ids, 1)
@@ -111,7 +111,7 @@ def batch_norm(call: Call) -> Tensor:
     return across(made, call.shape, 1)
 
 
-def group_norm(call: Call) -> Tensor:
+def group_norm(call: OpCall) -> Tensor:
     """Group norm: its groups must keep equal sizes, and statistics are those of the channels that stay."""
     ids, groups = call.ids("input"), call["num_groups"]
     made = channels(call.ledger, ids, 1)
@@ -123,7 +123,7 @@ def group_norm(call: Call) -> Tensor:
     return across(made, call.shape, 1)
 
 
-def layer_norm(call: Call) -> Tensor:
+def layer_norm(call: OpCall) -> Tensor:
     """Layer and RMS norm: scale and shift lie along the last dimensions."""
     for name in ("weight", "bias"):
         vector = call[name]
@@ -132,7 +132,7 @@ def layer_norm(call: Call) -> Tensor:
     return call.ledger.meet([call.ids("input"), call.ids("weight"), call.ids("bias")], call.shape, "a norm")
 
 
-def prelu(call: Call) -> Tensor:
+def prelu(call: OpCall) -> Tensor:
     """One slope per channel, or one for all."""
     ids, weight = call.ids("self"), call["weight"]
     if isinstance(weight, Weight) and weight.shape[0] > 1:
@@ -142,7 +142,7 @@ def prelu(call: Call) -> Tensor:
     return ids
 
 
-def embedding(call: Call) -> Tensor | list[Tensor] | None:
+def embedding(call: OpCall) -> Tensor | list[Tensor] | None:
     """Rows of a table: its columns are the channels."""
     weight = call["weight"]
     if not isinstance(weight, Weight):

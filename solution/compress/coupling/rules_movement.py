@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, Ledger, packed, slim, uniform, varies
-from solution.compress.coupling.walk import Call, Weight
+from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, ChannelIds, packed, slim, uniform, varies
+from solution.compress.coupling.walk import OpCall, Weight
 
 VIEWS = ("view", "reshape", "_unsafe_view", "_reshape_alias", "flatten", "unflatten", "view_as", "reshape_as")
 MOVES = """
@@ -19,7 +19,7 @@ native_channel_shuffle repeat tile repeat_interleave
 COPIES = ("flip", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "repeat", "tile")
 
 
-def moved(call: Call) -> Any:
+def moved(call: OpCall) -> Any:
     """Carry out the call on the ids."""
     if call.name in ("t", "transpose", "permute", "numpy_T") and _turns_weight(call):
         weight = call["self"]
@@ -38,11 +38,11 @@ def moved(call: Call) -> Any:
     return list(result)
 
 
-def _turns_weight(call: Call) -> bool:
+def _turns_weight(call: OpCall) -> bool:
     return isinstance(call["self"], Weight) and len(call["self"].shape) == 2
 
 
-def reshaped(call: Call) -> Tensor:
+def reshaped(call: OpCall) -> Tensor:
     """View, reshape, flatten, unflatten: only the resulting shape matters."""
     ids = call.ids("self")
     if ids.ndim > 2 and call.shape == (ids.shape[0], call.shape[1], ids.shape[1] // call.shape[1], *ids.shape[2:]):
@@ -53,29 +53,29 @@ def reshaped(call: Call) -> Tensor:
         return packed(ids.reshape(call.shape)) if ids.numel() <= MOST_ELEMENTS else _kept(call, ids)
 
 
-def _kept(call: Call, ids: Tensor) -> Tensor:
+def _kept(call: OpCall, ids: Tensor) -> Tensor:
     call.ledger.keep(ids, f"{call.name} is too large to follow")
     return uniform(KEPT, call.shape)
 
 
-def expanded(call: Call) -> Tensor:
+def expanded(call: OpCall) -> Tensor:
     """Expand and broadcast: new or stretched dimensions are uniform."""
     return call.ids("self").expand(call.shape)
 
 
-def joined(call: Call) -> Tensor:
+def joined(call: OpCall) -> Tensor:
     """Concatenate along `dim`."""
     dim = call["dim"] % len(call.shape)
     return _cat(call, [part for part in call.tensors() if part.numel()], dim)
 
 
-def stacked(call: Call) -> Tensor:
+def stacked(call: OpCall) -> Tensor:
     """Stack along a new `dim`."""
     dim = call["dim"] % len(call.shape)
     return _cat(call, [part.unsqueeze(dim) for part in call.tensors()], dim)
 
 
-def _cat(call: Call, parts: list[Tensor], dim: int) -> Tensor:
+def _cat(call: OpCall, parts: list[Tensor], dim: int) -> Tensor:
     for other in range(len(call.shape)):
         if other != dim and not any(varies(part, other) for part in parts):
             parts = [part.narrow(other, 0, 1) for part in parts]
@@ -86,7 +86,7 @@ def _cat(call: Call, parts: list[Tensor], dim: int) -> Tensor:
     return packed(torch.cat(parts, dim)).expand(call.shape)
 
 
-def padded(call: Call) -> Tensor:
+def padded(call: OpCall) -> Tensor:
     """Zero-padding of channels adds neutral elements; padding of uniform dimensions changes nothing."""
     ids, amounts = call.ids("self"), list(call["pad"])
     touched = [ids.ndim - 1 - side // 2 for side, amount in enumerate(amounts) if amount]
@@ -112,7 +112,7 @@ def _stretched(ids: Tensor, shape: tuple[int, ...]) -> Tensor:
     return ids.expand(shape)
 
 
-def indexed(call: Call) -> Tensor:
+def indexed(call: OpCall) -> Tensor:
     """Advanced indexing: which elements are taken is unknown, so all along an indexed dimension go together.
 
     A mask takes fewer than it has elements, hence the last line.
@@ -128,7 +128,7 @@ def indexed(call: Call) -> Tensor:
     return _stretched(packed(result), call.shape)
 
 
-def put(call: Call) -> Tensor:
+def put(call: OpCall) -> Tensor:
     """``self[index] = values`` along one dimension: what is written there goes along with what it is written among."""
     ids, values = call.ids("self"), call.ids("values")
     dims = [dim for dim, index in enumerate(call["indices"]) if index is not None]
@@ -148,28 +148,28 @@ def _written(ids: Tensor, probe: list[Tensor | None]) -> int:
     return taken * slim(ids).numel()
 
 
-def picked(call: Call) -> Tensor:
+def picked(call: OpCall) -> Tensor:
     """index_select and gather: the same along one dimension."""
     dim = call["dim"] % len(call.shape)
     ids = call.ledger.collapse(call.ids("self"), [dim])
     return _stretched(ids, call.shape)
 
 
-def unfolded(call: Call) -> Tensor:
+def unfolded(call: OpCall) -> Tensor:
     """im2col: (B, C, H, W) -> (B, C * kernel, L)."""
     ids = call.ledger.collapse(call.ids("self"), [2, 3])
     window = call["kernel_size"][0] * call["kernel_size"][1]
     return ids[:, :, 0, 0].repeat_interleave(window, 1)[:, :, None].expand(call.shape)
 
 
-def folded(call: Call) -> Tensor:
+def folded(call: OpCall) -> Tensor:
     """col2im: (B, C * kernel, L) -> (B, C, H, W)."""
     ids = call.ledger.collapse(call.ids("self"), [2])[:, :, 0]
     ids = call.ledger.collapse(ids.reshape(ids.shape[0], call.shape[1], -1), [2])
     return ids[:, :, :1, None].expand(call.shape)
 
 
-def restored(ledger: Ledger, ids: Tensor, dims: list[int], shape: tuple[int, ...], keepdim: bool) -> Tensor:
+def restored(ledger: ChannelIds, ids: Tensor, dims: list[int], shape: tuple[int, ...], keepdim: bool) -> Tensor:
     """Ids of a reduction over `dims`: tied along them, and the dimensions dropped unless `keepdim`."""
     ids = ledger.collapse(ids, dims)
     for dim in sorted(dims, reverse=True):

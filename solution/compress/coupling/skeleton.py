@@ -42,7 +42,7 @@ def shapes_at(model: nn.Module, coupling: Coupling, sizes: Sizes) -> dict[str, t
 
 
 @contextmanager
-def fitting_inputs(hollow: nn.Module, readers: frozenset[str]) -> Iterator[None]:
+def fitting_inputs(meta: nn.Module, readers: frozenset[str]) -> Iterator[None]:
     """While open, a forward pass resizes what each layer reads and carries to the channels that arrive at it.
 
     How many channels each layer makes stays, so the pass shows where they go in the real wiring.
@@ -50,7 +50,7 @@ def fitting_inputs(hollow: nn.Module, readers: frozenset[str]) -> Iterator[None]
     """
     rules = {nn.Linear: _fit_linear, nn.modules.conv._ConvNd: _fit_convolution, **dict.fromkeys(NORMS, _fit_norm)}
     handles = []
-    for path, module in hollow.named_modules():
+    for path, module in meta.named_modules():
         fit = next((rule for kind, rule in rules.items() if isinstance(module, kind)), None)
         if fit is _fit_convolution and f"{path}.weight" not in readers:
             fit = _fit_depthwise

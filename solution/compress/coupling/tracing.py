@@ -99,7 +99,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def hollow_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """A copy of `model` whose parameters and buffers have no memory, some of them other `shapes`, by name.
 
     To be called inside `shapes_only`.
@@ -118,28 +118,28 @@ def hollow_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.M
         return copy.deepcopy(model, memo)
 
 
-def trace(hollow: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
+def trace(meta: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
     """What ``hollow(example)`` calls in the mode (train or eval) that `hollow` is in.
 
     Raises `TraceError` naming the line and the module when the forward fails or branches on tensor values.
     """
-    tensors, image = named_tensors(hollow), mode.from_tensor(example)
+    tensors, image = named_tensors(meta), mode.from_tensor(example)
     recorder = Recorder([*tensors.values(), image])
-    with _module_path(hollow) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
+    with _module_path(meta) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
         try:
             with recorder:
-                outputs = hollow(image)
+                outputs = meta(image)
         except Exception as error:
             where, after = (names[-1] if names else "" for names in (path, ended))
-            raise TraceError(_message(error, hollow, example, path), where, after) from error
+            raise TraceError(_message(error, meta, example, path), where, after) from error
     return Trace(
         calls=tuple(recorder.calls),
         outputs=[recorder.refs(leaf) for leaf in torch.utils._pytree.tree_leaves(outputs)],
         shapes=tuple(tuple(tensor.shape) for tensor in recorder.tensors),
         constants=frozenset(recorder.constants),
         tensors=tuple(tensors),
-        parameters=frozenset(dict(hollow.named_parameters())),
-        mode="train" if hollow.training else "eval",
+        parameters=frozenset(dict(meta.named_parameters())),
+        mode="train" if meta.training else "eval",
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solution.compress.coupling.derived import derived_weights
-from solution.compress.coupling.ids import KEPT, NEUTRAL, Ledger, uniform
+from solution.compress.coupling.ids import KEPT, NEUTRAL, ChannelIds, uniform
 from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace
 
@@ -31,10 +31,10 @@ class Weight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class OpCall:
     """One call of the graph: its arguments by the names of the operator's schema, and the shape of what it returns."""
 
-    ledger: Ledger
+    ledger: ChannelIds
     op: torch._ops.OpOverload
     label: str
     arguments: Mapping[str, Any]
@@ -66,10 +66,10 @@ class Call:
         return found
 
 
-Rule = Callable[[Call], Any]
+Rule = Callable[[OpCall], Any]
 
 
-def as_ids(ledger: Ledger, value: Any) -> Tensor:
+def as_ids(ledger: ChannelIds, value: Any) -> Tensor:
     """The ids of an activation, of a parameter's elements, or of a number."""
     if isinstance(value, Weight):
         shape = value.shape[::-1] if value.turned else value.shape
@@ -82,7 +82,7 @@ Values = dict[int, Any]
 """Number of a `Ref` -> its ids, or the `Weight` that it is."""
 
 
-def walk(trace: Trace, ledger: Ledger, rule: Rule, keeps_output: Callable[[int], bool]) -> None:
+def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[int], bool]) -> None:
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
     values = _sources(trace)
     derived, between = derived_weights(trace)
@@ -123,12 +123,12 @@ def _looked_up(value: Any, values: Values) -> Any:
     return [_looked_up(item, values) for item in value] if isinstance(value, list) else value
 
 
-def _called(call: Recorded, values: Values, ledger: Ledger, rule: Rule, mode: str) -> Any:
+def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode: str) -> Any:
     arguments = {name: _looked_up(argument, values) for name, argument in call.arguments.items()}
-    return rule(Call(ledger=ledger, op=call.op, label=f"{mode} {call.name}", arguments=arguments, result=call.result))
+    return rule(OpCall(ledger=ledger, op=call.op, label=f"{mode} {call.name}", arguments=arguments, result=call.result))
 
 
-def _keep_outputs(outputs: list[Any], ledger: Ledger, keeps_output: Callable[[int], bool], mode: str) -> None:
+def _keep_outputs(outputs: list[Any], ledger: ChannelIds, keeps_output: Callable[[int], bool], mode: str) -> None:
     leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor | Weight)]
     for position, leaf in enumerate(leaves):
         if keeps_output(position):

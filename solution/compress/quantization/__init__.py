@@ -9,7 +9,7 @@ observers     what calibration images say about the range of a layer's inputs
 layers        which layers can be quantized, and why the others cannot
 graph         which layer feeds which, from torch.fx
 folding       norms folded into the layer before them
-equalise      channels of two neighbouring layers brought to one range
+equalize      channels of two neighboring layers brought to one range
 correct       biases that make up for the mean error of a quantized layer
 plan          what was decided: layer -> scheme, ranges, folded norms
 sparing       layers better left in float, by measurement

@@ -25,7 +25,7 @@ class InputGrid(nn.Module):
 class FixedGrid(InputGrid):
     """One step for all inputs. State: ``scale`` (1,), a parameter when it learns, else a buffer."""
 
-    def __init__(self, bits: int, low: float, high: float, learn: bool) -> None:
+    def __init__(self, bits: int, low: float, high: float, qat: bool) -> None:
         """A grid for inputs from `low` to `high`; `learn` lets its step train (LSQ)."""
         super().__init__(bits)
         low, high = min(low, 0.0), max(high, 0.0)
@@ -33,7 +33,7 @@ class FixedGrid(InputGrid):
         self.low = -round(-low / scale)
         self.high = 2**bits - 1 + self.low
         step = torch.tensor([scale])
-        if learn:
+        if qat:
             self.scale = nn.Parameter(step)
         else:
             self.register_buffer("scale", step)

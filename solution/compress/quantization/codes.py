@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from solution.compress.parametrized import fold
+from solution.compress.parametrized import materialize
 from solution.compress.quantization.scales import along, grid_scale, levels
 from solution.compress.quantization.schemes import HALVES, Scheme
 
@@ -89,7 +89,7 @@ def plain(module: nn.Module) -> None:
     """Replace what is parametrized in `module` by parameters of the same values; other copies of it keep theirs."""
     own_class(module)
     names = list(module.parametrizations) if parametrize.is_parametrized(module) else []
-    fold(module)
+    materialize(module)
     for name in names:
         if name in module._buffers:
             module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))

@@ -1,4 +1,4 @@
-"""The forms of a weight that train: learned step sizes, and signs with a mean. `Freeze` makes them `Codes`.
+"""The forms of a weight that train: learned step sizes, and signs with a mean. `Convert` makes them `Codes`.
 
 LSQ: Esser et al., 2020, "Learned Step Size Quantization" (arXiv:1902.08153). Binary: Rastegari et al., 2016,
 "XNOR-Net" (arXiv:1603.05279), with the straight-through gradient of Bengio et al., 2013 (arXiv:1308.3432).
@@ -93,7 +93,7 @@ class Signs(nn.Module):
 LEARNED = (LearnedStep, Signs)
 
 
-def learn(module: nn.Module, scheme: Scheme, axis: int) -> None:
+def make_trainable(module: nn.Module, scheme: Scheme, axis: int) -> None:
     """Put the weight of `module` on a grid that trains; masks and other forms that it has stay before the grid."""
     form = Signs(scheme, axis) if scheme.bits == 1 else LearnedStep(module.weight.detach(), scheme, axis)
     attach(module, "weight", form)

@@ -1,6 +1,6 @@
 """Mixed precision: every layer takes the fewest bits that it stands, under one budget for all.
 
-Sensitivity is measured, not modelled: one layer at a time is rounded, and the answers on images are compared with
+Sensitivity is measured, not modeled: one layer at a time is rounded, and the answers on images are compared with
 those of the float net (Kullback-Leibler divergence, after Cai et al., 2020, "ZeroQ", arXiv:2001.00281). Summed over
 layers it predicts the divergence of a mix well enough to order the steps down; the budget itself is measured.
 """

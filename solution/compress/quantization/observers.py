@@ -31,7 +31,7 @@ class Histogram:
     high: float
 
     @property
-    def centres(self) -> np.ndarray:
+    def centers(self) -> np.ndarray:
         """(bins,) the middle of each bin."""
         edges = np.linspace(self.low, self.high, len(self.counts) + 1)
         return (edges[:-1] + edges[1:]) / 2
@@ -47,7 +47,7 @@ def percentile(histogram: Histogram, bits: int) -> Range:
     ends = (histogram.low < 0) + (histogram.high > 0)
     tail = (100 - PERCENTILE) / 100 / max(ends, 1)
     share = np.cumsum(histogram.counts) / max(histogram.counts.sum(), 1)
-    low, high = np.interp([tail, 1 - tail], share, histogram.centres)
+    low, high = np.interp([tail, 1 - tail], share, histogram.centers)
     return min(float(low), 0.0) if histogram.low < 0 else 0.0, max(float(high), 0.0) if histogram.high > 0 else 0.0
 
 
@@ -55,7 +55,7 @@ def mse(histogram: Histogram, bits: int) -> Range:
     """The range with the least squared rounding error."""
 
     def error(low: float, high: float) -> float:
-        return float((histogram.counts * (_rounded(histogram.centres, low, high, bits) - histogram.centres) ** 2).sum())
+        return float((histogram.counts * (_rounded(histogram.centers, low, high, bits) - histogram.centers) ** 2).sum())
 
     return _best(histogram, error)
 
@@ -69,14 +69,14 @@ def entropy(histogram: Histogram, bits: int) -> Range:
     counts[min(int(-histogram.low / width), len(counts) - 1)] = 0
 
     def divergence(low: float, high: float) -> float:
-        inside = (histogram.centres >= low) & (histogram.centres <= high)
-        seen, centres = counts[inside], histogram.centres[inside]
+        inside = (histogram.centers >= low) & (histogram.centers <= high)
+        seen, centers = counts[inside], histogram.centers[inside]
         if not seen.sum():
             return np.inf
         true = seen.copy()
-        true[0] += counts[histogram.centres < low].sum()
-        true[-1] += counts[histogram.centres > high].sum()
-        return _divergence(true, _spread(seen, centres, low, high, bits))
+        true[0] += counts[histogram.centers < low].sum()
+        true[-1] += counts[histogram.centers > high].sum()
+        return _divergence(true, _spread(seen, centers, low, high, bits))
 
     return _best(histogram, divergence)
 
@@ -106,9 +106,9 @@ def _rounded(values: np.ndarray, low: float, high: float, bits: int) -> np.ndarr
     return (np.clip(np.round(values / step), -zero, 2**bits - 1 - zero)) * step
 
 
-def _spread(counts: np.ndarray, centres: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:
+def _spread(counts: np.ndarray, centers: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:
     """Counts of bins that share a level, spread evenly over those of them that are not empty."""
-    level = np.unique(_rounded(centres, low, high, bits), return_inverse=True)[1]
+    level = np.unique(_rounded(centers, low, high, bits), return_inverse=True)[1]
     filled = counts > 0
     total, number = np.bincount(level, counts), np.bincount(level, filled)
     return np.where(filled, total[level] / np.maximum(number[level], 1), 0.0)

@@ -16,11 +16,11 @@ from solution.compress.listing import columns, left_alone, savings
 from solution.compress.parametrized import sound_weight
 from solution.compress.quantization.activations import DynamicGrid, FixedGrid, quantize_inputs
 from solution.compress.quantization.codes import Codes, Half, finish, plain, stored_bytes
-from solution.compress.quantization.equalise import equalise
+from solution.compress.quantization.cross_layer_equalize import cross_layer_equalize
 from solution.compress.quantization.folding import fold_norms, module_at
 from solution.compress.quantization.graph import Chain
 from solution.compress.quantization.layers import CONVOLUTIONS, TRANSPOSED, channel_axis
-from solution.compress.quantization.learned import LEARNED, grid_of, learn
+from solution.compress.quantization.learned import LEARNED, grid_of, make_trainable
 from solution.compress.quantization.observers import DYNAMIC
 from solution.compress.quantization.schemes import SCHEMES, Scheme
 from solution.contracts import InputError, Plan
@@ -35,7 +35,7 @@ class QuantizePlan(Plan):
     schemes     {layer: name of its scheme}, in order of execution
     learn       weights stay float32 behind grids that train; else they become codes, or half precision
     folded      {norm: the layer it is folded into}
-    equalised   pairs of layers brought to one range, with the channel shuffles between them
+    equalized   pairs of layers brought to one range, with the channel shuffles between them
     activation_bits, ranges     of the inputs: {layer: (low, high)}, or () where each image brings its own
     others      "float32", or the half precision in which all other parameters are kept
     kept        {layer or weight: why it stays in float}
@@ -44,12 +44,12 @@ class QuantizePlan(Plan):
 
     kind: ClassVar[str] = "quantize"
     schemes: dict[str, str]
-    learn: bool = False
+    qat: bool = False
     folded: dict[str, str] = field(default_factory=dict)
-    equalised: tuple[Chain, ...] = ()
+    equalized: tuple[Chain, ...] = ()
     activation_bits: int = 8
     ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    others: str = "float32"
+    other_dtype: str = "float32"
     kept: dict[str, str] = field(default_factory=dict)
     saves: Saves = field(default_factory=dict)
 
@@ -58,23 +58,23 @@ class QuantizePlan(Plan):
             raise InputError(f"inputs on a grid must have 2 to 8 bits, and this plan says {self.activation_bits}")
 
     def cut(self, model: nn.Module) -> nn.Module:
-        """Fold and equalise, then give every layer its form."""
+        """Fold and equalize, then give every layer its form."""
         self.prepare(model)
         for path, name in self.schemes.items():
             layer, scheme = _layer_at(model, path), SCHEMES[name]
             _must_hold(scheme, layer.weight, f"{path}.weight")
-            _quantize(layer, scheme, self.learn)
+            _quantize(layer, scheme, self.qat)
         for path, ends in self.ranges.items():
             bits = self.activation_bits
-            grid = FixedGrid(bits, *ends, self.learn) if ends else DynamicGrid(bits)
+            grid = FixedGrid(bits, *ends, self.qat) if ends else DynamicGrid(bits)
             quantize_inputs(_layer_at(model, path), grid)
-        keep_in_half(model, self.others)
+        keep_in_half(model, self.other_dtype)
         return model
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Fold and equalise alone, in place: the net whose answers the quantized one should give."""
+        """Fold and equalize alone, in place: the net whose answers the quantized one should give."""
         fold_norms(model, self.folded)
-        equalise(model, self.equalised)
+        cross_layer_equalize(model, self.equalized)
         return model
 
     def without(self, layers: tuple[str, ...], reason: str) -> QuantizePlan:
@@ -88,7 +88,7 @@ class QuantizePlan(Plan):
 
     def finished(self) -> QuantizePlan:
         """The same plan without a training in between."""
-        return dataclasses.replace(self, learn=False)
+        return dataclasses.replace(self, qat=False)
 
     def measured(self, model: nn.Module) -> QuantizePlan:
         """The same plan with what it saves on `model`, once all has its finished form."""
@@ -101,13 +101,13 @@ class QuantizePlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreezePlan(Plan):
+class ConvertPlan(Plan):
     """Which trained grids become codes. `schemes`, `folded`, `others` and `saves` as in `QuantizePlan`."""
 
-    kind: ClassVar[str] = "freeze"
+    kind: ClassVar[str] = "convert"
     schemes: dict[str, str]
     folded: dict[str, str] = field(default_factory=dict)
-    others: str = "float32"
+    other_dtype: str = "float32"
     saves: Saves = field(default_factory=dict)
 
     def cut(self, model: nn.Module) -> nn.Module:
@@ -125,7 +125,7 @@ class FreezePlan(Plan):
             module = model.get_submodule(path)
             scale = steps[path] * factors[path] if path in factors else steps[path]
             finish(module, "weight", Codes(SCHEMES[name], channel_axis(module), scale))
-        keep_in_half(model, self.others)
+        keep_in_half(model, self.other_dtype)
         return model
 
     def __str__(self) -> str:
@@ -168,7 +168,7 @@ def _quantize(module: nn.Module, scheme: Scheme, trains: bool) -> None:
     if not trains or _is_quantized(module):
         plain(module)
     if trains:
-        learn(module, scheme, channel_axis(module))
+        make_trainable(module, scheme, channel_axis(module))
     elif scheme.dtype is not None:
         finish(module, "weight", Half(scheme.name))
     else:
@@ -189,7 +189,7 @@ def _table(schemes: Mapping[str, str], ranges: Mapping[str, tuple[float, ...]]) 
 def _notes(plan: QuantizePlan) -> list[str]:
     notes = {
         f"norms folded into the layers before them: {len(plan.folded)}": plan.folded,
-        f"pairs of layers equalised: {len(plan.equalised)}": plan.equalised,
-        f"all other parameters: {plan.others}": plan.others != "float32",
+        f"pairs of layers equalized: {len(plan.equalized)}": plan.equalized,
+        f"all other parameters: {plan.other_dtype}": plan.other_dtype != "float32",
     }
     return [note for note, wanted in notes.items() if wanted]

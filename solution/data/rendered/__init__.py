@@ -1,6 +1,6 @@
 """Rendered demo data: a drawn 9-class recycling set, so that everything runs without a photo on the machine.
 
-sheet       the canvas that one object is drawn on, its colours and its light
+sheet       the canvas that one object is drawn on, its colors and its light
 containers  bottles, cans, cups
 solids      boxes, cells, trays
 soft        bags, newspapers, shirts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from solution.data.rendered.sheet import Sheet, box, grey, lathe, oval, round_light, tint
+from solution.data.rendered.sheet import Sheet, box, gray, lathe, oval, round_light, tint
 
 _GLASS = (
     ((0.25, 0.4), (0.5, 0.9), (0.3, 0.65)),  # green
@@ -26,7 +26,7 @@ def draw_bottle(sheet: Sheet, rng: Generator) -> None:
     if rng.random() < 0.7:
         with sheet.clipped():
             _label(sheet, rng, shoulder + rng.uniform(0.08, 0.25), rng.uniform(0.5, 0.75))
-    cap = tint(rng) if rng.random() < 0.6 else grey(rng, 0.2, 0.95)
+    cap = tint(rng) if rng.random() < 0.6 else gray(rng, 0.2, 0.95)
     sheet.fill(box(-neck * 1.25, -1.0, neck * 1.25, rng.uniform(-0.88, -0.8)), cap)
     sheet.shade(round_light(rng, body, rng.uniform(0.3, 0.9)))
 
@@ -48,13 +48,13 @@ def draw_can(sheet: Sheet, rng: Generator) -> None:
     ribbed = rng.random() < 0.4
     rim = half * (0.98 if ribbed else rng.uniform(0.8, 0.9))
     dent = half * (rng.uniform(0.65, 0.85) if rng.random() < 0.3 else 1.0)
-    metal = grey(rng, 0.6, 0.85)
+    metal = gray(rng, 0.6, 0.85)
     sheet.fill(oval((0, end), (rim, tilt)), metal * 0.8)
     sheet.fill(lathe([(-end, rim), (-end + 0.12, half), (0.0, dent), (end - 0.1, half), (end, rim)]), metal)
     with sheet.clipped():
         (_ribs if ribbed else _can_print)(sheet, rng, end - 0.12)
     sheet.shade(round_light(rng, half, rng.uniform(0.5, 1.0)))
-    lid = grey(rng, 0.65, 0.9)
+    lid = gray(rng, 0.65, 0.9)
     sheet.fill(oval((0, -end), (rim, tilt)), lid)
     sheet.fill(oval((0, -end + 0.01), (rim * 0.85, tilt * 0.8)), lid * 0.75)
     sheet.fill(oval((rng.uniform(-0.1, 0.1), -end), (rim * 0.3, tilt * 0.35)), lid * 0.45)
@@ -62,7 +62,7 @@ def draw_can(sheet: Sheet, rng: Generator) -> None:
 
 def _ribs(sheet: Sheet, rng: Generator, edge: float) -> None:
     for y in np.linspace(-edge + 0.05, edge - 0.05, 7):
-        sheet.line([(-1, y), (1, y)], grey(rng, 0.35, 0.5), 0.03)
+        sheet.line([(-1, y), (1, y)], gray(rng, 0.35, 0.5), 0.03)
     if rng.random() < 0.5:
         _label(sheet, rng, -edge * 0.6, edge * 0.6)
 
@@ -78,7 +78,7 @@ def draw_cup(sheet: Sheet, rng: Generator) -> None:
     """A paper or plastic cup, wider at the top: open with a dark inside, or under a lid, with or without a straw."""
     mouth, foot = rng.uniform(0.5, 0.68), rng.uniform(0.28, 0.42)
     top, bottom, tilt = rng.uniform(-0.7, -0.45), rng.uniform(0.65, 0.85), rng.uniform(0.08, 0.17)
-    paper = grey(rng, 0.85, 1.0) if rng.random() < 0.6 else tint(rng, (0.03, 0.12), (0.4, 0.8), (0.5, 0.9))
+    paper = gray(rng, 0.85, 1.0) if rng.random() < 0.6 else tint(rng, (0.03, 0.12), (0.4, 0.8), (0.5, 0.9))
     sheet.fill(oval((0, bottom), (foot, tilt * 0.6)), paper * 0.85)
     sheet.fill(lathe([(top, mouth), (bottom, foot)]), paper)
     with sheet.clipped():
@@ -93,13 +93,13 @@ def draw_cup(sheet: Sheet, rng: Generator) -> None:
 
 def _cup_mouth(sheet: Sheet, rng: Generator, top: float, radii: tuple[float, float]) -> None:
     across, deep = radii
-    sheet.fill(oval((0, top), radii), grey(rng, 0.85, 1.0))
+    sheet.fill(oval((0, top), radii), gray(rng, 0.85, 1.0))
     sheet.fill(oval((0, top), (across * 0.9, deep * 0.8)), tint(rng, (0.04, 0.1), (0.2, 0.7), (0.2, 0.55)))
 
 
 def _cup_lid(sheet: Sheet, rng: Generator, top: float, radii: tuple[float, float]) -> None:
     across, deep = radii
-    lid = grey(rng, 0.85, 1.0) if rng.random() < 0.6 else grey(rng, 0.1, 0.3)
+    lid = gray(rng, 0.85, 1.0) if rng.random() < 0.6 else gray(rng, 0.1, 0.3)
     sheet.fill(oval((0, top), (across * 1.07, deep)), lid * 0.85)
     sheet.fill(lathe([(top - 0.16, across * 0.85), (top, across * 1.05)]), lid * 0.9)
     sheet.fill(oval((0, top - 0.16), (across * 0.85, deep * 0.8)), lid)

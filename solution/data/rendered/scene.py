@@ -32,12 +32,12 @@ def _clutter(name: str, rng: Generator) -> Sheet:
         sheet = draw(other, rng)
         sheet.pixels[: round(SHEET_SIDE * rng.uniform(0.3, 0.6))] = 0
         return sheet
-    sheet, colour = Sheet(), tint(rng, saturation=(0.0, 0.9))
+    sheet, color = Sheet(), tint(rng, saturation=(0.0, 0.9))
     if rng.random() < 0.5:
         points = oval((0, 0), tuple(rng.uniform(0.2, 0.9, size=2)))
-        sheet.fill(points * rng.uniform(0.7, 1.1, size=(len(points), 1)), colour)
+        sheet.fill(points * rng.uniform(0.7, 1.1, size=(len(points), 1)), color)
     else:
-        sheet.line(rng.uniform(-0.9, 0.9, size=(3, 2)), colour, rng.uniform(0.05, 0.2))
+        sheet.line(rng.uniform(-0.9, 0.9, size=(3, 2)), color, rng.uniform(0.05, 0.2))
     return sheet
 
 
@@ -107,7 +107,7 @@ def _blotches(rng: Generator) -> np.ndarray:
 
 
 def _photograph(scene: np.ndarray, rng: Generator) -> np.ndarray:
-    """Uneven and coloured light, gamma, blur and noise: (SIDE, SIDE, 3) uint8."""
+    """Uneven and colored light, gamma, blur and noise: (SIDE, SIDE, 3) uint8."""
     scene = scene * _light(rng) * rng.uniform(0.9, 1.1, size=3).astype(np.float32)
     scene = 255 * np.clip(scene / 255, 0, 1) ** np.float32(np.exp(rng.uniform(-0.4, 0.3)))
     if rng.random() < 0.5:

@@ -1,7 +1,7 @@
-"""The canvas that one object is drawn on, its colours and its light.
+"""The canvas that one object is drawn on, its colors and its light.
 
 Coordinates are in units: x to the right, y downwards, the object between -1 and 1 on both axes.
-Colours are BGR arrays (3,) of 0 to 255.
+Colors are BGR arrays (3,) of 0 to 255.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Sheet:
     def __init__(self) -> None:
         self.pixels = np.zeros((SIDE, SIDE, 4), np.uint8)
 
-    def fill(self, points: np.ndarray, colour: np.ndarray, alpha: float = 1.0) -> None:
+    def fill(self, points: np.ndarray, color: np.ndarray, alpha: float = 1.0) -> None:
         """Fill the polygon `points` (N, 2); what lay under it is replaced, so alpha < 1 looks through the object."""
-        cv2.fillPoly(self.pixels, [_fixed(points)], _ink(colour, alpha), cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.pixels, [_fixed(points)], _ink(color, alpha), cv2.LINE_AA, _SHIFT)
 
-    def line(self, points: Sequence[tuple[float, float]] | np.ndarray, colour: np.ndarray, width: float) -> None:
+    def line(self, points: Sequence[tuple[float, float]] | np.ndarray, color: np.ndarray, width: float) -> None:
         """Draw a line through `points`, `width` units wide (at least one pixel)."""
         thickness = max(1, round(width * UNIT))
-        cv2.polylines(self.pixels, [_fixed(points)], False, _ink(colour, 1.0), thickness, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self.pixels, [_fixed(points)], False, _ink(color, 1.0), thickness, cv2.LINE_AA, _SHIFT)
 
     @contextlib.contextmanager
     def clipped(self) -> Iterator[None]:
@@ -44,31 +44,31 @@ class Sheet:
         self.pixels[outside] = 0
 
     def shade(self, light: np.ndarray) -> None:
-        """Multiply the colours by `light`, broadcast to (SIDE, SIDE)."""
+        """Multiply the colors by `light`, broadcast to (SIDE, SIDE)."""
         light = np.broadcast_to(light, (SIDE, SIDE)).astype(np.float32)
-        colours = self.pixels[..., :3] * light[..., None]
-        # Premultiplied colour above alpha would glow through the edges; light below 0 would wrap around to it.
-        self.pixels[..., :3] = np.clip(colours, 0, self.pixels[..., 3:])
+        colors = self.pixels[..., :3] * light[..., None]
+        # Premultiplied color above alpha would glow through the edges; light below 0 would wrap around to it.
+        self.pixels[..., :3] = np.clip(colors, 0, self.pixels[..., 3:])
 
 
 def _fixed(points: Sequence[tuple[float, float]] | np.ndarray) -> np.ndarray:
     return np.rint((np.asarray(points) * UNIT + SIDE / 2) * 2**_SHIFT).astype(np.int32)
 
 
-def _ink(colour: np.ndarray, alpha: float) -> tuple[float, ...]:
-    return (*(np.clip(colour, 0, 255) * alpha).tolist(), 255 * alpha)
+def _ink(color: np.ndarray, alpha: float) -> tuple[float, ...]:
+    return (*(np.clip(color, 0, 255) * alpha).tolist(), 255 * alpha)
 
 
 def tint(
     rng: Generator, hue: Range = (0, 1), saturation: Range = (0.3, 0.9), value: Range = (0.35, 0.95)
 ) -> np.ndarray:
-    """A random BGR colour of the given ranges of hue (wraps at 1), saturation and value."""
+    """A random BGR color of the given ranges of hue (wraps at 1), saturation and value."""
     red, green, blue = colorsys.hsv_to_rgb(rng.uniform(*hue) % 1, rng.uniform(*saturation), rng.uniform(*value))
     return np.array([blue, green, red]) * 255
 
 
-def grey(rng: Generator, low: float, high: float) -> np.ndarray:
-    """A nearly neutral colour of value `low` to `high`."""
+def gray(rng: Generator, low: float, high: float) -> np.ndarray:
+    """A nearly neutral color of value `low` to `high`."""
     return tint(rng, saturation=(0, 0.08), value=(low, high))
 
 
@@ -77,11 +77,11 @@ def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def oval(centre: tuple[float, float], radii: tuple[float, float], power: float = 2.0) -> np.ndarray:
+def oval(center: tuple[float, float], radii: tuple[float, float], power: float = 2.0) -> np.ndarray:
     """A superellipse (28, 2): power 2 is an ellipse, 5 a rectangle with round corners."""
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return np.array(centre) + np.array(radii) * np.sign(circle) * np.abs(circle) ** (2 / power)
+    return np.array(center) + np.array(radii) * np.sign(circle) * np.abs(circle) ** (2 / power)
 
 
 def lathe(profile: Sequence[tuple[float, float]]) -> np.ndarray:

@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 from numpy.random import Generator
 
-from solution.data.rendered.sheet import Sheet, box, bumps, creases, grey, lathe, oval, tint
+from solution.data.rendered.sheet import Sheet, box, bumps, creases, gray, lathe, oval, tint
 
 
 def draw_bag(sheet: Sheet, rng: Generator) -> None:
     """A carrier bag with two handles, or a tied sack; thin, creased, often translucent."""
-    film = grey(rng, 0.8, 1.0) if rng.random() < 0.7 else tint(rng, (0.3, 0.65), (0.2, 0.8), (0.2, 0.95))
+    film = gray(rng, 0.8, 1.0) if rng.random() < 0.7 else tint(rng, (0.3, 0.65), (0.2, 0.8), (0.2, 0.95))
     (_carrier if rng.random() < 0.6 else _sack)(sheet, rng, film)
     sheet.shade(creases(rng, 9, rng.uniform(0.4, 0.8)))
 
@@ -46,7 +46,7 @@ def _sack(sheet: Sheet, rng: Generator, film: np.ndarray) -> None:
 def draw_newspaper(sheet: Sheet, rng: Generator) -> None:
     """A printed sheet: headline, photo, columns of text; flat, folded or a small pile."""
     wide, tall = rng.uniform(0.6, 0.9), rng.uniform(0.65, 0.95)
-    paper, ink = tint(rng, (0.08, 0.15), (0.02, 0.15), (0.75, 0.95)), grey(rng, 0.1, 0.35)
+    paper, ink = tint(rng, (0.08, 0.15), (0.02, 0.15), (0.75, 0.95)), gray(rng, 0.1, 0.35)
     for layer in range(rng.integers(1, 4), 0, -1):
         sheet.fill(box(-wide, -tall, wide, tall) + layer * 0.03 * rng.uniform(-1, 1, 2), paper * (1 - 0.12 * layer))
     sheet.fill(box(-wide, -tall, wide, tall), paper)
@@ -60,7 +60,7 @@ def draw_newspaper(sheet: Sheet, rng: Generator) -> None:
 
 
 def _columns(sheet: Sheet, rng: Generator, half: tuple[float, float], ink: np.ndarray) -> None:
-    """Grey lines of text in two to four columns between -half and half."""
+    """Gray lines of text in two to four columns between -half and half."""
     wide, tall = half
     edges = np.linspace(-wide, wide, rng.integers(3, 6))
     for y in np.arange(-tall * 0.6, tall, rng.uniform(0.09, 0.14)):
@@ -70,7 +70,7 @@ def _columns(sheet: Sheet, rng: Generator, half: tuple[float, float], ink: np.nd
 
 def draw_shirt(sheet: Sheet, rng: Generator) -> None:
     """A T-shirt, pullover or vest, plain, striped or with a print, in folds."""
-    cloth = grey(rng, 0.1, 0.95) if rng.random() < 0.3 else tint(rng, (0.52, 1.04), (0.4, 0.9), (0.25, 0.85))
+    cloth = gray(rng, 0.1, 0.95) if rng.random() < 0.3 else tint(rng, (0.52, 1.04), (0.4, 0.9), (0.25, 0.85))
     half, collar = rng.uniform(0.4, 0.52), rng.uniform(0.14, 0.22)
     reach = rng.choice([0.0, *5 * [0.5], *4 * [0.6]])  # how far the sleeves go: vest, T-shirt, pullover
     shoulder = [(-0.85, collar), (-0.75, half)]
@@ -103,4 +103,4 @@ def _emblem(sheet: Sheet, rng: Generator) -> None:
 
 def _plain(sheet: Sheet, rng: Generator) -> None:
     """Nothing is printed; the seam above the hem shows."""
-    sheet.line([(-1, 0.8), (1, 0.8)], grey(rng, 0.2, 0.6), 0.03)
+    sheet.line([(-1, 0.8), (1, 0.8)], gray(rng, 0.2, 0.6), 0.03)

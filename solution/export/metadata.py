@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.checkpoint import Header
-from solution.contracts import CLASSIFICATION, Feeding, InputError, task_of
+from solution.contracts import CLASSIFICATION, InputError, InputSpec, task_of
 
 KEY = "featherweight"
 _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class About(Feeding):
+class Metadata(InputSpec):
     """What is said of an exported net besides how to feed it.
 
     precision   fp32, fp16 or int8
@@ -31,9 +31,9 @@ class About(Feeding):
         return len(self.classes) + (0 if self.task == CLASSIFICATION else 4)
 
     @classmethod
-    def of(cls, header: Header, precision: str) -> About:
+    def of(cls, header: Header, precision: str) -> Metadata:
         """What the export of a checkpoint says."""
-        shared = {item.name: getattr(header, item.name) for item in dataclasses.fields(Feeding)}
+        shared = {item.name: getattr(header, item.name) for item in dataclasses.fields(InputSpec)}
         return cls(**shared, precision=precision, task=task_of(header.origin.settings))
 
     def to_text(self) -> str:
@@ -41,10 +41,10 @@ class About(Feeding):
         return json.dumps({"version": _VERSION, **dataclasses.asdict(self)})
 
     @classmethod
-    def from_text(cls, text: str | None, path: Path, task: str | None = CLASSIFICATION) -> About:
+    def from_text(cls, text: str | None, path: Path, task: str | None = CLASSIFICATION) -> Metadata:
         """The same again. `InputError` when the file at `path` says nothing, or another task; None takes any task."""
         if not text:
-            raise InputError(f"{path} does not name its classes and normalisation: it was not exported by this project")
+            raise InputError(f"{path} does not name its classes and normalization: it was not exported by this project")
         try:
             fields = json.loads(text)
             version = int(fields.pop("version"))
@@ -53,11 +53,11 @@ class About(Feeding):
                 raise InputError(f"its description has version {version}, newer than {_VERSION}: update the project")
             found = fields["task"]
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            about = cls(**values)
+            metadata = cls(**values)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} has a broken description ({error!r}); export it again") from error
         if task is not None and found != task:
             raise InputError(f"{path} is a file for {found}, not for {task}")
-        return about
+        return metadata

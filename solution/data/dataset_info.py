@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class DatasetInfo:
     """One data set in a few words.
 
     counts    {split: {class: number of pictures}}

@@ -27,7 +27,7 @@ _BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class Predictions:
     """One model's answers to all images.
 
     judged         labels, predictions and the figures that follow
@@ -50,12 +50,12 @@ class Seen:
         return wrong[np.argsort(-self.losses()[wrong], kind="stable")][:count]
 
 
-def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Seen:
+def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Predictions:
     """Run `model` over all batches and keep its answers."""
     logits, features = [], []
     predict, last = predictor(model, device), {}
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_pre_hook(lambda _, given: last.update(given=given[0])) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda _, context: last.update(context=context[0])) for layer in layers]
 
     def remembered(images: Tensor) -> Tensor:
         answer = predict(images)
@@ -68,7 +68,9 @@ def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Seen:
     finally:
         for hook in hooks:
             hook.remove()
-    return Seen(judged=judged, probabilities=torch.cat(logits).softmax(1).numpy(), features=torch.cat(features).numpy())
+    return Predictions(
+        judged=judged, probabilities=torch.cat(logits).softmax(1).numpy(), features=torch.cat(features).numpy()
+    )
 
 
 def _flat(features: Tensor) -> Tensor:
@@ -83,29 +85,29 @@ class Look:
     classes: tuple[str, ...]
     data: str
     pictures: Cached
-    seen: Mapping[str, Seen]
+    seen: Mapping[str, Predictions]
 
 
-def look(paths: Mapping[str, Path], data: str, knobs: Mapping[str, Any], device: str = "cpu") -> Look:
-    """{role: checkpoint} judged on the val split of `data`, made as the run of `knobs` made it.
+def look(paths: Mapping[str, Path], data: str, settings: Mapping[str, Any], device: str = "cpu") -> Look:
+    """{role: checkpoint} judged on the val split of `data`, made as the run of `settings` made it.
 
     Raises `InputError` when a checkpoint knows other classes than the data have.
     """
     loaded = {role: checkpoint.load(path) for role, path in paths.items()}
-    split = {name: knobs[f"data.{name}"] for name in SPLIT if f"data.{name}" in knobs}
-    settings = Data(path=data, **split)
-    source = settings.source()
+    split = {name: settings[f"data.{name}"] for name in SPLIT if f"data.{name}" in settings}
+    opened = Data(path=data, **split)
+    source = opened.source()
     for role, (_, own) in loaded.items():
         if own.classes != source.classes:
             raise InputError(
                 f"{paths[role]} knows the classes {_list(own.classes)}; {data} has {_list(source.classes)}"
             )
-    items, seen = settings.parts(source)[0]["val"], {}
+    items, seen = opened.parts(source)[0]["val"], {}
     for role, (model, own) in loaded.items():
         shown = decode_once(source, items, own.size)
         seen[role] = see(model, plain_loader(shown, _BATCH, (own.mean, own.std)), device)
     pictures = decode_once(source, items, max(own.size for _, own in loaded.values()))
-    return Look(classes=source.classes, data=settings.card().title, pictures=pictures, seen=seen)
+    return Look(classes=source.classes, data=opened.info().title, pictures=pictures, seen=seen)
 
 
 def _list(names: Sequence[str]) -> str:

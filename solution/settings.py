@@ -17,39 +17,39 @@ from typing import Any
 from solution.contracts import InputError, Recipe, Stage
 
 
-def knobs(recipe: Recipe) -> dict[str, Any]:
+def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Every address with its value, in reading order."""
     parts = {"data": recipe.data, "model": recipe.model}
     for stage in recipe.stages:
         parts[stage.name] = stage.step
         parts |= {f"{stage.name}.{name}": value for name, value in _own(stage).items()}
-    return {address: value for name, part in parts.items() for address, value in _flat(name, part)}
+    return {key: value for name, part in parts.items() for key, value in _flat(name, part)}
 
 
-def _flat(address: str, value: Any) -> list[tuple[str, Any]]:
+def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
     if not dataclasses.is_dataclass(value):
-        return [(address, value)]
+        return [(key, value)]
     fields = dataclasses.fields(value)
-    return [pair for field in fields for pair in _flat(f"{address}.{field.name}", getattr(value, field.name))]
+    return [pair for field in fields for pair in _flat(f"{key}.{field.name}", getattr(value, field.name))]
 
 
-def with_knob(recipe: Recipe, address: str, value: Any) -> Recipe:
+def with_setting(recipe: Recipe, key: str, value: Any) -> Recipe:
     """`with_knobs` for one setting."""
-    return with_knobs(recipe, {address: value})
+    return with_settings(recipe, {key: value})
 
 
-def with_knobs(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with these settings changed, all at once: some go together only.
 
     {address: value}; ``every.`` addresses all stages that have the setting, of two values for one setting the last
     counts, and a string is read as the setting's type ("2,5,2" as a tuple). Raises `InputError` that lists the right
     addresses for an unknown one, and the type wanted for a wrong value.
     """
-    known = knobs(recipe)
-    asked = {member: value for address, value in changes.items() for member in _addressed(address, known)}
+    known = settings_of(recipe)
+    asked = {member: value for key, value in changes.items() for member in _keys_of(key, known)}
     own: dict[str, dict[str, Any]] = {}
-    for address, value in asked.items():
-        name, _, rest = address.partition(".")
+    for key, value in asked.items():
+        name, _, rest = key.partition(".")
         own.setdefault(name, {})[rest] = value
     return dataclasses.replace(
         recipe,
@@ -59,29 +59,29 @@ def with_knobs(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _addressed(address: str, known: Mapping[str, Any]) -> list[str]:
-    name, _, rest = address.partition(".")
+def _keys_of(key: str, known: Mapping[str, Any]) -> list[str]:
+    name, _, rest = key.partition(".")
     if name == Stage.EVERY and (members := _members(rest, known)):
         return members
-    if address not in known:
-        raise InputError(_unknown(address, known))
-    return [address]
+    if key not in known:
+        raise InputError(_unknown(key, known))
+    return [key]
 
 
 def gathered(changes: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The same {address: value}, where one value stands for all stages that have a setting among `known`: as every."""
     said = {}
-    for address, value in changes.items():
-        _, _, rest = address.partition(".")
+    for key, value in changes.items():
+        _, _, rest = key.partition(".")
         members = _members(rest, known)
-        shared = len(members) > 1 and address in members and all(changes.get(other) == value for other in members)
-        said[f"{Stage.EVERY}.{rest}" if shared else address] = value
+        shared = len(members) > 1 and key in members and all(changes.get(other) == value for other in members)
+        said[f"{Stage.EVERY}.{rest}" if shared else key] = value
     return said
 
 
 def _members(setting: str, known: Collection[str]) -> list[str]:
     """The addresses of one setting in all stages."""
-    parts = (address.partition(".") for address in known)
+    parts = (key.partition(".") for key in known)
     return [f"{name}.{rest}" for name, _, rest in parts if rest == setting and name not in ("data", "model")]
 
 
@@ -97,14 +97,14 @@ def _restaged(stage: Stage, changes: Mapping[str, Any]) -> Stage:
     return dataclasses.replace(stage, step=_replaced(stage.step, others, stage.name))
 
 
-def _unknown(address: str, known: dict[str, Any]) -> str:
-    siblings = [other for other in known if other.partition(".")[0] == address.partition(".")[0]]
-    close = difflib.get_close_matches(address, known, n=1)
+def _unknown(key: str, known: dict[str, Any]) -> str:
+    siblings = [other for other in known if other.partition(".")[0] == key.partition(".")[0]]
+    close = difflib.get_close_matches(key, known, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"there is no setting {address!r}{hint}; there are: {', '.join(siblings or known)}"
+    return f"there is no setting {key!r}{hint}; there are: {', '.join(siblings or known)}"
 
 
-def _replaced(part: Any, changes: Mapping[str, Any], address: str) -> Any:
+def _replaced(part: Any, changes: Mapping[str, Any], key: str) -> Any:
     """`part`, which has this address, with {path in it: value}."""
     if not changes:
         return part
@@ -115,17 +115,17 @@ def _replaced(part: Any, changes: Mapping[str, Any], address: str) -> Any:
         if rest:
             nested.setdefault(field, {})[rest] = value
         else:
-            fields[field] = _parsed(part, field, value, address)
-    fields |= {field: _replaced(getattr(part, field), own, f"{address}.{field}") for field, own in nested.items()}
+            fields[field] = _parsed(part, field, value, key)
+    fields |= {field: _replaced(getattr(part, field), own, f"{key}.{field}") for field, own in nested.items()}
     return dataclasses.replace(part, **fields)
 
 
-def _parsed(part: Any, field: str, value: Any, address: str) -> Any:
+def _parsed(part: Any, field: str, value: Any, key: str) -> Any:
     hint = typing.get_type_hints(type(part))[field]
     try:
         return parse(value, hint)
     except TypeError as error:
-        raise InputError(f"{address}.{field} takes {_spelled(hint)}, got {value!r}") from error
+        raise InputError(f"{key}.{field} takes {_spelled(hint)}, got {value!r}") from error
 
 
 def parse(value: Any, hint: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 _PART = 1 << 15
 
 
-def to_planes(bits: np.ndarray, rotate: bool) -> list[np.ndarray]:
+def to_byte_planes(bits: np.ndarray, rotate: bool) -> list[np.ndarray]:
     """(N,) unsigned integers to itemsize planes, each (N,) uint8."""
     if rotate:
         bits = _rotated(bits, 1)
@@ -19,14 +19,14 @@ def to_planes(bits: np.ndarray, rotate: bool) -> list[np.ndarray]:
     return [(bits >> bits.dtype.type(8 * (width - 1 - index))).astype(np.uint8) for index in range(width)]
 
 
-def from_planes(planes: list[np.ndarray], rotate: bool) -> np.ndarray:
+def from_byte_planes(byte_planes: list[np.ndarray], rotate: bool) -> np.ndarray:
     """The integers again. Done in parts that stay in the processor's cache, which is three times as fast."""
-    width = len(planes)
-    bits = np.empty(len(planes[0]), dtype=f"<u{width}")
+    width = len(byte_planes)
+    bits = np.empty(len(byte_planes[0]), dtype=f"<u{width}")
     for start in range(0, len(bits), _PART):
         part = bits[start : start + _PART]
         columns = part.view(np.uint8).reshape(-1, width)
-        for index, plane in enumerate(planes):
+        for index, plane in enumerate(byte_planes):
             columns[:, width - 1 - index] = plane[start : start + _PART]
         if rotate:
             part[:] = _rotated(part, 8 * width - 1)

@@ -6,14 +6,14 @@ import numpy as np
 
 from solution.report.classes import class_f1, confusion, predictions
 from solution.report.embedding import chosen, embed, embedding
-from solution.report.looking import Look, data_uri
+from solution.report.predictions import Look, data_uri
 from solution.report.sections import Photo, Section
 from solution.report.style import Drawing
 
 NUM_WORST = 24
 
 
-def inside(look: Look) -> list[Section]:
+def diagnostics(look: Look) -> list[Section]:
     """Class by class, features, worst images."""
     return [_classes(look), _features(look), _worst(look)]
 
@@ -58,6 +58,6 @@ def _photo(look: Look, place: int) -> Photo:
     for role, seen in reversed(look.seen.items()):
         likeliest = int(seen.judged.predictions[place])
         answers.append(f"{role.capitalize()}: {look.classes[likeliest]}, {seen.probabilities[place, likeliest]:.0%}")
-    alt = f"Photo labelled {label}. {'; '.join(answers)}."
+    alt = f"Photo labeled {label}. {'; '.join(answers)}."
     name = look.pictures.items[place].name
     return Photo(source=data_uri(picture), side=len(picture), alt=alt, lines=(f"Label: {label}", *answers), name=name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-class Rested(Exception):  # noqa: N818 - no error
+class TrialPaused(Exception):  # noqa: N818 - no error
     """The trial rests at a rung; it may go on later."""
 
 
-class Refused(Exception):  # noqa: N818 - no error
+class TrialRejected(Exception):  # noqa: N818 - no error
     """The trial is hopeless: `reason`, and by how much (`excess`, in units of the score) it misses."""
 
     def __init__(self, reason: str, excess: float) -> None:

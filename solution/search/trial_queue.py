@@ -22,10 +22,10 @@ from solution.runtime import write_text
 from solution.search.hyperband import Hyperband
 from solution.search.locks import Lock, held, try_lock
 from solution.search.space import Space
-from solution.search.standings import Standings, is_refused, root_of
+from solution.search.standings import Standings, is_rejected, root_of
 from solution.search.study import Sampler
 
-_MOST_REFUSED = 10
+_MOST_REJECTED = 10
 """At most so many trials are refused for each one that is wanted."""
 
 
@@ -39,7 +39,7 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class TrialQueue:
     """Hands out the trials of `study`, each to one worker at a time.
 
     folder      trials keep their files in `folder`/trials/<root>; all workers of one machine share it
@@ -83,7 +83,7 @@ class Desk:
     def counted(self) -> list[FrozenTrial]:
         """The trials that count towards `num_trials`."""
         trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if not is_refused(trial) and "root" not in trial.user_attrs]
+        return [trial for trial in trials if not is_rejected(trial) and "root" not in trial.user_attrs]
 
     def trial_folder(self, trial: FrozenTrial) -> Path:
         """Where `trial` keeps its files."""
@@ -112,15 +112,15 @@ class Desk:
             return _continued(resting)
         if standings.closed:
             return None
-        given = {} if standings.trials else self.own
-        kinds = {name: kind for name, kind in self.space.distributions().items() if name in given}
-        return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(given), distributions=kinds)
+        context = {} if standings.trials else self.own
+        kinds = {name: kind for name, kind in self.space.distributions().items() if name in context}
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(context), distributions=kinds)
 
     def _standings(self) -> Standings:
         trials = self.study.get_trials(deepcopy=False)
         begun = sum("root" not in trial.user_attrs for trial in trials)
         counted = len(self.counted())
-        closed = counted >= self.num_trials or begun - counted >= _MOST_REFUSED * self.num_trials
+        closed = counted >= self.num_trials or begun - counted >= _MOST_REJECTED * self.num_trials
         return Standings(trials=trials, hyperband=self.hyperband, home=self.home, closed=closed)
 
     def _taken(self, trial: FrozenTrial, lock: Lock) -> Claim:

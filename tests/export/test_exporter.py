@@ -12,19 +12,19 @@ import torch
 
 from solution import checkpoint
 from solution.compress.quantize import Quantize
-from solution.contracts import Given, InputError
+from solution.contracts import InputError, StepContext
 from solution.dataloader import Data
 from solution.evaluate.classify import classify
-from solution.export import files, making, packed
-from solution.export.about import KEY, About
+from solution.export import exporter, files, packed
+from solution.export.exporter import ExportConfig, make
 from solution.export.listing import listing
-from solution.export.making import Wish, make
-from solution.export.runtimes import subject
+from solution.export.metadata import KEY, Metadata
+from solution.export.runtimes import case
 
 
 def made(net, photos, out, **wishes):
     said = []
-    path = make(Wish(file=net, out=out, data=str(photos), **wishes), said.append)
+    path = make(ExportConfig(file=net, out=out, data=str(photos), **wishes), said.append)
     return path, "\n".join(said)
 
 
@@ -33,8 +33,12 @@ def judge(net, photos, path):
     header = checkpoint.read_header(net)
     exported = files.open_file(path)
     val = Data(path=str(photos), size=header.size).open(splits=("val",)).val
-    assert exported.about.classes == header.classes
-    assert (exported.about.mean, exported.about.std, exported.about.size) == (header.mean, header.std, header.size)
+    assert exported.metadata.classes == header.classes
+    assert (exported.metadata.mean, exported.metadata.std, exported.metadata.size) == (
+        header.mean,
+        header.std,
+        header.size,
+    )
     for batch in (1, 5):
         assert exported(torch.zeros(batch, 3, header.size, header.size)).shape == (batch, len(header.classes))
     return classify(exported, val).f1
@@ -54,24 +58,24 @@ CASES = [
 
 
 @pytest.mark.parametrize(("format_", "precision", "suffix"), CASES)
-def test_an_export_says_what_the_net_says(colour_net, photos, tmp_path, format_, precision, suffix):
-    path, said = made(colour_net, photos, tmp_path / f"net{suffix}", format=format_, precision=precision)
+def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, format_, precision, suffix):
+    path, said = made(color_net, photos, tmp_path / f"net{suffix}", format=format_, precision=precision)
     assert "top-1 agrees on" in said
-    assert precision != "int8" or re.search(r"is calibrated on 6\d images of train\n.* on the choose split", said)
-    assert judge(colour_net, photos, path) > 0.9
+    assert precision != "int8" or re.search(r"is calibrated on 6\d images of train\n.* on the dev split", said)
+    assert judge(color_net, photos, path) > 0.9
     least_bits = min(line.bits for line in listing(path).lines if len(line.shape) == 4)
     assert least_bits == {"fp32": 32, "fp16": 16, "int8": 8}[precision]
     assert {file.name for file in tmp_path.iterdir()} <= {f"net{suffix}", "net.bin"}
 
 
 @pytest.mark.parametrize("observer", ["mse", "dynamic"])
-def test_inputs_are_rounded_once_in_int8(colour_net, photos, tmp_path, observer):
-    net, header = files.load(colour_net)
+def test_inputs_are_rounded_once_in_int8(color_net, photos, tmp_path, observer):
+    net, header = files.load(color_net)
     calibration = Data(path=str(photos), size=header.size).open(splits=("calibration",)).calibration
-    given = Given(example=torch.zeros(1, 3, header.size, header.size), calibration=calibration)
-    rounding = Quantize(activations=8, observer=observer, fold_norms=True)(net, given)
-    about = {"classes": header.classes, "mean": header.mean, "std": header.std, "size": header.size}
-    checkpoint.save(file := tmp_path / "net.safetensors", rounding, checkpoint.header_of(rounding, **about))
+    context = StepContext(example=torch.zeros(1, 3, header.size, header.size), calibration=calibration)
+    rounding = Quantize(activations=8, observer=observer, fold_norms=True)(net, context)
+    metadata = {"classes": header.classes, "mean": header.mean, "std": header.std, "size": header.size}
+    checkpoint.save(file := tmp_path / "net.safetensors", rounding, checkpoint.header_of(rounding, **metadata))
 
     path, said = made(file, photos, tmp_path / "net.onnx", format="onnx", precision="int8")
     assert "inputs that the net rounds itself are rounded by the int8 graph alone" in said
@@ -79,24 +83,24 @@ def test_inputs_are_rounded_once_in_int8(colour_net, photos, tmp_path, observer)
     assert "Round" not in {node.op_type for node in onnx.load(path).graph.node}
 
 
-def test_a_packed_export_is_the_checkpoint_itself(colour_net, photos, tmp_path):
-    path, said = made(colour_net, photos, tmp_path / "net.packed", format="packed")
+def test_a_packed_export_is_the_checkpoint_itself(color_net, photos, tmp_path):
+    path, said = made(color_net, photos, tmp_path / "net.packed", format="packed")
     assert "read back bit by bit" in said
-    assert packed.read_header(path) == checkpoint.read_header(colour_net)
-    assert path.stat().st_size < 0.8 * colour_net.stat().st_size
+    assert packed.read_header(path) == checkpoint.read_header(color_net)
+    assert path.stat().st_size < 0.8 * color_net.stat().st_size
     again, _ = made(path, photos, tmp_path / "again.packed", format="packed")
     assert again.read_bytes() == path.read_bytes()
     with pytest.raises(InputError, match="quantize the net in a recipe"):
-        made(colour_net, photos, tmp_path / "net.packed", format="packed", precision="int8")
+        made(color_net, photos, tmp_path / "net.packed", format="packed", precision="int8")
 
 
 @pytest.mark.parametrize(("format_", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
-def test_an_export_that_fails_parity_is_not_left_behind(colour_net, photos, tmp_path, monkeypatch, format_, suffix):
-    base = making.onnx_file.base
+def test_an_export_that_fails_parity_is_not_left_behind(color_net, photos, tmp_path, monkeypatch, format_, suffix):
+    base = exporter.onnx_file.base
 
-    monkeypatch.setattr(making.onnx_file, "base", lambda net, example: base(Swapped(net), example))
+    monkeypatch.setattr(exporter.onnx_file, "base", lambda net, example: base(Swapped(net), example))
     with pytest.raises(InputError, match=r"fp32 fails parity \(logits, .*\) and was not kept: try another format$"):
-        made(colour_net, photos, tmp_path / f"net{suffix}", format=format_)
+        made(color_net, photos, tmp_path / f"net{suffix}", format=format_)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,7 +109,7 @@ def test_a_place_that_is_taken_is_named_before_the_work_and_nothing_is_left_ther
     monkeypatch.setattr(files, "load", None)
     (tmp_path / taken).mkdir()
     with pytest.raises(InputError, match=f"{taken} is a folder: name a file to write"):
-        make(Wish(file=tmp_path / "net.safetensors", format="openvino"))
+        make(ExportConfig(file=tmp_path / "net.safetensors", format="openvino"))
     assert [path.name for path in tmp_path.iterdir()] == [taken]
 
 
@@ -130,13 +134,13 @@ class Swapped(torch.nn.Module):
         ({"format": "onnx", "precision": "int8", "calibration_images": 500}, "500 calibration images .* has 6[0-9]"),
     ],
 )
-def test_wishes_that_cannot_be_met(colour_net, photos, tmp_path, wishes, match):
+def test_wishes_that_cannot_be_met(color_net, photos, tmp_path, wishes, match):
     out = tmp_path / wishes.pop("out") if "out" in wishes else None
     with pytest.raises(InputError, match=match):
-        made(colour_net, photos, out, **wishes)
+        made(color_net, photos, out, **wishes)
 
 
-def test_other_data_are_refused(colour_net, photos, tmp_path):
+def test_other_data_are_refused(color_net, photos, tmp_path):
     (tmp_path / "other/val").mkdir(parents=True)
     for name in ("dog", "cat"):
         (tmp_path / "other/val" / name).mkdir()
@@ -144,31 +148,31 @@ def test_other_data_are_refused(colour_net, photos, tmp_path):
             source = next((photos / "val").rglob("*.png"))
             (tmp_path / "other/val" / name / f"{number}.png").write_bytes(source.read_bytes())
     with pytest.raises(InputError, match="knows blue, green, red; the data have cat, dog"):
-        made(colour_net, tmp_path / "other", tmp_path / "net.onnx", format="onnx")
+        made(color_net, tmp_path / "other", tmp_path / "net.onnx", format="onnx")
 
 
-def test_a_missing_runtime_is_named_with_the_extra(colour_net, photos, tmp_path, monkeypatch):
+def test_a_missing_runtime_is_named_with_the_extra(color_net, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r'onnxscript, which is not here: pip install -e "\.\[runtimes\]"'):
-        made(colour_net, photos, tmp_path / "net.onnx", format="onnx")
+        made(color_net, photos, tmp_path / "net.onnx", format="onnx")
 
 
 def test_names_follow_the_checkpoint(tmp_path):
     file = tmp_path / "after.safetensors"
-    assert Wish(file=file, format="onnx").path == tmp_path / "after.onnx"
-    assert Wish(file=file, format="openvino", precision="int8").path == tmp_path / "after.int8.xml"
-    assert Wish(file=file, format="packed").path == tmp_path / "after.packed"
+    assert ExportConfig(file=file, format="onnx").path == tmp_path / "after.onnx"
+    assert ExportConfig(file=file, format="openvino", precision="int8").path == tmp_path / "after.int8.xml"
+    assert ExportConfig(file=file, format="packed").path == tmp_path / "after.packed"
 
 
 @pytest.fixture(scope="module")
-def onnx_file(colour_net, photos, tmp_path_factory):
-    return made(colour_net, photos, tmp_path_factory.mktemp("onnx") / "net.onnx", format="onnx")[0]
+def onnx_file(color_net, photos, tmp_path_factory):
+    return made(color_net, photos, tmp_path_factory.mktemp("onnx") / "net.onnx", format="onnx")[0]
 
 
 def test_pictures_may_be_bytes(onnx_file):
     exported = files.open_file(onnx_file)
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (exported.about.mean, exported.about.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (exported.metadata.mean, exported.metadata.std))
     assert torch.allclose(exported(images), exported((images / 255 - mean) / std), atol=1e-4)
     with pytest.raises(InputError, match=r"takes images \(B, 3, 32, 32\), got \(3, 3, 40, 40\)"):
         exported(torch.zeros(3, 3, 40, 40))
@@ -233,7 +237,7 @@ def test_nobody_times_a_net_of_another_task_that_says_it_classifies(onnx_file, t
     model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("boxes", 1, ["batch", 3, 1]))
     onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(InputError, match="it is a file for another task than classification"):
-        subject(tmp_path / "net.onnx", "onnxruntime", threads=1, model="net")
+        case(tmp_path / "net.onnx", "onnxruntime", threads=1, model="net")
 
 
 def test_openvino_files_need_their_weights_and_must_be_sound(tmp_path):
@@ -288,11 +292,11 @@ def test_a_pickle_in_disguise_is_no_pt2(tmp_path):
         files.open_file(tmp_path / "net.pt2")
 
 
-ABOUT = About(classes=("a",), mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
+ABOUT = Metadata(classes=("a",), mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
 
 
 def test_what_a_file_says_of_itself_survives(tmp_path):
-    assert About.from_text(ABOUT.to_text(), tmp_path) == ABOUT
+    assert Metadata.from_text(ABOUT.to_text(), tmp_path) == ABOUT
     assert KEY == "featherweight"
 
 
@@ -302,12 +306,12 @@ def test_what_a_file_says_of_itself_survives(tmp_path):
         ({"task": "detection"}, "a file for detection, not for classification"),
         ({"version": 9}, "version 9, newer than 1: update the project"),
         ({"version": "9", "shade": 1}, "version 9, newer than 1: update the project"),
-        ({"colour": 1}, "broken description"),
+        ({"color": 1}, "broken description"),
     ],
 )
 def test_what_a_file_should_not_say(tmp_path, change, match):
     with pytest.raises(InputError, match=match):
-        About.from_text(json.dumps(json.loads(ABOUT.to_text()) | change), tmp_path)
+        Metadata.from_text(json.dumps(json.loads(ABOUT.to_text()) | change), tmp_path)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from solution.contracts import InputError
 
 
-class Taps:
+class FeatureExtractor:
     """While open, keeps what the modules called `names` put out: ``with Taps(net, names) as taps: net(x)``."""
 
     def __init__(self, net: nn.Module, names: tuple[str, ...]) -> None:
@@ -20,7 +20,7 @@ class Taps:
         self.maps: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
-    def __enter__(self) -> Taps:
+    def __enter__(self) -> FeatureExtractor:
         # Registered for one pass only: hooks that stay would be copied along with the net.
         for name in self.names:
             self._handles.append(self.net.get_submodule(name).register_forward_hook(self._keeper(name)))
@@ -49,11 +49,11 @@ def scales(net: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
     """
     names = tuple(name for name, _ in net.named_modules() if name)
     training = net.training
-    with Taps(net.eval(), names) as taps:
+    with FeatureExtractor(net.eval(), names) as features:
         net(example)
     net.train(training)
     last: dict[tuple[int, ...], str] = {}
-    for name, value in taps.maps.items():
+    for name, value in features.maps.items():
         if value.ndim == 4 and value.shape[2] * value.shape[3] > 1:
             size = tuple(value.shape[2:])
             if size not in last or name.count(".") <= last[size].count("."):
@@ -62,7 +62,7 @@ def scales(net: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
         raise InputError(
             f"{type(net).__name__} makes no feature maps (B, F, H, W): use logits alone and no auxiliary heads"
         )
-    return {name: tuple(taps.maps[name].shape) for name in last.values()}
+    return {name: tuple(features.maps[name].shape) for name in last.values()}
 
 
 def classifier_path(net: nn.Module) -> str:

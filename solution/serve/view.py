@@ -11,7 +11,7 @@ from PIL import Image
 
 from solution.data.decode import decode
 from solution.report.style import css_variables
-from solution.serve.asking import Answer, Net, Panel
+from solution.serve.inference import Net, Panel, Prediction
 from solution.serve.template import CSS, SCRIPT
 
 _SHOWN_CLASSES, _SHOWN_SIDE = 5, 480
@@ -63,7 +63,7 @@ def _preview(data: bytes, name: str) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(target.getvalue()).decode()}"
 
 
-def _verdict(nets: tuple[Net, ...], answers: list[Answer]) -> Iterator[str]:
+def _verdict(nets: tuple[Net, ...], answers: list[Prediction]) -> Iterator[str]:
     """Whether the nets agree; of two, what After saves."""
     said = dict.fromkeys(answer.best for answer in answers)
     if len(said) > 1:

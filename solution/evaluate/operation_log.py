@@ -34,7 +34,7 @@ class _Call:
     ran: int = 0
 
 
-class Ledger:
+class OperationLog:
     """Takes notes while a net runs. What happens in no module is noted under the path ""."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from solution import checkpoint
-from solution.compress.parametrized import folded
+from solution.compress.parametrized import materialized
 from solution.compress.quantization.activations import keep_inputs_float
 from solution.contracts import DETECTION, Batches, InputError, task_of
 from solution.dataloader import Data, Loaders
 from solution.evaluate.classify import Predict, predictor
 from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
-from solution.export.about import About
 from solution.export.exported import Exported
+from solution.export.metadata import Metadata
 from solution.export.parity import TOLERANCES, Parity, compare, tolerance_for
 from solution.losses.distillation import divergence
 from solution.runtime import check_writable, written_whole
@@ -41,7 +41,7 @@ _CLEARLY_NEARER = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ExportConfig:
     """What to export.
 
     file                a checkpoint or a packed file
@@ -91,98 +91,104 @@ class Wish:
         return (self.path, *apart)
 
 
-def make(wish: Wish, say: Callable[[str], None] = print) -> Path:
+def make(config: ExportConfig, log: Callable[[str], None] = print) -> Path:
     """Write the file, say how it compares with its net, and return its path. `InputError`, and no file, if it fails."""
-    for file in wish.files:
+    for file in config.files:
         check_writable(file)
-    net, header = files.load(wish.file)
-    if wish.format == PACKED:
-        return _packed(wish, net, header, say)
+    net, header = files.load(config.file)
+    if config.format == PACKED:
+        return _packed(config, net, header, log)
     if task_of(header.origin.settings) == DETECTION:
-        raise InputError(f"{wish.file} is a detector: its recipe exports it, with pictures that have boxes")
-    make_proven(wish, net, header, _loaders(wish, header), say)
-    return wish.path
+        raise InputError(f"{config.file} is a detector: its recipe exports it, with pictures that have boxes")
+    make_proven(config, net, header, _loaders(config, header), log)
+    return config.path
 
 
 def make_proven(
-    wish: Wish, net: nn.Module, header: checkpoint.Header, loaders: Loaders, say: Callable[[str], None]
+    config: ExportConfig, net: nn.Module, header: checkpoint.Header, loaders: Loaders, log: Callable[[str], None]
 ) -> Parity:
     """Write the file of a net that is already loaded, proven on `loaders`, and return how it compares."""
-    net, about = _plain(net), About.of(header, wish.precision)
-    graph = _quantized(wish, net, about, loaders, say) if wish.precision == "int8" else _floating(wish, net, about)
-    with written_whole(wish.path) as temporary:
+    net, metadata = _plain(net), Metadata.of(header, config.precision)
+    graph = (
+        _quantized(config, net, metadata, loaders, log)
+        if config.precision == "int8"
+        else _floating(config, net, metadata)
+    )
+    with written_whole(config.path) as temporary:
         try:
-            FORMATS[wish.format].write(graph, about, temporary)
-            exported = files.open_file(temporary, task=about.task)
-            parity = _prove(wish, net, header, exported, loaders, say)
-            _move_partners(exported, wish.path)
+            FORMATS[config.format].write(graph, metadata, temporary)
+            exported = files.open_file(temporary, task=metadata.task)
+            parity = _prove(config, net, header, exported, loaders, log)
+            _move_partners(exported, config.path)
         finally:
             temporary.with_suffix(openvino_file.WEIGHTS).unlink(missing_ok=True)
     return parity
 
 
-def write_unproven(wish: Wish) -> Path:
+def write_unproven(config: ExportConfig) -> Path:
     """Write the file, fp32 or fp16, compared with nothing."""
-    net, header = files.load(wish.file)
-    net, about = _plain(net), About.of(header, wish.precision)
-    wish.path.parent.mkdir(parents=True, exist_ok=True)
-    FORMATS[wish.format].write(_floating(wish, net, about), about, wish.path)
-    return wish.path
+    net, header = files.load(config.file)
+    net, metadata = _plain(net), Metadata.of(header, config.precision)
+    config.path.parent.mkdir(parents=True, exist_ok=True)
+    FORMATS[config.format].write(_floating(config, net, metadata), metadata, config.path)
+    return config.path
 
 
 def _plain(net: nn.Module) -> nn.Module:
     """A copy without parametrizations, for inference alone."""
-    return copy.deepcopy(folded(net)).eval().requires_grad_(False)
+    return copy.deepcopy(materialized(net)).eval().requires_grad_(False)
 
 
-def _loaders(wish: Wish, header: checkpoint.Header) -> Loaders:
+def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
     """The splits that the wish needs. `InputError` when they are of other classes, or too few to calibrate on."""
-    asked = wish.calibration_images
-    data = Data(path=wish.data, size=header.size, calibration_images=asked or _CALIBRATION_IMAGES)
-    classes = data.card().classes
+    asked = config.calibration_images
+    data = Data(path=config.data, size=header.size, calibration_images=asked or _CALIBRATION_IMAGES)
+    classes = data.info().classes
     if classes != header.classes:
-        raise InputError(f"{wish.file} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
+        raise InputError(f"{config.file} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
                          "name the data that it was trained on with --data")  # fmt: skip
-    splits = ("val", "choose", "calibration") if wish.precision == "int8" else ("val",)
-    loaders = data.open(splits=splits, normalisation=(header.mean, header.std))
-    if asked and wish.precision == "int8" and loaders.num_images("calibration") < asked:
+    splits = ("val", "dev", "calibration") if config.precision == "int8" else ("val",)
+    loaders = data.open(splits=splits, normalization=(header.mean, header.std))
+    if asked and config.precision == "int8" and loaders.num_images("calibration") < asked:
         raise InputError(
-            f"{asked} calibration images were asked for, and {wish.data} has {loaders.num_images('calibration')}: "
+            f"{asked} calibration images were asked for, and {config.data} has {loaders.num_images('calibration')}: "
             "ask for fewer"
         )
     return loaders
 
 
-def _floating(wish: Wish, net: nn.Module, about: About) -> Any:
-    return FORMATS[wish.format].floating(net, _blank(about, 2), wish.precision)
+def _floating(config: ExportConfig, net: nn.Module, metadata: Metadata) -> Any:
+    return FORMATS[config.format].floating(net, _blank(metadata, 2), config.precision)
 
 
-def _blank(about: About, count: int) -> Tensor:
-    return torch.zeros(count, len(about.mean), about.size, about.size)
+def _blank(metadata: Metadata, count: int) -> Tensor:
+    return torch.zeros(count, len(metadata.mean), metadata.size, metadata.size)
 
 
-def _quantized(wish: Wish, net: nn.Module, about: About, loaders: Loaders, say: Callable[[str], None]) -> Any:
-    """The int8 graph that answers most like the net on the choose split, of those with more and more layers in float.
+def _quantized(
+    config: ExportConfig, net: nn.Module, metadata: Metadata, loaders: Loaders, log: Callable[[str], None]
+) -> Any:
+    """The int8 graph that answers most like the net on the dev split, of those with more and more layers in float.
 
     Macro F1 would leave that to chance: rounding turns as many answers right as wrong.
     """
     net = copy.deepcopy(net)
     if keep_inputs_float(net):
-        say("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
+        log("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
     images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
-    say(f"int8 is calibrated on {len(images)} images of train")
-    if about.task == DETECTION:
-        return detecting.quantized(FORMATS[wish.format], net, images)
-    if loaders.choose is None:
-        raise InputError("int8 decides on the choose split which layers stay in float, and these data have none")
-    kind = FORMATS[wish.format]
+    log(f"int8 is calibrated on {len(images)} images of train")
+    if metadata.task == DETECTION:
+        return detecting.quantized(FORMATS[config.format], net, images)
+    if loaders.dev is None:
+        raise InputError("int8 decides on the dev split which layers stay in float, and these data have none")
+    kind = FORMATS[config.format]
     start = kind.base(net, torch.cat([images[0], images[0]]))
-    answers = _answers(predictor(net), loaders.choose)
+    answers = _answers(predictor(net), loaders.dev)
     best, nearest = None, math.inf
     for names, layers in _choices(net, kind, start):
         graph = kind.quantized(copy.deepcopy(start), images, layers)
-        away = _away(wish, graph, about, loaders.choose, answers)
-        say(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's answers on the choose split")
+        away = _away(config, graph, metadata, loaders.dev, answers)
+        log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's answers on the dev split")
         if away < nearest - _CLEARLY_NEARER:
             best, nearest = graph, away
     if best is None:
@@ -194,7 +200,10 @@ def _choices(net: nn.Module, kind: Any, start: Any) -> Iterator[tuple[list[str],
     """What stays in float, by the net's names and by the graph's. Depthwise layers are slower in int8 than in float."""
     names, layers = pt2_file.depthwise(net), kind.depthwise(start)
     yield names, layers
-    yield list(dict.fromkeys([*names, *pt2_file.ends(net)])), list(dict.fromkeys([*layers, *kind.ends(start)]))
+    yield (
+        list(dict.fromkeys([*names, *pt2_file.first_and_last_layers(net)])),
+        list(dict.fromkeys([*layers, *kind.first_and_last_layers(start)])),
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -202,11 +211,11 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
-def _away(wish: Wish, graph: Any, about: About, batches: Batches, answers: Tensor) -> float:
+def _away(config: ExportConfig, graph: Any, metadata: Metadata, batches: Batches, answers: Tensor) -> float:
     """How far the graph lies in its runtime from `answers` (N, num_classes), in nats."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"choice{wish.suffix}")
-        FORMATS[wish.format].write(graph, about, path)
+        path = Path(folder, f"choice{config.suffix}")
+        FORMATS[config.format].write(graph, metadata, path)
         return float(divergence(_answers(files.open_file(path), batches), answers))
 
 
@@ -216,27 +225,27 @@ def _answers(predict: Predict, batches: Batches) -> Tensor:
 
 
 def _prove(
-    wish: Wish,
+    config: ExportConfig,
     net: nn.Module,
     header: checkpoint.Header,
     exported: Exported,
     loaders: Loaders,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Parity:
-    tolerance = tolerance_for(net, wish.precision)
-    if wish.f1_drop is not None:
-        tolerance = replace(tolerance, f1_drop=wish.f1_drop)
-    exported(_blank(exported.about, 1))  # a batch of one must do, too
-    if exported.about.task == DETECTION:
-        parity = detecting.compare(predictor(net), exported, loaders, header.figures["quality"], wish.precision)
+    tolerance = tolerance_for(net, config.precision)
+    if config.f1_drop is not None:
+        tolerance = replace(tolerance, f1_drop=config.f1_drop)
+    exported(_blank(exported.metadata, 1))  # a batch of one must do, too
+    if exported.metadata.task == DETECTION:
+        parity = detecting.compare(predictor(net), exported, loaders, header.figures["quality"], config.precision)
     else:
         parity = compare(predictor(net), exported, loaders.val, tolerance)
-    say(str(parity))
+    log(str(parity))
     if parity.failures:
         allow = ", or allow more with --max-loss" if parity.failures == ("macro F1",) else ""
         raise InputError(
-            f"the {wish.format} file in {wish.precision} fails parity ({', '.join(parity.failures)}) and was not kept: "
-            f"{_ADVICE[wish.precision]}{allow}"
+            f"the {config.format} file in {config.precision} fails parity ({', '.join(parity.failures)}) and was not "
+            f"kept: {_ADVICE[config.precision]}{allow}"
         )
     return parity
 
@@ -248,17 +257,17 @@ def _move_partners(exported: Exported, path: Path) -> None:
             file.replace(path.with_suffix(file.suffix))
 
 
-def _packed(wish: Wish, net: nn.Module, header: checkpoint.Header, say: Callable[[str], None]) -> Path:
-    if wish.precision != "fp32":
+def _packed(config: ExportConfig, net: nn.Module, header: checkpoint.Header, log: Callable[[str], None]) -> Path:
+    if config.precision != "fp32":
         raise InputError(
-            f"a packed file holds just what the net holds, so there is no {wish.precision} of it: quantize the net in "
-            "a recipe, then pack its checkpoint"
+            f"a packed file holds just what the net holds, so there is no {config.precision} of it: quantize the net "
+            "in a recipe, then pack its checkpoint"
         )
-    with written_whole(wish.path) as temporary:
+    with written_whole(config.path) as temporary:
         packed.save(temporary, net, header)
-        _check_same(net.state_dict(), packed.load(temporary)[0].state_dict(), wish.path)
-    say(f"all {len(net.state_dict())} tensors read back bit by bit")
-    return wish.path
+        _check_same(net.state_dict(), packed.load(temporary)[0].state_dict(), config.path)
+    log(f"all {len(net.state_dict())} tensors read back bit by bit")
+    return config.path
 
 
 def _check_same(wanted: dict[str, Tensor], got: dict[str, Tensor], path: Path) -> None:

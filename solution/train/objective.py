@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import Given
+from solution.contracts import StepContext
 from solution.losses.margins import MarginHead
+from solution.models.features import FeatureExtractor, classifier_path, replace, scales
 from solution.models.stochastic_depth import set_drop_path
-from solution.models.taps import Taps, classifier_path, replace, scales
 
 if TYPE_CHECKING:
     from solution.train.step import Train
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NUM_AUXILIARY = 2
 
 
-class Lesson(nn.Module):
+class Objective(nn.Module):
     """A net and its loss. A training fits all parameters; `net` alone is judged and kept.
 
     With `settings.margin` the net's classifier is a `MarginHead` while training, and folded at the end. With
@@ -26,31 +26,31 @@ class Lesson(nn.Module):
     and thrown away.
     """
 
-    def __init__(self, net: nn.Module, settings: Train, given: Given) -> None:
+    def __init__(self, net: nn.Module, settings: Train, context: StepContext) -> None:
         super().__init__()
-        self.settings, self.given = settings, given
+        self.settings, self.context = settings, context
         set_drop_path(net, settings.drop_path)
         self.head = classifier_path(net) if settings.margin.on else ""
         if self.head:
             replace(net, self.head, MarginHead(net.get_submodule(self.head), settings.margin))
-        self.auxiliary = _auxiliary(net, given) if settings.auxiliary else nn.ModuleDict()
-        self.taps = tuple(name.replace("/", ".") for name in self.auxiliary)
+        self.auxiliary = _auxiliary(net, context) if settings.auxiliary else nn.ModuleDict()
+        self.features = tuple(name.replace("/", ".") for name in self.auxiliary)
         self.net = net
 
-    def forward(self, images: Tensor, targets: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), labels (B,) or probabilities (B, C), and what lies beside them."""
-        with Taps(self.net, self.taps) as taps:
+        with FeatureExtractor(self.net, self.features) as features:
             logits = self.net(images).float()
-        return self.on_labels(logits, targets, taps)
+        return self.on_labels(logits, targets, features)
 
-    def on_labels(self, logits: Tensor, targets: Tensor, taps: Taps) -> Tensor:
+    def on_labels(self, logits: Tensor, targets: Tensor, features: FeatureExtractor) -> Tensor:
         """The loss on labels, with the margin and the auxiliary heads that the settings ask for."""
-        counts = self.given.counts
+        counts = self.context.counts
         harder = self.net.get_submodule(self.head).with_margin(logits, targets) if self.head else logits
         total = self.settings.loss(harder, targets, counts)
         if not self.auxiliary:
             return total
-        aside = [head(taps.maps[name.replace("/", ".")]).float() for name, head in self.auxiliary.items()]
+        aside = [head(features.maps[name.replace("/", ".")]).float() for name, head in self.auxiliary.items()]
         losses = [self.settings.loss(said, targets, counts) for said in aside]
         return total + self.settings.auxiliary * torch.stack(losses).mean()
 
@@ -58,15 +58,17 @@ class Lesson(nn.Module):
         """`net`, a copy of this lesson's with the weights that are kept, as it was before the lesson."""
         if self.head:
             head = net.get_submodule(self.head)
-            replace(net, self.head, head.fold(_dominant(net, head, self.given) if head.settings.centres > 1 else None))
+            replace(
+                net, self.head, head.fold(_dominant(net, head, self.context) if head.settings.centers > 1 else None)
+            )
         return net
 
 
-def _auxiliary(net: nn.Module, given: Given) -> nn.ModuleDict:
+def _auxiliary(net: nn.Module, context: StepContext) -> nn.ModuleDict:
     """Classifiers on the maps of the sizes before the last. ModuleDict takes no dots in its keys."""
-    shapes = scales(net, given.example)
+    shapes = scales(net, context.example)
     with torch.no_grad():
-        num_classes = net.eval()(given.example).shape[1]
+        num_classes = net.eval()(context.example).shape[1]
     names = list(shapes)[-NUM_AUXILIARY - 1 : -1]
     return nn.ModuleDict({name.replace(".", "/"): _classifier(shapes[name][1], num_classes) for name in names})
 
@@ -77,12 +79,12 @@ def _classifier(channels: int, num_classes: int) -> nn.Module:
 
 
 @torch.no_grad()
-def _dominant(net: nn.Module, head: MarginHead, given: Given) -> Tensor:
-    """The sub-centre of each class that most training images are nearest to."""
+def _dominant(net: nn.Module, head: MarginHead, context: StepContext) -> Tensor:
+    """The sub-center of each class that most training images are nearest to."""
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].flatten(1)))
     labels = []
-    for images, batch_labels, *_ in given.calibration or given.need("train", "choosing sub-centres"):
+    for images, batch_labels, *_ in context.calibration or context.need("train", "choosing sub-centers"):
         net.eval()(images)
         labels.append(batch_labels)
     handle.remove()

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation (Nagel et al., 2019, arXiv:1906.04721): channels of neighbouring layers in one range.
+"""Cross-layer equalization (Nagel et al., 2019, arXiv:1906.04721): channels of neighboring layers in one range.
 
 Between two layers with nothing but ReLU a positive factor on a channel can move from the first to the second. The
 factor that brings both ranges of a channel to their geometric mean wastes least of either layer's grid.
@@ -18,17 +18,17 @@ from solution.compress.quantization.graph import Chain
 SWEEPS = 8
 
 
-def equalise(model: nn.Module, chains: Sequence[Chain]) -> None:
-    """Equalise the pairs of `chains`, in place, again and again, as one pair's factor changes its neighbour's."""
+def cross_layer_equalize(model: nn.Module, chains: Sequence[Chain]) -> None:
+    """Equalize the pairs of `chains`, in place, again and again, as one pair's factor changes its neighbor's."""
     for path in {path for chain in chains for path in chain[:2]}:
         plain(module_at(model, path))
     with torch.no_grad():
         for _ in range(SWEEPS):
             for first, second, shuffles in chains:
-                equalise_pair(model.get_submodule(first), model.get_submodule(second), shuffles)
+                equalize_pair(model.get_submodule(first), model.get_submodule(second), shuffles)
 
 
-def equalise_pair(first: nn.Module, second: nn.Module, shuffles: Sequence[int]) -> None:
+def equalize_pair(first: nn.Module, second: nn.Module, shuffles: Sequence[int]) -> None:
     """Move factors from the outputs of `first` to the inputs of `second`, in place."""
     order = shuffled(len(first.weight), shuffles)
     made = first.weight.flatten(1).abs().amax(1)  # (C,)

@@ -8,8 +8,8 @@ from torch import nn
 
 from solution.contracts import InputError
 from solution.losses.margins import Margin, MarginHead
-from solution.models.taps import Taps, classifier_path, scales
-from solution.train.lesson import Lesson
+from solution.models.features import FeatureExtractor, classifier_path, scales
+from solution.train.objective import Objective
 from solution.train.step import Train
 
 
@@ -22,7 +22,7 @@ def hits(net, batches):
     "extra",
     [
         {"margin": Margin(margin=0.2)},
-        {"margin": Margin(kind="cosface", margin=0.1, centres=2)},
+        {"margin": Margin(kind="cosface", margin=0.1, centers=2)},
         {"auxiliary": 0.3},
         {"margin": Margin(margin=0.2), "auxiliary": 0.3, "ema_decay": 0.9},
     ],
@@ -31,7 +31,7 @@ def test_what_is_trained_along_is_gone_at_the_end_and_the_net_has_learnt(small_n
     trained = Train(epochs=10, lr=0.05, **extra)(small_net, toy)
     assert str(trained) == str(small_net)
     assert [*trained.state_dict()] == [*small_net.state_dict()]
-    assert hits(trained, toy.choose) > 0.85
+    assert hits(trained, toy.dev) > 0.85
 
 
 def test_auxiliary_heads_change_what_the_trunk_learns(small_net, toy):
@@ -44,14 +44,14 @@ def test_the_margin_makes_the_loss_larger(small_net, toy):
     losses = []
     for margin in (0.0, 0.3):
         torch.manual_seed(0)
-        losses.append(Lesson(small_net, Train(margin=Margin(margin=margin)), toy)(images, labels).item())
+        losses.append(Objective(small_net, Train(margin=Margin(margin=margin)), toy)(images, labels).item())
         small_net.output = small_net.output.fold()
     assert losses[1] > losses[0]
 
 
 def test_heads_are_made_without_touching_norm_statistics(small_net, toy):
     before = small_net.features.init_block.bn.running_mean.clone()
-    Lesson(small_net.train(), Train(auxiliary=0.3), toy)
+    Objective(small_net.train(), Train(auxiliary=0.3), toy)
     assert torch.equal(before, small_net.features.init_block.bn.running_mean)
 
 
@@ -85,9 +85,9 @@ def test_scales_are_the_last_maps_of_each_size(small_net, toy):
 
 
 def test_taps_leave_no_hook_behind(small_net, toy):
-    with Taps(small_net, ("features.stage1",)) as taps:
+    with FeatureExtractor(small_net, ("features.stage1",)) as features:
         small_net(toy.example)
-    assert taps.maps["features.stage1"].ndim == 4
+    assert features.maps["features.stage1"].ndim == 4
     assert not any(module._forward_hooks for module in small_net.modules())
 
 

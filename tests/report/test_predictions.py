@@ -8,7 +8,7 @@ from torch import nn
 from solution import checkpoint
 from solution.contracts import InputError
 from solution.models.shufflenet import ShuffleNet
-from solution.report.looking import look, see
+from solution.report.predictions import look, see
 
 CLASSES = ("blue", "green", "red")
 
@@ -25,12 +25,12 @@ class Bright(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def colours(*values):
+def colors(*values):
     return torch.tensor(values, dtype=torch.float32)[:, :, None, None].expand(-1, -1, 4, 4)
 
 
 def test_worst_are_the_surest_mistakes():
-    images = colours((9, 0, 0), (1, 0, 0), (5, 0, 0), (0, 3, 0))
+    images = colors((9, 0, 0), (1, 0, 0), (5, 0, 0), (0, 3, 0))
     seen = see(Bright(), [(images[:3], torch.tensor([1, 1, 0])), (images[3:], torch.tensor([2]))])
     assert seen.worst(10).tolist() == [0, 3, 1]
     assert seen.worst(1).tolist() == [0]
@@ -72,6 +72,6 @@ def test_photos_of_other_classes_are_refused(saved, photos):
     net, header = checkpoint.load(saved["after"])
     checkpoint.save(saved["after"], net, dataclasses.replace(header, classes=("a", "b", "c")))
     with pytest.raises(
-        InputError, match=r"after\.safetensors knows the classes a, b, c; .*colours has blue, green, red"
+        InputError, match=r"after\.safetensors knows the classes a, b, c; .*colors has blue, green, red"
     ):
         look(saved, str(photos), {})

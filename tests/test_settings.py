@@ -5,8 +5,8 @@ import pytest
 
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, Recipe, Stage
-from solution.knobs import gathered, knobs, with_knob, with_knobs
 from solution.models.shufflenet import ShuffleNet
+from solution.settings import gathered, settings_of, with_setting, with_settings
 from solution.train.step import Train
 
 
@@ -39,7 +39,7 @@ RECIPE = Recipe(
 
 
 @pytest.mark.parametrize(
-    ("address", "text", "value"),
+    ("key", "text", "value"),
     [
         ("data.size", "64", 64),
         ("data.path", "photos.tar", "photos.tar"),
@@ -59,16 +59,16 @@ RECIPE = Recipe(
         ("teacher.size", "64", 64),
     ],
 )
-def test_a_setting_is_changed_by_its_address_and_nothing_else(address, text, value):
-    changed = knobs(with_knob(RECIPE, address, text))
-    assert changed.pop(address) == value
-    before = knobs(RECIPE)
-    before.pop(address)
+def test_a_setting_is_changed_by_its_address_and_nothing_else(key, text, value):
+    changed = settings_of(with_setting(RECIPE, key, text))
+    assert changed.pop(key) == value
+    before = settings_of(RECIPE)
+    before.pop(key)
     assert changed == before
 
 
 @pytest.mark.parametrize(
-    ("address", "value", "message"),
+    ("key", "value", "message"),
     [
         ("train.lrr", "1", "did you mean train.lr"),
         ("data.sise", "1", "data.size"),
@@ -81,52 +81,52 @@ def test_a_setting_is_changed_by_its_address_and_nothing_else(address, text, val
         ("data.inner.scale", "1,2,3", "data.inner.scale"),
     ],
 )
-def test_wrong_addresses_and_values_are_explained(address, value, message):
+def test_wrong_addresses_and_values_are_explained(key, value, message):
     with pytest.raises(InputError, match=message):
-        with_knob(RECIPE, address, value)
+        with_setting(RECIPE, key, value)
 
 
 def test_every_changes_a_setting_of_all_stages_that_have_it():
-    before, changed = knobs(RECIPE), knobs(with_knob(RECIPE, "every.epochs", "7"))
-    assert {address for address in before if before[address] != changed[address]} == {
+    before, changed = settings_of(RECIPE), settings_of(with_setting(RECIPE, "every.epochs", "7"))
+    assert {key for key in before if before[key] != changed[key]} == {
         "train.epochs",
         "again.epochs",
         "teacher.epochs",
     }
     assert {changed[f"{stage}.epochs"] for stage in ("train", "again", "teacher")} == {7}
-    assert knobs(with_knob(RECIPE, "every.model.units", "1,1,1"))["model.units"] == (4, 8, 4)
+    assert settings_of(with_setting(RECIPE, "every.model.units", "1,1,1"))["model.units"] == (4, 8, 4)
 
 
 def test_settings_that_go_together_only_are_changed_together():
     stage = Stage(name="grids", step=Quantize())
     recipe = dataclasses.replace(RECIPE, stages=(*RECIPE.stages, stage))
     with pytest.raises(InputError, match="go together"):
-        with_knob(recipe, "grids.lower", "int4")
-    changed = with_knobs(recipe, {"grids.lower": "int4", "grids.bytes": "0.2", "data.size": 64})
+        with_setting(recipe, "grids.lower", "int4")
+    changed = with_settings(recipe, {"grids.lower": "int4", "grids.bytes": "0.2", "data.size": 64})
     assert changed.stage("grids").step == Quantize(lower=("int4",), bytes=0.2)
     assert changed.data.size == 64
 
 
 def test_of_two_values_for_a_setting_the_last_counts():
-    changed = knobs(with_knobs(RECIPE, {"every.epochs": 9, "train.epochs": 5}))
+    changed = settings_of(with_settings(RECIPE, {"every.epochs": 9, "train.epochs": 5}))
     assert (changed["train.epochs"], changed["again.epochs"]) == (5, 9)
-    assert knobs(with_knobs(RECIPE, {"train.epochs": 5, "every.epochs": 9}))["train.epochs"] == 9
+    assert settings_of(with_settings(RECIPE, {"train.epochs": 5, "every.epochs": 9}))["train.epochs"] == 9
 
 
 def test_a_value_that_not_every_stage_takes_is_explained():
     with pytest.raises(InputError, match=r"train\.epochs takes int"):
-        with_knob(RECIPE, "every.epochs", "many")
+        with_setting(RECIPE, "every.epochs", "many")
     with pytest.raises(InputError, match=r"no setting 'every\.sise'"):
-        with_knob(RECIPE, "every.sise", "1")
+        with_setting(RECIPE, "every.sise", "1")
 
 
 def test_changes_of_all_stages_are_told_as_one_and_make_the_same_recipe():
-    changed = with_knob(with_knob(with_knob(RECIPE, "every.epochs", 9), "again.lr", 0.3), "teacher.size", 64)
-    before = knobs(RECIPE)
-    changes = {address: value for address, value in knobs(changed).items() if value != before[address]}
+    changed = with_setting(with_setting(with_setting(RECIPE, "every.epochs", 9), "again.lr", 0.3), "teacher.size", 64)
+    before = settings_of(RECIPE)
+    changes = {key: value for key, value in settings_of(changed).items() if value != before[key]}
     told = gathered(changes, before)
     assert told == {"every.epochs": 9, "again.lr": 0.3, "teacher.size": 64}
     rebuilt = RECIPE
-    for address, value in told.items():
-        rebuilt = with_knob(rebuilt, address, value)
+    for key, value in told.items():
+        rebuilt = with_setting(rebuilt, key, value)
     assert rebuilt == changed

@@ -40,7 +40,7 @@ class Net:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Prediction:
     """What a net says of one photo: {class: probability}, the likeliest first, and its quickest call's time."""
 
     classes: dict[str, float]
@@ -85,14 +85,14 @@ class Panel:
     lock: threading.Lock = field(default_factory=threading.Lock)
     quickest_ms: dict[Net, float] = field(default_factory=dict)
 
-    def ask(self, photo: bytes, name: str) -> list[Answer]:
+    def ask(self, photo: bytes, name: str) -> list[Prediction]:
         """One answer per net, all asked in turns after one warm-up. Raises `UnreadableImage`."""
         with self.lock:
             seen = [_seen(net.exported, photo, name) for net in self.nets]
             said = [net.exported.run(images) for net, images in zip(self.nets, seen, strict=True)]
             self._time(seen)
         return [
-            Answer(classes=_ranked(net.exported.about.classes, logits), ms=self.quickest_ms[net])
+            Prediction(classes=_ranked(net.exported.metadata.classes, logits), ms=self.quickest_ms[net])
             for net, logits in zip(self.nets, said, strict=True)
         ]
 
@@ -113,9 +113,9 @@ def _call_ms(exported: Exported, images: np.ndarray) -> float:
 
 
 def _seen(exported: Exported, photo: bytes, name: str) -> np.ndarray:
-    """(1, 3, size, size) float32, normalised."""
-    about = exported.about
-    images = as_batch(prepared(photo, name, about.size)[None], (about.mean, about.std))
+    """(1, 3, size, size) float32, normalized."""
+    metadata = exported.metadata
+    images = as_batch(prepared(photo, name, metadata.size)[None], (metadata.mean, metadata.std))
     return np.ascontiguousarray(images.numpy())
 
 
