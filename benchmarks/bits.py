@@ -108,7 +108,7 @@ def settings_of(path: Path) -> tuple[ModelSettings, int]:
     """How the net at `path` is built, and the side of its input."""
     if path.suffix != FOREIGN:
         header = files.read_header(path)
-        return header.origin.settings, header.size
+        return header.spec.settings, header.size
     blocks = sum(key.startswith("layer1.") and key.endswith("conv1.weight") for key in _published(path))
     return CifarResNet(depth=6 * blocks + 2), SIZE
 

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solution.compress import PruneChannels
+from solution import PruneChannels
 from solution.contracts import InputError, StepContext
 from solution.data.augment import Augment
 from solution.dataloader import Data, Loaders

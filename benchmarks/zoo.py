@@ -83,7 +83,7 @@ def built(source: str, name: str) -> tuple[Any, int]:
 
 def cut_by_ours(net: Any, example: Any, ratio: float) -> tuple[Any, Any]:
     """The cut net and its plan."""
-    from solution.compress import PruneChannels
+    from solution import PruneChannels
     from solution.contracts import StepContext
 
     plan = PruneChannels(ratio=ratio).plan(net, StepContext(example=example))

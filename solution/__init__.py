@@ -1,10 +1,106 @@
 """Featherweight: image models made small without losing what they know.
 
-data        photos in class folders, an archive, a table or an array -> uint8 cache -> batches
-models      ShuffleNet written to be cut, and classifiers by name
-train       one flat loop that resumes exactly
-compress    one method a file: decide (a plan that prints and survives JSON), then cut
-evaluate    MACs, audit, macro F1, the competition score
-checkpoint  weights + how to build the net, in one file that is never unpickled
-pipeline    a recipe -> one row per step -> the table
+    import solution as fw
+    smaller = fw.PruneChannels(macs="50%")(net, torch.zeros(1, 3, 224, 224))
+
+`solution.api` holds what stands here; it is imported when a name is first used, so that the command line can answer
+before PyTorch is loaded.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from solution.api import (
+        Assist,
+        Autoencode,
+        Budget,
+        Cluster,
+        Convert,
+        Data,
+        Decompose,
+        Distill,
+        FoldNorms,
+        GroupPenalty,
+        InputError,
+        Plan,
+        Pretrain,
+        PruneChannels,
+        PruneGradually,
+        PruneLayers,
+        PruneWeights,
+        Quantize,
+        Recipe,
+        Row,
+        Stage,
+        Start,
+        Step,
+        StepContext,
+        Train,
+        TrainDetector,
+        Unchanged,
+        datasets,
+        evaluate,
+        export,
+        load,
+        load_plan,
+        plans_of,
+        read_header,
+        run,
+        save,
+        save_plan,
+    )
+
+__version__ = "0.2.0"
+__all__ = [
+    "Assist",
+    "Autoencode",
+    "Budget",
+    "Cluster",
+    "Convert",
+    "Data",
+    "Decompose",
+    "Distill",
+    "FoldNorms",
+    "GroupPenalty",
+    "InputError",
+    "Plan",
+    "Pretrain",
+    "PruneChannels",
+    "PruneGradually",
+    "PruneLayers",
+    "PruneWeights",
+    "Quantize",
+    "Recipe",
+    "Row",
+    "Stage",
+    "Start",
+    "Step",
+    "StepContext",
+    "Train",
+    "TrainDetector",
+    "Unchanged",
+    "datasets",
+    "evaluate",
+    "export",
+    "load",
+    "load_plan",
+    "plans_of",
+    "read_header",
+    "run",
+    "save",
+    "save_plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from solution import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

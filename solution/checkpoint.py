@@ -1,11 +1,16 @@
-"""A checkpoint: weights + how to build the net, in one `.safetensors` file that is never unpickled.
+"""A checkpoint: weights, plans, and how to build the net, in one `.safetensors` file that is never unpickled.
 
-The metadata hold the architecture's settings, the plans applied since, classes, normalization, the recipe and its
-figures. Loading builds the net, replays the plans and fills in the weights.
+    save(path, net, header_of(net, classes=...))     any module, whoever built it
+    net, header = load(path)                         a net that this project builds
+    net, header = load(path, into=MyNet())           a net of one's own: a fresh module of the same code
+
+The metadata hold the architecture's settings where this project knows them, the plans applied since, classes,
+normalization, the recipe and its figures. Loading replays the plans on a fresh net and fills in the weights.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import struct
@@ -17,25 +22,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from solution.compress.plans import PLANS
-from solution.contracts import InputError, InputSpec, ModelSettings, ModelSpec, origin_of, remember
+from solution.contracts import (
+    CLASSIFICATION,
+    InputError,
+    InputSpec,
+    ModelSpec,
+    Plan,
+    plans_of,
+    remember,
+    spec_of,
+    task_of,
+)
 from solution.models.bounded import Bounded
-from solution.models.cifar_resnet import CifarResNet
-from solution.models.classifiers import Classifier
-from solution.models.shufflenet import ShuffleNet
-from solution.models.ssdlite import SsdLite
-from solution.models.yolo import Yolo
+from solution.registry import MODELS, PLANS
 from solution.runtime import check_readable, written_whole
 
-VERSION = 1
-MODELS: dict[str, type[ModelSettings]] = {
-    "shufflenet": ShuffleNet,
-    "classifier": Classifier,
-    "cifar_resnet": CifarResNet,
-    "yolo": Yolo,
-    "ssdlite": SsdLite,
-}
-
+VERSION = 2
+"""1: plans lay within "net", and some of their fields had other names (`_upgraded`)."""
 
 _FETCHED = ("pretrained", "weights")
 """Settings that start a net from weights of elsewhere: no file of ours asks for them, for it has weights."""
@@ -48,32 +51,38 @@ _MOST_RATIO = 1024
 class Header(InputSpec):
     """All that a checkpoint says besides its weights.
 
-    origin   how to build the net
-    recipe   {"name": ..., "seed": ..., "stage": ..., "settings": {address: value}}
+    spec     how to build the net; None for a net of one's own, which is loaded `into` a fresh module
+    code     the class of the net, "module:Class", for whoever has to find it; it is never imported
+    plans    what was applied to the net since it was built, in order
+    recipe   {"name": ..., "seed": ..., "stage": ..., "settings": {key: value}}
     figures  the row that was measured when it was written
     """
 
-    origin: ModelSpec
+    spec: ModelSpec | None = None
+    code: str = ""
+    plans: tuple[Plan, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.classes and len(self.classes) != self.origin.num_classes:
-            raise InputError(f"{len(self.classes)} classes are named, and the net has {self.origin.num_classes}")
+        if self.classes and self.spec is not None and len(self.classes) != self.spec.num_classes:
+            raise InputError(f"{len(self.classes)} classes are named, and the net has {self.spec.num_classes}")
+
+    @property
+    def task(self) -> str:
+        """What the net is for."""
+        return CLASSIFICATION if self.spec is None else task_of(self.spec.settings)
 
     def to_fields(self) -> dict[str, Any]:
         """All of it, ready for `json.dumps`."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        origin = fields.pop("origin")
-        kind = next(name for name, settings in MODELS.items() if isinstance(origin.settings, settings))
-        net = {
-            "kind": kind,
-            "settings": dataclasses.asdict(origin.settings),
-            "num_classes": origin.num_classes,
-            "plans": [plan.to_fields() for plan in origin.plans],
-        }
-        return {"version": VERSION, "net": net, **fields}
+        spec, plans = fields.pop("spec"), fields.pop("plans")
+        net = None
+        if spec is not None:
+            kind = next(name for name, settings in MODELS.items() if isinstance(spec.settings, settings))
+            net = {"kind": kind, "settings": dataclasses.asdict(spec.settings), "num_classes": spec.num_classes}
+        return {"version": VERSION, "net": net, "plans": [plan.to_fields() for plan in plans], **fields}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any], path: Path) -> Header:
@@ -89,14 +98,33 @@ class Header(InputSpec):
     def _read(cls, fields: Mapping[str, Any]) -> Header:
         if fields["version"] > VERSION:
             raise InputError(f"its header has version {fields['version']}, newer than {VERSION}: update the project")
-        net = fields["net"]
-        settings = _known(MODELS, net["kind"])(**{name: _tuple(value) for name, value in net["settings"].items()})
-        if any(getattr(settings, name, None) for name in _FETCHED):
-            raise InputError(f"its header asks for weights of elsewhere ({settings}); copy or make it again")
-        plans = tuple(_known(PLANS, plan["kind"]).from_fields(plan) for plan in net["plans"])
-        origin = ModelSpec(settings=settings, num_classes=net["num_classes"], plans=plans)
-        rest = {name: _tuple(value) for name, value in fields.items() if name not in ("version", "net")}
-        return cls(origin=origin, **rest)
+        fields = _upgraded(fields)
+        plans = tuple(_known(PLANS, plan["kind"]).from_fields(plan) for plan in fields["plans"])
+        rest = {name: _tuple(value) for name, value in fields.items() if name not in ("version", "net", "plans")}
+        return cls(spec=_spec(fields["net"]), plans=plans, **rest)
+
+
+def _spec(net: Mapping[str, Any] | None) -> ModelSpec | None:
+    if net is None:
+        return None
+    settings = _known(MODELS, net["kind"])(**{name: _tuple(value) for name, value in net["settings"].items()})
+    if any(getattr(settings, name, None) for name in _FETCHED):
+        raise InputError(f"its header asks for weights of elsewhere ({settings}); copy or make it again")
+    return ModelSpec(settings=settings, num_classes=net["num_classes"])
+
+
+_RENAMED = {"learn": "qat", "equalised": "equalized", "others": "other_dtype"}
+
+
+def _upgraded(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The header of an older version as this one writes it."""
+    if fields["version"] == VERSION:
+        return fields
+    net = dict(fields["net"])
+    plans = [{_RENAMED.get(name, name): value for name, value in plan.items()} for plan in net.pop("plans")]
+    for plan in plans:
+        plan["kind"] = {"freeze": "convert"}.get(plan["kind"], plan["kind"])
+    return {**fields, "net": net, "plans": plans}
 
 
 def save(path: Path, model: nn.Module, header: Header) -> None:
@@ -108,8 +136,11 @@ def save(path: Path, model: nn.Module, header: Header) -> None:
         save_file(state, temporary, metadata={"featherweight": json.dumps(header.to_fields())})
 
 
-def load(path: Path) -> tuple[nn.Module, Header]:
-    """The net, in evaluation mode, and its header. `InputError` for a file that is not a whole checkpoint of ours."""
+def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, Header]:
+    """The net, in evaluation mode, and its header. `InputError` for a file that is not a whole checkpoint of ours.
+
+    into  a fresh module of the net's own code, as it was before the first step; it is left untouched
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -118,7 +149,7 @@ def load(path: Path) -> tuple[nn.Module, Header]:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
-    return filled(rebuilt(header.origin, path), state, path).eval(), header
+    return filled(rebuilt(header, path, into), state, path).eval(), header
 
 
 def read_header(path: Path) -> Header:
@@ -153,22 +184,28 @@ def _metadata(path: Path) -> Mapping[str, str]:
     return said
 
 
-def rebuilt(origin: ModelSpec, path: Path) -> nn.Module:
-    """The net that `origin` describes, with fresh weights. `path` is the file that says so.
+def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Module:
+    """The net that `header` describes, with fresh weights. `path` is the file that has it; `into` as in `load`.
 
     `InputError` when there is no such net, or none that such a small file can be of.
     """
+    if header.spec is None and into is None:
+        raise InputError(
+            f"{path} holds a net of your own ({header.code or 'code unknown'}): load it into a fresh one, "
+            "fw.load(path, into=MyNet())"
+        )
     try:
         with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size):
-            model = origin.settings.build(origin.num_classes)
-            for plan in origin.plans:
+            model = copy.deepcopy(into) if into is not None else header.spec.build()
+            remember(model, header.spec)
+            for plan in header.plans:
                 model = plan.apply(model)
     except InputError as error:
         raise InputError(f"{path}: the net of its header cannot be built: {error}") from error
     except Exception as error:  # whatever sizes that make no sense make of the builders
         what, _, _ = f"{type(error).__name__}: {error}".partition("\n")  # PyTorch goes on with its own stack
         raise InputError(f"{path}: the net of its header cannot be built ({what}); copy or make it again") from error
-    return remember(model, origin)
+    return model
 
 
 def filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
@@ -193,8 +230,6 @@ def _tuple(value: Any) -> Any:
 
 
 def header_of(model: nn.Module, **fields: Any) -> Header:
-    """A header for `model`, which must remember how it was built."""
-    origin = origin_of(model)
-    if origin is None:
-        raise InputError("this net does not remember how it was built: make it with solution.models, or keep its code")
-    return Header(origin=origin, **fields)
+    """A header for `model`: how it was built, as far as this project knows, and the plans applied since."""
+    code = f"{type(model).__module__}:{type(model).__qualname__}"
+    return Header(spec=spec_of(model), code=code, plans=plans_of(model), **fields)

@@ -1,8 +1,8 @@
-"""The shapes that all layers share: Step, Plan, Given, Recipe, Row.
+"""The shapes that all layers share: Step, Plan, StepContext, Recipe, Row.
 
-A step is a value that is called: ``smaller = step(model, given)``. It never changes its input. A structural step
-decides first (``plan``), then cuts (``Plan.apply``). Applied plans are remembered by the model they made
-(`ModelSpec`), so that a checkpoint can rebuild the net and fill in its weights.
+A step is a value that is called: ``smaller = step(model, context)``. It never changes its input. A structural step
+decides first (``plan``), then cuts (``Plan.apply``). Every module remembers the plans that made it, whoever built it
+(`plans_of`), so that a checkpoint can replay them on a fresh net and fill in the weights.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn
 
-_ORIGIN = "_featherweight_origin"
-
+_SPEC, _PLANS = "_featherweight_spec", "_featherweight_plans"
 
 CLASSIFICATION, DETECTION = "classification", "detection"
 """What a net may be for: one class for a picture, or boxes with a class each."""
@@ -35,18 +34,26 @@ Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 """Batches of (images (B, C, H, W) normalized float32, labels (B,) int64)."""
 
 
+Example: TypeAlias = "Tensor | tuple[Any, ...] | dict[str, Any]"
+"""Inputs of one forward: a tensor, a tuple of positional or a dict of keyword arguments."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
     """What a step may use besides the model. Data-free steps need `example` alone.
 
+    The val split is not here: dev decides, val judges, and no step may look at val.
+
     example      one normalized input batch (B, C, H, W), on the CPU
-    train        training batches, augmented; `dev` ranks and picks; `val` only judges (no step may look at it)
+    train        training batches, augmented: what a net learns from
+    dev          batches of a part of train that decide: which epoch, which layer, which setting
     calibration  a few hundred training images without augmentation
+    classes      names, in the order of the outputs
     counts       training images of each class
     load         a checkpoint's path -> its net and header: for steps that learn from a finished net
     folder       where a long step keeps its resumable state and its logs; None keeps nothing
     resume       go on from the state in `folder` instead of starting afresh
-    say          takes one line for the user
+    log          takes one line for the user
     """
 
     example: Tensor
@@ -61,6 +68,11 @@ class StepContext:
     folder: Path | None = None
     resume: bool = False
     log: Callable[[str], None] = print
+
+    @classmethod
+    def of(cls, context: StepContext | Example) -> StepContext:
+        """`context` itself, or one that holds nothing but this example: a tensor, or a tuple or dict of tensors."""
+        return context if isinstance(context, StepContext) else cls(example=context)
 
     def need(self, name: str, step: str) -> Batches:
         """The loader called `name`, or an `InputError` that names the step which cannot do without it."""
@@ -92,18 +104,32 @@ class Step(ABC):
         """Whether it fits weights to pictures of train, so that quality there says little."""
         return False
 
+    def __call__(self, model: nn.Module, context: StepContext | Example) -> nn.Module:
+        """A new model; `model` itself is left untouched. An example stands for a context that holds nothing else."""
+        return self.run(model, StepContext.of(context))
+
     @abstractmethod
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
-        """A new model; `model` itself is left untouched."""
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """What the step does when it is called: a new model."""
+
+    @abstractmethod
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """A net that costs what the step's would, made without training and without real pictures: `search` asks what
+        a net will cost before it is trained. Its weights mean nothing.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructuralStep(Step):
     """A step that changes the shape of a net: it decides, then cuts."""
 
-    @abstractmethod
-    def plan(self, model: nn.Module, context: StepContext) -> Plan:
+    def plan(self, model: nn.Module, context: StepContext | Example) -> Plan:
         """What would be cut. Raises `InputError` when that is nothing."""
+        return self.decide(model, StepContext.of(context))
+
+    @abstractmethod
+    def decide(self, model: nn.Module, context: StepContext) -> Plan:
+        """What `plan` returns."""
 
     def apply(self, plan: Plan, model: nn.Module, context: StepContext) -> nn.Module:
         """`plan`, which this step made for `model`, carried out. A step may mend the cut net with what `context` has:
@@ -111,9 +137,13 @@ class StructuralStep(Step):
         """
         return plan.apply(model)
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
-        """Plan, then apply."""
-        return self.apply(self.plan(model, context), model, context)
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """Decide, then apply."""
+        return self.apply(self.decide(model, context), model, context)
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The cut itself."""
+        return self.run(model, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +157,8 @@ class Plan(ABC):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """A cut copy of `model` that remembers this plan. `InputError` when the plan was made for another net."""
-        cut = copy.deepcopy(model)
-        cut = self.cut(cut)
-        origin = origin_of(model)
-        if origin is not None:
-            remember(cut, dataclasses.replace(origin, plans=(*origin.plans, self)))
-        return cut
+        cut = self.cut(copy.deepcopy(model))
+        return remember(cut, spec_of(model), (*plans_of(model), self))
 
     @abstractmethod
     def cut(self, model: nn.Module) -> nn.Module:
@@ -158,25 +184,27 @@ def _tuples(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """How to feed a net, and what its answers mean: what every file of a net says.
+    """How to feed a net, and what its outputs mean: what every file of a net says.
 
     classes     names, in the order of the outputs; none when nobody named them
     mean, std   per channel, of images scaled to [0, 1]: the input is (image / 255 - mean) / std
-    size        side of the square input in pixels
+    size        side of the square input in pixels; 0, with no mean and no std, when the input is not known
     data        name of the data set that it was trained on
     """
 
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size: int = 0
     data: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
             raise InputError(f"classes must be names, got {str(self.classes)[:80]}")
-        if not isinstance(self.size, int) or not 1 <= self.size <= _MOST_SIDE:
+        if not isinstance(self.size, int) or not 0 <= self.size <= _MOST_SIDE:
             raise InputError(f"size must be the side of the input in pixels, 1 to {_MOST_SIDE}, got {self.size!r}")
+        if not self.size and not self.mean and not self.std:
+            return
         numbers = (*self.mean, *self.std)
         if not 0 < len(self.mean) == len(self.std) or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
             raise InputError(f"mean and std must be a number of each channel, got {self.mean} and {self.std}")
@@ -197,22 +225,34 @@ def task_of(settings: ModelSettings) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """How to build a net again, but for its weights: its settings, its outputs, the plans applied since, in order."""
+    """How to build a net of this project again, but for its weights and the plans applied since."""
 
     settings: ModelSettings
     num_classes: int
-    plans: tuple[Plan, ...] = ()
+
+    def build(self) -> nn.Module:
+        """A freshly initialized net."""
+        return self.settings.build(self.num_classes)
 
 
-def remember(model: nn.Module, origin: ModelSpec) -> nn.Module:
-    """Attach `origin` to `model` (copies of the model keep it) and return the model."""
-    object.__setattr__(model, _ORIGIN, origin)
+def remember(model: nn.Module, spec: ModelSpec | None, plans: tuple[Plan, ...] = ()) -> nn.Module:
+    """Note in `model` how it was built, if this project built it, and the plans applied since. Returns the model.
+
+    Copies of the model keep the note.
+    """
+    object.__setattr__(model, _SPEC, spec)
+    object.__setattr__(model, _PLANS, plans)
     return model
 
 
-def origin_of(model: nn.Module) -> ModelSpec | None:
-    """Where a net came from, or None for a module that was not built by `solution.models`."""
-    return getattr(model, _ORIGIN, None)
+def spec_of(model: nn.Module) -> ModelSpec | None:
+    """How to build the net, or None for a module that was not built by `solution.models`."""
+    return getattr(model, _SPEC, None)
+
+
+def plans_of(model: nn.Module) -> tuple[Plan, ...]:
+    """The plans applied to a net since it was built, in order, whoever built it."""
+    return getattr(model, _PLANS, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +285,8 @@ class Recipe:
                    of one image
     exports        forms that Before and After are exported to at the end, such as "onnxruntime", "openvino int8": their
                    rows then say all that `thorough` means, and bytes, quality and milliseconds of the exported files
+    score          rows, screen and page show the competition's score
+    report         what tells the page of a run of this recipe, when it has tables and drawings of its own
     """
 
     name: str
@@ -256,6 +298,8 @@ class Recipe:
     seed: int = 0
     thorough: bool = False
     exports: tuple[str, ...] = ()
+    score: bool = False
+    report: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

@@ -143,9 +143,9 @@ class Data:
 
         A data set without a val split is judged on its test split; one with neither gives up a stratified share.
         """
-        context = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
-        train = context.get("train") or context.get("") or ()
-        val, made = context.get("val") or context.get("test") or (), "as given"
+        by_split = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
+        train = by_split.get("train") or by_split.get("") or ()
+        val, made = by_split.get("val") or by_split.get("test") or (), "as given"
         if self.folds > 1 and train:
             train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed, source.classes))
             made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"

@@ -282,7 +282,7 @@ class Job:
             return checkpoint.load(path)[0]
         seed_everything(self.recipe.seed)
         if stage.fresh:
-            return checkpoint.rebuilt(checkpoint.read_header(path).origin, path)
+            return checkpoint.rebuilt(checkpoint.read_header(path), path)
         return (stage.model or self.recipe.model).build(len(self.shown(stage).info.classes))
 
     def load(self, path: Path) -> tuple[nn.Module, checkpoint.Header]:

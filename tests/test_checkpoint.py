@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solution import checkpoint
+from solution import PruneChannels, PruneWeights, checkpoint
 from solution.compress.prune_layers import PruneLayers
-from solution.contracts import InputError, StepContext
+from solution.contracts import InputError, StepContext, plans_of
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
@@ -45,7 +45,7 @@ def test_a_cut_net_reloads_in_a_fresh_process_to_the_same_bits(small_net, toy, t
 
 def test_the_header_says_everything_needed_to_build_and_feed_the_net(saved):
     header = checkpoint.read_header(saved)
-    assert header.origin.settings == ShuffleNet(units=(3, 3, 2), width=0.1)
+    assert header.spec.settings == ShuffleNet(units=(3, 3, 2), width=0.1)
     assert (header.classes, header.mean, header.size, header.data) == (ABOUT["classes"], (0.5,) * 3, 32, "toy")
 
 
@@ -57,9 +57,29 @@ def test_a_classifier_by_name_reloads_too(tmp_path):
     assert torch.equal(net(x), again(x))
 
 
-def test_a_net_of_unknown_origin_is_not_saved():
-    with pytest.raises(InputError, match="does not remember how it was built"):
-        checkpoint.header_of(torch.nn.Linear(2, 2), **ABOUT)
+def own_net():
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)
+    )
+
+
+def test_a_net_of_ones_own_reloads_into_a_fresh_module(tmp_path):
+    net, x = own_net().eval(), torch.randn(2, 3, 16, 16)
+    small = PruneWeights(sparsity=0.5)(PruneChannels(ratio=0.5)(net, x), x)
+    checkpoint.save(tmp_path / "x.safetensors", small, checkpoint.header_of(small))
+    again, header = checkpoint.load(tmp_path / "x.safetensors", into=own_net())
+    assert torch.equal(small(x), again(x))
+    assert plans_of(again) == plans_of(small) == header.plans
+    assert header.code == "torch.nn.modules.container:Sequential"
+    with pytest.raises(InputError, match=r"into=MyNet\(\)"):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
+def test_a_net_of_ones_own_is_not_loaded_into_another(tmp_path):
+    small = PruneChannels(ratio=0.5)(own_net(), torch.randn(2, 3, 16, 16))
+    checkpoint.save(tmp_path / "x.safetensors", small, checkpoint.header_of(small))
+    with pytest.raises(InputError, match="made for another net"):
+        checkpoint.load(tmp_path / "x.safetensors", into=torch.nn.Sequential(torch.nn.Linear(2, 2)))
 
 
 @settings(max_examples=40, deadline=None)

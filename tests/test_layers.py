@@ -10,6 +10,7 @@ from solution.runtime import ROOT
 
 LAYERS = {
     "contracts": 0,
+    "budget": 1,
     "runtime": 1,
     "settings": 1,
     "data": 2,
@@ -19,16 +20,18 @@ LAYERS = {
     "evaluate": 4,
     "train": 5,
     "compress": 6,
-    "checkpoint": 7,
-    "export": 8,
-    "report": 8,
-    "pipeline": 9,
-    "recipes": 10,
-    "search": 11,
-    "demo": 11,
-    "serve": 11,
-    "commands": 12,
-    "__main__": 13,
+    "registry": 7,
+    "checkpoint": 8,
+    "export": 9,
+    "report": 9,
+    "pipeline": 10,
+    "api": 11,
+    "recipes": 11,
+    "search": 12,
+    "demo": 12,
+    "serve": 12,
+    "commands": 13,
+    "__main__": 14,
 }
 FILES = sorted((ROOT / "solution").rglob("*.py"))
 

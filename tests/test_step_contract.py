@@ -14,15 +14,15 @@ from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
 from solution.compress.fold_norms import FoldNorms
 from solution.compress.group_penalty import GroupPenalty
-from solution.compress.plans import PLANS
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
-from solution.contracts import InputError, StructuralStep, origin_of
+from solution.contracts import InputError, StructuralStep, plans_of
 from solution.dataloader import MEAN, STD
 from solution.evaluate.cost import macs, params
 from solution.models.shufflenet import ShuffleNet
+from solution.registry import PLANS
 from solution.runtime import ROOT
 from solution.train.assist import Assist
 from solution.train.autoencode import Autoencode
@@ -130,8 +130,8 @@ def test_the_plan_survives_json_replays_to_the_same_net_and_is_remembered(name, 
     assert str(again) == str(plan)
     made = plan.apply(small_net)
     assert state_bytes(again.apply(small_net)) == state_bytes(made)
-    assert origin_of(made).plans == (plan,)
-    assert origin_of(small_net).plans == ()
+    assert plans_of(made) == (plan,)
+    assert plans_of(small_net) == ()
 
 
 def test_checkpoints_reload_to_the_same_bits_in_a_fresh_process(toy, make, tmp_path):
@@ -161,4 +161,4 @@ def test_a_step_that_would_do_nothing_is_refused(name, small_net, toy):
 def test_a_step_works_on_a_copy_with_its_own_history(small_net, toy):
     first = STEPS["prune_layers by units"](small_net, toy)
     second = PruneLayers(units=(1, 1, 1), ranking="last")(copy.deepcopy(first), replace(toy, seed=1))
-    assert len(origin_of(second).plans) == 2
+    assert len(plans_of(second)) == 2

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Cut and write a file, or measure and write table and picture."""
     if bool(arguments.steps) == arguments.sensitivity:
         raise InputError("give either --step, once or several times, or --sensitivity")
-    from solution.compress.steps import step_from
+    from solution.registry import step_from
     from solution.runtime import check_writable, set_threads
 
     set_threads()
@@ -157,7 +157,7 @@ def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> StepCo
 
 def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:
     """Each step says its plan; then the net before stands beside the net after."""
-    from solution.contracts import origin_of
+    from solution.contracts import plans_of
     from solution.report.tables import side_by_side
 
     with tempfile.TemporaryDirectory() as folder:
@@ -165,13 +165,13 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
         before = loaded.figures(loaded.model, loaded.header, path)
     model = loaded.model
     for step in steps:
-        known = len(origin_of(model).plans)
+        known = len(plans_of(model))
         model = step(model, loaded.context).cpu()
         print(f"\n{step}")
-        for plan in origin_of(model).plans[known:]:
+        for plan in plans_of(model)[known:]:
             print(plan)
     recipe = {"name": "compress", "seed": arguments.seed, "model": arguments.model, "steps": arguments.steps}
-    header = dataclasses.replace(loaded.header, origin=origin_of(model), recipe=recipe)
+    header = dataclasses.replace(loaded.header, plans=plans_of(model), recipe=recipe)
     after = loaded.figures(model, header, arguments.out)
     print("\n" + side_by_side({"before": before, "after": after}))
     print(f"\nwritten: {arguments.out}")

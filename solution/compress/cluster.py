@@ -172,7 +172,7 @@ class Cluster(StructuralStep):
         if self.init not in INITS:
             raise InputError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
 
-    def plan(self, model: nn.Module, context: StepContext) -> ClusterPlan:
+    def decide(self, model: nn.Module, context: StepContext) -> ClusterPlan:
         """Size the codebooks. `InputError` when no layer would get smaller."""
         modules, left = layers_of(model, self.layers, self.protect)
         layers: dict[str, dict[str, Any]] = {}

@@ -119,7 +119,7 @@ class Decompose(StructuralStep):
                 f'rank must be "vbmf", "energy", a whole number of at least 1 or a fraction below 1, got {self.rank!r}'
             )
 
-    def plan(self, model: nn.Module, context: StepContext) -> DecomposePlan:
+    def decide(self, model: nn.Module, context: StepContext) -> DecomposePlan:
         """Choose methods and ranks. `InputError` when no layer would gain, or the budget cannot be reached."""
         modules, left = layers_of(model, self.layers, self.protect)
         candidates = self._candidates(model, context.example, modules, left)

@@ -1,6 +1,6 @@
 """Batch norms go into the convolutions before them: the same answers, fewer parameters, and less to do.
 
-    from solution.compress import FoldNorms
+    from solution import FoldNorms
     folded = FoldNorms()(model, StepContext(example=x))
 
 After the last training, for what has no norms left trains badly; before `Cluster` and `Quantize`.
@@ -57,7 +57,7 @@ class FoldNorms(StructuralStep):
     `Quantize` and `Convert` fold too, and take the factors into their scales.
     """
 
-    def plan(self, model: nn.Module, context: StepContext) -> FoldPlan:
+    def decide(self, model: nn.Module, context: StepContext) -> FoldPlan:
         """`InputError` when no norm can be folded, or when the forward cannot be recorded."""
         pairs = Wiring(model).norms()
         left = {

@@ -1,6 +1,6 @@
 """Channel pruning: fewer channels in every layer, of any net, by a share or down to a budget.
 
-    from solution.compress import PruneChannels
+    from solution import PruneChannels
     from solution.contracts import Given
     smaller = PruneChannels(ratio=0.5)(model, StepContext(example=x))
 
@@ -75,13 +75,13 @@ class PruneChannels(StructuralStep):
     outputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        context = [name for name in ("ratio", *BUDGETS) if getattr(self, name) is not None]
-        if len(context) != 1:
-            raise InputError(f"give ratio or one of {', '.join(BUDGETS)}, got {', '.join(context) or 'none of them'}")
+        named = [name for name in ("ratio", *BUDGETS) if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise InputError(f"give ratio or one of {', '.join(BUDGETS)}, got {', '.join(named) or 'none of them'}")
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise InputError(f"ratio is the fraction of channels that go, between 0 and 1, got {self.ratio}")
-        if getattr(self, context[0]) <= 0:
-            raise InputError(f"{context[0]} must be positive, got {getattr(self, context[0])}")
+        if getattr(self, named[0]) <= 0:
+            raise InputError(f"{named[0]} must be positive, got {getattr(self, named[0])}")
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
         if self.importance not in CRITERIA:
@@ -102,7 +102,7 @@ class PruneChannels(StructuralStep):
         """When layers are fitted to calibration pictures."""
         return self.reconstruct
 
-    def plan(self, model: nn.Module, context: StepContext) -> ChannelPlan:
+    def decide(self, model: nn.Module, context: StepContext) -> ChannelPlan:
         """Which channels stay. `InputError` when nothing can go, or the budget cannot be met."""
         model = materialized(model)
         _check_numbers(model)

@@ -40,7 +40,7 @@ class PruneGradually(Step):
         """When what comes between the cuts does."""
         return self.between.uses_train_data or self.prune.uses_train_data
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The cut net. `InputError` where a stage would cut nothing, or cannot meet its budget."""
         before = cost_of(self.prune.budget, model, context) if self.prune.budget else 0.0
         for stage in range(1, self.stages + 1):
@@ -50,6 +50,10 @@ class PruneGradually(Step):
                 folder = context.folder and context.folder / f"stage{stage}"
                 model = self.between(model, replace(context, folder=folder))
         return model
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The whole cut at once."""
+        return self.prune.cost_only(model, context)
 
     def _part(self, stage: int, model: nn.Module, before: float, context: StepContext) -> PruneChannels | None:
         """The cut of one stage, of a `model` whose full form cost `before`. None where a coarse cut went as far."""

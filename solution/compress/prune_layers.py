@@ -1,6 +1,6 @@
 """Layer pruning: whole blocks leave a net, the rest keeps its weights.
 
-    from solution.compress import PruneLayers
+    from solution import PruneLayers
     from solution.contracts import Given
     smaller = PruneLayers(macs=0.7, ranking="influence")(model, StepContext(example=x))
 
@@ -11,6 +11,7 @@ the residual blocks of a ResNet, the layers of a vision transformer. Which ones 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -85,9 +86,9 @@ class PruneLayers(StructuralStep):
     ranking: str = "dev"
 
     def __post_init__(self) -> None:
-        context = {name: getattr(self, name) for name in ("units", "count", "macs")}
-        if sum(value is not None for value in context.values()) != 1:
-            said = ", ".join(f"{name}={value}" for name, value in context.items())
+        given = {name: getattr(self, name) for name in ("units", "count", "macs")}
+        if sum(value is not None for value in given.values()) != 1:
+            said = ", ".join(f"{name}={value}" for name, value in given.items())
             raise InputError(f"give either units or count or macs, got {said}")
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
@@ -96,7 +97,11 @@ class PruneLayers(StructuralStep):
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
 
-    def plan(self, model: nn.Module, context: StepContext) -> LayerPlan:
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The cut of the last blocks: which blocks of a stage go does not change what is left of it."""
+        return dataclasses.replace(self, ranking="last").run(model, context)
+
+    def decide(self, model: nn.Module, context: StepContext) -> LayerPlan:
         """Choose the blocks. `InputError` when there are not so many, nothing would go, or the budget is too small."""
         stages = stages_of(model, context.example)
         if not stages:

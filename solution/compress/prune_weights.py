@@ -110,7 +110,7 @@ class PruneWeights(StructuralStep):
         if self.scope not in SCOPES:
             raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
 
-    def plan(self, model: nn.Module, context: StepContext) -> SparsityPlan:
+    def decide(self, model: nn.Module, context: StepContext) -> SparsityPlan:
         """Count the zeros that each layer gets. `InputError` when there would be no more than there are."""
         modules, left = layers_of(model, self.layers, self.protect)
         sizes = {path: sound_weight(path, module).abs().flatten() for path, module in modules.items()}

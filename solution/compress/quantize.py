@@ -117,7 +117,7 @@ class Quantize(StructuralStep):
         """Bytes; a net that is to learn first carries its float weights on."""
         return None if self.qat else "bytes"
 
-    def plan(self, model: nn.Module, context: StepContext) -> QuantizePlan:
+    def decide(self, model: nn.Module, context: StepContext) -> QuantizePlan:
         """Which layer takes which scheme. `InputError` when there is none to quantize, or a budget cannot be met."""
         layers = find_layers(model, context.example, self.protect)
         plan = QuantizePlan(
@@ -242,7 +242,7 @@ class Convert(StructuralStep):
         if self.other_dtype not in _OTHER_DTYPES:
             raise InputError(f"others must be one of {', '.join(_OTHER_DTYPES)}, got {self.other_dtype!r}")
 
-    def plan(self, model: nn.Module, context: StepContext) -> ConvertPlan:
+    def decide(self, model: nn.Module, context: StepContext) -> ConvertPlan:
         """Which grids become codes. `InputError` when there is none."""
         grids = {path: grid_of(module) for path, module in model.named_modules()}
         schemes = {path: grid.scheme.name for path, grid in grids.items() if grid is not None}

@@ -38,8 +38,8 @@ def reconstruct(cut: nn.Module, full: nn.Module, rows: Mapping[str, Sequence[int
             layer = cut.get_submodule(path)
             batches = zip(_inputs(cut, path, images), wanted[path], strict=True)
             read = torch.cat([_samples(_patches(layer, x), positions) for x, (positions, _) in batches])
-            context = torch.cat([outputs for _, outputs in wanted[path]])
-            _fit(layer, read, context[:, list(rows[path])] if path in rows else context)
+            outputs_before = torch.cat([outputs for _, outputs in wanted[path]])
+            _fit(layer, read, outputs_before[:, list(rows[path])] if path in rows else outputs_before)
 
 
 def _thinned(cut: nn.Module, full: nn.Module) -> list[str]:

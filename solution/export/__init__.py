@@ -11,3 +11,21 @@ shipping         forms of a finished net, by name, for rows
 detecting        what is different about detectors
 extras           libraries that only some of this needs
 """
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+
+class _Verb(types.ModuleType):
+    """This package, which can be called as well: ``fw.export`` names both."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        from solution.export.exporter import export
+
+        return export(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Verb

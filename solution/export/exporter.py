@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.compress.quantization.activations import keep_inputs_float
-from solution.contracts import DETECTION, Batches, InputError, task_of
+from solution.contracts import DETECTION, Batches, InputError
 from solution.dataloader import Data, Loaders
 from solution.evaluate.classify import Predict, predictor
 from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
@@ -91,6 +91,16 @@ class ExportConfig:
         return (self.path, *apart)
 
 
+def export(file: str | Path, format: str, out: str | Path | None = None, **options: Any) -> Path:
+    """Write a checkpoint in the format of a runtime, prove that it computes what the net computes, return its path.
+
+    format   packed, onnx, openvino or pt2
+    options  precision, data, calibration_images, f1_drop, as in `ExportConfig`
+    """
+    out = None if out is None else Path(out)
+    return make(ExportConfig(file=Path(file), format=format, out=out, **options))
+
+
 def make(config: ExportConfig, log: Callable[[str], None] = print) -> Path:
     """Write the file, say how it compares with its net, and return its path. `InputError`, and no file, if it fails."""
     for file in config.files:
@@ -98,7 +108,7 @@ def make(config: ExportConfig, log: Callable[[str], None] = print) -> Path:
     net, header = files.load(config.file)
     if config.format == PACKED:
         return _packed(config, net, header, log)
-    if task_of(header.origin.settings) == DETECTION:
+    if header.task == DETECTION:
         raise InputError(f"{config.file} is a detector: its recipe exports it, with pictures that have boxes")
     make_proven(config, net, header, _loaders(config, header), log)
     return config.path

@@ -20,10 +20,10 @@ from solution.runtime import check_readable
 OPENERS = {file.SUFFIX: file.open_file for file in (onnx_file, openvino_file, pt2_file)}
 
 
-def load(path: Path) -> tuple[nn.Module, checkpoint.Header]:
-    """The net of a checkpoint or of a packed file, in evaluation mode, and its header."""
+def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, checkpoint.Header]:
+    """The net of a checkpoint or packed file, in evaluation mode, and its header; `into` as in `checkpoint.load`."""
     _refuse_exported(path)
-    return packed.load(path) if packed.is_packed(path) else checkpoint.load(path)
+    return packed.load(path, into) if packed.is_packed(path) else checkpoint.load(path, into)
 
 
 def read_header(path: Path) -> checkpoint.Header:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.checkpoint import Header
-from solution.contracts import CLASSIFICATION, InputError, InputSpec, task_of
+from solution.contracts import CLASSIFICATION, InputError, InputSpec
 
 KEY = "featherweight"
 _VERSION = 1
@@ -34,7 +34,7 @@ class Metadata(InputSpec):
     def of(cls, header: Header, precision: str) -> Metadata:
         """What the export of a checkpoint says."""
         shared = {item.name: getattr(header, item.name) for item in dataclasses.fields(InputSpec)}
-        return cls(**shared, precision=precision, task=task_of(header.origin.settings))
+        return cls(**shared, precision=precision, task=header.task)
 
     def to_text(self) -> str:
         """The JSON text."""

@@ -105,10 +105,10 @@ def quantized(model: Any, images: list[Tensor], float_nodes: list[str]) -> Any:
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        context, prepared, out = (Path(folder, f"{name}.onnx") for name in ("given", "prepared", "int8"))
-        onnx.save_model(model, context)
+        original, prepared, out = (Path(folder, f"{name}.onnx") for name in ("given", "prepared", "int8"))
+        onnx.save_model(model, original)
         # Folds batch norms into convolutions and infers shapes, without which much would stay in float.
-        quant_pre_process(context, prepared, skip_symbolic_shape=True)
+        quant_pre_process(original, prepared, skip_symbolic_shape=True)
         quantize_static(prepared, out, _Reader(images), per_channel=True, activation_type=QuantType.QUInt8,
                         weight_type=QuantType.QInt8, nodes_to_exclude=float_nodes,
                         # Behind a ReLU no level is spent on numbers below 0: half the rounding error of a GoogLeNet.

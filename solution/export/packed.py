@@ -41,11 +41,14 @@ def save(path: Path, model: nn.Module, header: checkpoint.Header) -> None:
         temporary.write_bytes(data)
 
 
-def load(path: Path) -> tuple[nn.Module, checkpoint.Header]:
-    """The net, in evaluation mode, and its header. `InputError` for a file that is not a whole packed file."""
+def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, checkpoint.Header]:
+    """The net, in evaluation mode, and its header. `InputError` for a file that is not a whole packed file.
+
+    into  as in `checkpoint.load`
+    """
     found = contents(path)
     header = checkpoint.Header.from_fields(found.header, path)
-    model = checkpoint.rebuilt(header.origin, path)
+    model = checkpoint.rebuilt(header, path, into)
     return checkpoint.filled(model, unpacked(found), path).eval(), header
 
 

@@ -21,38 +21,25 @@ are too few; pictures of 480 px 0.415, in int8 0.406. Time: about an hour on one
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-
-from torch import nn
-
 from solution.compress.cluster import Cluster
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
-from solution.contracts import ModelSettings, Recipe, Stage, Step, StepContext
+from solution.contracts import ModelSettings, Recipe, Stage, Step
 from solution.data.detection import DetectionData
 from solution.models.ssdlite import SsdLite
 from solution.models.weights import OWN
 from solution.models.yolo import Yolo
 from solution.train.detect import TrainDetector
+from solution.train.start import Unchanged
 
 PERCENTS = (5, 10, 15, 20, 30, 40, 50)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AsItCame(Step):
-    """The net with the weights that it came with."""
-
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
-        """A copy."""
-        return copy.deepcopy(model).eval()
 
 
 def recipe() -> Recipe:
     """YOLOv8n."""
     return _recipe(
-        "detector_yolov8n", Yolo(name="yolov8n", weights=OWN), DetectionData(calibration_images=128), AsItCame(), 480
+        "detector_yolov8n", Yolo(name="yolov8n", weights=OWN), DetectionData(calibration_images=128), Unchanged(), 480
     )
 
 
@@ -65,7 +52,7 @@ def ssdlite() -> Recipe:
 def ssdlite_coco() -> Recipe:
     """SSDLite with torchvision's weights."""
     model, data = SsdLite(weights=OWN), DetectionData(size=320, calibration_images=128)
-    return _recipe("detector_ssdlite_coco", model, data, AsItCame(), 256)
+    return _recipe("detector_ssdlite_coco", model, data, Unchanged(), 256)
 
 
 def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step, side: int) -> Recipe:
@@ -85,7 +72,7 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step, si
             Stage(name="cut", step=_cut(), after="original"),
             # Without norms, and with few pictures: a rate ten times as high makes the cut net worse than it was.
             Stage(name="cut_tuned", step=TrainDetector(epochs=15, lr=2e-5)),
-            Stage(name="smaller", step=AsItCame(), after="original", size=side),
+            Stage(name="smaller", step=Unchanged(), after="original", size=side),
         ),
         before="original",
         after="smaller",

@@ -55,7 +55,7 @@ def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Predictions:
     logits, features = [], []
     predict, last = predictor(model, device), {}
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_pre_hook(lambda _, context: last.update(context=context[0])) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: last.update(inputs=inputs[0])) for layer in layers]
 
     def remembered(images: Tensor) -> Tensor:
         answer = predict(images)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from solution.compress.prune_layers import PruneLayers
-from solution.contracts import InputError, Recipe, Stage, StepContext, StructuralStep
+from solution.contracts import InputError, Recipe, Stage, StepContext
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs
 from solution.evaluate.score import Scorer
 from solution.search.outcomes import TrialRejected
 from solution.search.study import Figures
-from solution.train.assist import Assist
 
 UNBUILDABLE = 1.0
 """How bad a net that cannot be built is to the sampler: as if it had the competition's reference MACs too many."""
@@ -61,13 +58,7 @@ def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Mo
     stages = stages_to(recipe, recipe.after)
     net = (stages[0].model or recipe.model).build(num_classes).eval()
     for stage in stages:
-        step = stage.step
-        if isinstance(step, PruneLayers):  # which blocks of a stage go does not change what is left of it
-            step = dataclasses.replace(step, ranking="last")
-        if isinstance(step, StructuralStep):
-            net = step(net, context)
-        elif isinstance(step, Assist):
-            net = step.plan(net, context).apply(net).eval()
+        net = stage.step.cost_only(net, context).eval()
     return net
 
 

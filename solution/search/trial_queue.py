@@ -112,9 +112,9 @@ class TrialQueue:
             return _continued(resting)
         if standings.closed:
             return None
-        context = {} if standings.trials else self.own
-        kinds = {name: kind for name, kind in self.space.distributions().items() if name in context}
-        return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(context), distributions=kinds)
+        fixed = {} if standings.trials else self.own
+        kinds = {name: kind for name, kind in self.space.distributions().items() if name in fixed}
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(fixed), distributions=kinds)
 
     def _standings(self) -> Standings:
         trials = self.study.get_trials(deepcopy=False)

@@ -82,10 +82,14 @@ class Assist(Distill):
         settings = dataclasses.asdict(self.assistant)
         return AssistPlan(assistant=settings, num_classes=model.eval()(context.example).shape[1])
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The `Sum` with an assistant that has learned nothing."""
+        return self.plan(model, context).apply(model)
+
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The `Sum` of `model`, unchanged, and a trained assistant."""
         seed_everything(context.seed)
-        return super().__call__(self.plan(model, context).apply(model), context)
+        return super().run(self.plan(model, context).apply(model), context)
 
 
 class Residual(DistillObjective):

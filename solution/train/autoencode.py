@@ -48,7 +48,7 @@ class Autoencode(Train):
         """The net and its decoder."""
         return AutoencoderObjective(net, self, context)
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A copy of `model` with a trained trunk."""
         return fit(model, self, dataclasses.replace(context, dev=None))
 

@@ -59,7 +59,7 @@ class Distill(Train):
         """The net, its loss on labels and its match with the teachers."""
         return DistillObjective(net, self, context)
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A trained copy of `model`. `InputError` for teachers that are missing or know other classes."""
         if not self.teachers or context.load is None:
             raise InputError("name at least one teacher: --set STAGE.teachers=runs/teacher")

@@ -32,7 +32,7 @@ class Pretrain(Train):
     path: str = ""
     batch_size: int = 64
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A copy of `model` with a trained trunk. `InputError` for pictures that are missing or cannot teach."""
         if not self.path:
             raise InputError("name the pictures to learn from first: --set STAGE.path=../photos.tar")

@@ -1,7 +1,8 @@
-"""`Start`, the step: go on from a net that an earlier run has left."""
+"""`Start` and `Unchanged`, the steps: a net that an earlier run has left, and the net as it came."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from torch import nn
@@ -24,8 +25,25 @@ class Start(Step):
         """The net to go on from."""
         return {"path": (self.path,)}
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The net. `InputError` for a file that is missing, or a net that knows other classes than the data."""
         if context.load is None:
             raise InputError("nothing here can read checkpoints: pass StepContext(load=...)")
         return find_net(self.path, context)[0]
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The net itself: what it costs is known from its file."""
+        return self.run(model, context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchanged(Step):
+    """The net as it came, with the weights that it came with."""
+
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(model).eval()
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """`model`."""
+        return model

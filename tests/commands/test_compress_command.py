@@ -7,7 +7,7 @@ from PIL import Image
 
 from solution import checkpoint
 from solution.__main__ import main
-from solution.contracts import origin_of
+from solution.contracts import plans_of
 from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 
@@ -37,7 +37,7 @@ def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos
         assert figure in said
     assert f"written: {out}" in said
     net, header = checkpoint.load(out)
-    assert len(origin_of(net).plans) == 2
+    assert len(plans_of(net)) == 2
     assert f"{header.figures['macs']:,}" in said
     assert header.recipe["steps"] == [steps[1], steps[3]]
     assert (header.classes, header.size) == (("blue", "green", "red"), 32)
@@ -105,7 +105,7 @@ def test_a_packed_file_goes_in_and_comes_out(net_file, tmp_path, capsys):
     step = "quantize scheme=int8 fold_norms=True other_dtype=bfloat16"
     assert main(["compress", str(packed), "--step", step, "--out", str(out)]) == 0
     net, header = files.load(out)
-    assert len(header.origin.plans) == 1
+    assert len(header.plans) == 1
     assert f"{out.stat().st_size:,}" in capsys.readouterr().out
     assert out.stat().st_size < 0.6 * packed.stat().st_size
     assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

@@ -16,7 +16,7 @@ from solution.compress.fold_norms import FoldNorms
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
-from solution.contracts import InputError, StepContext, origin_of
+from solution.contracts import InputError, StepContext, plans_of, spec_of
 from solution.evaluate.cost import sparsity
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
@@ -81,7 +81,7 @@ def test_any_chain_reloads_bit_for_bit(tmp_path_factory, settings, names, train)
     saved(net, path)
     torch.manual_seed(1)
     again, _ = checkpoint.load(path)
-    assert origin_of(again) == origin_of(net)
+    assert (spec_of(again), plans_of(again)) == (spec_of(net), plans_of(net))
     assert torch.equal(again(EXAMPLE), net(EXAMPLE))
     assert {name: t.numpy().tobytes() for name, t in again.state_dict().items()} == {
         name: t.numpy().tobytes() for name, t in net.state_dict().items()
@@ -92,7 +92,7 @@ def test_a_long_chain_reloads_in_a_fresh_process(tmp_path):
     torch.manual_seed(0)
     names = ["weights", "decompose", "channels", "cluster", "layers", "weights, local", "cluster, groups"]
     net = chained(NETS[0].build(3), names, train=True)
-    assert [plan.kind for plan in origin_of(net).plans] == [
+    assert [plan.kind for plan in plans_of(net)] == [
         "prune_weights", "decompose", "prune_channels", "cluster", "prune_layers", "prune_weights", "cluster",
     ]  # fmt: skip
     saved(net, tmp_path / "model.safetensors")

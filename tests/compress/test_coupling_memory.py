@@ -53,7 +53,7 @@ def test_within_the_cap_nothing_is_kept_for_its_size(monkeypatch):
 
 PLAN_A_LARGE_IMAGE = """
 import resource, timm, torch
-from solution.compress import PruneChannels
+from solution import PruneChannels
 from solution.contracts import Given
 net = timm.create_model("vit_tiny_patch16_224", img_size=768, pretrained=False)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,7 +10,7 @@ from toy_nets import toy_net
 from solution.compress.coupling import tracing
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import InputError, StepContext, origin_of
+from solution.contracts import InputError, StepContext, plans_of
 from solution.models.shufflenet import ShuffleNet
 
 EXAMPLE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ def test_it_replays_on_a_fresh_net_without_tracing(net, plan, monkeypatch):
     fresh = plan.apply(ShuffleNet(groups=3, units=(2, 1, 1)).build(4)).eval()
     fresh.load_state_dict(cut.state_dict())
     assert torch.equal(fresh(EXAMPLE), cut(EXAMPLE))
-    assert origin_of(fresh).plans == (plan,)
+    assert plans_of(fresh) == (plan,)
 
 
 def test_another_architecture_is_refused(plan):

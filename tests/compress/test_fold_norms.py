@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from solution.compress import Cluster, FoldNorms, PruneWeights, Quantize
+from solution import Cluster, FoldNorms, PruneWeights, Quantize
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
 from solution.models.classifiers import Classifier

@@ -16,7 +16,7 @@ from solution.compress.quantization.codes import Codes, Half, stored_bytes
 from solution.compress.quantization.learned import grid_of
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantize import Convert, Quantize
-from solution.contracts import InputError, StepContext, origin_of
+from solution.contracts import InputError, StepContext, plans_of
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, macs_dispatched
 from solution.export import packed
@@ -73,7 +73,7 @@ def test_the_input_stays_and_plan_and_state_of_a_file_rebuild_the_net(step, smal
     before, text = state_bytes(small_net), str(small_net)
     model = step(small_net, toy)
     assert (state_bytes(small_net), str(small_net)) == (before, text)
-    (plan,) = origin_of(model).plans
+    (plan,) = plans_of(model)
     again = QuantizePlan.from_fields(json.loads(json.dumps(plan.to_fields())))
     assert (again, str(again)) == (plan, str(plan))
     torch.manual_seed(9)
@@ -151,7 +151,7 @@ def test_a_frozen_net_with_folded_norms_answers_as_before_and_rebuilds(trained, 
     assert distance(frozen, learned, toy) < 0.02
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
     fresh = ShuffleNet(units=(1, 1), width=0.1).build(num_classes=3)
-    for plan in origin_of(frozen).plans:
+    for plan in plans_of(frozen):
         kind = ConvertPlan if plan.kind == "convert" else QuantizePlan
         fresh = kind.from_fields(json.loads(json.dumps(plan.to_fields()))).apply(fresh)
     fresh.load_state_dict(frozen.state_dict())
@@ -287,7 +287,7 @@ def test_without_data_weights_alone_are_quantized(small_net, toy):
 def test_dynamic_inputs_need_no_data_and_follow_the_image(trained, toy):
     alone = StepContext(example=toy.example)
     dynamic = Quantize(activations=8, observer="dynamic")(trained, alone)
-    assert "output int8 dynamic" in " ".join(str(origin_of(dynamic).plans[-1]).split())
+    assert "output int8 dynamic" in " ".join(str(plans_of(dynamic)[-1]).split())
     static = Quantize(activations=8, observer="minmax")(trained, toy)
     bright = dataclasses.replace(toy, dev=[(images * 20, labels) for images, labels in toy.dev])
     assert distance(dynamic, trained, toy) < 0.05

@@ -242,7 +242,7 @@ def survives_loading(path, wanted):
         assert not any(isinstance(cause, MemoryError) or "allocate" in str(cause) for cause in causes), causes
         return
     assert same(wanted, net.state_dict())
-    assert len(header.classes) in (0, header.origin.num_classes)
+    assert len(header.classes) in (0, header.spec.num_classes)
 
 
 @contextlib.contextmanager

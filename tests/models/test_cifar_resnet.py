@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from solution import checkpoint
-from solution.compress import PruneChannels
+from solution import PruneChannels, checkpoint
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs_dispatched, params
 from solution.models.cifar_resnet import BasicBlock, CifarResNet

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from solution.contracts import InputError, origin_of
+from solution.contracts import InputError, spec_of
 from solution.models.classifiers import Classifier, pool
 
 
@@ -14,7 +14,7 @@ def test_a_classifier_of_each_library_has_the_asked_number_of_outputs(name):
     net = Classifier(name=name).build(num_classes=7).eval()
     for side in (224, 48, 256):
         assert net(torch.zeros(2, 3, side, side)).shape == (2, 7)
-    assert origin_of(net).settings == Classifier(name=name)
+    assert spec_of(net).settings == Classifier(name=name)
 
 
 @pytest.mark.parametrize(

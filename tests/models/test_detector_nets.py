@@ -85,7 +85,7 @@ def test_a_checkpoint_gives_the_same_answers(settings, made, tmp_path):
     header = checkpoint.header_of(net, classes=("a", "b", "c"), mean=(0.0,) * 3, std=(1.0,) * 3, size=64)
     checkpoint.save(tmp_path / "net.safetensors", net, header)
     again, read = checkpoint.load(tmp_path / "net.safetensors")
-    assert read.origin.settings == settings
+    assert read.spec.settings == settings
     assert torch.equal(again(images), net(images))
 
 

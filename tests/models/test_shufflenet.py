@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solution.contracts import InputError, origin_of
+from solution.contracts import InputError, spec_of
 from solution.models.shufflenet import STAGE_CHANNELS, ShuffleNet, load_pytorchcv
 
 
@@ -71,7 +71,7 @@ def test_a_biased_classifier_does_not_fit_a_bias_free_one():
 def test_every_setting_builds_a_net_that_runs(units, groups, width, head):
     net = ShuffleNet(units=units, groups=groups, width=width, head=head).build(num_classes=5).eval()
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
-    assert origin_of(net).settings.units == units
+    assert spec_of(net).settings.units == units
 
 
 def test_widths_are_taken_as_given():

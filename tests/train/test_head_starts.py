@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_train import Stopped, same
 
-from solution.contracts import InputError, StepContext, origin_of
+from solution.contracts import InputError, StepContext, plans_of, spec_of
 from solution.data.augment import Augment
 from solution.dataloader import Data
 from solution.losses.margins import Margin
@@ -29,7 +29,7 @@ def test_the_trunk_has_learnt_and_classifier_and_origin_are_as_they_were(small_n
     assert str(started) == str(small_net)
     assert torch.equal(started.output.weight, small_net.output.weight)
     assert not torch.equal(started.features.init_block.conv.weight, small_net.features.init_block.conv.weight)
-    assert origin_of(started) == origin_of(small_net)
+    assert (spec_of(started), plans_of(started)) == (spec_of(small_net), plans_of(small_net))
     assert not any(parameter.requires_grad is False for parameter in started.parameters())
 
 

@@ -7,7 +7,7 @@ import torch
 
 from solution import checkpoint, pipeline
 from solution.compress.prune_channels import PruneChannels
-from solution.contracts import InputError, Recipe, Stage, origin_of
+from solution.contracts import InputError, Recipe, Stage, plans_of
 from solution.dataloader import MEAN, STD, Data
 from solution.models.shufflenet import ShuffleNet
 from solution.train.start import Start
@@ -40,7 +40,7 @@ def test_a_cut_net_goes_on_and_reloads_from_the_new_run(earlier, recipe_from, to
     (row,) = pipeline.run(recipe_from(folder), tmp_path / "on", log=lambda _: None)
     net, _ = checkpoint.load(tmp_path / "on" / "after.safetensors")
     assert torch.equal(net.eval()(toy.example), cut.eval()(toy.example))
-    assert origin_of(net).plans == origin_of(cut).plans
+    assert plans_of(net) == plans_of(cut)
     assert row.params == sum(parameter.numel() for parameter in cut.parameters())
 
 

@@ -66,8 +66,8 @@ def reduction(call: OpCall) -> Any:
     if "other" in call.arguments:
         return pointwise(call)
     ids = call.ids("self")
-    context = call["dim"] if "dim" in call.arguments else None
-    dims = [context] if isinstance(context, int) else list(context or range(ids.ndim))
+    asked = call["dim"] if "dim" in call.arguments else None
+    dims = [asked] if isinstance(asked, int) else list(asked or range(ids.ndim))
     dims = [dim % max(1, ids.ndim) for dim in dims]
     single = isinstance(call.result, torch.Tensor)
     shape = tuple((call.result if single else call.result[0]).shape)

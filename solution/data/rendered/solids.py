@@ -21,34 +21,34 @@ def draw_box(sheet: Sheet, rng: Generator) -> None:
     rise = rng.uniform(0.3, 0.5)
     right, left, down = np.array([(wide, -wide * rise), (-deep, -deep * rise), (0, tall)])
     near = -(right + left + down) / 2  # the upper corner nearest to the viewer
-    info = tint(rng, (0.05, 0.11), (0.3, 0.6), (0.5, 0.85)) if rng.random() < 0.85 else tint(rng, saturation=(0, 0.7))
+    card = tint(rng, (0.05, 0.11), (0.3, 0.6), (0.5, 0.85)) if rng.random() < 0.85 else tint(rng, saturation=(0, 0.7))
     shadow = rng.uniform(0.55, 0.8)
     lit = (1, shadow) if rng.random() < 0.5 else (shadow, 1)
-    sheet.fill(_face(near, right, down), info * lit[0])
-    sheet.fill(_face(near, left, down), info * lit[1])
-    (_flaps if rng.random() < 0.35 else _tape)(sheet, rng, (near, right, left), info)
-    ink = info * 0.4 if rng.random() < 0.6 else tint(rng)
+    sheet.fill(_face(near, right, down), card * lit[0])
+    sheet.fill(_face(near, left, down), card * lit[1])
+    (_flaps if rng.random() < 0.35 else _tape)(sheet, rng, (near, right, left), card)
+    ink = card * 0.4 if rng.random() < 0.6 else tint(rng)
     corner, size = rng.uniform(0.1, 0.35, size=2), rng.uniform(0.3, 0.5, size=2)
     sheet.fill(_face(near + right * corner[0] + down * corner[1], right * size[0], down * size[1]), ink)
     sheet.shade(0.85 + 0.3 * bumps(rng, 5))
 
 
-def _tape(sheet: Sheet, rng: Generator, lid: Lid, info: np.ndarray) -> None:
+def _tape(sheet: Sheet, rng: Generator, lid: Lid, card: np.ndarray) -> None:
     """A closed lid (corner, edge, edge) with a strip of tape along the middle."""
     near, right, left = lid
-    sheet.fill(_face(near, right, left), np.minimum(info * 1.15, 255))
+    sheet.fill(_face(near, right, left), np.minimum(card * 1.15, 255))
     width = rng.uniform(0.12, 0.22)
-    tape = info * rng.uniform(0.7, 0.9) if rng.random() < 0.5 else gray(rng, 0.75, 1.0)
+    tape = card * rng.uniform(0.7, 0.9) if rng.random() < 0.5 else gray(rng, 0.75, 1.0)
     sheet.fill(_face(near + left * (0.5 - width / 2), right, left * width), tape)
 
 
-def _flaps(sheet: Sheet, rng: Generator, lid: Lid, info: np.ndarray) -> None:
+def _flaps(sheet: Sheet, rng: Generator, lid: Lid, card: np.ndarray) -> None:
     """A dark inside and two flaps folded outwards."""
     near, right, left = lid
-    sheet.fill(_face(near, right, left), info * 0.3)
+    sheet.fill(_face(near, right, left), card * 0.3)
     drop = np.array([0, rng.uniform(0.05, 0.15)])
-    sheet.fill(_face(near, right, drop - left * 0.25), np.minimum(info * 1.1, 255))
-    sheet.fill(_face(near + left, right, left * 0.25 - drop), np.minimum(info * 1.2, 255))
+    sheet.fill(_face(near, right, drop - left * 0.25), np.minimum(card * 1.1, 255))
+    sheet.fill(_face(near + left, right, left * 0.25 - drop), np.minimum(card * 1.2, 255))
 
 
 def draw_cell(sheet: Sheet, rng: Generator) -> None:

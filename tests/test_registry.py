@@ -5,8 +5,8 @@ import pytest
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
-from solution.compress.steps import STEPS, step_from
 from solution.contracts import InputError, Step
+from solution.registry import STEPS, step_from
 
 
 @pytest.mark.parametrize(
