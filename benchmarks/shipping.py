@@ -60,7 +60,7 @@ def main() -> None:
     set_threads()
     print(hardware(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        cases = list(subjects_of(arguments, Path(folder)))
+        cases = list(cases_of(arguments, Path(folder)))
         speeds = measure(cases, Turns(rounds=arguments.rounds, batches=(1,)), log=lambda _: None)
     print(f"\n{speed_table(speeds).markdown()}\n\n{latencies(speeds).markdown()}")
     small = arguments.packed or arguments.after.with_suffix(packed.SUFFIX)
@@ -70,7 +70,7 @@ def main() -> None:
         print(f"\n{int8_gain(Path(arguments.large[0]), arguments.large[1], arguments.rounds).markdown()}")
 
 
-def subjects_of(arguments: argparse.Namespace, folder: Path) -> Iterator[BenchmarkCase]:
+def cases_of(arguments: argparse.Namespace, folder: Path) -> Iterator[BenchmarkCase]:
     """Before and After in PyTorch eager, and in every other form that can be made."""
     for role, path in (("before", arguments.before), ("after", arguments.after)):
         yield case(path, EAGER, 1, role)

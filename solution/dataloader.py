@@ -33,7 +33,7 @@ class Loaders:
 
     train        random views; ``train.set_epoch(e)`` before each epoch, also after Accelerate has prepared it
     dev          a part of train that ranks and picks, not augmented
-    val          judges, and does nothing else
+    val          judges, and does nothing else: dev decides
     calibration  some training pictures, not augmented
     """
 
@@ -62,12 +62,12 @@ class Data:
     views               different views of each training picture, shown in turn; 0 makes a new one every epoch.
                         Cached teachers need a number: they answer each view once
     most_images         training pictures at most, dev's among them, as large a share of every class; 0 takes all
-    dev_share        part of train that becomes the dev split
+    dev_share           part of train that becomes the dev split
     val_share           part of the whole that becomes val when the data set has no val or test split
     split_seed          seeds all splits
     folds, fold         with folds above 1, one of that many stratified parts of train is val, counted from 0, and the
                         set's own val is left alone: K-fold validation
-    everything          the dev split stays in train, for a last run whose settings are settled: nothing can be
+    use_all_train       the dev split stays in train, for a last run whose settings are settled: nothing can be
                         chosen any more, so the last epoch is kept
     workers             processes that make training batches; 0 makes them in this one
     calibration_images  how many training pictures calibrate

@@ -27,7 +27,7 @@ def made(monkeypatch):
         return model, runtime, "int8" if ".int8." in form.name else "fp32"
 
     monkeypatch.setattr(shipping, "form_for", form_for)
-    monkeypatch.setattr(shipping, "subject", case)
+    monkeypatch.setattr(shipping, "case", case)
     monkeypatch.setattr(shipping, "measure", lambda cases, turns, log: [speed(*names) for names in cases])
     return failing
 

@@ -1,8 +1,7 @@
 """Channel pruning: fewer channels in every layer, of any net, by a share or down to a budget.
 
-    from solution import PruneChannels
-    from solution.contracts import Given
-    smaller = PruneChannels(ratio=0.5)(model, StepContext(example=x))
+    import solution as fw
+    smaller = fw.PruneChannels(ratio=0.5)(model, x)
 
 Which channels belong together is read from the net's own forward (`solution.compress.coupling`), so channel shuffle,
 grouped convolutions, chunks, dense concatenation and attention heads need no rule per model, and the cut net is made of

@@ -1,8 +1,7 @@
 """Layer pruning: whole blocks leave a net, the rest keeps its weights.
 
-    from solution import PruneLayers
-    from solution.contracts import Given
-    smaller = PruneLayers(macs=0.7, ranking="influence")(model, StepContext(example=x))
+    import solution as fw
+    smaller = fw.PruneLayers(macs=0.7, ranking="influence")(model, x)
 
 What can go is found in the net itself (`solution.compress.residual`): the units of a ShuffleNet stage but its first,
 the residual blocks of a ResNet, the layers of a vision transformer. Which ones go is measured

@@ -46,7 +46,7 @@ class Quantize(StructuralStep):
     lower        schemes that layers may take instead, least sensitive first, under one budget:
     bytes        what the net may take at most: a fraction of the float net's bytes up to 1, else the number itself
     f1_drop      or: macro F1 that may be lost on the dev split
-    learn        float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Convert` should follow
+    qat          float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Convert` should follow
     activations  bits of the layers' inputs, 2 to 8; 0 leaves them in float
     observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy (static);
                  or dynamic: each image brings its own, at every layer. That needs no calibration and cuts nothing off,
@@ -55,7 +55,7 @@ class Quantize(StructuralStep):
     fold_norms   batch norms go into the convolution before them
     equalize     bring channels of neighboring layers to one range; needs fold_norms
     correct_bias undo the mean error of each layer, measured on calibration images, where such are given
-    others       float32, float16 or bfloat16: how all other parameters are kept
+    other_dtype  float32, float16 or bfloat16: how all other parameters are kept
     spare        groups (first, last, depthwise) to leave in float where that is measured to be better
     protect      glob patterns of layers that stay in float
     """
@@ -240,7 +240,7 @@ class Convert(StructuralStep):
 
     def __post_init__(self) -> None:
         if self.other_dtype not in _OTHER_DTYPES:
-            raise InputError(f"others must be one of {', '.join(_OTHER_DTYPES)}, got {self.other_dtype!r}")
+            raise InputError(f"other_dtype must be one of {', '.join(_OTHER_DTYPES)}, got {self.other_dtype!r}")
 
     def decide(self, model: nn.Module, context: StepContext) -> ConvertPlan:
         """Which grids become codes. `InputError` when there is none."""

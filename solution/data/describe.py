@@ -33,7 +33,7 @@ class Look:
 class Description:
     """A data set, described.
 
-    card        its name, classes and counts of readable images
+    info        its name, classes and counts of readable images
     looks       one for each readable image, in the order of the source
     unreadable  what is wrong with each of the others
     copies      groups of images with equal pixels

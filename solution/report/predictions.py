@@ -60,7 +60,7 @@ def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Predictions:
     def remembered(images: Tensor) -> Tensor:
         answer = predict(images)
         logits.append(answer.cpu())
-        features.append(_flat(last.get("given", answer)).float().cpu())
+        features.append(_flat(last.get("inputs", answer)).float().cpu())
         return answer
 
     try:

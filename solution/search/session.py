@@ -56,7 +56,7 @@ class Search:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise InputError(f"a search needs at least 1 trial, got {self.trials}")
-        if getattr(self.recipe.data, "everything", False):
+        if getattr(self.recipe.data, "use_all_train", False):
             raise InputError("trials are judged on the dev split, and data.use_all_train leaves none: switch it off")
         self._check_requirements()
 

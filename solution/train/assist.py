@@ -71,7 +71,7 @@ class Assist(Distill):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.distill_loss.needs_features or self.margin.on or self.auxiliary:
-            raise InputError("an assistant learns from logits: leave kd, margin and auxiliary as they are")
+            raise InputError("an assistant learns from logits: leave distill_loss, margin and auxiliary as they are")
 
     def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The assistant's lesson."""

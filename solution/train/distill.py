@@ -28,7 +28,7 @@ class Distill(Train):
 
     teachers  checkpoints, folders of runs, or earlier stages of the same recipe by name; the mean of their logits
               teaches, the feature maps of the first
-    kd        how logits and feature maps are matched; maps are the last ones before pooling
+    distill_loss  how logits and feature maps are matched; maps are the last ones before pooling
     share     weight of the match; the loss on labels has the rest
     live      ask the teachers at every step instead of storing their answers
     """

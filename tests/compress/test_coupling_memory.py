@@ -54,7 +54,7 @@ def test_within_the_cap_nothing_is_kept_for_its_size(monkeypatch):
 PLAN_A_LARGE_IMAGE = """
 import resource, timm, torch
 from solution import PruneChannels
-from solution.contracts import Given
+from solution.contracts import StepContext
 net = timm.create_model("vit_tiny_patch16_224", img_size=768, pretrained=False)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 PruneChannels(ratio=0.5).plan(net, StepContext(example=torch.zeros(1, 3, 768, 768)))

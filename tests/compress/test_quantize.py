@@ -354,12 +354,12 @@ def answers_of(net, images):
         (lambda: Quantize(images=0), r"images must be at least 1, got 0"),
         (lambda: Quantize(observer="guess"), r"observer must be one of minmax, .*dynamic, got 'guess'"),
         (lambda: Quantize(observer="dynamic"), r"observer='dynamic' is for inputs.*give activations=8"),
-        (lambda: Quantize(other_dtype="int8"), r"others must be one of float32, .*got 'int8'"),
+        (lambda: Quantize(other_dtype="int8"), r"other_dtype must be one of float32, .*got 'int8'"),
         (lambda: Quantize(spare=("middle",)), r"spare may name first, last, depthwise, got 'middle'"),
         (lambda: Quantize(cross_layer_equalize=True), r"equalize needs fold_norms=True"),
         (lambda: Quantize(scheme="float16", qat=True), r"learn is for grids of 8 bits and fewer, got float16"),
         (lambda: Quantize(qat=True, other_dtype="float16"), r"give other_dtype='float16' to Convert"),
-        (lambda: Convert(other_dtype="int8"), r"others must be one of"),
+        (lambda: Convert(other_dtype="int8"), r"other_dtype must be one of"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(step, message):
@@ -383,4 +383,4 @@ def test_a_plan_for_another_net_is_refused(small_net, toy):
     with pytest.raises(InputError, match="output has no grid that trains"):
         ConvertPlan(schemes={"output": "int8"}).apply(small_net)
     with pytest.raises(InputError, match="output is no batch norm"):
-        QuantizePlan(schemes={}, materialized={"output": "features.init_block.conv"}).apply(small_net)
+        QuantizePlan(schemes={}, folded={"output": "features.init_block.conv"}).apply(small_net)

@@ -11,7 +11,7 @@ from solution.contracts import InputError
 from solution.evaluate.speed import BenchmarkCase, Opened, Speed, Turns, measure
 
 TURNS = Turns(rounds=2, seconds=0.02, batches=(1, 4))
-QUIET = {"say": lambda _: None}
+QUIET = {"log": lambda _: None}
 
 
 def nothing():

@@ -111,10 +111,12 @@ def test_a_missing_teacher_is_named_before_anything_is_trained(tmp_path, photos,
     if unfinished:
         (tmp_path / "runs" / "teacher").mkdir(parents=True)
     recipe = dataclasses.replace(named("waste_distilled"), data=Data(path=str(photos)))
-    with pytest.raises(InputError, match=r"taught needs the net runs/teacher, which .*--set distilled.teachers=PATH"):
+    with pytest.raises(
+        InputError, match=r"distilled needs the net runs/teacher, which .*--set distilled.teachers=PATH"
+    ):
         list(pipeline.run(recipe, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(InputError, match="taught needs the net runs/teacher"):
+    with pytest.raises(InputError, match="distilled needs the net runs/teacher"):
         Search(recipe=dataclasses.replace(recipe, data=Data(path=str(photos))), space={}, folder=tmp_path / "search")
 
 

@@ -149,7 +149,7 @@ def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path):
     claim = queue.claim()
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'search')!r}); import toy_search; from pathlib import "
-        f"Path; print(toy_search.desk(Path({str(tmp_path)!r}), 1).claim())"
+        f"Path; print(toy_search.queue(Path({str(tmp_path)!r}), 1).claim())"
     )
     words = [sys.executable, "-c", code]
     assert subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip() == "None"
@@ -167,7 +167,7 @@ def test_a_trial_that_ends_while_it_is_claimed_is_not_taken_again(tmp_path, monk
             first.lock.release()
         return try_lock(path)
 
-    monkeypatch.setattr("solution.search.claims.try_lock", after_its_end)
+    monkeypatch.setattr("solution.search.trial_queue.try_lock", after_its_end)
     assert queue.claim().trial.number == first.trial.number + 1
 
 
@@ -354,7 +354,7 @@ def test_a_killed_worker_is_replaced_and_the_study_gets_done(tmp_path):
         "    if task.claim.trial.number == 5 and not (p / 'killed').exists():\n"
         "        (p / 'killed').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return t.formula(task)\n"
-        "work(t.desk(p, 30), once)"
+        "work(t.queue(p, 30), once)"
     )
     WorkerPool(command=[sys.executable, "-c", code], size=2, logs=tmp_path / "logs", queue=queue, log=said.append).run()
     assert num_ended(queue) == 30

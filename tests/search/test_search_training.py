@@ -207,7 +207,7 @@ def test_teachers_aside_from_the_way_to_after_must_be_there_before(recipe, tmp_p
     )
     with pytest.raises(InputError, match=r"which no trial trains.*--set after.teachers=RUN/before/model.safetensors"):
         search(dataclasses.replace(recipe, stages=distilled), tmp_path)
-    with pytest.raises(InputError, match="everything leaves none"):
+    with pytest.raises(InputError, match="use_all_train leaves none"):
         search(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, use_all_train=True)), tmp_path)
 
 

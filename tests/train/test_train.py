@@ -94,7 +94,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
         from dataclasses import replace
         from pathlib import Path
         from conftest import toy_batches
-        from solution.contracts import Given
+        from solution.contracts import StepContext
         from solution.models.shufflenet import ShuffleNet
         from solution.runtime import set_threads
         from solution.train.step import Train

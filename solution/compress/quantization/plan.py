@@ -33,11 +33,11 @@ class QuantizePlan(Plan):
     """Which layer takes which scheme.
 
     schemes     {layer: name of its scheme}, in order of execution
-    learn       weights stay float32 behind grids that train; else they become codes, or half precision
+    qat         weights stay float32 behind grids that train; else they become codes, or half precision
     folded      {norm: the layer it is folded into}
     equalized   pairs of layers brought to one range, with the channel shuffles between them
     activation_bits, ranges     of the inputs: {layer: (low, high)}, or () where each image brings its own
-    others      "float32", or the half precision in which all other parameters are kept
+    other_dtype "float32", or the half precision in which all other parameters are kept
     kept        {layer or weight: why it stays in float}
     saves       {"bytes": (before, after)}, codes counted with their bits
     """
@@ -102,7 +102,7 @@ class QuantizePlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertPlan(Plan):
-    """Which trained grids become codes. `schemes`, `folded`, `others` and `saves` as in `QuantizePlan`."""
+    """Which trained grids become codes. `schemes`, `folded`, `other_dtype` and `saves` as in `QuantizePlan`."""
 
     kind: ClassVar[str] = "convert"
     schemes: dict[str, str]
