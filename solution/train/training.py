@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 from solution.contracts import Given, InputError
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.running import as_judged, run
+from solution.models.taps import classifier_path
 from solution.runtime import imitates_bf16
+from solution.train.precision import Float32Depthwise
 from solution.train.schedule import ema_decay, warmup_cosine
 from solution.train.sizes import resized, side_at
 from solution.train.state import load_state
@@ -45,6 +47,8 @@ class Training:
             _check_size(model, settings.first_size, given.example)
         # The layout in which convolutions of small nets run fastest, on the CPU too.
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        if settings.fitted == "classifier":
+            net.requires_grad_(False).get_submodule(classifier_path(net)).requires_grad_(True)
         self.lesson = self.accelerator.prepare(settings.lesson(net, given))
         self.optimizer = self.accelerator.prepare(_optimizer(self.lesson, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
@@ -83,7 +87,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(self.sized(step, images), labels)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), Float32Depthwise():
             loss = self.lesson(seen, targets, beside)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)

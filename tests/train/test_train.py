@@ -50,6 +50,15 @@ def test_the_same_seed_gives_the_same_weights(small_net, toy, settings):
     assert same(step(small_net, toy), step(small_net, toy))
 
 
+def test_a_classifier_fitted_alone_leaves_all_other_weights(small_net, toy):
+    trained = Train(epochs=2, fitted="classifier")(small_net, toy)
+    moved = {
+        name for name, weight in trained.named_parameters() if not torch.equal(weight, small_net.get_parameter(name))
+    }
+    assert moved == {"output.weight"}
+    assert all(weight.requires_grad for weight in trained.parameters())
+
+
 class Stopped(Exception):
     pass
 
@@ -62,6 +71,7 @@ class Stopped(Exception):
         {"optimizer": "adamw", "lr": 1e-3},
         {"mixing": Mixing(mixup=0.2, cutmix=1.0)},
         {"drop_path": 0.3, "first_size": 16},
+        {"fitted": "classifier"},
     ],
 )
 def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings, tmp_path, monkeypatch):
@@ -180,7 +190,15 @@ def test_the_average_forgets_the_start():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"lr": 0.0}, {"momentum": 1.0}, {"optimizer": "lion"}, {"precision": "int8"}, {"keep": "worst"}],
+    [
+        {"epochs": 0},
+        {"lr": 0.0},
+        {"momentum": 1.0},
+        {"optimizer": "lion"},
+        {"precision": "int8"},
+        {"keep": "worst"},
+        {"fitted": "trunk"},
+    ],
 )
 def test_bad_settings_name_the_value(wrong):
     (value,) = wrong.values()
