@@ -74,11 +74,12 @@ def replace_classifier(net: nn.Module, num_classes: int) -> nn.Module:
     return net
 
 
-def fill_trunk(net: nn.Module, path: Path) -> nn.Module:
-    """Put the weights of the file at `path` into all of `net` but its classifier, and return the net.
+def fill_trunk(net: nn.Module, path: Path, num_classes: int) -> nn.Module:
+    """Put the weights of the file at `path` into all of `net` but a fresh classifier, and return the net.
 
     `InputError` when they are another net's.
     """
+    replace_classifier(net, num_classes)  # a library's own may begin with large weights
     head = f"{classifier_path(net)}."
     own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(head)}
     trunk = {name: tensor for name, tensor in read_weights(path).items() if not name.startswith(head)}
@@ -155,7 +156,7 @@ class Classifier:
         library, _, model = self.name.partition(":")
         net = LIBRARIES[library](model, self.pretrained or self.weights == OWN, num_classes)
         if self.weights not in ("", OWN):
-            fill_trunk(net, Path(self.weights))
+            fill_trunk(net, Path(self.weights), num_classes)
         if self.pooled:
             pool(net, self.pooled)
         # A rebuilt net gets its weights from the checkpoint: it must not download them again.

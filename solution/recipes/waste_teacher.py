@@ -49,14 +49,20 @@ def efficientnet() -> Recipe:
     """Published weights -> a new classifier on them -> all of them, at gentle rates, averaged."""
     augment = Augment(crop_scale=(0.35, 1.0), quarter_turn=0.1, colour=0.3, erase=0.1)
     half = (0.5, 0.5, 0.5)
-    gentle = {"optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 0.5, "loss": _LOSS, "precision": "bf16"}
+    gentle = {"optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 0.5, "frozen_norms": True, "loss": _LOSS}
     return Recipe(
         name="waste_teacher_efficientnet",
         data=Data(size=160, cache_size=160, mean=half, std=half, batch_size=32, augment=augment),
         model=Classifier(name="timm:tf_efficientnet_lite0"),
         stages=(
-            Stage(name="probe", step=Train(epochs=2, lr=1e-3, fitted="classifier", ema_decay=0.99, **gentle)),
-            Stage(name="teacher", step=Train(epochs=10, lr=1.5e-4, first_size=128, ema_decay=0.998, **gentle)),
+            Stage(
+                name="probe",
+                step=Train(epochs=1, lr=1e-3, fitted="classifier", ema_decay=0.99, precision="bf16", **gentle),
+            ),
+            Stage(
+                name="teacher",
+                step=Train(epochs=10, lr=2e-4, first_size=128, ema_decay=0.998, precision="bf16", **gentle),
+            ),
         ),
         before="probe",
         after="teacher",

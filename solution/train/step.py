@@ -27,7 +27,9 @@ class Train(Step):
     optimizer        "sgd" (Nesterov momentum) or "adamw"
     weight_decay     on weights of two or more dimensions; norms and biases are spared
     fitted           "all" weights, or those of the "classifier" alone: a new one that has settled pulls a trained trunk
-                     less far away (Kumar et al., 2022, arXiv:2202.10054); norms' statistics follow the data
+                     less far away (Kumar et al., 2022, arXiv:2202.10054)
+    frozen_norms     batch norms keep the statistics that the net came with: published weights may answer quite
+                     differently under those of small batches of other pictures
     loss             what is made small: a blend of losses, label smoothing, class weights
     mixing           mixup and cutmix of the training batches
     margin           angular margin between the classes while training, folded to the plain classifier at the end
@@ -47,6 +49,7 @@ class Train(Step):
     weight_decay: float = 1e-4
     warmup_epochs: float = 2.0
     fitted: str = "all"
+    frozen_norms: bool = False
     loss: Loss = field(default_factory=Loss)
     mixing: Mixing = field(default_factory=Mixing)
     margin: Margin = field(default_factory=lambda: Margin(kind="none"))

@@ -67,6 +67,10 @@ class Training:
     def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, float]:
         """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
         self.lesson.train()
+        if self.settings.frozen_norms:
+            for module in self.net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         self.chance.manual_seed(self.given.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
         start = asked = time.perf_counter()
