@@ -56,6 +56,8 @@ class Data:
 
     path                where it lies, or a name of torchvision's; None takes input/data, else the rendered demo data
     size                side of the pictures that a net sees, in pixels
+    mean, std           per channel, of values from 0 to 1, that pictures are normalized with; a net with published
+                        weights wants its own
     cache_size          side of the cached training pictures that crops are taken from; None takes 1.25 x `size`
     batch_size          pictures in a training batch
     sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
@@ -75,6 +77,8 @@ class Data:
 
     path: str | None = None
     size: int = 80
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     cache_size: int | None = None
     batch_size: int = 64
     augment: Augment = field(default_factory=Augment)
@@ -102,6 +106,10 @@ class Data:
             raise InputError(f"data.fold must be below data.folds ({self.folds}), got {self.fold}")
         if self.sampling not in SAMPLING:
             raise InputError(f"data.sampling must be one of {', '.join(SAMPLING)}, got {self.sampling!r}")
+        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise InputError(
+                f"data.mean and data.std must be three numbers each, std above 0, got {self.mean} and {self.std}"
+            )
         if self.cache_size is not None and self.cache_size < self.size:
             raise InputError(f"data.cache_size must be at least data.size ({self.size}), got {self.cache_size}")
 
@@ -119,13 +127,14 @@ class Data:
         self,
         seed: int = 0,
         splits: Sequence[str] = ALL,
-        normalization: Normalization = (MEAN, STD),
+        normalization: Normalization | None = None,
     ) -> Loaders:
         """Loaders of the named `splits`; only these are decoded. `seed` sets the order and the views of train.
 
         Raises `InputError` when the data set cannot serve, which says why.
         """
         source = self.source()
+        normalization = normalization or (self.mean, self.std)
         parts, made = self.parts(source)
         splits = [split for split in splits if split != "dev" or not self.use_all_train]
         for split in splits:

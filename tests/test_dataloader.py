@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import pickle
@@ -73,6 +74,9 @@ def test_judging_pixels_are_the_resized_pictures_normalized(tmp_path):
     images, _ = _everything(data.open(splits=("val",), normalization=half).val)
     picture = np.asarray(Image.open(tmp_path / "waste/val/A/000.png").resize((12, 12), Image.Resampling.BILINEAR))
     assert np.abs(images[0].permute(1, 2, 0).numpy() * 127.5 + 127.5 - picture).mean() < 1
+    own = dataclasses.replace(data, mean=half[0], std=half[1]).open(splits=("val",))
+    assert (own.mean, own.std) == half
+    assert torch.equal(_everything(own.val)[0], images)
     default, _ = _everything(data.open(splits=("val",)).val)
     back = (default * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 2 - 1
     assert torch.allclose(back, images, atol=1e-5)
@@ -238,6 +242,8 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         ({"val_share": 1.0}, r"data\.val_share must lie between 0 and 1, got 1\.0"),
         ({"sampling": "some"}, r"data\.sampling must be one of shuffle, balanced, got 'some'"),
         ({"cache_size": 60}, r"data\.cache_size must be at least data\.size \(80\), got 60"),
+        ({"std": (0.5, 0.0, 0.5)}, r"data\.mean and data\.std must be three numbers each, std above 0, got"),
+        ({"mean": (0.5,)}, r"data\.mean and data\.std must be three numbers each, std above 0, got"),
         ({"calibration_images": 0}, r"data\.calibration_images must be at least 1, got 0"),
     ],
 )

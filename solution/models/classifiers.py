@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from solution.contracts import InputError, ModelSpec, remember
 from solution.models.features import classifier_path, replace
+from solution.models.weights import OWN, fill, read_weights
 
 
 def _timm(name: str, pretrained: bool, num_classes: int) -> nn.Module:
@@ -72,6 +74,19 @@ def replace_classifier(net: nn.Module, num_classes: int) -> nn.Module:
     return net
 
 
+def fill_trunk(net: nn.Module, path: Path, num_classes: int) -> nn.Module:
+    """Put the weights of the file at `path` into all of `net` but a fresh classifier, and return the net.
+
+    `InputError` when they are another net's.
+    """
+    replace_classifier(net, num_classes)  # a library's own may begin with large weights
+    head = f"{classifier_path(net)}."
+    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(head)}
+    trunk = {name: tensor for name, tensor in read_weights(path).items() if not name.startswith(head)}
+    fill(net, trunk | own, str(path))
+    return net
+
+
 def pool(net: nn.Module, side: int) -> nn.Module:
     """Let the first linear layer of torchvision's VGG or AlexNet see a map of `side` x `side`; returns the net.
 
@@ -115,6 +130,8 @@ class Classifier:
 
     name        "library:model", library being timm, torchvision or pytorchcv
     pretrained  start from the library's published weights (downloaded on the user's machine)
+    weights     a .safetensors file to start from, with the library's own names, all but the classifier; "own" means
+                `pretrained`
     pooled      side of the map that the first linear layer of torchvision's VGG or AlexNet sees, instead of 7 or 6. At
                 32 px their last map is one pixel, which 7 would copy 49 times, with weights for each copy; 1 says the
                 same with 49 times fewer
@@ -122,21 +139,26 @@ class Classifier:
 
     name: str
     pretrained: bool = False
+    weights: str = ""
     pooled: int = 0
 
     def __post_init__(self) -> None:
         library, _, model = self.name.partition(":")
         if library not in LIBRARIES or not model:
             raise InputError(f'name must be "library:model" with library one of {sorted(LIBRARIES)}, got {self.name!r}')
+        if self.pretrained and self.weights:
+            raise InputError(f"pretrained stands for the library's weights: set weights={self.weights} without it")
         if self.pooled < 0:
             raise InputError(f"pooled must be 0 or the side of a map, got {self.pooled}")
 
     def build(self, num_classes: int) -> nn.Module:
         """The net with `num_classes` outputs. `InputError` when the library does not know the name."""
         library, _, model = self.name.partition(":")
-        net = LIBRARIES[library](model, self.pretrained, num_classes)
+        net = LIBRARIES[library](model, self.pretrained or self.weights == OWN, num_classes)
+        if self.weights not in ("", OWN):
+            fill_trunk(net, Path(self.weights), num_classes)
         if self.pooled:
             pool(net, self.pooled)
         # A rebuilt net gets its weights from the checkpoint: it must not download them again.
-        settings = dataclasses.replace(self, pretrained=False)
+        settings = dataclasses.replace(self, pretrained=False, weights="")
         return remember(net, ModelSpec(settings=settings, num_classes=num_classes))

@@ -3,7 +3,7 @@
 waste_shufflenet    the competition: ShuffleNet 4,8,4 -> 2,5,2 on photos of waste
 waste_distilled     a wide, shallow one at 48 px, taught by a large net
 waste_four_bits     that one in four bits a weight, from its committed file
-waste_teacher       a large net that learns the same photos, to teach small ones
+waste_teacher       large nets that learn the same photos, to teach small ones
 googlenet_cifar100  structured against unstructured pruning of a GoogLeNet, and int8
 detector_yolov8n    a detector in every form: YOLOv8n, and torchvision's SSDLite without the extra
 four_models         a family of cells: pruning, 16 to 1 bit and distillation of four nets on two data sets
@@ -33,6 +33,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_distilled": waste_distilled.recipe,
     "waste_four_bits": waste_four_bits.recipe,
     "waste_teacher": waste_teacher.recipe,
+    "waste_teacher_efficientnet": waste_teacher.efficientnet,
     "googlenet_cifar100": googlenet_cifar100.recipe,
     "googlenet_cifar100_small": googlenet_cifar100.small,
     "detector_yolov8n": detector_yolov8n.recipe,

@@ -14,6 +14,8 @@ from solution.train.objective import Objective
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FITTED = ("all", "classifier")
+KEPT = ("best", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,10 @@ class Train(Step):
     lr               peak learning rate, reached after `warmup_epochs`, then a cosine down to 0
     optimizer        "sgd" (Nesterov momentum) or "adamw"
     weight_decay     on weights of two or more dimensions; norms and biases are spared
+    fitted           "all" weights, or those of the "classifier" alone: a new one that has settled pulls a trained trunk
+                     less far away (Kumar et al., 2022, arXiv:2202.10054)
+    frozen_norms     batch norms keep the statistics that the net came with: published weights may answer quite
+                     differently under those of small batches of other pictures
     loss             what is made small: a blend of losses, label smoothing, class weights
     mixing           mixup and cutmix of the training batches
     margin           angular margin between the classes while training, folded to the plain classifier at the end
@@ -42,6 +48,8 @@ class Train(Step):
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_epochs: float = 2.0
+    fitted: str = "all"
+    frozen_norms: bool = False
     loss: Loss = field(default_factory=Loss)
     mixing: Mixing = field(default_factory=Mixing)
     margin: Margin = field(default_factory=lambda: Margin(kind="none"))
@@ -65,7 +73,8 @@ class Train(Step):
         for name in ("momentum", "weight_decay", "ema_decay", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("keep", ("best", "last"))):
+        choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "fitted": FITTED, "keep": KEPT}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 

@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 from solution.contracts import InputError, StepContext
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.running import as_judged, run
+from solution.models.features import classifier_path
 from solution.runtime import imitates_bf16
+from solution.train.precision import Float32Depthwise
 from solution.train.schedule import ema_decay, warmup_cosine
 from solution.train.sizes import resized, side_at
 from solution.train.state import load_state
@@ -45,6 +47,8 @@ class Training:
             _check_size(model, settings.first_size, context.example)
         # The layout in which convolutions of small nets run fastest, on the CPU too.
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        if settings.fitted == "classifier":
+            net.requires_grad_(False).get_submodule(classifier_path(net)).requires_grad_(True)
         self.objective = self.accelerator.prepare(settings.objective(net, context))
         self.optimizer = self.accelerator.prepare(_optimizer(self.objective, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
@@ -52,7 +56,7 @@ class Training:
 
     @property
     def net(self) -> nn.Module:
-        """The bare net, without its lesson and without wrappers for several processes."""
+        """The bare net, without its objective and wrappers for several processes."""
         return self.accelerator.unwrap_model(self.objective).net
 
     @property
@@ -63,6 +67,10 @@ class Training:
     def epoch(self, epoch: int, batches: Iterable[tuple[Tensor, ...]]) -> dict[str, float]:
         """One pass. Returns mean loss, images per second and the share of time spent waiting for data."""
         self.objective.train()
+        if self.settings.frozen_norms:
+            for module in self.net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         self.chance.manual_seed(self.context.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
         start = asked = time.perf_counter()
@@ -79,11 +87,11 @@ class Training:
         }
 
     def update(self, step: int, images: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
-        """One optimizer step on images (B, C, H, W), labels (B,) and what lies beside. Returns the loss, a scalar."""
+        """One optimizer step on images (B, C, H, W), labels (B,) and stored teacher logits. Returns the scalar loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(self.sized(step, images), labels)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), Float32Depthwise():
             loss = self.objective(seen, targets, teacher_logits)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -122,7 +130,7 @@ class Training:
         """Everything that the rest of the training depends on, as tensors and numbers."""
         return {
             "settings": repr(self.settings),
-            "lesson": self.accelerator.unwrap_model(self.objective).state_dict(),
+            "objective": self.accelerator.unwrap_model(self.objective).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "best": self.best,
@@ -136,7 +144,7 @@ class Training:
         state = load_state(context.folder, repr(self.settings)) if context.resume and context.folder else None
         if state is None:
             return []
-        self.accelerator.unwrap_model(self.objective).load_state_dict(state["lesson"])
+        self.accelerator.unwrap_model(self.objective).load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         _lay_out_like_parameters(self.optimizer)
         if self.average:

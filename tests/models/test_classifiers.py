@@ -2,9 +2,12 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from solution import checkpoint
 from solution.contracts import InputError, spec_of
 from solution.models.classifiers import Classifier, pool
+from solution.models.weights import OWN
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,54 @@ def test_a_head_that_sees_one_pixel_once_says_what_it_said_of_its_copies():
 def test_other_heads_are_refused(name, side, message):
     with pytest.raises(InputError, match=message):
         Classifier(name=name, pooled=side).build(num_classes=2)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """The file of an 11-class net, and its tensors."""
+    torch.manual_seed(1)
+    state = Classifier(name="timm:lcnet_035").build(num_classes=11).state_dict()
+    save_file(state, tmp_path / "published.safetensors")
+    return tmp_path / "published.safetensors", state
+
+
+def test_weights_of_a_file_fill_all_but_the_classifier(published, tmp_path):
+    path, state = published
+    torch.manual_seed(2)
+    net = Classifier(name="timm:lcnet_035", weights=str(path)).build(num_classes=3).eval()
+    own = net.state_dict()
+    assert own["classifier.weight"].shape == (3, 1280)
+    trunk = [name for name in state if not name.startswith("classifier.")]
+    assert len(trunk) == len(state) - 2
+    assert all(torch.equal(own[name], state[name]) for name in trunk)
+
+    header = {"classes": ("a", "b", "c"), "mean": (0.5,) * 3, "std": (0.5,) * 3, "size": 32}
+    checkpoint.save(tmp_path / "net.safetensors", net, checkpoint.header_of(net, **header))
+    path.unlink()  # a checkpoint has weights of its own
+    again, _ = checkpoint.load(tmp_path / "net.safetensors")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(images), net(images))
+
+
+def test_weights_of_another_net_or_of_no_file_are_refused(published, tmp_path):
+    path, _ = published
+    with pytest.raises(InputError, match=r"published\.safetensors: its weights are of another net"):
+        Classifier(name="timm:lcnet_050", weights=str(path)).build(num_classes=3)
+    with pytest.raises(InputError, match=r"there are no weights at .*missing\.safetensors"):
+        Classifier(name="timm:lcnet_035", weights=str(tmp_path / "missing.safetensors")).build(num_classes=3)
+    with pytest.raises(InputError, match=r"weights=.* without it"):
+        Classifier(name="timm:lcnet_035", weights=str(path), pretrained=True)
+
+
+def test_own_weights_are_those_of_the_library(monkeypatch):
+    asked = []
+
+    def create(name, pretrained, num_classes):
+        asked.append(pretrained)
+        return torch.nn.Linear(2, num_classes)
+
+    monkeypatch.setattr("timm.create_model", create)
+    Classifier(name="timm:lcnet_035", weights=OWN).build(num_classes=3)
+    Classifier(name="timm:lcnet_035").build(num_classes=3)
+    assert asked == [True, False]

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from solution import checkpoint, pipeline
@@ -14,6 +15,7 @@ from solution.evaluate.cost import params
 from solution.evaluate.speed import Turns
 from solution.export import packed
 from solution.models.cifar_resnet import CifarResNet
+from solution.models.classifiers import Classifier
 from solution.recipes import FAMILIES, RECIPES, family_named, named
 from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
 from solution.runtime import ROOT
@@ -33,6 +35,21 @@ def shrunk(recipe, photos, thorough=False):
     for key, value in values.items():
         recipe = with_setting(recipe, key, value)
     return recipe
+
+
+def test_a_teacher_learns_on_published_weights_its_classifier_first(photos, tmp_path):
+    model = Classifier(name="timm:lcnet_035")
+    published = model.build(num_classes=5).state_dict()
+    save_file(published, tmp_path / "published.safetensors")
+    recipe = dataclasses.replace(shrunk(named("waste_teacher_efficientnet"), photos), model=model)
+    recipe = with_setting(recipe, "model.weights", str(tmp_path / "published.safetensors"))
+    recipe = with_setting(recipe, "teacher.first_size", 0)
+    list(pipeline.run(recipe, tmp_path / "run", log=lambda _: None))
+    probe, header = checkpoint.load(tmp_path / "run" / "before.safetensors")
+    teacher, _ = checkpoint.load(tmp_path / "run" / "after.safetensors")
+    assert (header.mean, header.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert torch.equal(probe.conv_stem.weight, published["conv_stem.weight"])
+    assert not torch.equal(teacher.conv_stem.weight, probe.conv_stem.weight)
 
 
 def test_googlenets_after_and_before_get_the_same_epochs_in_all():

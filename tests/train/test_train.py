@@ -50,6 +50,24 @@ def test_the_same_seed_gives_the_same_weights(small_net, toy, settings):
     assert same(step(small_net, toy), step(small_net, toy))
 
 
+def test_a_classifier_fitted_alone_leaves_all_other_weights(small_net, toy):
+    trained = Train(epochs=2, fitted="classifier")(small_net, toy)
+    moved = {
+        name for name, weight in trained.named_parameters() if not torch.equal(weight, small_net.get_parameter(name))
+    }
+    assert moved == {"output.weight"}
+    assert all(weight.requires_grad for weight in trained.parameters())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_their_statistics_and_learn_their_weights(small_net, toy, frozen):
+    trained = Train(epochs=1, frozen_norms=frozen)(small_net, toy).state_dict()
+    same_as_before = {name: torch.equal(trained[name], tensor) for name, tensor in small_net.state_dict().items()}
+    statistics = [same for name, same in same_as_before.items() if "running" in name]
+    assert statistics == [frozen] * len(statistics) != []
+    assert not same_as_before["features.init_block.bn.weight"]
+
+
 class Stopped(Exception):
     pass
 
@@ -62,6 +80,7 @@ class Stopped(Exception):
         {"optimizer": "adamw", "lr": 1e-3},
         {"mixing": Mixing(mixup=0.2, cutmix=1.0)},
         {"drop_path": 0.3, "first_size": 16},
+        {"fitted": "classifier", "frozen_norms": True},
     ],
 )
 def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings, tmp_path, monkeypatch):
@@ -180,7 +199,15 @@ def test_the_average_forgets_the_start():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"lr": 0.0}, {"momentum": 1.0}, {"optimizer": "lion"}, {"precision": "int8"}, {"keep": "worst"}],
+    [
+        {"epochs": 0},
+        {"lr": 0.0},
+        {"momentum": 1.0},
+        {"optimizer": "lion"},
+        {"precision": "int8"},
+        {"keep": "worst"},
+        {"fitted": "trunk"},
+    ],
 )
 def test_bad_settings_name_the_value(wrong):
     (value,) = wrong.values()

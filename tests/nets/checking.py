@@ -1,0 +1,234 @@
+"""One net, one cut, one verdict: cut right, refused, wrong, or a crash."""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import os
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode
+
+from nets.absent import NAN, Present
+from nets.catalogue import UserNet, example_of
+from nets.project import Choice, Refused, call, cut
+
+RATIOS = (0.3, 0.5, 0.7)
+IMPORTANCES = ("group_norm", "random")
+TOLERANCE = 1e-9
+LEAST_MOVE = 1e-7
+ORDER = ("cut", "refused", "wrong", "crash")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one cut.
+
+    kind   cut, refused, wrong or crash
+    detail the reason, the error or the last lines of the traceback
+    macs   the share of the full net's multiply-accumulates that is left, where it was cut
+    """
+
+    kind: str
+    detail: str = ""
+    macs: float = 1.0
+
+
+def outcome_of(user: UserNet, ratio: float, importance: str) -> Outcome:
+    """Cut `user`'s net in this process and prove the cut."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    net, example = user.build(), example_of(user.example, generator)
+    with torch.no_grad():
+        call(net.eval(), example)  # lazy layers take their shapes
+    return verdict(randomized(net, generator), example, ratio, importance)
+
+
+def verdict(net: nn.Module, example: Any, ratio: float, importance: str) -> Outcome:
+    """Cut a randomized `net` in evaluation mode and prove the cut."""
+    try:
+        small = cut(net, example, ratio, importance)
+        return proven(net, small.net, small.choice, example)
+    except Refused as error:
+        return Outcome("refused", str(error))
+    except Exception:
+        return Outcome("crash", "".join(traceback.format_exc().splitlines(keepends=True)[-6:]))
+
+
+def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Outcome:
+    """Whether `small` equals `net` without the channels that are not in `choice`, and differs from `net`."""
+    example = tree_map(_double, example)
+    net, small = copy.deepcopy(net).double().eval(), small.double().eval()
+    whole, macs_before = _run(net, example)
+    got, macs_after = _run(small, example)
+    if [tuple(part.shape) for part in got] != [tuple(part.shape) for part in whole]:
+        return Outcome("wrong", f"outputs {[tuple(part.shape) for part in got]}")
+    errors = []
+    for number, baseline in enumerate(baselines(net, choice)):
+        with Present():
+            errors.append(_distance(got, _run(baseline, example, counted=False)[0]))
+        if errors[-1] < TOLERANCE:
+            moved = _distance(got, whole)
+            kind = "cut" if moved > LEAST_MOVE else "wrong"
+            return Outcome(kind, f"error {errors[number]:.0e}, moved {moved:.0e}", macs_after / max(macs_before, 1))
+    return Outcome("wrong", "differs by " + " or ".join(f"{error:.0e}" for error in errors))
+
+
+def baselines(net: nn.Module, choice: Choice) -> list[nn.Module]:
+    """Copies of `net` in which the channels that go are marked; a right cut equals one of them.
+
+    Weights that are computed (weight norm, weight standardization) may be computed over the inputs that stay, over all
+    inputs, or once and for all before the cut.
+    """
+    tensors = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
+    found = []
+    if all(name in tensors for name in choice):
+        found = [_marked(net, choice, inputs) for inputs in (True, False)]
+    plain = _plain(net)
+    renamed = {_plain_name(name): places for name, places in choice.items()}
+    return found if plain is net else [*found, _marked(plain, renamed, True)]
+
+
+def _marked(net: nn.Module, choice: Choice, inputs: bool) -> nn.Module:
+    """A copy of `net` with marks in its tensors; `inputs` as well as outputs of its layers."""
+    net = copy.deepcopy(net)
+    tensors = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for name, places in choice.items():
+            for axis, groups, kept in places:
+                if inputs or tensors[name].ndim == 1 or not _reads(net, name, axis):
+                    _mark(tensors[name], axis, groups, [index for index in kept if index >= 0])
+    return net
+
+
+def _reads(net: nn.Module, name: str, axis: int) -> bool:
+    layer = net.get_submodule(name.rpartition(".")[0].removesuffix(".parametrizations.weight"))
+    return axis == (0 if getattr(layer, "transposed", False) else 1)
+
+
+def _mark(tensor: Tensor, axis: int, groups: int, kept: list[int]) -> None:
+    """Along axis 1 of a grouped convolution `kept` counts the inputs of all groups one after another."""
+    width = tensor.shape[axis]
+    blocks = tensor.chunk(groups, 0) if groups > 1 and axis == 1 else [tensor]
+    for number, block in enumerate(blocks):
+        gone = sorted(set(range(width)) - {index - number * width for index in kept})
+        block.index_fill_(axis, torch.tensor(gone, dtype=torch.long), NAN)
+
+
+def _plain(net: nn.Module) -> nn.Module:
+    """A copy of `net` whose computed weights are plain ones, or `net` where none is computed."""
+    original, net = net, copy.deepcopy(net)
+    changed = False
+    for module in net.modules():
+        for name in list(getattr(module, "parametrizations", {})):
+            value = getattr(module, name).detach()
+            module.__class__ = type(module).__mro__[1]
+            del module.parametrizations
+            module.register_parameter(name, nn.Parameter(value))
+            changed = True
+        for key, hook in list(module._forward_pre_hooks.items()):
+            name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
+            if name is not None:
+                hook(module, ())
+                value = getattr(module, name).detach().clone()
+                del module._forward_pre_hooks[key]
+                module.__dict__.pop(name, None)
+                module._buffers.pop(name, None)
+                module.register_parameter(name, nn.Parameter(value))
+                changed = True
+    return net if changed else original
+
+
+def _plain_name(name: str) -> str:
+    head, _, tail = name.partition(".parametrizations.")
+    return f"{head}.{tail.partition('.')[0]}" if tail else name.removesuffix("_orig").removesuffix("_v")
+
+
+def _double(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+def _run(net: nn.Module, example: Any, counted: bool = True) -> tuple[list[Tensor], float]:
+    """The floating-point outputs of `net`, and its multiply-accumulates where they are counted."""
+    torch.manual_seed(0)
+    fast, counter = torch.backends.mha.get_fastpath_enabled(), FlopCounterMode(display=False)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            if counted:
+                with counter:
+                    output = call(net, example)
+            else:
+                output = call(net, example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    leaves = [leaf for leaf in tree_leaves(_values(output)) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return leaves, counter.get_total_flops() / 2 if counted else 0.0
+
+
+def _values(output: Any) -> Any:
+    """Outputs in classes of their own (dataclasses, objects with fields) as plain dicts."""
+    return vars(output) if hasattr(output, "__dict__") and not isinstance(output, Tensor) else output
+
+
+def _distance(left: list[Tensor], right: list[Tensor]) -> float:
+    """The largest difference, relative to the largest number of each output; infinite where one is not finite."""
+    distances = [float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in zip(left, right, strict=True)]
+    return max((distance if distance == distance else float("inf") for distance in distances), default=float("inf"))
+
+
+def randomized(net: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Random norm statistics, scales, biases and zero-initialized layers, in place: nothing passes by accident."""
+    statistics = {name: buffer for name, buffer in net.named_buffers() if "running_" in name and buffer.ndim}
+    with torch.no_grad():
+        for name, tensor in (statistics | dict(net.named_parameters())).items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2.0, generator=generator)
+            elif name.endswith(("running_mean", "bias")):
+                tensor.normal_(0.0, 0.2, generator=generator)
+            elif tensor.squeeze().ndim <= 1 and tensor.numel() < 1024:
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif bool((tensor == tensor.flatten()[0]).all()):
+                tensor.normal_(0.0, tensor[0].numel() ** -0.5, generator=generator)
+    return net
+
+
+def isolated(user: UserNet, settings: list[tuple[float, str]], seconds: float = 120.0) -> list[Outcome]:
+    """The outcomes of `user` in a process of its own, which may die or hang without taking the tests with it."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(sender, user, settings))
+    child.start()
+    sender.close()
+    try:
+        found = json.loads(receiver.recv()) if receiver.poll(seconds) else None
+    except EOFError:
+        found = None
+    child.join(1.0)
+    if found is None:
+        child.kill()
+        child.join()
+        return [Outcome("crash", f"the interpreter died or hung: exit code {child.exitcode}")]
+    return [Outcome(**fields) for fields in found]
+
+
+def _child(sender: Any, user: UserNet, settings: list[tuple[float, str]]) -> None:
+    try:
+        found = [outcome_of(user, ratio, importance) for ratio, importance in settings]
+    except Exception:
+        found = [Outcome("crash", "the net itself: " + traceback.format_exc()[-600:])]
+    sender.send(json.dumps([asdict(outcome) for outcome in found]))
+    sender.close()
+    os._exit(0)
+
+
+def worst(outcomes: list[Outcome]) -> Outcome:
+    """The worst of several outcomes."""
+    return max(outcomes, key=lambda outcome: ORDER.index(outcome.kind))

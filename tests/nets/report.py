@@ -1,0 +1,82 @@
+"""Runs nets of the suite and prints what became of each, and the sums over all.
+
+PYTHONPATH=.:tests python -m nets.report                  every net, ratio 0.5
+PYTHONPATH=.:tests python -m nets.report splits gan --all  two groups, every ratio and importance
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from nets import NETS
+from nets.checking import IMPORTANCES, ORDER, RATIOS, Outcome, isolated, worst
+from nets.known import KNOWN
+
+Setting = tuple[float, str]
+ALL: tuple[Setting, ...] = tuple((ratio, importance) for ratio in RATIOS for importance in IMPORTANCES)
+HALF: tuple[Setting, ...] = tuple((0.5, importance) for importance in IMPORTANCES)
+Outcomes = Mapping[str, Mapping[Setting, Outcome]]
+
+
+def outcomes(names: Iterable[str], settings: tuple[Setting, ...]) -> dict[str, dict[Setting, Outcome]]:
+    """Net -> setting -> outcome, each net in a process of its own."""
+    return {name: dict(zip(settings, isolated(NETS[name], list(settings)), strict=False)) for name in names}
+
+
+def expected(name: str, found: Mapping[Setting, Outcome]) -> bool:
+    """Whether a net did as well as it is known to do, neither better nor worse; nobody minds what may stay whole."""
+    kind = worst(list(found.values())).kind
+    if name in KNOWN:
+        return kind == KNOWN[name]
+    return kind == "cut" or (kind == "refused" and not NETS[name].cuttable)
+
+
+def macs_left(found: Mapping[Setting, Outcome]) -> float:
+    """The largest share of its multiply-accumulates that a net keeps at ratio 0.5."""
+    return max((outcome.macs for (ratio, _), outcome in found.items() if ratio == 0.5), default=1.0)
+
+
+def small_share(found: Outcomes, limit: float = 0.4) -> float:
+    """The share of the nets that can be cut that keep at most `limit` of their MACs at ratio 0.5."""
+    left = [macs_left(of_net) for name, of_net in found.items() if NETS[name].cuttable]
+    return sum(macs <= limit + 5e-3 for macs in left) / max(len(left), 1)
+
+
+def line(name: str, found: Mapping[Setting, Outcome]) -> str:
+    """One net in one line."""
+    last = worst(list(found.values()))
+    detail = last.detail.strip().splitlines()[-1][:150] if last.detail else ""
+    return f"{name:36} {last.kind:8} {macs_left(found):.2f}  {'' if last.kind == 'cut' else detail}".rstrip()
+
+
+def summary(found: Outcomes) -> str:
+    """The sums over all nets."""
+    kinds = Counter(worst(list(of_net.values())).kind for of_net in found.values())
+    counts = ", ".join(f"{kind} {kinds[kind]}" for kind in ORDER)
+    refused = sum(
+        NETS[name].cuttable and worst(list(of_net.values())).kind == "refused" for name, of_net in found.items()
+    )
+    return (
+        f"{len(found)} nets: {counts}; {refused} of the refused should have been cut\n"
+        f"{small_share(found):.0%} of the nets that can be cut keep at most 0.4 of their MACs at ratio 0.5"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Print a line for each net whose name contains one of the arguments, then the sums."""
+    torch.set_num_threads(1)
+    settings = ALL if "--all" in arguments else HALF
+    parts = [argument for argument in arguments if not argument.startswith("--")]
+    found: dict[str, dict[Setting, Outcome]] = {}
+    for name in (name for name in NETS if not parts or any(part in name for part in parts)):
+        found |= outcomes([name], settings)
+        print(line(name, found[name]), flush=True)
+    print(summary(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,81 @@
+"""Nets of users' kinds: a cut is right, or it is refused; the proof knows nothing of the project's analysis."""
+
+import pytest
+import torch
+from torch import nn
+
+from nets import NETS
+from nets.checking import Outcome, proven
+from nets.known import KNOWN
+from nets.report import ALL, expected, line, outcomes, small_share, summary
+
+SAMPLE = (
+    "students.Digits",
+    "students.MatrixNet",
+    "residual.squeeze_excite",
+    "residual.dense",
+    "splits.glu",
+    "splits.in_place_literal",
+    "splits.ghost",
+)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_few_of_every_kind(name):
+    found = outcomes([name], ((0.5, "random"),))[name]
+    assert expected(name, found), line(name, found)
+
+
+def test_known_failures_are_nets_of_the_suite():
+    assert set(KNOWN) <= set(NETS)
+    assert set(KNOWN.values()) <= {"refused", "wrong", "crash"}
+
+
+class Parts(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, width, 3), nn.Conv2d(width, 4, 3)
+
+    def forward(self, x):
+        left, right = self.a(x).chunk(2, 1)
+        return self.b(torch.cat([left.sigmoid(), right], 1))
+
+
+def cut_by_hand(kept):
+    torch.manual_seed(0)
+    net, small = Parts(8), Parts(len(kept))
+    small.load_state_dict(
+        {
+            "a.weight": net.a.weight[list(kept)],
+            "a.bias": net.a.bias[list(kept)],
+            "b.weight": net.b.weight[:, list(kept)],
+            "b.bias": net.b.bias,
+        }
+    )
+    choice = {"a.weight": ((0, 1, kept),), "a.bias": ((0, 1, kept),), "b.weight": ((1, 1, kept),)}
+    return proven(net, small, choice, torch.randn(2, 3, 6, 6))
+
+
+def test_the_proof_tells_a_right_cut_from_one_whose_channels_change_parts():
+    assert cut_by_hand((0, 3, 4, 6)).kind == "cut"
+    assert cut_by_hand((0, 1, 3, 6)).kind == "wrong"
+
+
+def test_a_cut_that_changes_nothing_proves_nothing():
+    assert cut_by_hand(tuple(range(8))).kind == "wrong"
+
+
+def test_the_worst_setting_counts():
+    name = next(name for name in NETS if name not in KNOWN)
+    assert expected(name, {(0.5, "random"): Outcome("cut")})
+    assert not expected(name, {(0.3, "random"): Outcome("cut"), (0.5, "random"): Outcome("wrong")})
+
+
+@pytest.mark.slow
+def test_every_net_at_every_ratio(capsys):
+    found = outcomes(NETS, ALL)
+    lines = [line(name, of_net) for name, of_net in found.items()]
+    with capsys.disabled():
+        print("\n" + "\n".join([*lines, summary(found)]))
+    assert [line(name, of_net) for name, of_net in found.items() if not expected(name, of_net)] == []
+    assert small_share(found) >= 0.6
