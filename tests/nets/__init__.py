@@ -1,7 +1,28 @@
 """Small nets of the kinds that users write, each of which the channel engine must cut right or refuse."""
 
-from nets import residual, splits, students
+from nets import (
+    attention,
+    detection,
+    generative,
+    metric,
+    mixers,
+    numbers,
+    residual,
+    restoration,
+    segmentation,
+    several,
+    signals,
+    splits,
+    students,
+    tokens,
+    unusual,
+    weights,
+    wrapped,
+)
 from nets.catalogue import UserNet
 
-GROUPS = (students, residual, splits)
+GROUPS = (
+    *(students, residual, splits, numbers, weights, segmentation, detection, restoration),
+    *(generative, signals, attention, tokens, mixers, metric, several, unusual, wrapped),
+)
 NETS: dict[str, UserNet] = {net.name: net for group in GROUPS for net in group.NETS}

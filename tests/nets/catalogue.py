@@ -18,13 +18,22 @@ class Ids:
     below: int
 
 
+@dataclass(frozen=True)
+class Floats:
+    """An example of random numbers in another type than float32."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
 @dataclass(frozen=True, kw_only=True)
 class UserNet:
     """One net as a user would write it.
 
     name     unique in the suite
     build    () -> the net, randomly initialized
-    example  the shape of its input; `Ids` for whole numbers; a tuple, list or dict of those for several inputs
+    example  the shape of its input; `Ids` for whole numbers, `Floats` for other types; a tuple, list or dict of those
+             for several inputs
     tags     what is special about it
     cuttable whether a practitioner would expect that channels can go at all
     """
@@ -54,6 +63,8 @@ def example_of(shape: Any, generator: torch.Generator) -> Any:
     """Random inputs in the form that `shape` spells."""
     if isinstance(shape, Ids):
         return torch.randint(0, shape.below, shape.shape, generator=generator)
+    if isinstance(shape, Floats):
+        return torch.randn(shape.shape, generator=generator).to(shape.dtype)
     if isinstance(shape, dict):
         return {name: example_of(part, generator) for name, part in shape.items()}
     if shape and not isinstance(shape[0], int):

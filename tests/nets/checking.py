@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,8 +48,10 @@ def outcome_of(user: UserNet, ratio: float, importance: str) -> Outcome:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     net, example = user.build(), example_of(user.example, generator)
-    with torch.no_grad():
-        call(net.eval(), example)  # lazy layers take their shapes
+    if net.training:
+        net.eval()
+    if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
+        call(net, example)
     return verdict(randomized(net, generator), example, ratio, importance)
 
 
@@ -55,7 +59,8 @@ def verdict(net: nn.Module, example: Any, ratio: float, importance: str) -> Outc
     """Cut a randomized `net` in evaluation mode and prove the cut."""
     try:
         small = cut(net, example, ratio, importance)
-        return proven(net, small.net, small.choice, example)
+        choice = {name.removeprefix("module.").removeprefix("_orig_mod."): kept for name, kept in small.choice.items()}
+        return proven(unwrapped(net), unwrapped(small.net), choice, example)
     except Refused as error:
         return Outcome("refused", str(error))
     except Exception:
@@ -65,20 +70,26 @@ def verdict(net: nn.Module, example: Any, ratio: float, importance: str) -> Outc
 def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Outcome:
     """Whether `small` equals `net` without the channels that are not in `choice`, and differs from `net`."""
     example = tree_map(_double, example)
-    net, small = copy.deepcopy(net).double().eval(), small.double().eval()
-    whole, macs_before = _run(net, example)
-    got, macs_after = _run(small, example)
+    whole, macs_before = _run(copy.deepcopy(net).double().eval(), example)
+    got, macs_after = _run(small.double().eval(), example)
     if [tuple(part.shape) for part in got] != [tuple(part.shape) for part in whole]:
         return Outcome("wrong", f"outputs {[tuple(part.shape) for part in got]}")
     errors = []
     for number, baseline in enumerate(baselines(net, choice)):
         with Present():
-            errors.append(_distance(got, _run(baseline, example, counted=False)[0]))
+            errors.append(_distance(got, _run(baseline.double(), example, counted=False)[0]))
         if errors[-1] < TOLERANCE:
             moved = _distance(got, whole)
             kind = "cut" if moved > LEAST_MOVE else "wrong"
             return Outcome(kind, f"error {errors[number]:.0e}, moved {moved:.0e}", macs_after / max(macs_before, 1))
     return Outcome("wrong", "differs by " + " or ".join(f"{error:.0e}" for error in errors))
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The net inside `torch.compile`, data parallelism or an average of weights."""
+    if isinstance(net, nn.DataParallel | AveragedModel):
+        return unwrapped(net.module)
+    return unwrapped(net._orig_mod) if hasattr(net, "_orig_mod") else net
 
 
 def baselines(net: nn.Module, choice: Choice) -> list[nn.Module]:

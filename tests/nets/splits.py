@@ -12,19 +12,19 @@ from nets.catalogue import UserNet, nets
 
 
 class Between(nn.Module):
-    """Two convolutions with a function between them that parts the channels, then two more."""
+    """Two convolutions with a function between them that parts the channels, then more."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], inputs: int = 32, outputs: int = 32) -> None:
         super().__init__()
         self.function = function
         self.a = nn.Conv2d(3, inputs, 3, padding=1)
         self.b = nn.Conv2d(outputs, 32, 3, padding=1)
-        self.c = nn.Conv2d(32, 32, 3, padding=1)
+        self.c, self.d = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
         self.head = nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.b(self.function(self.a(x))))
-        return self.head(F.relu(self.c(x)).mean((2, 3)))
+        return self.head(F.relu(self.d(F.relu(self.c(x)))).mean((2, 3)))
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:

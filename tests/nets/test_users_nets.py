@@ -10,13 +10,24 @@ from nets.known import KNOWN
 from nets.report import ALL, expected, line, outcomes, small_share, summary
 
 SAMPLE = (
-    "students.Digits",
     "students.MatrixNet",
-    "residual.squeeze_excite",
     "residual.dense",
     "splits.glu",
     "splits.in_place_literal",
-    "splits.ghost",
+    "numbers.root_of_width",
+    "numbers.NormOfMap",
+    "weights.weight_standardization",
+    "segmentation.AttentionUNet",
+    "detection.CenterLike",
+    "restoration.DenseResidual",
+    "generative.Generator",
+    "signals.GatedDilated",
+    "attention.vit",
+    "mixers.pool_former",
+    "several.SharedHead",
+    "metric.GeneralMean",
+    "unusual.Regions",
+    "wrapped.brain",
 )
 
 
