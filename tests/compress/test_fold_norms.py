@@ -28,6 +28,7 @@ def seasoned(net):
         (ShuffleNet(units=(2, 5, 2)), 48),
         (Classifier(name="torchvision:shufflenet_v2_x0_5"), 64),
         (Classifier(name="timm:lcnet_035"), 64),
+        (Classifier(name="timm:tf_efficientnet_lite0"), 64),  # pads by the size of its input
     ],
 )
 def test_answers_stay_and_costs_fall(settings, size):

@@ -27,20 +27,30 @@ _PASSING_MODULES = (nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.MaxPool2d
 
 
 class _Recorder(fx.Tracer):
-    """Takes every kind of batch norm as one step."""
+    """Takes every kind of batch norm, and convolutions that pad by the size of their input, as one step."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether `m` is not looked into."""
-        return isinstance(m, nn.modules.batchnorm._BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+        leaf = isinstance(m, nn.modules.batchnorm._BatchNorm) or counted_class(m) in convolutions()
+        return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
 def foldable_norms() -> tuple[type[nn.Module], ...]:
     """Classes of norms that are a batch norm, then their children (timm's activation), and nothing else."""
-    if "timm" not in sys.modules:  # then no module can be of its classes, and its import takes seconds
-        return _NORMS
-    from timm.layers import BatchNormAct2d
+    return (*_NORMS, *_of_timm("BatchNormAct2d"))
 
-    return (*_NORMS, BatchNormAct2d)
+
+def convolutions() -> tuple[type[nn.Module], ...]:
+    """Classes that convolve with their weight as it is, after a padding."""
+    return (*CONVOLUTIONS, *_of_timm("Conv2dSame"))
+
+
+def _of_timm(name: str) -> tuple[type[nn.Module], ...]:
+    if "timm" not in sys.modules:  # then no module can be of its classes, and its import takes seconds
+        return ()
+    import timm.layers
+
+    return (getattr(timm.layers, name),)
 
 
 class Wiring:
@@ -72,7 +82,7 @@ class Wiring:
     def chains(self) -> Iterator[Chain]:
         """Pairs of layers of which the second sees the first's channels alone, through nothing but passing steps."""
         for node in self.nodes:
-            if self._is(node, (*CONVOLUTIONS, nn.Linear)) and node.args:
+            if self._is(node, (*convolutions(), nn.Linear)) and node.args:
                 found = self._source(node.args[0], ())
                 if found:
                     yield found[0], node.target, found[1]
@@ -80,7 +90,7 @@ class Wiring:
     def _source(self, node: object, shuffles: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
         if not isinstance(node, fx.Node) or len(node.users) != 1:
             return None
-        if self._is(node, (*CONVOLUTIONS, nn.Linear)):
+        if self._is(node, (*convolutions(), nn.Linear)):
             return node.target, shuffles
         if node.target in _SHUFFLES and len(node.args) == 2:
             return self._source(node.args[0], (node.args[1], *shuffles))
@@ -100,5 +110,5 @@ class Wiring:
         """A convolution whose outputs lie along one axis of its weight."""
         if not isinstance(node, fx.Node):
             return False
-        plain = self._is(node, CONVOLUTIONS)
+        plain = self._is(node, convolutions())
         return plain or (self._is(node, TRANSPOSED) and self.modules[node.target].groups == 1)
