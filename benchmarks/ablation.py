@@ -77,7 +77,7 @@ def switches(teacher: str, pictures: str) -> dict[str, Change]:
         "autoencoder": head_start(Autoencode(), share=1 / 3),
         "ema": settings({"train.ema_decay": 0.998}),
         "layer_pruning": cut(PruneLayers(units=(2, 5, 2)), {"model.units": (4, 8, 4)}),
-        "channel_pruning": cut(PruneChannels(macs=0.6), {"model.width": 0.35}),
+        "channel_pruning": cut(PruneChannels(macs="60%"), {"model.width": 0.35}),
         "decomposition": cut(Decompose(macs=0.85), {}),
         "input_48": settings({"data.size": 48}),
         "input_80": settings({"data.size": 80}),

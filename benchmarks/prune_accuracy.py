@@ -77,7 +77,7 @@ def by_ours(base: nn.Module, context: StepContext, speedup: float) -> nn.Module:
     The residual stream stays, at most nine tenths of a layer go, readers are fitted to what is left.
     """
     step = PruneChannels(
-        macs=1 / speedup,
+        macs=f"{100 / speedup}%",
         ranking="per_cost",
         importance="taylor",
         limits={"*": 0.9},

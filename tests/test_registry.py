@@ -13,7 +13,7 @@ from solution.registry import STEPS, step_from
     ("text", "step"),
     [
         ("prune_channels ratio=0.5", PruneChannels(ratio=0.5)),
-        ("prune_channels macs=4e6 ranking=global round_to=8", PruneChannels(macs=4e6, ranking="global", round_to=8)),
+        ("prune_channels macs=4e6 ranking=global round_to=8", PruneChannels(macs="4e6", ranking="global", round_to=8)),
         ("""prune_channels ratio=0.5 limits="{'stem.*': 0.25}" """, PruneChannels(ratio=0.5, limits={"stem.*": 0.25})),
         ("prune_layers units=2,5,2", PruneLayers(units=(2, 5, 2))),
         ("prune_weights", PruneWeights()),

@@ -1,6 +1,6 @@
 """Training that pulls whole channels towards zero, so that a cut after it takes little away.
 
-    GroupPenalty(epochs=20, strength=1e-3), then PruneChannels(macs=0.5)
+    GroupPenalty(epochs=20, strength=1e-3), then PruneChannels(macs="50%")
 
 A group lasso (Yuan & Lin, 2006; on filters: Wen et al., 2016, arXiv:1608.03665) over everything that is cut together
 with a channel (as Fang et al., 2023, arXiv:2301.12900): what makes it, what reads it, its norm.

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from solution.budget import Budget
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
-from solution.compress.coupling.budget import Budget, meet
+from solution.compress.coupling.budget import CostLimit, meet
 from solution.compress.coupling.estimate import Estimator
 from solution.compress.coupling.fitting import fit
 from solution.compress.coupling.plan import ChannelPlan
@@ -35,18 +36,19 @@ from solution.contracts import Batches, InputError, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 
 RANKINGS = ("uniform", "global", "per_cost")
-BUDGETS = ("macs", "params", "bytes", "latency_ms")
+BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "latency": "ms"}
+"""Setting -> what it limits, as `Budget` calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneChannels(StructuralStep):
     """Take channels out. Give either `ratio` or one budget.
 
-    ratio       fraction of channels that go, in (0, 1)
-    macs, params, bytes, latency_ms
-                what the cut net may cost at most: a fraction of the full net's cost up to 1, else the number itself.
-                Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the competition's
-                convention, bytes of all tensors, latency as the median of one image on `context.device`
+    ratio       share of the channels that goes, in (0, 1)
+    macs, params, bytes, latency
+                what the cut net may cost at most: "50%" of what the net costs now, or a number such as "12M",
+                "64 KiB", "2 ms". Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the
+                competition's convention, bytes of all tensors, latency as the median of one image on `context.device`
     ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go;
                 "per_cost": those that are worth least per multiply-accumulate (per parameter when the budget counts
                 parameters or bytes) that they cost
@@ -61,10 +63,10 @@ class PruneChannels(StructuralStep):
 
     currency: ClassVar[str | None] = "macs"
     ratio: float | None = None
-    macs: float | None = None
-    params: float | None = None
-    bytes: float | None = None
-    latency_ms: float | None = None
+    macs: str | int | None = None
+    params: str | int | None = None
+    bytes: str | int | None = None
+    latency: str | int | None = None
     ranking: str = "uniform"
     importance: str = "group_norm"
     round_to: int = 1
@@ -78,9 +80,11 @@ class PruneChannels(StructuralStep):
         if len(named) != 1:
             raise InputError(f"give ratio or one of {', '.join(BUDGETS)}, got {', '.join(named) or 'none of them'}")
         if self.ratio is not None and not 0 < self.ratio < 1:
-            raise InputError(f"ratio is the fraction of channels that go, between 0 and 1, got {self.ratio}")
-        if getattr(self, named[0]) <= 0:
-            raise InputError(f"{named[0]} must be positive, got {getattr(self, named[0])}")
+            raise InputError(f"ratio is the share of the channels that goes, between 0 and 1, got {self.ratio}")
+        if self.budget is not None:
+            checked = Budget.of(getattr(self, self.budget), BUDGETS[self.budget], self.budget)
+            if isinstance(getattr(self, self.budget), Budget):
+                object.__setattr__(self, self.budget, str(checked))
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
         if self.importance not in CRITERIA:
@@ -140,14 +144,18 @@ class PruneChannels(StructuralStep):
             return score if self.ranking == "global" else None
         return score / np.maximum(estimator.of_each(), 1.0)
 
-    def _budget(self, model: nn.Module, context: StepContext) -> Budget:
-        name, asked = self.budget, getattr(self, self.budget)
+    def limit(self, before: float) -> float:
+        """What a net that costs `before` now may cost at most, in the base unit of the budget."""
+        return Budget.of(getattr(self, self.budget), BUDGETS[self.budget], self.budget).limit(before)
+
+    def _budget(self, model: nn.Module, context: StepContext) -> CostLimit:
+        name = self.budget
         before = cost_of(name, model, context)
-        return Budget(
+        return CostLimit(
             name=name,
             before=before,
-            limit=asked * before if asked <= 1 else asked,
-            tolerance=0.1 if name == "latency_ms" else 0.01,
+            limit=self.limit(before),
+            tolerance=0.1 if name == "latency" else 0.01,
             measure=lambda plan: cost_of(name, plan.apply(model), context),
         )
 
@@ -201,7 +209,7 @@ def median_latency_ms(model: nn.Module, image: Tensor, device: str, runs: int = 
 
 def cost_of(name: str, model: nn.Module, context: StepContext) -> float:
     """What `model` costs in the currency of the budget called `name`."""
-    if name == "latency_ms":
+    if name == "latency":
         return median_latency_ms(model, context.example[:1], context.device)
     if name == "macs":
         return macs(model, context.example)

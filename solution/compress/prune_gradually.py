@@ -1,6 +1,6 @@
 """Channel pruning in stages: cut a little, train, cut again. What is left can adapt before more goes.
 
-smaller = PruneGradually(prune=PruneChannels(macs=0.25), between=Train(epochs=5), stages=3)(model, given)
+smaller = PruneGradually(prune=PruneChannels(macs="25%"), between=Train(epochs=5), stages=3)(model, context)
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class PruneGradually(Step):
         name = self.prune.budget
         if name is None:
             return replace(self.prune, ratio=1 - (1 - self.prune.ratio) ** (1 / self.stages))
-        asked = getattr(self.prune, name)
-        share = asked if asked <= 1 else asked / before
+        share = self.prune.limit(before) / before
         left = before * share ** (stage / self.stages) / cost_of(name, model, context)
-        return replace(self.prune, **{name: left}) if left < 1 else None
+        return replace(self.prune, **{name: f"{100 * left}%"}) if left < 1 else None

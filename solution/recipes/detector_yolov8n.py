@@ -83,7 +83,7 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step, si
 
 def _cut() -> PruneChannels:
     """A tenth of the MACs, where the fewest answers are: equal shares of all layers cost a detector far more."""
-    return PruneChannels(macs=0.9, ranking="global", importance="activation", reconstruct=True)
+    return PruneChannels(macs="90%", ranking="global", importance="activation", reconstruct=True)
 
 
 def _pruned(scope: str) -> tuple[Stage, ...]:

@@ -17,8 +17,11 @@ SEEN = []
 class Watch(Step):
     """A step that changes nothing and notes what it was given."""
 
-    def __call__(self, model, context):
+    def run(self, model, context):
         SEEN.append((macs(model, context.example), context.folder))
+        return model
+
+    def cost_only(self, model, context):
         return model
 
 
@@ -35,7 +38,7 @@ def plain():
 
 
 def test_a_budget_is_reached_in_equal_relative_steps(plain, toy, seen):
-    cut = PruneGradually(prune=PruneChannels(macs=0.25), between=Watch(), stages=2)(plain, toy)
+    cut = PruneGradually(prune=PruneChannels(macs="25%"), between=Watch(), stages=2)(plain, toy)
     full = macs(plain, toy.example)
     assert [figure / full for figure, _ in seen] == [pytest.approx(0.5, abs=0.03)]
     assert 0.24 <= macs(cut, toy.example) / full <= 0.25

@@ -291,7 +291,7 @@ def cut_net(toy):
     net = ShuffleNet(units=(2, 1), width=0.1).build(num_classes=3)
     steps = (
         PruneLayers(units=(1, 1)),
-        PruneChannels(macs=0.9),
+        PruneChannels(macs="90%"),
         PruneWeights(sparsity=0.5, layers=("features.stage1.*",)),
         Decompose(rank=2, layers=("output",), method="svd"),
         Quantize(fold_norms=True, other_dtype="bfloat16"),

@@ -33,7 +33,7 @@ def test_new_channels_of_a_shortcut_are_zeros():
 
 def test_a_cut_net_reloads(tmp_path):
     net = CifarResNet(depth=8).build(4)
-    smaller = PruneChannels(macs=0.5)(net, StepContext(example=torch.zeros(1, 3, 32, 32))).eval()
+    smaller = PruneChannels(macs="50%")(net, StepContext(example=torch.zeros(1, 3, 32, 32))).eval()
     header = checkpoint.header_of(smaller, classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
     checkpoint.save(tmp_path / "net.safetensors", smaller, header)
     again, _ = checkpoint.load(tmp_path / "net.safetensors")

@@ -14,7 +14,7 @@ BISECTIONS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class CostLimit:
     """What the cut net may cost.
 
     name       the currency, for messages
@@ -38,7 +38,7 @@ class Budget:
 
 
 def meet(
-    budget: Budget, bounds: Bounds, estimate: Callable[[Targets], float], plan: Callable[[Targets], ChannelPlan]
+    budget: CostLimit, bounds: Bounds, estimate: Callable[[Targets], float], plan: Callable[[Targets], ChannelPlan]
 ) -> ChannelPlan:
     """The plan that comes closest to the budget from below. The estimate leads, the true cost corrects it.
 
@@ -65,7 +65,7 @@ def meet(
     return max(within, key=lambda outcome: outcome[0])[1] if within else _least(budget, plan(bounds.lowest()))
 
 
-def _least(budget: Budget, lowest: ChannelPlan) -> ChannelPlan:
+def _least(budget: CostLimit, lowest: ChannelPlan) -> ChannelPlan:
     """The plan with as little as may be, if that is little enough."""
     least = budget.measure(lowest)
     if least > budget.limit:
@@ -90,7 +90,7 @@ def largest_within(aim: float, bounds: Bounds, estimate: Callable[[Targets], flo
     return targets
 
 
-def _unreachable(budget: Budget, least: float, plan: ChannelPlan) -> str:
+def _unreachable(budget: CostLimit, least: float, plan: ChannelPlan) -> str:
     protected = "; ".join(f"{layer} ({reason})" for layer, reason in list(plan.kept.items())[:4])
     rest = (
         f"What protects the rest: {protected}" if protected else "Every layer is down to its least number of channels"
