@@ -56,13 +56,33 @@ def test_stored_answers_are_those_of_the_teacher_to_each_view(small_net, loaders
         np.testing.assert_allclose(said[[1, 0], [5, 7]], small_net(images).numpy(), atol=2e-3)
 
 
-def test_a_teacher_answers_once(small_net, loaders, monkeypatch):
+def test_answers_in_bf16_are_close_to_those_in_float32_and_kept_apart(small_net, loaders):
     views = loaders.train.dataset
-    said = np.array(teachers.store_teacher_logits(small_net, views, 2, log=lambda _: None))
-    monkeypatch.setattr(teachers, "_ask", lambda *_: pytest.fail("asked again"))
-    np.testing.assert_array_equal(said, teachers.store_teacher_logits(small_net, views, 2))
-    with pytest.raises(pytest.fail.Exception):
-        teachers.store_teacher_logits(small_net, teachers.as_teacher_sees(views, 48, (MEAN, STD)), 2)
+    exact, half = (
+        np.array(teachers.store_teacher_logits(small_net, views, 1, log=lambda _: None, bf16=bf16))
+        for bf16 in (False, True)
+    )
+    assert not np.array_equal(half, exact)
+    np.testing.assert_allclose(half, exact, atol=0.05 * np.abs(exact).max())
+
+
+@pytest.fixture
+def is_asked(tmp_path, monkeypatch):
+    """Whether a teacher answers these views now, instead of having done so before."""
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path))
+
+    def asked(teacher, views):
+        lines = []
+        teachers.store_teacher_logits(teacher, views, 2, lines.append)
+        return lines == [f"the teacher answers 2 views of {len(views)} pictures, once"]
+
+    return asked
+
+
+def test_a_teacher_answers_once_at_each_size(small_net, loaders, is_asked):
+    views = loaders.train.dataset
+    larger = teachers.as_teacher_sees(views, 48, (MEAN, STD))
+    assert [is_asked(small_net, some) for some in (views, views, larger, larger)] == [True, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -75,20 +95,19 @@ def test_a_teacher_answers_once(small_net, loaders, monkeypatch):
         ({"size": 24}, 3),
     ],
 )
-def test_answers_of_another_seed_set_or_view_are_not_taken_up(small_net, loaders, photos, settings, seed):
+def test_answers_of_another_seed_set_or_view_are_not_taken_up(small_net, loaders, photos, is_asked, settings, seed):
     about = {"path": str(photos), "size": 32, "batch_size": 16, "workers": 0, "views": 2}
     other = Data(**about | settings).open(seed=seed)
     same = Data(**about).open(seed=3)
-    ours, its, again = (teachers._key(small_net, one.train.dataset, 2) for one in (loaders, other, same))
-    assert ours == again != its
+    assert [is_asked(small_net, one.train.dataset) for one in (loaders, other, same)] == [True, True, False]
 
 
-def test_answers_of_another_teacher_are_not_taken_up(small_net, loaders):
+def test_answers_of_another_teacher_are_not_taken_up(small_net, loaders, is_asked):
     views = loaders.train.dataset
-    before = teachers._key(small_net, views, 2)
+    assert is_asked(small_net, views)
     with torch.no_grad():
         small_net.output.weight[0, 0] += 1e-3
-    assert teachers._key(small_net, views, 2) != before
+    assert is_asked(small_net, views)
 
 
 def test_damaged_answers_are_asked_for_again(small_net, loaders, tmp_path, monkeypatch):
