@@ -78,7 +78,7 @@ def switches(teacher: str, pictures: str) -> dict[str, Change]:
         "ema": settings({"train.ema_decay": 0.998}),
         "layer_pruning": cut(PruneLayers(units=(2, 5, 2)), {"model.units": (4, 8, 4)}),
         "channel_pruning": cut(PruneChannels(macs="60%"), {"model.width": 0.35}),
-        "decomposition": cut(Decompose(macs=0.85), {}),
+        "decomposition": cut(Decompose(macs="85%"), {}),
         "input_48": settings({"data.size": 48}),
         "input_80": settings({"data.size": 80}),
         "progressive_resizing": settings({"train.first_size": 32}),

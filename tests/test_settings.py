@@ -102,8 +102,8 @@ def test_settings_that_go_together_only_are_changed_together():
     recipe = dataclasses.replace(RECIPE, stages=(*RECIPE.stages, stage))
     with pytest.raises(InputError, match="go together"):
         with_setting(recipe, "grids.lower", "int4")
-    changed = with_settings(recipe, {"grids.lower": "int4", "grids.bytes": "0.2", "data.size": 64})
-    assert changed.stage("grids").step == Quantize(lower=("int4",), bytes=0.2)
+    changed = with_settings(recipe, {"grids.lower": "int4", "grids.bytes": "20%", "data.size": 64})
+    assert changed.stage("grids").step == Quantize(lower=("int4",), bytes="20%")
     assert changed.data.size == 64
 
 

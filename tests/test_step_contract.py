@@ -38,7 +38,7 @@ STEPS = {
     "prune_channels": PruneChannels(ratio=0.5),
     "prune_weights": PruneWeights(sparsity=0.6),
     "decompose by energy": Decompose(rank="energy", energy=0.5),
-    "decompose to a budget": Decompose(macs=0.85),
+    "decompose to a budget": Decompose(macs="85%"),
     "cluster": Cluster(bits=3),
     "quantize": Quantize(scheme="int8"),
     "quantize inputs, static": Quantize(scheme="int8", activations=8),

@@ -1,7 +1,7 @@
 """Decomposition: a layer becomes two or three thin ones whose product is near to it.
 
     from solution.compress.decompose import Decompose
-    smaller = Decompose(macs=0.6)(model, StepContext(example=x))
+    smaller = Decompose(macs="60%")(model, StepContext(example=x))
 
 How a layer is split stands in `solution.compress.factors`, how ranks are found in `solution.compress.ranks`. The plan
 holds methods and ranks; the factors are computed from the weights of the net that it is applied to.
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from solution.budget import Budget
 from solution.compress.factors import factored
 from solution.compress.listing import columns, left_alone, savings
 from solution.compress.parametrized import layer_for, layers_of, materialize, sound_weight
@@ -89,8 +90,8 @@ class Decompose(StructuralStep):
     rank     "vbmf": what is signal and not noise in the weights; "energy": what keeps the fraction `energy` of the
              squared weights; a whole number: that rank everywhere; a fraction below 1: of each layer's full rank
     energy   in (0, 1)
-    macs     instead of `rank`, what the whole net may cost at most: a fraction of its MACs up to 1, else the number
-             itself, in the competition's convention. Never exceeded; the ranks lose the least energy per MAC saved
+    macs     instead of `rank`, what the whole net may cost at most (`Budget`: "60%", "12M"), in the competition's
+             convention. Never exceeded; the ranks lose the least energy per MAC saved
     layers   glob patterns of the layers to split
     protect  glob patterns of layers that stay in one piece
     """
@@ -99,7 +100,7 @@ class Decompose(StructuralStep):
     method: str = "auto"
     rank: Literal["vbmf", "energy"] | int | float = "vbmf"
     energy: float = 0.9
-    macs: float | None = None
+    macs: str | int | None = None
     layers: tuple[str, ...] = ("*",)
     protect: tuple[str, ...] = ()
 
@@ -108,8 +109,8 @@ class Decompose(StructuralStep):
             raise InputError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if not 0 < self.energy < 1:
             raise InputError(f"energy is the fraction of the squared weights kept, in (0, 1), got {self.energy}")
-        if self.macs is not None and not self.macs > 0:
-            raise InputError(f"macs must be positive, got {self.macs}")
+        if self.macs is not None:
+            Budget.of(self.macs, "macs")
         if isinstance(self.rank, str):
             fine = self.rank in ("vbmf", "energy")
         else:
@@ -177,7 +178,7 @@ class Decompose(StructuralStep):
         self, candidates: Mapping[str, _Candidate], before: int, left: dict[str, str]
     ) -> dict[str, Choice]:
         """Choices by which the whole net, of `before` MACs, meets the budget; other layers are added to `left`."""
-        limit = self.macs * before if self.macs <= 1 else self.macs
+        limit = Budget.of(self.macs, "macs").limit(before)
         if limit >= before:
             raise InputError(f"nothing to do: macs must come below {before:,}, which the net has, got {limit:,.0f}")
         fronts = {path: front(one.curves, one.whole) for path, one in candidates.items()}

@@ -1,7 +1,7 @@
 """Layer pruning: whole blocks leave a net, the rest keeps its weights.
 
     import solution as fw
-    smaller = fw.PruneLayers(macs=0.7, ranking="influence")(model, x)
+    smaller = fw.PruneLayers(macs="70%", ranking="influence")(model, x)
 
 What can go is found in the net itself (`solution.compress.residual`): the units of a ShuffleNet stage but its first,
 the residual blocks of a ResNet, the layers of a vision transformer. Which ones go is measured
@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from solution.budget import Budget
 from solution.compress.block_ranking import Pick, last_first, least_harm, least_influence
 from solution.compress.listing import savings
 from solution.compress.residual import Block, ResidualStage, module_at, stages_of, taken_out, without
@@ -71,8 +72,8 @@ class PruneLayers(StructuralStep):
 
     units    blocks to leave in each stage, such as (2, 5, 2)
     count    or: how many blocks to take out, wherever the ranking says
-    macs     or: what the cut net may cost at most, in the competition's convention: a fraction of the full net's MACs
-             up to 1, else the number itself. Never exceeded; blocks that the budget has room for stay
+    macs     or: what the cut net may cost at most (`Budget`: "70%", "12M"), in the competition's convention. Never
+             exceeded; blocks that the budget has room for stay
     ranking  "dev": those whose removal raises the loss on the dev split least, one after another;
              "influence": those that change their input least, on calibration batches or the example alone;
              "last": the last ones
@@ -81,7 +82,7 @@ class PruneLayers(StructuralStep):
     currency: ClassVar[str | None] = "macs"
     units: tuple[int, ...] | None = None
     count: int | None = None
-    macs: float | None = None
+    macs: str | int | None = None
     ranking: str = "dev"
 
     def __post_init__(self) -> None:
@@ -91,8 +92,8 @@ class PruneLayers(StructuralStep):
             raise InputError(f"give either units or count or macs, got {said}")
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
-        if self.macs is not None and self.macs <= 0:
-            raise InputError(f"macs must be positive, got {self.macs}")
+        if self.macs is not None:
+            Budget.of(self.macs, "macs")
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
 
@@ -129,7 +130,8 @@ class PruneLayers(StructuralStep):
         elif self.count is not None:
             open_blocks = _counted(self.count, blocks)
         else:
-            saving = _saving(self.macs, macs(model, context.example), blocks)
+            full = macs(model, context.example)
+            saving = _saving(Budget.of(self.macs, "macs").limit(full), full, blocks)
             open_blocks = _until(lambda gone: _macs(gone) >= saving, blocks)
         gone: list[Block] = []
         pick = self._pick(model, blocks, context)
@@ -187,9 +189,9 @@ def _macs(blocks: Sequence[Block]) -> int:
     return sum(block.macs for block in blocks)
 
 
-def _saving(asked: float, full: int, blocks: Sequence[Block]) -> float:
+def _saving(limit: float, full: int, blocks: Sequence[Block]) -> float:
     """MACs that have to go. `InputError` names the least that can be left."""
-    limit, least = asked * full if asked <= 1 else asked, full - _macs(blocks)
+    least = full - _macs(blocks)
     if limit >= full:
         raise InputError(f"macs must come below {full:,}, which the net has, got {limit:,.0f}: nothing would go")
     if limit < least:

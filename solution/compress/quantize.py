@@ -4,7 +4,7 @@ After training:     Quantize(scheme="int8")                       codes at once
 Inputs, static:     Quantize(scheme="int8", activations=8)        ranges from calibration images
 Inputs, dynamic:    Quantize(scheme="int8", activations=8, observer="dynamic")
 With training:      Quantize(scheme="int4", qat=True), Train(...), Convert()
-A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes=0.2)
+A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes="20%")
 
 Weights lie on a grid per output channel, inputs (`activations`) on one per layer. A finished weight is stored as small
 integers and scales (`quantization.codes`). Running a net in integers is the runtimes' work: see `solution.export`.
@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from solution.budget import Budget
 from solution.compress.block_ranking import mean_loss
 from solution.compress.quantization.codes import stored_bytes
 from solution.compress.quantization.correct import correct
@@ -44,7 +45,7 @@ class Quantize(StructuralStep):
 
     scheme       float16, bfloat16, int8 ... int2, binary
     lower        schemes that layers may take instead, least sensitive first, under one budget:
-    bytes        what the net may take at most: a fraction of the float net's bytes up to 1, else the number itself
+    bytes        what the net may take at most (`Budget`: "20%" of the float net's bytes, "64 KiB")
     f1_drop      or: macro F1 that may be lost on the dev split
     qat          float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Convert` should follow
     activations  bits of the layers' inputs, 2 to 8; 0 leaves them in float
@@ -62,7 +63,7 @@ class Quantize(StructuralStep):
 
     scheme: str = "int8"
     lower: tuple[str, ...] = ()
-    bytes: float | None = None
+    bytes: str | int | None = None
     f1_drop: float | None = None
     qat: bool = False
     activations: int = 0
@@ -82,8 +83,10 @@ class Quantize(StructuralStep):
         budgets = [value for value in (self.bytes, self.f1_drop) if value is not None]
         if len(budgets) != bool(self.lower):
             raise InputError(f"lower, and one of bytes and f1_drop, go together, got {self._budget()}")
-        if any(value <= 0 for value in budgets):
-            raise InputError(f"a budget must be positive, got {self._budget()}")
+        if self.bytes is not None:
+            Budget.of(self.bytes, "bytes")
+        if self.f1_drop is not None and self.f1_drop <= 0:
+            raise InputError(f"f1_drop must be positive, got {self.f1_drop}")
         if self.activations and not 2 <= self.activations <= 8:
             raise InputError(f"activations must be 2 to 8 bits, or 0 for float, got {self.activations}")
         if self.observer == DYNAMIC and not self.activations:
@@ -211,7 +214,7 @@ class Quantize(StructuralStep):
         steps = steps_down(exact, names, harm, paths)
         if self.bytes is not None:
             before, after = plan.measured(model).saves["bytes"]
-            return first_within(steps, after - round(self.bytes * before if self.bytes <= 1 else self.bytes))
+            return first_within(steps, after - round(Budget.of(self.bytes, "bytes").limit(before)))
         least = _f1(model, dev) - self.f1_drop
         return last_good(steps, lambda mix: self._f1_of(mix, plan, model, context) >= least)
 

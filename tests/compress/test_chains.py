@@ -28,7 +28,7 @@ STEPS = {
     "weights": PruneWeights(sparsity=0.5),
     "weights, local": PruneWeights(sparsity=0.8, scope="local"),
     "decompose": Decompose(rank="energy", energy=0.6),
-    "decompose, budget": Decompose(macs=0.9),
+    "decompose, budget": Decompose(macs="90%"),
     "decompose, tucker": Decompose(method="tucker", rank=0.3),
     "cluster": Cluster(bits=4),
     "norms": FoldNorms(),

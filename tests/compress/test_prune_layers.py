@@ -98,7 +98,7 @@ def test_a_block_that_changes_nothing_goes_first_without_any_data(small_net, toy
 @pytest.mark.parametrize("ranking", ["dev", "influence", "last"])
 def test_a_budget_is_never_exceeded_and_no_block_goes_in_vain(small_net, toy, ranking):
     full = macs(small_net, toy.example)
-    for asked in (0.8, 0.8 * full):
+    for asked in ("80%", int(0.8 * full)):
         plan = PruneLayers(macs=asked, ranking=ranking).plan(small_net, toy)
         left = plan.saves["macs"][1]
         assert left == macs(plan.apply(small_net), toy.example) <= 0.8 * full
@@ -108,8 +108,8 @@ def test_a_budget_is_never_exceeded_and_no_block_goes_in_vain(small_net, toy, ra
 def test_an_unreachable_budget_names_the_least(small_net, toy):
     least = macs(PruneLayers(count=5, ranking="last")(small_net, toy), toy.example)
     with pytest.raises(InputError, match=rf"the least is {least:,} \(.*without all 5 that can go"):
-        PruneLayers(macs=0.1).plan(small_net, toy)
-    assert PruneLayers(macs=float(least), ranking="last").plan(small_net, toy).saves["macs"][1] == least
+        PruneLayers(macs="10%").plan(small_net, toy)
+    assert PruneLayers(macs=least, ranking="last").plan(small_net, toy).saves["macs"][1] == least
 
 
 def test_residual_blocks_of_other_nets_go_too(toy):
@@ -176,10 +176,11 @@ def test_a_plan_of_an_older_checkpoint_still_applies(small_net, toy):
     [
         ({}, "either units or count"),
         ({"units": (1,), "count": 1}, "either units or count"),
-        ({"count": 1, "macs": 0.5}, "got units=None, count=1, macs=0.5"),
+        ({"count": 1, "macs": "50%"}, "got units=None, count=1, macs=50%"),
         ({"count": 0}, "at least 1, got 0"),
-        ({"macs": 0.0}, "macs must be positive, got 0.0"),
-        ({"macs": 1.0}, "macs must come below .* nothing would go"),
+        ({"macs": 0}, "macs must be .*, got 0"),
+        ({"macs": 0.7}, r"macs=0.7 could mean .*macs=\"70%\".*macs=\"30%\""),
+        ({"macs": 10**12}, "macs must come below .* nothing would go"),
         ({"count": 1, "ranking": "best"}, "best"),
         ({"units": (1, 1)}, "names 2 stages, the net has 3"),
         ({"units": (4, 1, 1)}, "stage1 has 3 blocks and can keep 1 to 3, not 4"),

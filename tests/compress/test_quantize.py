@@ -34,7 +34,7 @@ STEPS = {
     "binary": Quantize(scheme="binary"),
     "float16": Quantize(scheme="float16", other_dtype="float16"),
     "bfloat16": Quantize(scheme="bfloat16", other_dtype="bfloat16"),
-    "mixed by bytes": Quantize(lower=("int4", "int2"), bytes=0.25, fold_norms=True, other_dtype="float16"),
+    "mixed by bytes": Quantize(lower=("int4", "int2"), bytes="25%", fold_norms=True, other_dtype="float16"),
 }
 
 
@@ -212,7 +212,7 @@ FIRST = "features.init_block"
         (Quantize(scheme="float16"), "output", "output.weight", 7e4),
         (Quantize(scheme="bfloat16"), "output", "output.weight", 3.4e38),
         (Quantize(scheme="float16", fold_norms=True), f"{FIRST}.conv", f"{FIRST}.bn.weight", 1e7),
-        (Quantize(scheme="float16", lower=("int8",), bytes=0.9), "output", "output.weight", 7e4),
+        (Quantize(scheme="float16", lower=("int8",), bytes="90%"), "output", "output.weight", 7e4),
     ],
 )
 def test_a_weight_that_its_scheme_cannot_hold_stays_in_float(step, layer, tensor, size, small_net, toy):
@@ -345,11 +345,11 @@ def answers_of(net, images):
     ("step", "message"),
     [
         (lambda: Quantize(scheme="int9"), r"no scheme 'int9'"),
-        (lambda: Quantize(scheme="int4", lower=("int8",), bytes=0.5), r"ever fewer bits than int4, got int8"),
+        (lambda: Quantize(scheme="int4", lower=("int8",), bytes="50%"), r"ever fewer bits than int4, got int8"),
         (lambda: Quantize(lower=("int4",)), r"go together, got lower=\('int4',\), bytes=None, f1_drop=None"),
-        (lambda: Quantize(bytes=0.5), r"go together"),
-        (lambda: Quantize(bytes=0.5, f1_drop=0.1), r"go together"),
-        (lambda: Quantize(lower=("int4",), bytes=-1), r"must be positive, got .*bytes=-1"),
+        (lambda: Quantize(bytes="50%"), r"go together"),
+        (lambda: Quantize(bytes="50%", f1_drop=0.1), r"go together"),
+        (lambda: Quantize(lower=("int4",), bytes=-1), r"bytes must be a share .*, got -1"),
         (lambda: Quantize(activations=1), r"activations must be 2 to 8 bits, or 0 for float, got 1"),
         (lambda: Quantize(images=0), r"images must be at least 1, got 0"),
         (lambda: Quantize(observer="guess"), r"observer must be one of minmax, .*dynamic, got 'guess'"),
