@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import multiprocessing
-import os
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +24,8 @@ RATIOS = (0.3, 0.5, 0.7)
 IMPORTANCES = ("group_norm", "random")
 TOLERANCE = 1e-9
 LEAST_MOVE = 1e-7
+Setting = tuple[float, str]
+"""A ratio and an importance."""
 ORDER = ("cut", "refused", "wrong", "crash")
 
 
@@ -79,10 +79,29 @@ def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Ou
         with Present():
             errors.append(_distance(got, _run(baseline.double(), example, counted=False)[0]))
         if errors[-1] < TOLERANCE:
-            moved = _distance(got, whole)
-            kind = "cut" if moved > LEAST_MOVE else "wrong"
-            return Outcome(kind, f"error {errors[number]:.0e}, moved {moved:.0e}", macs_after / max(macs_before, 1))
+            moved, changed = _distance(got, whole), trains_otherwise(net, small, example)
+            kind = "cut" if moved > LEAST_MOVE and not changed else "wrong"
+            detail = changed or f"error {errors[number]:.0e}, moved {moved:.0e}"
+            return Outcome(kind, detail, macs_after / max(macs_before, 1))
     return Outcome("wrong", "differs by " + " or ".join(f"{error:.0e}" for error in errors))
+
+
+def trains_otherwise(net: nn.Module, small: nn.Module, example: Any) -> str:
+    """What training reaches in one of the two nets and not in the other, "" when that is nothing."""
+    try:
+        before = _reached(net, example)
+    except (RuntimeError, ValueError):  # a net that does not train on so few pictures
+        return ""
+    after = _reached(small, example)
+    lost, new = sorted(before - after), sorted(after - before)
+    return f"training after the cut: {lost} no longer learn, {new} are new" if lost or new else ""
+
+
+def _reached(net: nn.Module, example: Any) -> set[str]:
+    net = copy.deepcopy(net).double().train()
+    outputs = [leaf for leaf in tree_leaves(_values(call(net, example))) if isinstance(leaf, Tensor)]
+    sum(leaf.sum() for leaf in outputs if leaf.requires_grad).backward()
+    return {_plain_name(name) for name, parameter in net.named_parameters() if parameter.grad is not None}
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
@@ -159,7 +178,9 @@ def _plain(net: nn.Module) -> nn.Module:
 
 def _plain_name(name: str) -> str:
     head, _, tail = name.partition(".parametrizations.")
-    return f"{head}.{tail.partition('.')[0]}" if tail else name.removesuffix("_orig").removesuffix("_v")
+    return (
+        f"{head}.{tail.partition('.')[0]}" if tail else name.removesuffix("_orig").removesuffix("_v").removesuffix("_g")
+    )
 
 
 def _double(leaf: Any) -> Any:
@@ -211,33 +232,51 @@ def randomized(net: nn.Module, generator: torch.Generator) -> nn.Module:
     return net
 
 
-def isolated(user: UserNet, settings: list[tuple[float, str]], seconds: float = 120.0) -> list[Outcome]:
-    """The outcomes of `user` in a process of its own, which may die or hang without taking the tests with it."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sender, user, settings))
-    child.start()
-    sender.close()
-    try:
-        found = json.loads(receiver.recv()) if receiver.poll(seconds) else None
-    except EOFError:
-        found = None
-    child.join(1.0)
-    if found is None:
-        child.kill()
-        child.join()
-        return [Outcome("crash", f"the interpreter died or hung: exit code {child.exitcode}")]
-    return [Outcome(**fields) for fields in found]
+class Worker:
+    """A process of its own for nets that may end it or hang; a new one takes over from one that died.
+
+    Use it in a ``with`` statement.
+    """
+
+    def __enter__(self) -> Worker:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, end = context.Pipe()
+        self.process = context.Process(target=_work, args=(end,), daemon=True)
+        self.process.start()
+        end.close()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def outcomes(self, user: UserNet, settings: tuple[Setting, ...], seconds: float = 120.0) -> dict[Setting, Outcome]:
+        """What becomes of `user`'s net at each setting."""
+        self.pipe.send((user, settings))
+        try:
+            return self.pipe.recv() if self.pipe.poll(seconds) else self._replaced(settings)
+        except (EOFError, ConnectionError):
+            return self._replaced(settings)
+
+    def _replaced(self, settings: tuple[Setting, ...]) -> dict[Setting, Outcome]:
+        self.process.kill()
+        self.process.join()
+        died = Outcome("crash", f"the interpreter died or hung: exit code {self.process.exitcode}")
+        self.__enter__()
+        return dict.fromkeys(settings, died)
 
 
-def _child(sender: Any, user: UserNet, settings: list[tuple[float, str]]) -> None:
-    try:
-        found = [outcome_of(user, ratio, importance) for ratio, importance in settings]
-    except Exception:
-        found = [Outcome("crash", "the net itself: " + traceback.format_exc()[-600:])]
-    sender.send(json.dumps([asdict(outcome) for outcome in found]))
-    sender.close()
-    os._exit(0)
+def _work(pipe: Any) -> None:
+    torch.set_num_threads(1)
+    while True:
+        user, settings = pipe.recv()
+        found = {}
+        for ratio, importance in settings:
+            try:
+                found[ratio, importance] = outcome_of(user, ratio, importance)
+            except Exception:
+                found[ratio, importance] = Outcome("crash", "the net itself: " + traceback.format_exc()[-600:])
+        pipe.send(found)
 
 
 def worst(outcomes: list[Outcome]) -> Outcome:

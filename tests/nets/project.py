@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from solution.compress.prune_channels import PruneChannels
-from solution.contracts import InputError, StepContext
+import solution as fw
+from solution.contracts import plans_of
 
-Refused = InputError
+Refused = fw.InputError
 """How the project says that it will not cut a net."""
 
 Choice = dict[str, tuple[tuple[int, int, tuple[int, ...]], ...]]
@@ -26,16 +26,15 @@ class Cut:
     choice: Choice
 
 
-def cut(net: nn.Module, example: Any, ratio: float, importance: str, seed: int = 0) -> Cut:
+def cut(net: nn.Module, example: Any, ratio: float, importance: str) -> Cut:
     """Take `ratio` of the channels out of `net`, as a user would."""
-    context = StepContext(example=example, seed=seed)
-    step = PruneChannels(ratio=ratio, importance=importance)
-    plan = step.plan(net, context)
+    small = fw.PruneChannels(ratio=ratio, importance=importance)(net, example)
+    plan = plans_of(small)[-1]
     choice = {
         name: tuple((axis, groups, plan.selections[number]) for axis, groups, number in places)
         for name, places in plan.tensors.items()
     }
-    return Cut(net=step.apply(plan, net, context), choice=choice)
+    return Cut(net=small, choice=choice)
 
 
 def call(net: nn.Module, example: Any) -> Any:

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
-
-import torch
+from collections.abc import Mapping
 
 from nets import NETS
-from nets.checking import IMPORTANCES, ORDER, RATIOS, Outcome, isolated, worst
+from nets.checking import IMPORTANCES, ORDER, RATIOS, Outcome, Setting, Worker, worst
 from nets.known import KNOWN
 
-Setting = tuple[float, str]
 ALL: tuple[Setting, ...] = tuple((ratio, importance) for ratio in RATIOS for importance in IMPORTANCES)
 HALF: tuple[Setting, ...] = tuple((0.5, importance) for importance in IMPORTANCES)
 Outcomes = Mapping[str, Mapping[Setting, Outcome]]
-
-
-def outcomes(names: Iterable[str], settings: tuple[Setting, ...]) -> dict[str, dict[Setting, Outcome]]:
-    """Net -> setting -> outcome, each net in a process of its own."""
-    return {name: dict(zip(settings, isolated(NETS[name], list(settings)), strict=False)) for name in names}
 
 
 def expected(name: str, found: Mapping[Setting, Outcome]) -> bool:
@@ -68,13 +60,13 @@ def summary(found: Outcomes) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print a line for each net whose name contains one of the arguments, then the sums."""
-    torch.set_num_threads(1)
     settings = ALL if "--all" in arguments else HALF
     parts = [argument for argument in arguments if not argument.startswith("--")]
     found: dict[str, dict[Setting, Outcome]] = {}
-    for name in (name for name in NETS if not parts or any(part in name for part in parts)):
-        found |= outcomes([name], settings)
-        print(line(name, found[name]), flush=True)
+    with Worker() as worker:
+        for name in (name for name in NETS if not parts or any(part in name for part in parts)):
+            found[name] = worker.outcomes(NETS[name], settings)
+            print(line(name, found[name]), flush=True)
     print(summary(found))
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from nets import NETS
-from nets.checking import Outcome, proven
+from nets.checking import Outcome, Worker, proven
 from nets.known import KNOWN
-from nets.report import ALL, expected, line, outcomes, small_share, summary
+from nets.report import ALL, expected, line, small_share, summary
 
 SAMPLE = (
     "students.MatrixNet",
@@ -31,9 +31,15 @@ SAMPLE = (
 )
 
 
+@pytest.fixture(scope="module")
+def worker():
+    with Worker() as process:
+        yield process
+
+
 @pytest.mark.parametrize("name", SAMPLE)
-def test_a_few_of_every_kind(name):
-    found = outcomes([name], ((0.5, "random"),))[name]
+def test_a_few_of_every_kind(worker, name):
+    found = worker.outcomes(NETS[name], ((0.5, "random"),))
     assert expected(name, found), line(name, found)
 
 
@@ -83,8 +89,8 @@ def test_the_worst_setting_counts():
 
 
 @pytest.mark.slow
-def test_every_net_at_every_ratio(capsys):
-    found = outcomes(NETS, ALL)
+def test_every_net_at_every_ratio(worker, capsys):
+    found = {name: worker.outcomes(net, ALL) for name, net in NETS.items()}
     lines = [line(name, of_net) for name, of_net in found.items()]
     with capsys.disabled():
         print("\n" + "\n".join([*lines, summary(found)]))
