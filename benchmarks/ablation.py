@@ -23,8 +23,8 @@ from solution.compress.decompose import Decompose
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage, Step
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
 from solution.report.ablation import BASE, ablation_table, read_ablation

@@ -30,8 +30,8 @@ from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantization.layers import find_layers
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import ModelSettings, Recipe, Stage, Step, StepContext
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.export import files
 from solution.models.cifar_resnet import CifarResNet
 from solution.report.bits import (

@@ -25,8 +25,8 @@ import torch
 
 from solution import checkpoint
 from solution.contracts import StepContext
+from solution.data.loaders import MEAN, STD, Data
 from solution.data.views import EpochSampler, TrainLoader, train_loader, with_teacher_logits
-from solution.dataloader import MEAN, STD, Data
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import waste_distilled, waste_teacher

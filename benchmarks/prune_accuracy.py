@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from solution import PruneChannels
 from solution.contracts import InputError, StepContext
-from solution.data.augment import Augment
-from solution.dataloader import Data, Loaders
+from solution.data.loaders import Data, Loaders
+from solution.data.views import Augment
 from solution.evaluate.classify import classify
 from solution.evaluate.cost import macs, params
 from solution.models.cifar_resnet import CifarResNet

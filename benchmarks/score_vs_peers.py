@@ -18,7 +18,7 @@ from pathlib import Path
 
 from solution import pipeline
 from solution.contracts import Recipe, Row, Stage
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.models.classifiers import Classifier
 from solution.recipes import waste_shufflenet
 from solution.report.rows import read_rows

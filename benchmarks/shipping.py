@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from solution.compress.parametrized import materialized
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, StepContext
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.evaluate.classify import classify
 from solution.evaluate.cost import file_bytes, params
 from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure

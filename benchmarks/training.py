@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from solution.contracts import StepContext
-from solution.data.augment import Augment
-from solution.dataloader import MEAN, STD, Data
+from solution.data.loaders import MEAN, STD, Data
+from solution.data.views import Augment
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.step import Train

@@ -30,7 +30,7 @@ from solution.contracts import (
     StepContext,
     plans_of,
 )
-from solution.dataloader import Data, Loaders
+from solution.data.loaders import Data, Loaders
 from solution.evaluate.judge import evaluate
 from solution.export import files
 from solution.export.exporter import export

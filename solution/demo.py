@@ -16,7 +16,7 @@ from solution.runtime import ROOT, check_writable, hardware, pick_device, set_th
 
 if TYPE_CHECKING:
     from solution.checkpoint import Header
-    from solution.dataloader import Data, Loaders
+    from solution.data.loaders import Data, Loaders
 
 PRETRAINED = ROOT / "pretrained"
 MAIN_SET = "recycle9"
@@ -74,7 +74,7 @@ def costed(config: DemoConfig) -> dict[str, Any]:
 
 def judged(config: DemoConfig) -> dict[str, Any]:
     """{"data", "images", "timed_on", "models"} with quality on the val split."""
-    from solution.dataloader import Data
+    from solution.data.loaders import Data
     from solution.export.files import read_header
 
     settings = Data(path=config.data)

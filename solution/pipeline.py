@@ -29,7 +29,7 @@ from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.compress.prune_channels import median_latency_ms
 from solution.contracts import DETECTION, InputError, Plan, Recipe, Row, Stage, StepContext, StructuralStep, task_of
-from solution.dataloader import Loaders
+from solution.data.loaders import Loaders
 from solution.evaluate.audit import audit
 from solution.evaluate.classify import Predict, classify, predictor
 from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
@@ -292,14 +292,7 @@ class Job:
 
     def context(self, stage: Stage) -> StepContext:
         """What the recipe's data offer to the step of `stage`."""
-        loaders = self.shown(stage)
-        return StepContext(
-            example=self.example(stage),
-            train=loaders.train,
-            dev=loaders.dev,
-            calibration=loaders.calibration,
-            classes=loaders.info.classes,
-            counts=tuple(loaders.info.counts["train"].values()),
+        return self.shown(stage).context(
             load=self.load,
             device=self.device,
             seed=self.recipe.seed,

@@ -16,7 +16,6 @@ LAYERS = {
     "data": 2,
     "models": 2,
     "losses": 2,
-    "dataloader": 3,
     "evaluate": 4,
     "train": 5,
     "compress": 6,

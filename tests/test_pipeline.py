@@ -14,7 +14,7 @@ from shell import command, run
 from solution import checkpoint, pipeline
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 from solution.report.rows import read_rows

@@ -8,7 +8,7 @@ import pytest
 from test_demo_screen import demo
 
 from solution import checkpoint
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.demo import PRETRAINED
 from solution.evaluate.classify import classify
 from solution.evaluate.cost import params

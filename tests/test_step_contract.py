@@ -19,7 +19,7 @@ from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, StructuralStep, plans_of
-from solution.dataloader import MEAN, STD
+from solution.data.loaders import MEAN, STD
 from solution.evaluate.cost import macs, params
 from solution.models.shufflenet import ShuffleNet
 from solution.registry import PLANS

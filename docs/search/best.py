@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from solution.compress.fold_norms import FoldNorms
 from solution.contracts import Recipe, Stage
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
 from solution.train.distill import Distill

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from solution.checkpoint import Header
     from solution.contracts import Step
-    from solution.dataloader import Loaders
+    from solution.data.loaders import Loaders
 
 HELP = "make a net smaller by steps such as prune_channels, or measure how sensitive its layers are"
 SIZE, CLASSES = 224, 1000
@@ -87,7 +87,7 @@ class LoadedModel:
 def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
     """The subject that the flags describe, with as many calibration images as `steps` ask for."""
     from solution import checkpoint
-    from solution.dataloader import MEAN, STD
+    from solution.data.loaders import MEAN, STD
     from solution.export import files
     from solution.runtime import pick_device, seed_everything
 
@@ -121,7 +121,7 @@ def _classifier(arguments: argparse.Namespace) -> Any:
 def _loaders(arguments: argparse.Namespace, steps: list[Step], size: int, normalization: Any) -> Loaders | None:
     if arguments.data is None:
         return None
-    from solution.dataloader import Data
+    from solution.data.loaders import Data
 
     wanted = max([Data.calibration_images, *(getattr(step, "images", 0) for step in steps)])
     data = Data(path=arguments.data, size=size, calibration_images=wanted)
@@ -142,17 +142,7 @@ def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> StepCo
     if loaders is None:
         example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
         return StepContext(example=example, load=files.load, device=device, seed=seed)
-    return StepContext(
-        example=next(iter(loaders.calibration))[0][:2].contiguous(),
-        train=loaders.train,
-        dev=loaders.dev,
-        calibration=loaders.calibration,
-        classes=loaders.info.classes,
-        counts=tuple(loaders.info.counts["train"].values()),
-        load=files.load,
-        device=device,
-        seed=seed,
-    )
+    return loaders.context(load=files.load, device=device, seed=seed)
 
 
 def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:

@@ -1,4 +1,4 @@
-"""Data sets that are arrays: an .npz file with images and labels."""
+"""Data sets that are arrays: an .npz file with images and labels, or one that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from solution.contracts import InputError
 from solution.data.source import Item, Source, UnreadableImage, digest, in_order, sorted_classes, split_called
+from solution.runtime import ROOT
 
 _IMAGES = ("x", "images", "image", "data", "img")
 _LABELS = ("y", "labels", "label", "targets", "target")
@@ -160,3 +161,38 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     if image.ndim == 2:
         image = image[..., None]  # (H, W) -> (H, W, 1)
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+NAMES = ("cifar10", "cifar100", "svhn")
+
+
+def open_torchvision(name: str, folder: Path | None = None) -> ArraySource:
+    """The data set `name`, downloaded into `folder` (input/<name>) when it is not there yet. Raises `InputError`."""
+    folder = folder or ROOT / "input" / name
+    try:
+        train, test = _fetch(name, folder, True), _fetch(name, folder, False)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{name} is not in {folder} and could not be downloaded ({error}); "
+            "download it on a machine with a network and copy that folder here"
+        ) from None
+    parts = {split: (split, *_arrays(data)) for split, data in (("train", train), ("test", test))}
+    classes = tuple(getattr(train, "classes", ()))
+    return ArraySource(name, folder, parts, classes, (name, "torchvision"))
+
+
+def _fetch(name: str, folder: Path, train: bool) -> object:
+    from torchvision import datasets
+
+    if name == "svhn":
+        return datasets.SVHN(folder, split="train" if train else "test", download=True)
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    return kind(folder, train=train, download=True)
+
+
+def _arrays(data: object) -> tuple[np.ndarray, np.ndarray]:
+    images = np.asarray(data.data)
+    labels = data.labels if hasattr(data, "labels") else data.targets
+    if images.shape[1] == 3:
+        images = images.transpose(0, 2, 3, 1)  # (N, 3, H, W) -> (N, H, W, 3)
+    return images, np.asarray(labels, dtype=np.int64)

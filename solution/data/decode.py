@@ -1,15 +1,24 @@
-"""One encoded picture -> (H, W, 3) uint8 RGB, whatever its color model, depth and orientation."""
+"""One encoded picture -> RGB pixels; all pictures of a split -> one memory-mapped file, decoded once."""
 
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import struct
 import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from solution.data.source import UnreadableImage
+from solution.contracts import InputError
+from solution.data.source import Item, Source, UnreadableImage, digest
+from solution.runtime import cache_folder, write_text, written_whole
 
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -61,3 +70,131 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """A 16-bit gray picture's high bytes; Pillow's own conversion would clip at 255 instead."""
     values = np.asarray(image).astype(np.int64)  # (H, W)
     return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+
+
+VERSION = 1
+MAX_UNREADABLE = 0.01
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cached:
+    """Decoded pictures.
+
+    images      (N, size, size, 3) uint8 RGB, memory-mapped, read-only
+    labels      (N,) int64
+    items       where each came from
+    unreadable  (name, reason) of the pictures that were left out
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    items: tuple[Item, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
+    """`items` decoded and resized to `size` x `size` pixels (the aspect is not kept), from the cache when it is there.
+
+    Two processes may ask for the same at once: both decode, each writes a whole file, and the files are equal.
+    A cache file that was damaged is made anew. Unreadable pictures are left out with a warning that names them;
+    `InputError` when they are more than `MAX_UNREADABLE` of all.
+    """
+    key = digest([VERSION, source.fingerprint(), size, [item.name for item in items]])
+    path = cache_folder() / f"{source.name}-{size}-{key}.npy"
+    loaded = _load(path, size, len(items))
+    if loaded is None:
+        _build(source, items, size, path)
+        loaded = _load(path, size, len(items))
+    if loaded is None:
+        raise InputError(f"the cache file {path} changes while it is read; delete {path.parent} and try again")
+    images, bad = loaded
+    kept = tuple(item for position, item in enumerate(items) if position not in bad)
+    unreadable = tuple((items[position].name, reason) for position, reason in sorted(bad.items()))
+    _tell(source, unreadable, len(items))
+    labels = np.array([item.label for item in kept], dtype=np.int64)
+    return Cached(images=images, labels=labels, items=kept, unreadable=unreadable)
+
+
+def mapped(path: Path, shape: tuple[int, ...] | None = None) -> np.memmap | None:
+    """The array in `path`, memory-mapped and read-only; None when there is no such file, not a whole one, or one of
+    another shape.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if shape in (None, found.shape) else None
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) -> (size, size, 3), by area where it shrinks and linearly where it grows."""
+    height, width = min(image.shape[0], size), min(image.shape[1], size)
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if (height, width) != (size, size):
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _build(source: Source, items: Sequence[Item], size: int, path: Path) -> None:
+    shape = (len(items), size, size, 3)
+    _need_room(path, int(np.prod(shape)))
+    bad: dict[int, str] = {}
+    with written_whole(path) as temporary:
+        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        for position, image in source.each_image(items, 2 * size):
+            if isinstance(image, UnreadableImage):
+                bad[position] = image.reason
+            else:
+                images[position] = resize(image, size)
+        if bad:
+            kept = np.delete(images, list(bad), axis=0)
+            del images
+            np.save(temporary, kept)
+            images = kept
+        notes = {"checksum": _checksum(images), "unreadable": bad}
+    write_text(path.with_suffix(".json"), json.dumps(notes))
+
+
+def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]] | None:
+    """The cached pictures and what was left out, or None when there are none or they are damaged."""
+    try:
+        notes = json.loads(path.with_suffix(".json").read_text())
+        bad = {int(position): str(reason) for position, reason in notes["unreadable"].items()}
+        images = mapped(path, (count - len(bad), size, size, 3))
+        return (
+            (images, bad)
+            if images is not None and images.dtype == np.uint8 and _checksum(images) == notes["checksum"]
+            else None
+        )
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _checksum(images: np.ndarray) -> int:
+    return zlib.crc32(images.reshape(-1)) if images.size else 0
+
+
+def _need_room(path: Path, num_bytes: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"no cache can be kept in {path.parent} ({error}); set SOLUTION_CACHE to a folder") from None
+    free = shutil.disk_usage(path.parent).free
+    if free < num_bytes:
+        raise InputError(
+            f"{path.parent} has {free / 1e6:.0f} MB left, but the decoded pictures take {num_bytes / 1e6:.0f} MB; "
+            "set SOLUTION_CACHE to a folder with more room"
+        )
+
+
+def _tell(source: Source, unreadable: Sequence[tuple[str, str]], count: int) -> None:
+    if not unreadable:
+        return
+    shown = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:_SHOWN])
+    more = f"; and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
+    message = f"{source.path}: {len(unreadable)} of {count} pictures cannot be read: {shown}{more}"
+    if len(unreadable) > MAX_UNREADABLE * count:
+        raise InputError(f"{message}. More than {MAX_UNREADABLE:.0%}: replace or delete them")
+    warnings.warn(f"{message}. They are left out", stacklevel=3)

@@ -1,7 +1,8 @@
-"""Which file of a tree belongs to which split and class, by the folders it lies in."""
+"""Which file of a tree belongs to which split and class: by the folders it lies in, or by a table beside them."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import PurePosixPath
 
 from solution.contracts import InputError
 from solution.data.files import Files
-from solution.data.source import Item, in_order, sorted_classes, split_called
+from solution.data.source import Item, UnreadableImage, in_order, sorted_classes, split_called
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 EXPECTED = (
@@ -105,3 +106,107 @@ def _warn_ignored(files: Files, used: Collection[str], root: str) -> None:
             f"only {', '.join(SUFFIXES)} directly in a class folder count",
             stacklevel=2,
         )
+
+
+_COLUMNS = ("file", "label")
+
+
+def flat_folders(files: Files, root: str) -> Layout | None:
+    """The layout told by the tables beside the flat folders below `root`, or None when there are no tables.
+
+    Raises `InputError`, which names the rows, when a table and its folder do not agree.
+    """
+    tables = _tables(files, root)
+    if not tables:
+        return None
+    rows = {split: _rows(files, table, root) for split, table in tables.items()}
+    _refuse_untold(files, root, tables)
+    classes = sorted_classes(label for labels in rows.values() for label in labels.values())
+    items = (
+        Item(split=split, label=classes.index(label), name=name)
+        for split, labels in rows.items()
+        for name, label in labels.items()
+    )
+    return Layout(classes=classes, items=in_order(items))
+
+
+def _tables(files: Files, root: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(files.stamps):
+        path = PurePosixPath(name)
+        split = split_called(path.stem)
+        if split and path.suffix.lower() == ".csv" and name == root + path.name:
+            if split in found:
+                raise InputError(f"{files.path}: {found[split]} and {name} stand for one split; keep one of them")
+            found[split] = name
+    return found
+
+
+def _rows(files: Files, table: str, root: str) -> dict[str, str]:
+    """{path of a picture: its label} of one table."""
+    folder = _folder_of(files, table, root)
+    labels: dict[str, str] = {}
+    missing, unlabeled, twice = [], [], []
+    for number, (file, label) in enumerate(_read(files, table), start=2):
+        name = _find(files, root, folder, file)
+        if name is None:
+            missing.append(f"row {number} ({file})")
+        elif not label:
+            unlabeled.append(f"row {number} ({file})")
+        elif labels.setdefault(name, label) != label:
+            twice.append(f"row {number} ({file})")
+    _refuse(files, table, missing, f"name files that are not in {folder}/; add the files or delete the rows")
+    _refuse(files, table, unlabeled, "have no label; fill it in or delete the rows")
+    _refuse(files, table, twice, "give a file a second, different label; keep one of them")
+    extra = [name for name in sorted(files.stamps) if name.startswith(folder + "/") and is_picture(name)]
+    extra = [name for name in extra if name not in labels]
+    _refuse(files, table, extra, "are not in the table; add their rows or delete the files")
+    return labels
+
+
+def _read(files: Files, table: str) -> list[tuple[str, str]]:
+    import pandas
+
+    try:
+        frame = pandas.read_csv(io.BytesIO(files.read(table)), dtype=str, keep_default_na=False)
+    except (ValueError, UnreadableImage) as error:
+        raise InputError(f"{files.path}: {table} cannot be read as a table ({error})") from None
+    frame.columns = [str(column).strip().lower() for column in frame.columns]
+    lacking = [column for column in _COLUMNS if column not in frame.columns]
+    if lacking:
+        raise InputError(
+            f"{files.path}: {table} lacks the column {' and '.join(lacking)}; it has {', '.join(frame.columns)}"
+        )
+    return [(file.strip(), label.strip()) for file, label in zip(frame["file"], frame["label"], strict=True)]
+
+
+def _folder_of(files: Files, table: str, root: str) -> str:
+    split = split_called(PurePosixPath(table).stem)
+    folders = [name for name in sorted(files.folders | _parents(files)) if split_called(name[len(root) :]) == split]
+    if not folders:
+        raise InputError(f"{files.path}: {table} has no folder {split}/ with its pictures beside it")
+    return folders[0]
+
+
+def _parents(files: Files) -> set[str]:
+    return {name.rsplit("/", 1)[0] for name in files.stamps if "/" in name}
+
+
+def _find(files: Files, root: str, folder: str, file: str) -> str | None:
+    """A picture may be named by its path in the folder, or by its path beside the table."""
+    candidates = (f"{folder}/{file}", f"{root}{file}")
+    return next((name for name in candidates if name in files.stamps), None)
+
+
+def _refuse_untold(files: Files, root: str, tables: dict[str, str]) -> None:
+    for name in sorted(files.stamps):
+        folder, _, file = name[len(root) :].partition("/")
+        split = split_called(folder)
+        if split and "/" not in file and is_picture(file) and split not in tables:
+            raise InputError(f"{files.path}: {root}{folder}/ has pictures but no table {split}.csv beside it")
+
+
+def _refuse(files: Files, table: str, what: list[str], why: str) -> None:
+    if what:
+        shown = ", ".join(what[:5]) + (f" and {len(what) - 5} more" if len(what) > 5 else "")
+        raise InputError(f"{files.path}: {table}: {shown}: {why}")

@@ -1,13 +1,16 @@
-"""Batches from cached pictures: normalized in one go, in an order that depends on seed and epoch alone.
+"""Random views of cached pictures and batches of them, in an order that depends on seed and epoch alone.
 
-Where a student learns from stored answers, it sees the same views again and again: they are made once, too.
+Where a student learns from stored logits, it meets the same views again and again: they are made once, too.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import os
+import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,91 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from solution.contracts import InputError
-from solution.data.augment import Viewer
-from solution.data.cache import Cached, mapped
+from solution.data.decode import Cached, mapped
 from solution.runtime import cache_folder, written_whole
+
+_HUE_SHARE = 0.1
+_COLOR_CHANCE = 0.8
+_ERASED_SIDE = (0.1, 0.35)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How training pictures are varied.
+
+    crop_scale    share of the picture's area that a random crop keeps; (1, 1) keeps all of it
+    crop_ratio    width : height of a crop
+    flip          chance of a mirror image
+    quarter_turn  chance of a turn by a random multiple of 90 degrees
+    color         how far brightness, contrast and saturation move (hue a tenth of that); 0 leaves them
+    erase         chance that a random rectangle is filled with noise
+    """
+
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 1.333)
+    flip: float = 0.5
+    quarter_turn: float = 0.3
+    color: float = 0.3
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "quarter_turn", "color", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augment.{name} must lie between 0 and 1, got {getattr(self, name)}")
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise InputError(f"augment.crop_scale must be (low, high) with 0 < low <= high <= 1, got {self.crop_scale}")
+        narrow, wide = self.crop_ratio
+        if not 0 < narrow <= wide:
+            raise InputError(f"augment.crop_ratio must be (low, high) with 0 < low <= high, got {self.crop_ratio}")
+
+    def pipeline(self, size: int) -> Any:
+        """An `albumentations.Compose` that turns (H, W, 3) uint8 into (size, size, 3) uint8."""
+        # Albumentations otherwise asks the network for a newer version whenever it is imported.
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        import albumentations as A
+
+        whole = self.crop_scale == (1, 1)
+        crop = A.RandomResizedCrop((size, size), scale=self.crop_scale, ratio=self.crop_ratio)
+        steps = [A.Resize(size, size) if whole else crop]
+        steps += [A.HorizontalFlip(p=self.flip)] if self.flip else []
+        steps += [A.RandomRotate90(p=self.quarter_turn)] if self.quarter_turn else []
+        if self.color:
+            by = self.color
+            steps.append(A.ColorJitter(by, by, by, hue=by * _HUE_SHARE, p=_COLOR_CHANCE))
+        if self.erase:
+            hole = {"hole_height_range": _ERASED_SIDE, "hole_width_range": _ERASED_SIDE}
+            steps.append(A.CoarseDropout(num_holes_range=(1, 1), fill="random", p=self.erase, **hole))
+        return A.Compose(steps)
+
+
+class Viewer:
+    """Views of pictures that depend on nothing but the picture, the seed, the epoch and the index.
+
+    Albumentations seeds every transform alike, which ties the chance of a turn to that of a flip, and costs as much as
+    the views themselves. Here all transforms share two generators, which are set anew for each view.
+    """
+
+    def __init__(self, augment: Augment, size: int, seed: int) -> None:
+        self.augment, self.size, self.seed = augment, size, seed
+        self._pipeline = augment.pipeline(size)
+        self._chance = random.Random()
+        self._numbers = np.random.PCG64()
+        self._pipeline.set_random_state(np.random.Generator(self._numbers), self._chance)
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 -> (size, size, 3) uint8."""
+        # The leading bit gives all keys one length: Python seeds index 2 of epochs 0 and 1 alike otherwise.
+        self._chance.seed((1 << 128) | (self.seed << 64) | (epoch << 32) | index)
+        position = {"state": self._chance.getrandbits(128), "inc": 1}
+        self._numbers.state = {"bit_generator": "PCG64", "state": position, "has_uint32": 0, "uinteger": 0}
+        return self._pipeline(image=image)["image"]
+
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 SAMPLING = ("shuffle", "balanced")
 VERSION = 1
-"""Of how views are made: with another one, stored views and answers are made again."""
+"""Of how views are made: with another one, stored views and logits are made again."""
 MOST_STORED_BYTES = 4 << 30
 """Views that would take more are made anew each time."""
 
@@ -57,9 +137,8 @@ class Plain(Dataset):
 class Views(Dataset):
     """Random views of cached pictures; fetched a batch of (view, index) pairs at a time.
 
-    beside: (num_views, N, K) values that go with each view of each picture, such as a teacher's logits; a batch then
-    is images, labels and these.
-    pixels: (num_views, N, size, size, 3) uint8, the views made before; None makes each when it is asked for.
+    teacher_logits  (num_views, N, K), which go with each view of each picture; a batch then is images, labels, logits
+    pixels          (num_views, N, size, size, 3) uint8, the views made before; None makes each when it is needed
     """
 
     def __init__(self, cached: Cached, viewer: Viewer, normalization: Normalization) -> None:
@@ -73,7 +152,7 @@ class Views(Dataset):
         return len(self.labels)
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
-        """(B, 3, size, size) normalized float32, (B,) int64, and (B, K) float32 of what lies beside, if anything."""
+        """(B, 3, size, size) normalized float32, (B,) int64, and (B, K) float32 teacher's logits, if any."""
         shown, positions = zip(*pairs, strict=True)
         pixels = self._made(pairs) if self.pixels is None else self.pixels[list(shown), list(positions)]
         batch = as_batch(pixels, self.normalization), self.labels[list(positions)]
@@ -176,7 +255,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 
 class TrainLoader(DataLoader):
-    """A `DataLoader` that is told the epoch like the one that Accelerate makes of it: ``loader.set_epoch(3)``."""
+    """A `DataLoader` with the method that Accelerate gives to its own: ``loader.set_epoch(3)``."""
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
@@ -188,13 +267,13 @@ def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoad
     alive = {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _alone} if workers else {}
     # A generator of its own, because a loader otherwise draws from the global one whenever an epoch begins.
     own = torch.Generator()
-    return TrainLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=_as_is, generator=own, **alive)
+    return TrainLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=as_is, generator=own, **alive)
 
 
 def with_teacher_logits(
     loader: TrainLoader, teacher_logits: np.ndarray, log: Callable[[str], None] = print
 ) -> TrainLoader:
-    """The same batches, stored, with a third part: (num_views, N, K) `beside`, looked up by view and picture."""
+    """The same batches, stored, with a third part: the teacher's (num_views, N, K) logits of each view and picture."""
     richer = loader.dataset.stored(len(teacher_logits), log)
     richer.teacher_logits = teacher_logits
     return train_loader(richer, loader.batch_sampler, loader.num_workers)
@@ -203,7 +282,7 @@ def with_teacher_logits(
 def plain_loader(cached: Cached, batch_size: int, normalization: Normalization) -> DataLoader:
     """Batches of the pictures as they are, in straight order, in this process."""
     own = torch.Generator()
-    return DataLoader(Plain(cached, normalization), batch_size=batch_size, collate_fn=_as_is, generator=own)
+    return DataLoader(Plain(cached, normalization), batch_size=batch_size, collate_fn=as_is, generator=own)
 
 
 def _opened(path: Path) -> np.memmap:
@@ -213,12 +292,12 @@ def _opened(path: Path) -> np.memmap:
     return images
 
 
-def _as_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def as_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a data set made is a batch already: nothing is left to collate."""
     return batch
 
 
 def _alone(worker: int) -> None:
-    import cv2
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

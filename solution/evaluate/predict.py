@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from solution.contracts import InputError
-from solution.data.cache import resize
-from solution.data.decode import decode
+from solution.data.decode import decode, resize
 from solution.data.files import FolderFiles
 from solution.data.layout import is_picture
 from solution.data.source import UnreadableImage

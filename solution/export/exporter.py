@@ -17,7 +17,7 @@ from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.compress.quantization.activations import keep_inputs_float
 from solution.contracts import DETECTION, Batches, InputError
-from solution.dataloader import Data, Loaders
+from solution.data.loaders import Data, Loaders
 from solution.evaluate.classify import Predict, predictor
 from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
 from solution.export.exported import Exported

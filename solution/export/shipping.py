@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from solution.contracts import InputError
-from solution.dataloader import Loaders
+from solution.data.loaders import Loaders
 from solution.evaluate.speed import BenchmarkCase, Speed
 from solution.export import files
 from solution.export.exporter import PRECISIONS, ExportConfig, make_proven

@@ -24,8 +24,8 @@ from pathlib import Path
 from solution.compress.prune_channels import PruneChannels
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import Recipe, Stage
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.models.classifiers import Classifier
 from solution.train.distill import Distill
 from solution.train.step import Train

@@ -28,8 +28,8 @@ from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
 from solution.contracts import Recipe, Stage
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.models.classifiers import Classifier
 from solution.train.step import Train
 

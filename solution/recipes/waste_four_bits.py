@@ -17,7 +17,7 @@ import dataclasses
 
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import Recipe, Stage
-from solution.data.augment import Augment
+from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.recipes import waste_distilled
 from solution.train.distill import Distill

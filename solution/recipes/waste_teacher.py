@@ -16,8 +16,8 @@ split, seed 0: macro F1 0.8075, accuracy 0.8175. Time: 50 minutes on one core.
 from __future__ import annotations
 
 from solution.contracts import Recipe, Stage
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.losses.objective import Loss
 from solution.models.classifiers import Classifier
 from solution.train.pretrain import Pretrain

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.contracts import Batches, InputError
-from solution.data.cache import Cached, decode_once
+from solution.data.decode import Cached, decode_once
+from solution.data.loaders import Data
 from solution.data.views import plain_loader
-from solution.dataloader import Data
 from solution.evaluate.classify import Classified, classify, predictor
 
 SPLIT = ("val_share", "split_seed", "folds", "fold")

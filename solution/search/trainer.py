@@ -16,8 +16,8 @@ from torch import nn
 
 from solution import checkpoint
 from solution.contracts import InputError, Recipe, Stage
+from solution.data.loaders import Loaders
 from solution.data.views import EpochSampler, train_loader
-from solution.dataloader import Loaders
 from solution.evaluate.classify import classify, predictor
 from solution.evaluate.score import Scorer
 from solution.pipeline import MODEL, Job, opener, scored

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from solution.contracts import InputError, StepContext
+from solution.data.loaders import Data, Loaders
 from solution.data.views import Views
-from solution.dataloader import Data, Loaders
 from solution.models.classifiers import replace_classifier
 from solution.models.features import classifier_path, replace
 from solution.runtime import seed_everything

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import InputError, StepContext
-from solution.data.augment import Viewer
-from solution.data.cache import mapped
-from solution.data.views import Normalization, Views
+from solution.data.decode import mapped
+from solution.data.views import Normalization, Viewer, Views
 from solution.losses.distillation import NetOutput
 from solution.models.features import FeatureExtractor, scales
 from solution.runtime import cache_folder, written_whole

@@ -11,7 +11,7 @@ from solution.report.rows import read_rows
 
 FAMILY = """
 from solution.contracts import Recipe, Stage
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.models.cifar_resnet import CifarResNet
 from solution.train.step import Train
 

@@ -8,7 +8,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from solution.contracts import InputError
-from solution.data import torchvision_sets
+from solution.data import arrays as arrays_file
 from solution.data.readers import open_source
 
 X = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
@@ -105,7 +105,7 @@ def test_torchvision_sets_have_train_and_test(tmp_path, monkeypatch):
             self.data = np.full((4 if train else 2, 3, 8, 8), 7, np.uint8)
             self.labels = np.array([0, 1] * (2 if train else 1))
 
-    monkeypatch.setattr(torchvision_sets, "_fetch", lambda name, folder, train: Fetched(train))
+    monkeypatch.setattr(arrays_file, "_fetch", lambda name, folder, train: Fetched(train))
     source = open_source("svhn")
     assert (source.name, source.classes, source.splits) == ("svhn", ("cat", "dog"), ("train", "test"))
     assert source.image(source.items[0]).shape == (8, 8, 3)
@@ -119,7 +119,7 @@ def test_svhn_is_read_in_its_own_format(tmp_path, monkeypatch):
         savemat(path, {"X": pictures, "y": np.array([[10], [1], [9], [10]], np.uint8)})
         listed[split] = ["", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
     monkeypatch.setattr(datasets.SVHN, "split_list", listed)
-    source = torchvision_sets.open_torchvision("svhn", tmp_path)
+    source = arrays_file.open_torchvision("svhn", tmp_path)
     assert len(source.classes) == 3
     shown = {item.label: source.image(item) for item in source.items if item.split == "train"}
     assert np.array_equal(shown[source.classes.index("1")], pictures[..., 1])
@@ -131,7 +131,7 @@ def test_torchvision_without_a_network_says_so(tmp_path, monkeypatch):
     def fail(name, folder, train):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(torchvision_sets, "_fetch", fail)
+    monkeypatch.setattr(arrays_file, "_fetch", fail)
     with pytest.raises(
         InputError, match=r"cifar10 is not in .*cifar10 and could not be downloaded \(no route to host\)"
     ):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solution.contracts import InputError
-from solution.data.augment import Augment, Viewer
+from solution.data.views import Augment, Viewer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 NONE = Augment(crop_scale=(1, 1), flip=0, quarter_turn=0, color=0)

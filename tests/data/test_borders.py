@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from solution.data.borders import trim_borders
+from solution.data.prepare import trim_borders
 from solution.data.readers import open_source
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from solution.contracts import InputError
-from solution.data import cache
-from solution.data.cache import decode_once, resize
+from solution.data import decode
+from solution.data.decode import decode_once, resize
 from solution.data.readers import open_source
 from solution.runtime import ROOT
 
@@ -112,7 +112,7 @@ def test_nothing_readable_at_all(tmp_path):
 
 BUILD = """
 import sys, hashlib
-from solution.data.cache import decode_once
+from solution.data.decode import decode_once
 from solution.data.readers import open_source
 source = open_source(sys.argv[1])
 print("ready", flush=True)
@@ -147,7 +147,7 @@ def test_no_room_and_no_folder_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="set SOLUTION_CACHE to a folder"):
         decode_once(source, source.items, 16)
     monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000})())
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000})())
     with pytest.raises(InputError, match="has 1 MB left, but the decoded pictures take 24 MB; set SOLUTION_CACHE"):
         decode_once(source, source.items, 1000)
 

@@ -9,8 +9,7 @@ from scenes import write_scenes, write_tar
 
 from solution.contracts import InputError
 from solution.data.boxes import COCO, open_scenes
-from solution.data.detection import DetectionData
-from solution.data.framing import GRAY, Placing, Vary, centerd, corners, framed, visible
+from solution.data.detection import GRAY, DetectionData, Placing, Vary, centerd, corners, framed, visible
 
 
 @pytest.fixture(scope="module")

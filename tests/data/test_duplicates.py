@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from solution.data.duplicates import MAX_HASH_DISTANCE, Signature, exact_groups, near_groups, near_pairs, signature
+from solution.data.describe import MAX_HASH_DISTANCE, Signature, exact_groups, near_groups, near_pairs, signature
 
 
 def scene(seed, side=96):

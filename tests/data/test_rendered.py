@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from solution.contracts import InputError
 from solution.data.rendered import build, ensure_rendered
-from solution.data.rendered.classes import DRAWINGS, draw
-from solution.data.rendered.scene import draw_scene
+from solution.data.rendered.build import draw_scene
+from solution.data.rendered.objects import DRAWINGS, draw
 
 SMALL = {"num_train": 27, "num_val": 9}
 RECYCLE9 = ["Battery", "Biological", "Cardboard", "Clothing", "Glass", "Metal", "Paper", "Plastic", "Shoes"]
@@ -155,7 +155,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, error):
             raise error
         return draw_scene(name, rng)
 
-    monkeypatch.setattr("solution.data.rendered.scene.draw_scene", fail_late)
+    monkeypatch.setattr("solution.data.rendered.build.draw_scene", fail_late)
     with pytest.raises((KeyboardInterrupt, OSError)):
         ensure_rendered(tmp_path / "set", **SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from solution.contracts import InputError
+from solution.data.loaders import Data
 from solution.data.source import UnreadableImage
-from solution.dataloader import Data
 from solution.evaluate.predict import find_photos, probabilities
 
 NORMALIZATION = ((0.5,) * 3, (0.2,) * 3)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from solution import checkpoint
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.models.shufflenet import ShuffleNet
 
 

@@ -13,7 +13,7 @@ import torch
 from solution import checkpoint
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, StepContext
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.evaluate.classify import classify
 from solution.export import exporter, files, packed
 from solution.export.exporter import ExportConfig, make

@@ -8,7 +8,7 @@ import pytest
 from solution import pipeline
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.evaluate.classify import classify
 from solution.evaluate.speed import Turns
 from solution.export import files, shipping

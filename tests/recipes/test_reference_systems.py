@@ -10,7 +10,7 @@ from torch import nn
 from solution import checkpoint, pipeline
 from solution.compress.prune_channels import PruneChannels
 from solution.contracts import InputError, Recipe, Stage, StepContext
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.evaluate.cost import params
 from solution.evaluate.speed import Turns
 from solution.export import packed

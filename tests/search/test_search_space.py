@@ -7,8 +7,8 @@ import pytest
 
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.losses.mixing import Mixing
 from solution.losses.objective import Loss
 from solution.models.shufflenet import ShuffleNet

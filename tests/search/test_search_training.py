@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from solution import checkpoint, pipeline
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
-from solution.dataloader import Data
+from solution.data.loaders import Data
 from solution.evaluate.score import Scorer
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import named

@@ -7,8 +7,8 @@ import torch
 
 from solution import checkpoint
 from solution.contracts import InputError, StepContext
-from solution.data.augment import Augment, Viewer
-from solution.dataloader import MEAN, STD, Data
+from solution.data.loaders import MEAN, STD, Data
+from solution.data.views import Augment, Viewer
 from solution.losses.distillation import DistillLoss
 from solution.losses.mixing import Mixing
 from solution.models.shufflenet import ShuffleNet

@@ -7,8 +7,8 @@ import torch
 from test_train import Stopped, same
 
 from solution.contracts import InputError, StepContext, plans_of, spec_of
-from solution.data.augment import Augment
-from solution.dataloader import Data
+from solution.data.loaders import Data
+from solution.data.views import Augment
 from solution.losses.margins import Margin
 from solution.losses.mixing import Mixing
 from solution.losses.objective import Loss

@@ -8,7 +8,7 @@ import torch
 from solution import checkpoint, pipeline
 from solution.compress.prune_channels import PruneChannels
 from solution.contracts import InputError, Recipe, Stage, plans_of
-from solution.dataloader import MEAN, STD, Data
+from solution.data.loaders import MEAN, STD, Data
 from solution.models.shufflenet import ShuffleNet
 from solution.train.start import Start
 

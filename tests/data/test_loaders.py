@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from solution import dataloader
 from solution.contracts import InputError
-from solution.data.augment import Augment
-from solution.dataloader import MEAN, STD, Data
+from solution.data import loaders as loaders_file
+from solution.data.loaders import MEAN, STD, Data
+from solution.data.views import Augment
 from solution.runtime import ROOT
 
 
@@ -59,7 +59,7 @@ def test_all_loaders_and_the_card(tmp_path):
     assert loaders.info.counts == {"train": {"A": 27, "B": 18}, "dev": {"A": 3, "B": 2}, "val": {"A": 6, "B": 4}}
     assert loaders.info.split == "as given"
     assert (loaders.mean, loaders.std) == (MEAN, STD)
-    assert [loaders.num_images(split) for split in dataloader.ALL] == [45, 5, 10, 7]
+    assert [loaders.num_images(split) for split in loaders_file.ALL] == [45, 5, 10, 7]
     images, labels = next(iter(loaders.train))
     assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 8, 8), torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -126,7 +126,7 @@ def test_only_what_is_asked_for_is_decoded(tmp_path):
 PRINT_HASHES = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_dataloader import _hash, _small
+from test_loaders import _hash, _small
 for workers in (0, 1):
     loader = _small(sys.argv[2], workers=workers).open(seed=5, splits=("train",)).train
     print(_hash(loader, 3), _hash(loader, 0))
@@ -191,7 +191,7 @@ def test_grey_arrays_come_out_as_three_equal_channels(tmp_path):
     data = _small(str(tmp_path / "digits.npz"), augment=Augment(crop_scale=(1, 1), color=0))
     flat = ((0.0,) * 3, (1.0,) * 3)
     loaders = data.open(normalization=flat)
-    for split in dataloader.ALL:
+    for split in loaders_file.ALL:
         images, _ = _everything(getattr(loaders, split))
         assert torch.equal(images[:, 0], images[:, 1])
         assert torch.equal(images[:, 0], images[:, 2])
@@ -223,7 +223,7 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         (folder / "rendered.json").write_text(json.dumps({}))
         return folder
 
-    monkeypatch.setattr(dataloader, "ROOT", tmp_path)
+    monkeypatch.setattr(loaders_file, "ROOT", tmp_path)
     monkeypatch.setattr(rendered, "ensure_rendered", ensure)
     info = _small(None).info()
     assert (info.title, info.rendered) == ("rendered demo data", True)
@@ -308,3 +308,15 @@ def test_everything_leaves_nothing_to_choose_with(tmp_path):
     loaders = _small(_photos(tmp_path / "waste", FULL), use_all_train=True).open()
     assert loaders.dev is None
     assert loaders.num_images("train") == 50
+
+
+def test_a_context_has_what_a_step_may_use_and_no_val(tmp_path):
+    loaders = _small(_photos(tmp_path / "waste", FULL)).open()
+    context = loaders.context(seed=4, folder=tmp_path, log=str)
+    assert (context.train, context.dev, context.calibration) == (loaders.train, loaders.dev, loaders.calibration)
+    assert (context.classes, context.counts) == (("A", "B"), (27, 18))
+    assert (context.seed, context.folder, context.log) == (4, tmp_path, str)
+    assert torch.equal(context.example, next(iter(loaders.calibration))[0][:2])
+    assert loaders.val not in vars(context).values()
+    with pytest.raises(InputError, match="open the data with splits="):
+        _small(tmp_path / "waste").open(splits=("val",)).context()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solution.contracts import InputError
-from solution.data.split import fold, stratified
+from solution.data.splits import fold, stratified
 
 
 def test_golden_split():

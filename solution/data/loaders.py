@@ -1,23 +1,39 @@
-"""A named data set -> train, dev, val and calibration loaders: `Data(path="../photos.tar").open(seed=0)`."""
+"""A named data set -> train, dev, val and calibration loaders: `Data(path="../photos.tar").open(seed=0)`.
+
+Train learns, dev decides, val judges: no step, search or early stopping may look at val.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import DataLoader
 
-from solution.contracts import InputError
-from solution.data.augment import Augment, Viewer
-from solution.data.cache import decode_once
-from solution.data.dataset_info import DatasetInfo
+from solution.contracts import InputError, StepContext
+from solution.data.decode import decode_once
 from solution.data.readers import Item, Source, open_source
-from solution.data.split import fold, stratified
-from solution.data.views import SAMPLING, EpochSampler, Normalization, Views, plain_loader, train_loader
+from solution.data.source import DatasetInfo
+from solution.data.splits import fold, stratified
+from solution.data.views import (
+    SAMPLING,
+    Augment,
+    EpochSampler,
+    Normalization,
+    Viewer,
+    Views,
+    plain_loader,
+    train_loader,
+)
 from solution.runtime import ROOT
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -31,9 +47,9 @@ _JUDGE_BATCH = 256
 class Loaders:
     """The batches of a data set: (images (B, 3, H, W) normalized float32, labels (B,) int64); None when not asked for.
 
-    train        random views; ``train.set_epoch(e)`` before each epoch, also after Accelerate has prepared it
-    dev          a part of train that ranks and picks, not augmented
-    val          judges, and does nothing else: dev decides
+    train        learns: random views; ``train.set_epoch(e)`` before each epoch, also after Accelerate has prepared it
+    dev          decides: a stratified part of train, not augmented
+    val          judges, and does nothing else
     calibration  some training pictures, not augmented
     """
 
@@ -48,6 +64,37 @@ class Loaders:
     def num_images(self, split: str) -> int:
         """How many readable pictures the loader called `split` has."""
         return len(getattr(self, split).dataset)
+
+    def context(
+        self,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        folder: Path | None = None,
+        resume: bool = False,
+        load: Callable[[Path], tuple[nn.Module, Any]] | None = None,
+        log: Callable[[str], None] = print,
+    ) -> StepContext:
+        """What a step may use of these loaders: all but val, and two calibration images as its example, (2, 3, S, S).
+
+        The other fields are those of `StepContext`. `InputError` without calibration images.
+        """
+        if self.calibration is None:
+            raise InputError("a step needs calibration images: open the data with splits=('calibration', ...)")
+        return StepContext(
+            example=next(iter(self.calibration))[0][:2].contiguous(),
+            train=self.train,
+            dev=self.dev,
+            calibration=self.calibration,
+            classes=self.info.classes,
+            counts=tuple(self.info.counts.get("train", {}).values()),
+            load=load,
+            device=device,
+            seed=seed,
+            folder=folder,
+            resume=resume,
+            log=log,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +111,7 @@ class Data:
     views               different views of each training picture, shown in turn; 0 makes a new one every epoch.
                         Cached teachers need a number: they answer each view once
     most_images         training pictures at most, dev's among them, as large a share of every class; 0 takes all
-    dev_share           part of train that becomes the dev split
+    dev_share           part of train that becomes dev, which decides in place of val
     val_share           part of the whole that becomes val when the data set has no val or test split
     split_seed          seeds all splits
     folds, fold         with folds above 1, one of that many stratified parts of train is val, counted from 0, and the

@@ -1,4 +1,7 @@
-"""Stratified, seeded splits: pure functions of the labels."""
+"""Splits: what a folder called "Validation" stands for, and stratified, seeded splits as pure functions of the labels.
+
+Train learns, dev decides, val judges. Dev is a part of train that `loaders` sets apart; a folder never is dev.
+"""
 
 from __future__ import annotations
 
