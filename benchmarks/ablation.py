@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from solution import pipeline
+from solution.compress.channels.step import PruneChannels
 from solution.compress.decompose import Decompose
-from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage, Step
 from solution.data.loaders import Data

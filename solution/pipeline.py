@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from solution import checkpoint
+from solution.compress.channels.step import median_latency_ms
 from solution.compress.parametrized import materialized
-from solution.compress.prune_channels import median_latency_ms
 from solution.contracts import DETECTION, InputError, Plan, Recipe, Row, Stage, StepContext, StructuralStep, task_of
 from solution.data.loaders import Loaders
 from solution.evaluate.audit import audit

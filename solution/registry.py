@@ -13,13 +13,13 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+from solution.compress.channels.gradual import PruneGradually
+from solution.compress.channels.group_penalty import GroupPenalty
+from solution.compress.channels.step import PruneChannels
 from solution.compress.cluster import Cluster, ClusterPlan
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.decompose import Decompose, DecomposePlan
 from solution.compress.fold_norms import FoldNorms, FoldPlan
-from solution.compress.group_penalty import GroupPenalty
-from solution.compress.prune_channels import PruneChannels
-from solution.compress.prune_gradually import PruneGradually
 from solution.compress.prune_layers import LayerPlan, PruneLayers
 from solution.compress.prune_weights import PruneWeights, SparsityPlan
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan

@@ -2,7 +2,7 @@
 
 import pytest
 
-from solution.compress.prune_channels import PruneChannels
+from solution.compress.channels.step import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.contracts import InputError, Step

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from solution import checkpoint
+from solution.compress.channels.group_penalty import GroupPenalty
+from solution.compress.channels.step import PruneChannels
 from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
 from solution.compress.fold_norms import FoldNorms
-from solution.compress.group_penalty import GroupPenalty
-from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize

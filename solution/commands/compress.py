@@ -169,8 +169,7 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
 
 def _measure(arguments: argparse.Namespace, loaded: LoadedModel) -> None:
     """Write and print the table, draw it."""
-    from solution.compress.sensitivity import as_text, sensitivity
-    from solution.compress.sensitivity_plot import save_plot
+    from solution.compress.channels.sensitivity import as_text, save_plot, sensitivity
     from solution.runtime import written_whole
 
     if loaded.loaders is None:

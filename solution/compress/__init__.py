@@ -3,9 +3,7 @@
     import solution as fw
     smaller = fw.PruneChannels(ratio=0.5)(model, x)
 
-prune_channels   fewer channels in every layer, by a share or down to a budget (coupling, importance)
-prune_gradually  the same in stages, with training between
-group_penalty    training that pulls whole channels towards zero before a cut
+channels         fewer channels in every layer, by a share or down to a budget, at once or in stages (coupling)
 prune_layers     whole blocks leave
 prune_weights    single weights become zero
 decompose        layers of low rank

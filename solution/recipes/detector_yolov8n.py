@@ -21,8 +21,8 @@ are too few; pictures of 480 px 0.415, in int8 0.406. Time: about an hour on one
 
 from __future__ import annotations
 
+from solution.compress.channels.step import PruneChannels
 from solution.compress.cluster import Cluster
-from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
 from solution.contracts import ModelSettings, Recipe, Stage, Step

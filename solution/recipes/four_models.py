@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from solution.compress.prune_channels import PruneChannels
+from solution.compress.channels.step import PruneChannels
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data

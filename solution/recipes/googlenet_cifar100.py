@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from solution.compress.prune_channels import PruneChannels
+from solution.compress.channels.step import PruneChannels
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize
 from solution.contracts import Recipe, Stage

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from solution import checkpoint
+from solution.compress.channels.step import PruneChannels
 from solution.compress.cluster import Cluster
 from solution.compress.decompose import Decompose
 from solution.compress.fold_norms import FoldNorms
-from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.contracts import InputError, StepContext, plans_of, spec_of

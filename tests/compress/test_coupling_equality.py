@@ -6,9 +6,9 @@ import pytest
 import torch
 from toy_nets import TOYS, toy_net
 
+from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.equality import compare, randomize
-from solution.compress.prune_channels import PruneChannels
 from solution.contracts import StepContext
 from solution.models.shufflenet import ShuffleNet
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from solution.compress.coupling import ids, rules_movement
+from solution.compress.channels.step import PruneChannels
+from solution.compress.coupling import ids, movement
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.equality import compare, randomize
-from solution.compress.prune_channels import PruneChannels
 from solution.contracts import StepContext
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -31,7 +31,7 @@ class Scattered(nn.Module):
 
 
 def kept_with_cap(monkeypatch, cap):
-    for module in (ids, rules_movement):
+    for module in (ids, movement):
         monkeypatch.setattr(module, "MOST_ELEMENTS", cap)
     torch.manual_seed(0)
     net = randomize(Scattered().eval())

@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy_nets import toy_net
 
+from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling import tracing
 from solution.compress.coupling.plan import ChannelPlan
-from solution.compress.prune_channels import PruneChannels
 from solution.contracts import InputError, StepContext, plans_of
 from solution.models.shufflenet import ShuffleNet
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.equality import compare, randomize
-from solution.compress.prune_channels import PruneChannels
 from solution.contracts import StepContext
 
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toy_nets import conv, toy_net
 
-from solution.compress.group_penalty import ChannelNorms, GroupPenalty
+from solution.compress.channels.group_penalty import ChannelNorms, GroupPenalty
 from solution.contracts import InputError
 
 EXAMPLE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))

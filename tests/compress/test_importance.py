@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as functional
 from toy_nets import toy_net
 
-from solution.compress import importance
+from solution.compress.channels import importance
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.contracts import InputError, StepContext
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_nets import conv, toy_net
 
-from solution.compress.prune_channels import PruneChannels, recalibrated, tensor_bytes
+from solution.compress.channels.step import PruneChannels, recalibrated, tensor_bytes
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
 from solution.models.shufflenet import ShuffleNet

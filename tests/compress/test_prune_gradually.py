@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import pytest
 from torch import nn
 
-from solution.compress.prune_channels import PruneChannels
-from solution.compress.prune_gradually import PruneGradually
+from solution.compress.channels.gradual import PruneGradually
+from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError, Step
 from solution.evaluate.cost import macs
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from solution.compress.prune_channels import PruneChannels
-from solution.compress.reconstruct import reconstruct
+from solution.compress.channels.reconstruct import reconstruct
+from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError, StepContext
 
 IMAGES = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))

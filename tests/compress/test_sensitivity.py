@@ -8,8 +8,7 @@ from conftest import toy_batches
 from PIL import Image
 from torch import nn
 
-from solution.compress.sensitivity import as_text, by_ratio, channels_alone, sensitivity
-from solution.compress.sensitivity_plot import save_plot
+from solution.compress.channels.sensitivity import as_text, by_ratio, channels_alone, save_plot, sensitivity
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs
 from solution.models.shufflenet import ShuffleNet

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from solution import checkpoint
+from solution.compress.channels.step import PruneChannels
 from solution.compress.decompose import Decompose
-from solution.compress.prune_channels import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Quantize

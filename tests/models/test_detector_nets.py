@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from solution import checkpoint
+from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.equality import compare, randomize
-from solution.compress.prune_channels import PruneChannels
 from solution.contracts import DETECTION, InputError, StepContext, task_of
 from solution.models import ssdlite
 from solution.models.ssdlite import SsdLite, SsdNet

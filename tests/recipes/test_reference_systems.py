@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from solution import checkpoint, pipeline
-from solution.compress.prune_channels import PruneChannels
+from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError, Recipe, Stage, StepContext
 from solution.data.loaders import Data
 from solution.evaluate.cost import params

@@ -83,7 +83,7 @@ def test_noting_again_adds_only_what_is_new(store, folder):
 
 
 RECIPE = """
-from solution.compress.prune_channels import PruneChannels
+from solution.compress.channels.step import PruneChannels
 from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.models.cifar_resnet import CifarResNet

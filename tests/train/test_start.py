@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from solution import checkpoint, pipeline
-from solution.compress.prune_channels import PruneChannels
+from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError, Recipe, Stage, plans_of
 from solution.data.loaders import MEAN, STD, Data
 from solution.models.shufflenet import ShuffleNet

@@ -1,4 +1,9 @@
-"""The sizes that plain layers keep beside their tensors: out_channels, groups, num_features and their like."""
+"""The sizes that modules keep beside their tensors: out_channels, groups, num_features, numbers of heads.
+
+Those of plain layers follow from their tensors. For modules whose forward reads sizes of its own, `adapted` is the one
+place with knowledge of particular model families. A module that is not there is still cut wherever its forward allows
+it: what does not run, or does not couple as before, is kept whole.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,129 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from solution.compress.coupling.adapters import adapted
-
 Shape = tuple[int, ...]
+
+
+def adapted(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    """Attributes of `module` once tensors have gone from shapes `before` to `after`.
+
+    prefix  the module's path with a dot, which its tensors' names begin with
+    """
+    return {
+        **_attention_heads(module, prefix, before, after),
+        **_split_sizes(module, prefix, after),
+        **_half_width(module, prefix, before, after),
+        **_gated_halves(module, prefix, after),
+        **_position_bias(module, prefix, after),
+        **_normed_groups(module, prefix, before, after),
+    }
+
+
+HEADS = {
+    "num_heads": ("qkv", "q", "q_proj", "q_proj.linear", "qkv.conv", "qkv.linear", "kv.linear"),
+    "num_kv_heads": ("k_proj", "k_proj.linear"),
+}
+"""A number of heads -> the layers that may make them."""
+OVER_HEADS = ("attn_dim", "all_head_dim", "inner_dim", "key_attn_dim", "val_attn_dim")
+"""Widths that are a number of channels for each of `num_heads`."""
+
+
+def _attention_heads(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    """Attention with one projection `qkv`, or several: as many heads as whole heads are left of it."""
+    changed: dict[str, int | Shape] = {}
+    for attribute, layers in HEADS.items():
+        heads = getattr(module, attribute, None)
+        name = next((f"{prefix}{layer}.weight" for layer in layers if f"{prefix}{layer}.weight" in before), None)
+        if isinstance(heads, int) and name is not None and heads * after[name][0] % before[name][0] == 0:
+            changed[attribute] = heads * after[name][0] // before[name][0]
+    if "num_heads" in changed:
+        sizes = {name: getattr(module, name, None) for name in OVER_HEADS}
+        share = changed["num_heads"], module.num_heads
+        changed |= {name: size * share[0] // share[1] for name, size in sizes.items() if isinstance(size, int)}
+    return changed
+
+
+def _split_sizes(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """Convolutions of several kernel sizes, each on its part of the channels (timm's MixedConv2d)."""
+    splits, children = getattr(module, "splits", None), list(module.named_children())
+    if splits is None or len(splits) != len(children) or not all(isinstance(c, nn.Conv2d) for _, c in children):
+        return {}
+    shapes = [after[f"{prefix}{name}.weight"] for name, _ in children]
+    depthwise = [child.groups == child.in_channels > 1 for _, child in children]
+    return {"splits": tuple(shape[0 if own else 1] for shape, own in zip(shapes, depthwise, strict=True))}
+
+
+HALVES = {"c": ("cv1.conv.weight", 2), "expand_chs": ("conv_exp.conv.weight", 1)}
+"""Attribute by which a forward splits channels into two equal halves -> what makes them, and its multiple of it.
+
+The C2 family of YOLO, and the cross stages of timm's CSPNets.
+"""
+
+
+def _half_width(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    for attribute, (name, times) in HALVES.items():
+        size, path = getattr(module, attribute, None), prefix + name
+        if isinstance(size, int) and path in before and before[path][0] == times * size:
+            return {attribute: after[path][0] // times}
+    return {}
+
+
+def _gated_halves(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """A gate, and what it gates, of which a part is convolved (timm's GatedConvBlock)."""
+    if len(getattr(module, "split_indices", ())) != 3:
+        return {}
+    hidden, convolved = after[f"{prefix}fc1.weight"][0] // 2, after[f"{prefix}conv.weight"][0]
+    return {"split_indices": (hidden, hidden - convolved, convolved)}
+
+
+def _position_bias(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """What relative positions add to each head of an attention, from a table or a small net (timm's RelPos layers)."""
+    shape = getattr(module, "bias_shape", None)
+    if not isinstance(shape, tuple):
+        return {}
+    table, net = after.get(f"{prefix}relative_position_bias_table"), after.get(f"{prefix}mlp.fc2.weight")
+    if table is None and net is None:
+        return {}
+    heads = net[0] if table is None else table[-1] if len(table) == 2 else table[0]
+    new = table if table is not None and len(table) == len(shape) else (*shape[:-1], heads)
+    return {"bias_shape": new, **({"num_heads": heads} if hasattr(module, "num_heads") else {})}
+
+
+def _normed_groups(
+    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+) -> dict[str, int | Shape]:
+    """Norms that view channels as groups by hand (timm's EvoNorms): as many as whole groups are left.
+
+    A plain group norm is told apart by keeping its groups and making them smaller.
+    """
+    groups, name = getattr(module, "groups", None), f"{prefix}weight"
+    if not isinstance(groups, int) or isinstance(module, nn.modules.conv._ConvNd) or len(before.get(name, ())) != 1:
+        return {}
+    (channels,), (left,) = before[name], after[name]
+    return {"groups": left * groups // channels} if left * groups % channels == 0 else {}
+
+
+def alike(module: nn.Module, prefix: str) -> tuple[str, ...]:
+    """Weights of `module` whose output channels must shrink in one proportion, in ways that no channel id shows.
+
+    Two equal halves, attention that views its result in the shape of its input, and attention that takes its input's
+    width over its heads as the size of a head (torchvision's Swin).
+    """
+    for attribute, (name, _) in HALVES.items():
+        if isinstance(getattr(module, attribute, None), int):
+            return (prefix + name,)
+    if not hasattr(module, "num_heads"):
+        return ()
+    layers = ("qkv", "proj") if hasattr(module, "shift_size") else ("qkv.conv", "proj.conv")
+    return tuple(f"{prefix}{layer}.weight" for layer in layers)
+
+
 Attributes = dict[str, dict[str, int | Shape]]
 """Module -> {attribute: value}."""
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from solution.compress.coupling.adapters import alike
-from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze, atoms_of_tensors
+from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze, atoms_of_tensors, skeleton_sizes
+from solution.compress.coupling.attributes import alike
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side, made_alike
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
-from solution.compress.coupling.skeleton import skeleton_sizes
 from solution.compress.coupling.tracing import TraceError
 from solution.contracts import InputError
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from solution.compress.prune_channels import PruneChannels, cost_of
+from solution.compress.channels.step import PruneChannels, cost_of
 from solution.contracts import InputError, Step, StepContext
 
 

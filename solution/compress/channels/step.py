@@ -20,18 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from solution.budget import Budget
+from solution.compress.channels.importance import CRITERIA, component_scores
+from solution.compress.channels.reconstruct import reconstruct
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
-from solution.compress.coupling.budget import CostLimit, meet
-from solution.compress.coupling.estimate import Estimator
+from solution.compress.coupling.budget import CostLimit, Estimator, Targets, bounds_of, meet, spread
 from solution.compress.coupling.fitting import fit
-from solution.compress.coupling.plan import ChannelPlan
-from solution.compress.coupling.planning import written_plan
+from solution.compress.coupling.plan import ChannelPlan, written_plan
 from solution.compress.coupling.sizes import classes_of
-from solution.compress.coupling.targets import Targets, bounds_of, spread
 from solution.compress.coupling.tracing import named_tensors
-from solution.compress.importance import CRITERIA, component_scores
 from solution.compress.parametrized import materialized
-from solution.compress.reconstruct import reconstruct
 from solution.contracts import Batches, InputError, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 

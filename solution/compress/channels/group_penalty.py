@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from solution.compress.channels.importance import rows_of
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.tracing import named_tensors
-from solution.compress.importance import rows_of
 from solution.contracts import InputError, StepContext
 from solution.train.objective import Objective
 from solution.train.step import Train

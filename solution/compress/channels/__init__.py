@@ -1,0 +1,1 @@
+"""Channel pruning: the step, what makes a channel matter, mending after the cut, stages, sensitivity."""
