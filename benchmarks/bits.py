@@ -46,8 +46,8 @@ from solution.report.bits import (
     nets_of,
     note_zipped,
 )
-from solution.report.run_folder import read_run
 from solution.report.tables import heading, line
+from solution.run_folder import MODEL, read_run
 from solution.runtime import pick_device, set_threads, write_text
 from solution.train.start import Start
 from solution.train.step import Train
@@ -208,7 +208,7 @@ def main() -> None:
     going_on, device = (folder / "recipe.json").exists(), pick_device(asked.device)
     for row in pipeline.run(recipe_for(asked), folder, device=device, resume=going_on, log=lambda _: None):
         print(line(row), flush=True)
-    for path in asked.out.glob(f"*/{BASE}/{pipeline.MODEL}"):
+    for path in asked.out.glob(f"*/{BASE}/{MODEL}"):
         note_zipped(path.parents[1], zipped_bytes(path))
     nets = finished(asked.out)
     print(f"\n{bits_table(nets).markdown()}")

@@ -21,9 +21,8 @@ from solution.contracts import Recipe, Row, Stage
 from solution.data.loaders import Data
 from solution.models.classifiers import Classifier
 from solution.recipes import waste_shufflenet
-from solution.report.rows import read_rows
-from solution.report.run_folder import read_run
 from solution.report.tables import Table
+from solution.run_folder import read_rows, read_run
 from solution.train.step import Train
 
 PEERS = {

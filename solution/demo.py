@@ -151,18 +151,17 @@ def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str) ->
 def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
     import torch
 
-    from solution.evaluate.classify import classify, predictor
-    from solution.evaluate.cost import file_bytes, params
+    from solution.evaluate.cost import file_bytes
     from solution.export import files
-    from solution.pipeline import scored
+    from solution.tasks import judge
 
     model, header = files.load(path)
     example = torch.zeros(1, 3, header.size, header.size)
-    quality = {} if batches is None else classify(predictor(model, device), batches).quality()
-    cost = scored(model, example, quality.get("f1"), log=_to_stderr)
-    score = cost.pop("score")
-    figures = {**cost, "params": params(model), "bytes": file_bytes(path), **quality}
-    return figures if batches is None else {**figures, "score": score}
+    some = {} if batches is None else {"": batches}
+    found = judge(model, example, some, device=device, score=True, log=_to_stderr)
+    figures = {name: found[name] for name in ("macs", "macs_dispatched", "params")}
+    figures |= {"bytes": file_bytes(path), **found["quality"]}
+    return figures if batches is None else {**figures, "score": found["score"]}
 
 
 def _forms(path: Path, runtimes: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:

@@ -5,7 +5,7 @@ import zipfile
 from benchmarks import bits
 from solution import pipeline
 from solution.evaluate.speed import Turns
-from solution.report.run_folder import read_run
+from solution.run_folder import read_run
 
 
 def test_the_table_says_what_zip_makes_of_the_float_file(photos, finished, tmp_path, monkeypatch, capsys):

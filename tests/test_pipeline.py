@@ -17,7 +17,7 @@ from solution.contracts import InputError, Recipe, Stage
 from solution.data.loaders import Data
 from solution.export import files
 from solution.models.shufflenet import ShuffleNet
-from solution.report.rows import read_rows
+from solution.run_folder import RunFolder, read_rows
 from solution.runtime import ROOT
 from solution.train.distill import Distill
 from solution.train.progress import Bar
@@ -107,10 +107,10 @@ def test_a_teacher_may_be_a_packed_file(recipe, small_net, tmp_path):
     about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
     header = checkpoint.header_of(small_net, **about)
     loaders = pipeline.opener(recipe.data, 0, splits=("train", "dev", "calibration"))
-    job = pipeline.Job(recipe=recipe, out=tmp_path, loaders=loaders, device="cpu", resume=False, log=print)
+    stage = pipeline.stage_runs(recipe, recipe.stages[:1], RunFolder(path=tmp_path), loaders)["train"]
     for name in ("teacher.packed", "teacher.safetensors"):
         files.save(tmp_path / name, small_net, header)
-        teacher, found = job.context(recipe.stages[0]).load(tmp_path / name)
+        teacher, found = stage.context().load(tmp_path / name)
         assert found == header
         assert torch.equal(teacher.output.weight, small_net.output.weight)
 

@@ -70,16 +70,13 @@ class LoadedModel:
 
     def figures(self, model: nn.Module, header: Header, path: Path) -> dict[str, Any]:
         """Write `model` to `path` and judge it; quality on the val split where there are data."""
-        from solution.evaluate.classify import classify, predictor
-        from solution.evaluate.cost import file_bytes, params
+        from solution.evaluate.cost import file_bytes
         from solution.export import files
-        from solution.pipeline import scored
+        from solution.tasks import judge
 
-        quality = {}
-        if self.loaders is not None:
-            quality = classify(predictor(model, self.context.device), self.loaders.val).quality()
-        cost = scored(model.cpu(), self.context.example, quality.get("f1"))
-        figures = {**cost, "params": params(model), **quality}
+        batches = {} if self.loaders is None else {"": self.loaders.val}
+        figures = judge(model, self.context.example, batches, device=self.context.device)
+        figures |= figures.pop("quality")
         files.save(path, model, dataclasses.replace(header, figures=figures))
         return {**figures, "bytes": file_bytes(path)}
 

@@ -11,7 +11,7 @@ from solution.contracts import InputError
 from solution.runtime import ROOT, write_text
 
 if TYPE_CHECKING:
-    from solution.report.run_folder import Run
+    from solution.run_folder import Run
 
 HELP = "tables, drawings and one HTML page of finished runs; docs/results.md with --docs"
 
@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.docs:
         write_docs(ROOT / "docs")
         return
-    from solution.report.run_folder import read_run
     from solution.report.spread import spread_table
+    from solution.run_folder import read_run
 
     runs = [read_run(folder) for folder in arguments.folders]
     print(spread_table([one.rows for one in runs]))

@@ -84,7 +84,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
     """The rows of one run, shown as they come."""
     from solution import pipeline
     from solution.report import detector, tables
-    from solution.report.rows import read_rows
+    from solution.run_folder import read_rows
     from solution.runtime import pick_device
 
     store, rows = _store(arguments), []
@@ -107,8 +107,8 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
 
 def _tell(out: Path, log: Callable[[str], None]) -> None:
     """What a published system's run says in tables and drawings, said and written into `out`."""
-    from solution.report.run_folder import read_run
     from solution.report.systems import told
+    from solution.run_folder import read_run
     from solution.runtime import write_text
 
     own = told([read_run(out)])

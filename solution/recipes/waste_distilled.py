@@ -42,6 +42,7 @@ def recipe() -> Recipe:
         ),
         before="distilled",
         after="after",
+        score=True,
         exports=("onnxruntime", "openvino", "openvino int8"),
     )
 

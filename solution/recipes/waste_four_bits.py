@@ -55,5 +55,6 @@ def recipe() -> Recipe:
         ),
         before="start",
         after="after",
+        score=True,
         thorough=True,
     )

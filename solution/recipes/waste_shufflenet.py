@@ -35,6 +35,7 @@ def recipe() -> Recipe:
         ),
         before="before",
         after="after",
+        score=True,
         exports=("onnxruntime", "openvino", "openvino int8"),
     )
 

@@ -42,6 +42,7 @@ def recipe() -> Recipe:
         ),
         before="pretrain",
         after="teacher",
+        score=True,
     )
 
 
@@ -66,4 +67,5 @@ def efficientnet() -> Recipe:
         ),
         before="probe",
         after="teacher",
+        score=True,
     )

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from solution.contracts import InputError, Row
-from solution.report.rows import read_rows
 from solution.report.spread import mean, mean_count
 from solution.report.tables import Table
+from solution.run_folder import read_rows
 
 BASE = "base"
 HEADINGS = ("switch", "runs", "MACs", "macro F1", "score", "score against base", "verdict", "minutes")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.contracts import Row
-from solution.report.run_folder import Run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
+from solution.run_folder import Run
 from solution.runtime import write_text
 
 RECIPE, START, BASE, SPARSE, PREFIX = "bits", "start", "base", "sparse", "bits"

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-from solution.contracts import InputError
 from solution.report.style import DASHES, HUES, Drawing, canvas, color, drawn, quiet
-
-History = Mapping[str, Sequence[float]]
-"""{"epoch": (1, 2, ...), "loss": ..., "dev_f1": ...}: the columns of a `history.csv`."""
+from solution.run_folder import History
 
 PANELS: Mapping[str, str] = {"loss": "training loss", "dev_f1": "macro F1 on the dev split"}
-
-
-def read_history(path: Path) -> History:
-    """The columns of `path`, a `history.csv`. `InputError` when it is not a table of numbers."""
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {name: tuple(float(row[name]) for row in rows) for name in (rows[0] if rows else ())}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a table of numbers, one line per epoch ({error}); train again") from error
 
 
 def training_curves(

@@ -12,10 +12,9 @@ from types import MappingProxyType
 
 from solution.contracts import Row
 from solution.report.costs import CostLine, costs_drawing
-from solution.report.rows import machines
-from solution.report.run_folder import Run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
+from solution.run_folder import Run, machines
 
 QUALITY = ("precision", "recall", "map50", "map")
 COLUMNS = ("precision", "recall", "mAP50", "mAP50-95")

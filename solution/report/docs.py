@@ -16,12 +16,11 @@ from solution.report.bits import bits_command, bits_drawing, bits_table, nets_of
 from solution.report.front import PUBLISHED, Point, Series, pareto
 from solution.report.grid import epochs_drawing, grid_table, is_cell, verdict
 from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE, UNITS, PublishedScore
-from solution.report.rows import machines
-from solution.report.run_folder import ROLES, Defaults, Run, command, read_run
 from solution.report.spread import mean, mean_count, spread_table
 from solution.report.style import Drawing
 from solution.report.systems import repeats, told
 from solution.report.tables import Table
+from solution.run_folder import ROLES, Defaults, Run, command, machines, read_run
 
 PICTURE, BITS_PICTURE = "front.svg", "bits.svg"
 """The names of pictures beside `results.md`."""

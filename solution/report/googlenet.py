@@ -9,11 +9,10 @@ from types import MappingProxyType
 
 from solution.contracts import Row
 from solution.report.costs import CostLine, costs_drawing
-from solution.report.rows import machines
-from solution.report.run_folder import Run
 from solution.report.spread import mean, mean_count
 from solution.report.style import Drawing
 from solution.report.tables import Table
+from solution.run_folder import Run, machines
 
 STEPS = frozenset({"base", "longer", "pruned", "scratch", "sparse", "int8", "pruned_int8"})
 """What its recipe is known by."""

@@ -10,11 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import Row
-from solution.report.curves import History
-from solution.report.rows import machines
-from solution.report.run_folder import Run, read_run
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
+from solution.run_folder import History, Run, machines, read_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

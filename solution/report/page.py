@@ -11,13 +11,12 @@ from solution.contracts import Row
 from solution.report.ablation import ablation_table, read_ablation
 from solution.report.curves import training_curves
 from solution.report.front import PUBLISHED, Point, Series, pareto
-from solution.report.rows import flat
-from solution.report.run_folder import ROLES, Defaults, Run, command
 from solution.report.sections import Block, Section
 from solution.report.spread import shipped, spread
 from solution.report.style import css_variables
 from solution.report.tables import Table, compared
 from solution.report.template import CSS, PAGE
+from solution.run_folder import ROLES, Defaults, Run, command, flat
 
 if TYPE_CHECKING:
     from solution.report.predictions import Look

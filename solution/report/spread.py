@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from solution.contracts import InputError, Row
-from solution.report.rows import machines
 from solution.report.tables import Table
+from solution.run_folder import machines
 
 QUALITY = {"f1": "macro F1", "accuracy": "accuracy", "top5": "top-5 accuracy"}
 """What the figures of `Row.quality` are called in tables; others keep their names."""

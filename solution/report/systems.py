@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from solution.report import detector, googlenet
-from solution.report.run_folder import Run
 from solution.report.spread import shipped
 from solution.report.style import Drawing
+from solution.run_folder import Run
 
 
 @dataclass(frozen=True, kw_only=True)

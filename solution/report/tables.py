@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from solution.contracts import Row
-from solution.report.rows import one_level
+from solution.run_folder import one_level
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Row
-from solution.report.curves import History, training_curves
-from solution.report.rows import flat
-from solution.report.run_folder import Run, read_run
+from solution.report.curves import training_curves
+from solution.run_folder import History, Run, flat, read_run
 
 DEFAULT = "sqlite:///runs/mlflow.db"
 FOLDER, STEP, PARENT = "featherweight.folder", "featherweight.step", "mlflow.parentRunId"

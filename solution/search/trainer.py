@@ -5,28 +5,25 @@ The val split is never opened.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from torch import nn
-
 from solution import checkpoint
-from solution.contracts import InputError, Recipe, Stage
+from solution.contracts import InputError, Recipe
 from solution.data.loaders import Loaders
 from solution.data.views import EpochSampler, train_loader
-from solution.evaluate.classify import classify, predictor
 from solution.evaluate.score import Scorer
-from solution.pipeline import MODEL, Job, opener, scored
+from solution.pipeline import StageRun, opener, stage_runs
+from solution.run_folder import HISTORY, RunFolder, read_history
 from solution.search.cost import UNBUILDABLE, Limits, epochs_of, foreseen_macs, stages_to
 from solution.search.outcomes import TrialRejected
 from solution.search.space import applied
 from solution.search.study import Figures
 from solution.search.worker import Task
-from solution.train.state import HISTORY, drop_states
+from solution.tasks import judge
 
 SPLITS = ("train", "dev", "calibration")
 
@@ -61,18 +58,12 @@ class Follower:
     def look(self) -> None:
         """Record the rungs that were reached. The figure of a rung is the best epoch of its stage until then."""
         self.task.check_alive()
-        history = _dev_f1(self.folder / HISTORY)
+        path = self.folder / HISTORY
+        history = read_history(path).get("dev_f1", ()) if path.exists() else ()
         for rung in self.task.open_rungs():
             if self.before < rung <= self.before + len(history):
                 f1 = max(history[: rung - self.before])
                 self.task.at_rung(rung, Figures(macs=self.macs, f1=f1, score=Scorer()(self.macs, f1)))
-
-
-def _dev_f1(path: Path) -> list[float]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [float(row["dev_f1"]) for row in csv.DictReader(file) if "dev_f1" in row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +80,17 @@ class Trainer:
         """Train, or go on training, and judge on the dev split."""
         recipe, macs = self._planned(task)
         follower = Follower(task=task, macs=macs)
-        job = self._job(recipe, task.folder, follower)
-        for stage in stages_to(recipe, recipe.after):
-            follower.folder = task.folder / stage.name
-            if not (follower.folder / MODEL).exists():
-                self._keep(job, stage, job.step(stage)[0])
+        stages = self._stages(recipe, task.folder, follower)
+        for stage in stages.values():
+            follower.folder = stage.folder.stage(stage.name)
+            if not stage.path.exists():
+                model, _ = stage.step()
+                checkpoint.save(stage.path, model, stage.header(model, {}))
             follower.look()
-            follower.before += epochs_of(stage)
-        figures = self._judged(job)
-        drop_states(task.folder)
+            follower.before += epochs_of(stage.stage)
+        figures = self._judged(stages[recipe.after])
+        for stage in stages.values():
+            stage.folder.drop_states(stage.name)
         return figures
 
     def _planned(self, task: Task) -> tuple[Recipe, int]:
@@ -110,7 +103,8 @@ class Trainer:
         self.limits.check(macs, task.done(), task.objective)
         return recipe, macs
 
-    def _job(self, recipe: Recipe, folder: Path, follower: Follower) -> Job:
+    def _stages(self, recipe: Recipe, folder: Path, follower: Follower) -> dict[str, StageRun]:
+        """The stages that lead to After, watched before each of their epochs."""
         opened = opener(recipe.data, recipe.seed, splits=SPLITS)
 
         @cache
@@ -119,17 +113,13 @@ class Trainer:
             train = train_loader(plain.dataset, Watched(plain.batch_sampler, follower.look), plain.num_workers)
             return dataclasses.replace(opened(size), train=train)
 
-        return Job(recipe=recipe, out=folder, loaders=watched, device=self.device, resume=True, log=self.log)
+        way = stages_to(recipe, recipe.after)
+        return stage_runs(recipe, way, RunFolder(path=folder), watched, device=self.device, resume=True, log=self.log)
 
-    def _keep(self, job: Job, stage: Stage, model: nn.Module) -> None:
-        checkpoint.save(job.out / stage.name / MODEL, model, job.header(stage, model, {}))
-
-    def _judged(self, job: Job) -> Figures:
-        model = checkpoint.load(job.out / job.recipe.after / MODEL)[0]
-        stage = job.recipe.stage(job.recipe.after)
-        f1 = classify(predictor(model, self.device), job.shown(stage).dev).f1
-        said: list[str] = []
-        cost = scored(model, job.example(stage), f1, said.append)
-        if cost["score"] is None:
-            raise InputError("; ".join(said))
-        return Figures(macs=cost["macs"], f1=f1, score=cost["score"])
+    def _judged(self, after: StageRun) -> Figures:
+        model, reasons = checkpoint.load(after.path)[0], []
+        batches = {"": after.loaders.dev}
+        found = judge(model, after.example(), batches, device=self.device, score=True, log=reasons.append)
+        if found["score"] is None:
+            raise InputError("; ".join(reasons))
+        return Figures(macs=found["macs"], f1=found["quality"]["f1"], score=found["score"])

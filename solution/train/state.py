@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from solution.contracts import InputError
+from solution.run_folder import STATE, write_history
 from solution.runtime import written_whole
-
-STATE, HISTORY = "training.safetensors", "history.csv"
 
 
 def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, float]]) -> None:
@@ -24,26 +22,7 @@ def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, floa
     rest = json.dumps(_without_tensors(state | {"history": history}, tensors))
     with written_whole(folder / STATE) as path:
         save_file(tensors, path, metadata={"training": rest})
-    with written_whole(folder / HISTORY) as path, path.open("w", newline="") as file:
-        # The first epochs may stem from a version that noted less.
-        writer = csv.DictWriter(file, fieldnames=list(history[-1]), restval=0)
-        writer.writeheader()
-        writer.writerows(history)
-
-
-def seconds_so_far(folder: Path) -> float:
-    """Seconds of all epochs that stopped trainings have left below `folder`."""
-    total = 0.0
-    for path in folder.rglob(HISTORY):
-        with path.open(newline="") as file:
-            total += sum(float(row.get("seconds") or 0) for row in csv.DictReader(file))
-    return total
-
-
-def drop_states(folder: Path) -> None:
-    """Delete the states of all trainings below `folder`, which are over; their histories stay."""
-    for state in folder.rglob(STATE):
-        state.unlink()
+    write_history(folder, history)
 
 
 def load_state(folder: Path, settings: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import pytest
 from solution.__main__ import main
 from solution.commands import family as family_command
 from solution.contracts import InputError
-from solution.report.rows import read_rows
+from solution.run_folder import read_rows
 
 FAMILY = """
 from solution.contracts import Recipe, Stage

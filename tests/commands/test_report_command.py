@@ -17,7 +17,7 @@ from solution.commands.report import defaults, write_docs
 from solution.contracts import Row
 from solution.models.shufflenet import ShuffleNet
 from solution.report.docs import PICTURE, pictures, results
-from solution.report.rows import write_rows
+from solution.run_folder import write_rows
 from solution.runtime import ROOT
 
 VOID = {"meta", "link", "img", "br"}

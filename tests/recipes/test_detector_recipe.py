@@ -25,7 +25,7 @@ from solution.report.detector import (
     pruning_drawing,
     published_table,
 )
-from solution.report.run_folder import read_run
+from solution.run_folder import read_rows, read_run
 from solution.settings import settings_of, with_setting
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
@@ -63,7 +63,7 @@ def finished(scenes_tar, tmp_path_factory):
 
 @pytest.mark.slow
 def test_rows_of_a_run(finished):
-    rows = {row.step: row for row in pipeline.read_rows(finished)}
+    rows = {row.step: row for row in read_rows(finished)}
     assert list(rows) == list(STAGES)
     assert all(set(row.quality) == {"precision", "recall", "map50", "map"} for row in rows.values())
     assert rows["float16"].bytes < 0.6 * rows["original"].bytes
@@ -79,7 +79,7 @@ def test_rows_of_a_run(finished):
 
 @pytest.mark.slow
 def test_files_say_what_their_rows_say(finished, scenes_tar):
-    rows = {row.step: row for row in pipeline.read_rows(finished)}
+    rows = {row.step: row for row in read_rows(finished)}
     val = with_setting(shrunk(named("detector_ssdlite"), scenes_tar), "data.size", 64).data.open().val
     for name in ("original", "clustered"):
         exported = files.open_file(finished / name / "model.packed", task=DETECTION)
@@ -105,7 +105,7 @@ def test_int8_spares_what_follows_the_last_layers_and_is_smaller(scenes_tar, tmp
     spared = [kinds[name] for name in openvino_file.after_weights(model)]
     assert "Softmax" in spared
     assert not {"Convolution", "GroupConvolution"} & set(spared)
-    exported = pipeline.read_rows(tmp_path)[0].exported
+    exported = read_rows(tmp_path)[0].exported
     assert exported["openvino int8"]["bytes"] < 0.7 * exported["openvino"]["bytes"]
 
 

@@ -18,6 +18,7 @@ from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.recipes import FAMILIES, RECIPES, family_named, named
 from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
+from solution.run_folder import RunFolder, read_rows
 from solution.runtime import ROOT
 from solution.search.cost import total_epochs
 from solution.search.session import Search
@@ -100,7 +101,7 @@ def thorough(photos, tmp_path_factory):
 
 
 def test_a_thorough_run_also_says_what_takes_time_to_measure(thorough):
-    rows = {row.step: row for row in pipeline.read_rows(thorough)}
+    rows = {row.step: row for row in read_rows(thorough)}
     for name, row in rows.items():
         assert row.packed_bytes == (thorough / name / "model.packed").stat().st_size < row.bytes
         assert row.latency_ms["eager"] > 0
@@ -111,10 +112,10 @@ def test_a_thorough_run_also_says_what_takes_time_to_measure(thorough):
 
 def test_a_fresh_stage_has_the_shape_and_not_the_weights(thorough, photos):
     recipe = two_nets(photos)
-    loaders = pipeline.opener(recipe.data, 0)
-    job = pipeline.Job(recipe=recipe, out=thorough, loaders=loaders, device="cpu", resume=False, log=lambda _: None)
+    folder, loaders = RunFolder(path=thorough), pipeline.opener(recipe.data, 0)
+    stage = pipeline.stage_runs(recipe, recipe.stages[2:3], folder, loaders, log=lambda _: None)[recipe.stages[2].name]
     halve, _ = checkpoint.load(thorough / "halve" / "model.safetensors")
-    fresh, again = (job.source(recipe.stages[2]).state_dict() for _ in range(2))
+    fresh, again = (stage.source().state_dict() for _ in range(2))
     assert {name: value.shape for name, value in fresh.items()} == {
         name: value.shape for name, value in halve.state_dict().items()
     }

@@ -4,7 +4,7 @@ import json
 from solution.contracts import Row
 from solution.report.bits import Net, bits_drawing, bits_table, note_zipped
 from solution.report.docs import pictures, results
-from solution.report.rows import write_rows
+from solution.run_folder import write_rows
 
 BASE = Row(step="base", macs=1000, params=1000, bytes=4800, packed_bytes=3600, quality={"f1": 0.8})
 

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from solution.contracts import InputError
 from solution.evaluate.score import Scorer
 from solution.report.classes import MAX_ROWS, class_f1, confusion, predictions
-from solution.report.curves import read_history, training_curves
+from solution.report.curves import training_curves
 from solution.report.embedding import MAX_CLASSES, MAX_IMAGES, chosen, embed, embedding
 from solution.report.front import PUBLISHED, Point, Series, front, pareto
 from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE
+from solution.run_folder import read_history
 
 POINTS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=30)
 

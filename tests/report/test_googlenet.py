@@ -4,8 +4,7 @@ import pytest
 
 from solution.contracts import Row
 from solution.report.googlenet import error_drawing, googlenet_findings, googlenet_table, published_table
-from solution.report.rows import write_rows
-from solution.report.run_folder import read_run
+from solution.run_folder import read_run, write_rows
 
 ROW = Row(
     step="base",

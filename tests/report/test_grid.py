@@ -6,7 +6,7 @@ import pytest
 from solution.contracts import Row
 from solution.report.docs import pictures, results
 from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
-from solution.report.rows import write_rows
+from solution.run_folder import write_rows
 
 ROW = Row(
     step="train",

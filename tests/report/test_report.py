@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 from solution.contracts import InputError, Row
-from solution.report.rows import read_rows, write_rows
 from solution.report.spread import spread_table
 from solution.report.tables import COLUMNS, heading, line, side_by_side
+from solution.run_folder import read_rows, write_rows
 
 ROW = Row(
     step="after",

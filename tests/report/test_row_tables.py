@@ -6,10 +6,9 @@ import pytest
 from solution.contracts import InputError, Row
 from solution.report.ablation import ablation_table, read_ablation
 from solution.report.page import figures
-from solution.report.rows import machines, write_rows
-from solution.report.run_folder import command, read_run
 from solution.report.spread import shipped, spread
 from solution.report.tables import Table, compared
+from solution.run_folder import command, machines, read_run, write_rows
 
 ROW = Row(
     step="after", macs=1000, params=100, bytes=400, quality={"f1": 0.7}, score=0.3, seconds=60.0, hardware="a CPU"

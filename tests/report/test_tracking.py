@@ -6,8 +6,8 @@ import pytest
 
 from solution.__main__ import main
 from solution.contracts import InputError, Row
-from solution.report.rows import read_rows, write_rows
 from solution.report.tracking import FOLDER, PARENT, STEP, open_store
+from solution.run_folder import read_rows, write_rows
 
 ROW = Row(step="train", macs=1000, params=100, bytes=400, quality={"accuracy": 0.7}, seconds=6.0, hardware="a CPU")
 

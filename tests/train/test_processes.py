@@ -6,7 +6,7 @@ import sys
 import pytest
 from shell import SHORT, SMALL
 
-from solution.report.rows import read_rows
+from solution.run_folder import read_rows
 from solution.runtime import ROOT
 
 

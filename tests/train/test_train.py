@@ -14,11 +14,11 @@ import torch
 from solution.contracts import InputError
 from solution.evaluate.classify import classify, predictor
 from solution.losses.mixing import Mixing
-from solution.report.curves import read_history
+from solution.run_folder import RunFolder, read_history
 from solution.runtime import ROOT
 from solution.train import training
 from solution.train.schedule import ema_decay, warmup_cosine
-from solution.train.state import save_state, seconds_so_far
+from solution.train.state import save_state
 from solution.train.step import Train
 
 
@@ -224,6 +224,7 @@ def test_bf16_that_is_imitated_is_told(small_net, toy, monkeypatch, precision, i
 
 
 def test_a_history_that_an_older_version_began_goes_on(tmp_path):
-    save_state(tmp_path, {"settings": ""}, [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "seconds": 4.5}])
-    assert read_history(tmp_path / "history.csv") == {"epoch": (1, 2), "loss": (2.0, 1.0), "seconds": (0, 4.5)}
-    assert seconds_so_far(tmp_path) == 4.5
+    folder = tmp_path / "train"
+    save_state(folder, {"settings": ""}, [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "seconds": 4.5}])
+    assert read_history(folder / "history.csv") == {"epoch": (1, 2), "loss": (2.0, 1.0), "seconds": (0, 4.5)}
+    assert RunFolder(path=tmp_path).seconds_so_far("train") == 4.5

@@ -1,0 +1,304 @@
+"""What a run leaves on disk: the one place that names, writes and reads these files.
+
+    recipe.json                          name, seed and settings of the recipe, and which stages it compares
+    rows.json, rows.csv                  one row per finished stage
+    before.safetensors, after.safetensors     copies of the two stages that are compared
+    <stage>/model.safetensors            the stage's checkpoint; model.packed too when the recipe is thorough
+    <stage>/model.onnx, ...              exported forms of Before and After, where the recipe names such
+    <stage>/plan.json, plan.txt          what a structural step decided
+    <stage>/history.csv                  one line per epoch
+    <stage>/training.safetensors         the state to go on from, until the stage is over (`solution.train.state`)
+
+`RunFolder` is such a folder; `read_run` gives what is in it as one value, `Run`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import filecmp
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solution.contracts import InputError, Plan, Recipe, Row
+from solution.runtime import write_text, written_whole
+from solution.settings import gathered, settings_of
+
+ROLES = ("before", "after")
+MODEL, PACKED, HISTORY, STATE = "model.safetensors", "model.packed", "history.csv", "training.safetensors"
+
+Defaults = Callable[[str], Mapping[str, Any]]
+"""A recipe's name -> the settings that it has today."""
+
+History = Mapping[str, Sequence[float]]
+"""{"epoch": (1, 2, ...), "loss": ..., "dev_f1": ...}: the columns of a `history.csv`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """The folder of one run, whether it is there yet or not."""
+
+    path: Path
+
+    def stage(self, name: str) -> Path:
+        """The folder of the stage called `name`."""
+        return self.path / name
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint of the stage called `name`."""
+        return self.path / name / MODEL
+
+    def packed(self, name: str) -> Path:
+        """The packed file of the stage called `name`."""
+        return self.path / name / PACKED
+
+    def compared(self, role: str) -> Path:
+        """The copy of "before" or "after"."""
+        return self.path / f"{role}.safetensors"
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "recipe.json").exists()
+
+    def begin(self, recipe: Recipe) -> None:
+        """Note what runs here."""
+        write_text(self.path / "recipe.json", json.dumps(_described(recipe), indent=1) + "\n")
+
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """`InputError` when the folder holds another run, or this one and `resume` is not set."""
+        if not self.is_taken:
+            return
+        if not resume:
+            raise InputError(f"{self.path} already holds a run: add --resume to go on with it, or choose another --out")
+        there, here = (
+            {"name": about["name"], "seed": about["seed"], **about["settings"]}
+            for about in (self.description(), _described(recipe))
+        )
+        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        if names:
+            different = "; ".join(f"{name} is {there.get(name)} there, {here.get(name)} here" for name in names)
+            raise InputError(f"{self.path} holds another run, so it cannot be resumed: {different}")
+
+    def description(self) -> Mapping[str, Any]:
+        """What `begin` noted; empty when there is no recipe.json."""
+        path = self.path / "recipe.json"
+        if not path.is_file():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged ({error}); copy it again, or delete it to report the rows alone"
+            ) from error
+
+    def rows(self) -> list[Row]:
+        """The rows of the finished stages."""
+        return read_rows(self.path)
+
+    def write_rows(self, rows: Sequence[Row]) -> None:
+        """Write them all again."""
+        write_rows(self.path, rows)
+
+    def write_plan(self, stage: str, plan: Plan) -> None:
+        """Write what a structural step decided: for `load_plan`, and for the eye."""
+        write_text(self.stage(stage) / "plan.json", json.dumps(plan.to_fields(), indent=1))
+        write_text(self.stage(stage) / "plan.txt", f"{plan}\n")
+
+    def plans(self, stages: Iterable[str]) -> dict[str, str]:
+        """{stage: the table of what it cut}, of those that cut something."""
+        paths = {name: self.stage(name) / "plan.txt" for name in stages}
+        return {name: path.read_text(encoding="utf-8").rstrip() for name, path in paths.items() if path.is_file()}
+
+    def histories(self, stages: Iterable[str]) -> dict[str, History]:
+        """{stage: its history}, `stages` first; stages that do not train have none."""
+        paths = {path.parent.name: path for path in sorted(self.path.glob(f"*/{HISTORY}"))}
+        order = [name for name in stages if name in paths]
+        found = {name: read_history(paths[name]) for name in dict.fromkeys([*order, *paths])}
+        return {name: history for name, history in found.items() if history.get("epoch")}
+
+    def seconds_so_far(self, stage: str) -> float:
+        """Seconds of all epochs that stopped trainings have left in the folder of `stage`."""
+        return sum(sum(read_history(path).get("seconds", ())) for path in self.stage(stage).rglob(HISTORY))
+
+    def drop_states(self, stage: str) -> None:
+        """Delete the states of all trainings of `stage`, which are over; their histories stay."""
+        for state in self.stage(stage).rglob(STATE):
+            state.unlink()
+
+    def copy_compared(self, recipe: Recipe) -> None:
+        """Copy the checkpoints of the stages that are compared to where a reader looks first."""
+        for role, name in zip(ROLES, (recipe.before, recipe.after), strict=True):
+            with written_whole(self.compared(role)) as path:
+                shutil.copyfile(self.checkpoint(name), path)
+
+    def stages_compared(self, stages: Sequence[str]) -> tuple[str, str]:
+        """Which of `stages` are Before and After: those that recipe.json names, else those whose checkpoints were
+        copied, else those of these names, else the first and the last.
+        """
+        about, found = self.description(), []
+        for role, fallback in zip(ROLES, (stages[0], stages[-1]), strict=True):
+            copied = next((name for name in stages if _equal(self.compared(role), self.checkpoint(name))), None)
+            found.append(next(name for name in (about.get(role), copied, role, fallback) if name in stages))
+        return found[0], found[1]
+
+
+def _equal(first: Path, second: Path) -> bool:
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def _described(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON gives it back."""
+    about = {"name": recipe.name, "seed": recipe.seed, "before": recipe.before, "after": recipe.after}
+    return json.loads(json.dumps({**about, "settings": settings_of(recipe)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a recipe, as its folder holds it.
+
+    recipe     the recipe's name; the folder's when it is not noted
+    settings   {key: value} of every setting, as JSON gives them back
+    rows       one per finished stage
+    compared   the stages called Before and After
+    """
+
+    folder: Path
+    recipe: str
+    seed: int
+    settings: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    compared: tuple[str, str]
+
+    def row(self, role: str) -> Row:
+        """The row of "before" or "after"."""
+        name = self.compared[ROLES.index(role)]
+        return next(row for row in self.rows if row.step == name)
+
+    def checkpoints(self) -> dict[str, Path]:
+        """{"before": path, "after": path} of those that are there."""
+        paths = {role: RunFolder(path=self.folder).compared(role) for role in ROLES}
+        return {role: path for role, path in paths.items() if path.is_file()}
+
+    def histories(self) -> dict[str, History]:
+        """{stage: its history}, in the order of the stages; stages that do not train have none."""
+        return RunFolder(path=self.folder).histories(row.step for row in self.rows)
+
+    def plans(self) -> dict[str, str]:
+        """{stage: the table of what it cut}."""
+        return RunFolder(path=self.folder).plans(row.step for row in self.rows)
+
+    def data(self) -> str:
+        """What the data set is called, as far as the folder says."""
+        path = self.settings.get("data.path")
+        return Path(path).name.split(".")[0] if path else self.folder.resolve().parent.name
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`. `InputError` when it has no rows."""
+    rows, own = read_rows(folder), RunFolder(path=folder)
+    if not rows:
+        raise InputError(f"{folder} holds no rows.json with rows: name a folder that `python -m solution run` wrote")
+    about = own.description()
+    return Run(
+        folder=folder,
+        recipe=about.get("name", folder.name),
+        seed=about.get("seed", rows[0].seed),
+        settings=about.get("settings", {}),
+        rows=tuple(rows),
+        compared=own.stages_compared([row.step for row in rows]),
+    )
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Write `rows.json`, which is read back, and `rows.csv` for spreadsheets, each whole or not at all."""
+    write_text(folder / "rows.json", json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    _write_table(folder / "rows.csv", [flat(row) for row in rows])
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows in `folder`; none when it has no `rows.json`."""
+    path = folder / "rows.json"
+    if not path.exists():
+        return []
+    try:
+        return [Row(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a table of rows ({error}); delete the folder and run again") from error
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write one line per epoch; what an epoch of an older version did not note is 0."""
+    names = dict.fromkeys(name for line in history for name in line)
+    _write_table(folder / HISTORY, [{name: line.get(name, 0) for name in names} for line in history])
+
+
+def read_history(path: Path) -> History:
+    """The columns of `path`, a `history.csv`. `InputError` when it is not a table of numbers."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = list(rows[0]) if rows else []
+        return {name: tuple(float(row[name]) for row in rows) for name in names}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a table of numbers, one line per epoch ({error}); train again") from error
+
+
+def _write_table(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """One level: quality and latencies become columns such as `quality.f1` and `latency_ms.onnx`."""
+    return one_level(dataclasses.asdict(row))
+
+
+def one_level(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}, however deep."""
+    columns: dict[str, Any] = {}
+    for name, value in fields.items():
+        inner = one_level(value) if isinstance(value, Mapping) else None
+        columns |= {name: value} if inner is None else {f"{name}.{key}": item for key, item in inner.items()}
+    return columns
+
+
+def machines(rows: Iterable[Row]) -> str:
+    """The hardware of the trainings, and that of the times where it is another."""
+    rows = list(rows)
+    trained = list(dict.fromkeys(row.hardware for row in rows))
+    timed = [name for name in dict.fromkeys(row.timed_on for row in rows) if name and name not in trained]
+    return "; ".join([*trained, *(f"times: {name}" for name in timed)])
+
+
+def command(run: Run, defaults: Mapping[str, Any]) -> str:
+    """The command that makes this run again. `defaults` are the recipe's own settings today.
+
+    Settings that the recipe no longer has follow as a comment; the commit in the rows still has them.
+    """
+    words = ["python", "-m", "solution", "run", run.recipe]
+    if run.settings.get("data.path") is not None:
+        words += ["--data", run.settings["data.path"]]
+    words += ["--seed", str(run.seed)]
+    others = {key: value for key, value in run.settings.items() if key != "data.path"}
+    plain = json.loads(json.dumps(dict(defaults)))
+    changes = {key: value for key, value in others.items() if key in plain and plain[key] != value}
+    for key, value in gathered(changes, defaults).items():
+        words += ["--set", f"{key}={_spelled(value)}"]
+    gone = [f"{key}={_spelled(value)}" for key, value in others.items() if key not in defaults]
+    return shlex.join(words) + (f"  # at its commit also {' '.join(gone)}" if defaults and gone else "")
+
+
+def _spelled(value: Any) -> str:
+    """A value as --set takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    return str(value)
