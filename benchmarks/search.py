@@ -26,10 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from solution.search.hyperband import Hyperband
 from solution.search.space import Choices, Range, Space
-from solution.search.storage import open_storage
-from solution.search.study import Figures, open_study
-from solution.search.trial_queue import TrialQueue
-from solution.search.worker import Task, work
+from solution.search.study import Figures, open_storage, open_study
+from solution.search.worker import TrialContext, TrialQueue, work
 
 NUM_FIELDS = 15
 SPACE = Space(
@@ -46,7 +44,7 @@ def queue(folder: Path, num_trials: int) -> TrialQueue:
     return TrialQueue(study=study, space=SPACE, folder=folder, num_trials=num_trials, hyperband=Hyperband(total=0))
 
 
-def formula(task: Task) -> Figures:
+def formula(task: TrialContext) -> Figures:
     """A trial that trains nothing; it notes that it was run to its end."""
     score = sum(value for value in task.drawn.values() if isinstance(value, float))
     with (task.queue.folder / "ran.txt").open("a") as file:
@@ -63,7 +61,7 @@ def overhead_ms(num_stored: int, num_measured: int) -> tuple[float, float, float
         ours.study.add_trials(stored)
         moments: list[tuple[float, float]] = []
 
-        def timed(task: Task) -> Figures:
+        def timed(task: TrialContext) -> Figures:
             moments.append((time.perf_counter(), time.process_time()))
             return formula(task)
 

@@ -13,6 +13,7 @@ LAYERS = {
     "budget": 1,
     "runtime": 1,
     "settings": 1,
+    "locks": 1,
     "run_folder": 2,
     "data": 2,
     "models": 2,

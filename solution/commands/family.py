@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solution.commands.run import run_once
 from solution.contracts import InputError, Recipe
 from solution.runtime import set_threads, write_text
 
@@ -21,8 +20,13 @@ if TYPE_CHECKING:
 
 LOG = "log.txt"
 
+RunOnce = Callable[[Recipe, Path, argparse.Namespace, Callable[[str], None]], object]
+"""Runs one recipe into a folder: a function of a module, which other processes import."""
 
-def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, log: Callable[[str], None]) -> None:
+
+def run_family(
+    cells: Mapping[str, Recipe], arguments: argparse.Namespace, run_once: RunOnce, log: Callable[[str], None]
+) -> None:
     """Run every cell in a folder of its own below --out; with --resume, finished ones are taken from there.
 
     A cell that fails does not keep the others from running. `InputError` at the end names those that failed.
@@ -33,7 +37,7 @@ def run_family(cells: Mapping[str, Recipe], arguments: argparse.Namespace, log: 
         _fetch(cells)
     failed = {}
     outcomes = _one_by_one if arguments.workers == 1 else _side_by_side
-    for name, error in outcomes(cells, out, arguments, log):
+    for name, error in outcomes(cells, out, arguments, run_once, log):
         log(f"\n{name}: {f'failed ({error})' if error else 'done'}")
         failed |= {name: error} if error else {}
     for folder in dict.fromkeys((out / name).parent for name in cells):
@@ -68,7 +72,11 @@ def _fetch(cells: Mapping[str, Recipe]) -> None:
 
 
 def _one_by_one(
-    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, log: Callable[[str], None]
+    cells: Mapping[str, Recipe],
+    out: Path,
+    arguments: argparse.Namespace,
+    run_once: RunOnce,
+    log: Callable[[str], None],
 ) -> Iterator[tuple[str, str]]:
     for name, recipe in cells.items():
         log(f"\n{name}")
@@ -76,13 +84,18 @@ def _one_by_one(
 
 
 def _side_by_side(
-    cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace, log: Callable[[str], None]
+    cells: Mapping[str, Recipe],
+    out: Path,
+    arguments: argparse.Namespace,
+    run_once: RunOnce,
+    log: Callable[[str], None],
 ) -> Iterator[tuple[str, str]]:
     """In processes of their own, which say what they do in a log."""
     log(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
     with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
         runs = {
-            pool.submit(_outcome, functools.partial(_alone, cells[name], out / name, arguments)): name for name in cells
+            pool.submit(_outcome, functools.partial(_alone, cells[name], out / name, arguments, run_once)): name
+            for name in cells
         }
         for run in concurrent.futures.as_completed(runs):
             yield runs[run], run.result()
@@ -104,14 +117,14 @@ def _outcome(run: Callable[[], object]) -> str:
     return ""
 
 
-def _alone(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:
+def _alone(recipe: Recipe, out: Path, arguments: argparse.Namespace, run_once: RunOnce) -> None:
     """One cell in a process that takes no other with it: it gives back all memory, and may be killed."""
     # A process that was not forked is safe beside threads.
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        process.submit(_logged, recipe, out, arguments).result()
+        process.submit(_logged, recipe, out, arguments, run_once).result()
 
 
-def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace) -> None:
+def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace, run_once: RunOnce) -> None:
     """One cell; what it says goes into its log."""
     set_threads()
     out.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     if cells:
         from solution.commands.family import run_family
 
-        run_family({name: changed(recipe, arguments) for name, recipe in cells.items()}, arguments, log)
+        run_family({name: changed(recipe, arguments) for name, recipe in cells.items()}, arguments, run_once, log)
         return
     if arguments.workers != 1:
         raise InputError(f"--workers is for a family of recipes; {arguments.recipe} is one recipe")

@@ -12,8 +12,7 @@ from solution.contracts import InputError, Recipe, Stage, StepContext
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs
 from solution.evaluate.score import Scorer
-from solution.search.outcomes import TrialRejected
-from solution.search.study import Figures
+from solution.search.study import Figures, TrialRejected
 
 UNBUILDABLE = 1.0
 """How bad a net that cannot be built is to the sampler: as if it had the competition's reference MACs too many."""

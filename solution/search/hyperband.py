@@ -14,13 +14,15 @@ cannot take up a trial that it has stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError
+from solution.search.study import is_rejected, latest, root_of, rungs_of
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -79,3 +81,73 @@ def ranks(values: Sequence[Sequence[float]]) -> np.ndarray:
     table = np.asarray(values, dtype=float)  # (N, objectives)
     no_worse = (table[None] <= table[:, None]).all(2)
     return (no_worse & (table[None] < table[:, None]).any(2)).sum(1)
+
+
+Rung = tuple[int, int]
+"""Bracket and epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standings:
+    """The `trials` of a study at their rungs.
+
+    home    trials that rest elsewhere cannot go on here
+    closed  whether no new trial will be begun
+    """
+
+    trials: Sequence[FrozenTrial]
+    hyperband: Hyperband
+    home: str
+    closed: bool
+
+    def goes_on(self, number: int, epoch: int) -> bool:
+        """Whether trial `number` goes on from the rung at `epoch`."""
+        root = root_of(self.trials[number])
+        rung = (self.hyperband.bracket(root), epoch)
+        return self._ranks(rung)[root] < self._places(rung)
+
+    def promoted(self) -> FrozenTrial | None:
+        """The resting trial that may go on: at the highest rung, and the best there."""
+        for rung in sorted(self._groups, key=lambda rung: -rung[1]):
+            resting = [root for root in self._groups[rung] if self._rests(root, rung[1])]
+            if resting:
+                order = self._ranks(rung)
+                best = min(resting, key=lambda root: (order[root], root))
+                if order[best] < self._places(rung):
+                    return self._latest[best]
+        return None
+
+    @cached_property
+    def _latest(self) -> dict[int, FrozenTrial]:
+        return latest(self.trials)
+
+    @cached_property
+    def _groups(self) -> dict[Rung, dict[int, tuple[float, ...]]]:
+        """{rung: {root: values}}."""
+        groups: dict[Rung, dict[int, tuple[float, ...]]] = {}
+        for root, trial in self._latest.items():
+            for epoch, values in rungs_of(trial).items():
+                groups.setdefault((self.hyperband.bracket(root), epoch), {})[root] = values
+        return groups
+
+    def _rests(self, root: int, epoch: int) -> bool:
+        trial = self._latest[root]
+        rests = trial.state == TrialState.PRUNED and not is_rejected(trial) and max(rungs_of(trial)) == epoch
+        return rests and trial.user_attrs.get("home") == self.home
+
+    def _ranks(self, rung: Rung) -> Mapping[int, int]:
+        group = self._groups[rung]
+        return dict(zip(group, ranks(list(group.values())), strict=True))
+
+    def _places(self, rung: Rung) -> int:
+        """How many go on from `rung`: more when nobody else can come in."""
+        bracket, _ = rung
+        group = self._groups[rung]
+        coming = any(
+            trial.state == TrialState.RUNNING
+            and trial.user_attrs.get("home") == self.home
+            and root not in group
+            and self.hyperband.bracket(root) == bracket
+            for root, trial in self._latest.items()
+        )
+        return self.hyperband.places(len(group), self.closed and not coming)

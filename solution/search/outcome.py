@@ -8,68 +8,22 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from solution.contracts import InputError, Recipe
-from solution.evaluate.score import Scorer
 from solution.report.style import Drawing
 from solution.runtime import commit, hardware, write_text, written_whole
 from solution.search.hyperband import ranks
 from solution.search.plots import front_drawing, history_drawing, importance_drawing
 from solution.search.recipe_file import write_recipe
 from solution.search.space import Space, applied
-from solution.search.standings import is_rejected, root_of, rungs_of
-from solution.search.study import Figures, figures_of, objective_of
+from solution.search.study import Figures, Tried, figures_of, objective_of, tried
 
 BEST = "best.py"
 _SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """One line of the table: a trial, what it drew, and how it ended.
-
-    root    the trial that this one went on with
-    epochs  of the last rung, when it rests
-    """
-
-    number: int
-    root: int
-    state: str
-    epochs: int | None
-    macs: int | None
-    f1: float | None
-    score: float | None
-    drawn: dict[str, Any]
-    said: str = ""
-
-
-def tried(trial: FrozenTrial) -> Tried:
-    """The table's line of `trial`."""
-    macs, f1 = trial.user_attrs.get("macs"), trial.user_attrs.get("f1")
-    score = trial.user_attrs.get("score")
-    return Tried(
-        number=trial.number,
-        root=root_of(trial),
-        state=_state(trial),
-        epochs=max(rungs_of(trial), default=None) if trial.state != TrialState.COMPLETE else None,
-        macs=macs,
-        f1=f1,
-        score=Scorer()(macs, f1) if score is None and f1 is not None else score,
-        drawn=dict(trial.params),
-        said=trial.user_attrs.get("refused") or trial.user_attrs.get("error", ""),
-    )
-
-
-def _state(trial: FrozenTrial) -> str:
-    if is_rejected(trial):
-        return "refused"
-    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "resting", TrialState.FAIL: "failed"}
-    return names.get(trial.state, "running")
 
 
 def best_of(study: Study) -> FrozenTrial:

@@ -16,11 +16,9 @@ from solution.search.cost import Limits, stages_to, total_epochs
 from solution.search.hyperband import Hyperband
 from solution.search.outcome import Outcome
 from solution.search.space import Plain, Space, space_of
-from solution.search.storage import open_storage
-from solution.search.study import open_study
+from solution.search.study import open_storage, open_study
 from solution.search.trainer import Trainer
-from solution.search.trial_queue import TrialQueue
-from solution.search.worker import work
+from solution.search.worker import TrialQueue, work
 from solution.settings import settings_of
 
 JOURNAL = "journal.log"

@@ -1,20 +1,32 @@
-"""A study of the right space: what is minimized, the sampler, and what must agree when a study is opened again."""
+"""A study of the right space: where its trials are kept, what is minimized, how a trial may end, the sampler.
+
+Trials lie in a journal file, or in a database at any SQLAlchemy URL. The journal is Optuna's format. Its lock is the
+kernel's, so that a killed worker never blocks the others; half a line that a kill left behind is taken off before the
+next one is written; results are on the disk before a worker goes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import optuna
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError
+from solution.evaluate.score import Scorer
+from solution.locks import held
 
 OBJECTIVES = {"score": ("minimize",), "front": ("maximize", "minimize")}
 """What is sought: the best score, or the front of macro F1 against MACs."""
@@ -81,6 +93,136 @@ def objective_of(study: Study) -> str:
     return study.user_attrs["about"]["objective"]["objective"]
 
 
+def root_of(trial: FrozenTrial) -> int:
+    """The number of the trial that `trial` goes on with; its own for a new one."""
+    return trial.user_attrs.get("root", trial.number)
+
+
+def rungs_of(trial: FrozenTrial) -> dict[int, tuple[float, ...]]:
+    """{epochs: values, minimized} of the rungs that a trial has reached."""
+    return {int(epoch): tuple(values) for epoch, values in trial.user_attrs.get("rungs", {}).items()}
+
+
+def is_rejected(trial: FrozenTrial) -> bool:
+    """Whether a trial was refused before it was paid for."""
+    return "refused" in trial.user_attrs
+
+
+def latest(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """{root: the trial that went furthest of those that go on with it}."""
+    return {root_of(trial): trial for trial in trials}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One line of the table: a trial, what it drew, and how it ended.
+
+    root    the trial that this one went on with
+    epochs  of the last rung, when it rests
+    """
+
+    number: int
+    root: int
+    state: str
+    epochs: int | None
+    macs: int | None
+    f1: float | None
+    score: float | None
+    drawn: dict[str, Any]
+    said: str = ""
+
+
+def tried(trial: FrozenTrial) -> Tried:
+    """The table's line of `trial`."""
+    macs, f1 = trial.user_attrs.get("macs"), trial.user_attrs.get("f1")
+    score = trial.user_attrs.get("score")
+    return Tried(
+        number=trial.number,
+        root=root_of(trial),
+        state=_state(trial),
+        epochs=max(rungs_of(trial), default=None) if trial.state != TrialState.COMPLETE else None,
+        macs=macs,
+        f1=f1,
+        score=Scorer()(macs, f1) if score is None and f1 is not None else score,
+        drawn=dict(trial.params),
+        said=trial.user_attrs.get("refused") or trial.user_attrs.get("error", ""),
+    )
+
+
+def _state(trial: FrozenTrial) -> str:
+    if is_rejected(trial):
+        return "refused"
+    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "resting", TrialState.FAIL: "failed"}
+    return names.get(trial.state, "running")
+
+
+_FINISHED = {int(state) for state in TrialState if state.is_finished()}
+_CHUNK = 1 << 16
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal file with a lock that opens when its holder dies."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def append_logs(self, logs: Sequence[Mapping[str, Any]]) -> None:
+        """Write `logs`, one line each. A result is forced to the disk; the rest survives a kill as it is."""
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with held(self._path.with_name(f"{self._path.name}.lock")), self._path.open("r+b") as file:
+            _drop_half_line(file)
+            file.write(text.encode())
+            if any(log.get("state") in _FINISHED for log in logs):
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _drop_half_line(file: IO[bytes]) -> None:
+    """Cut `file` after its last newline and stand there: whoever wrote the rest was killed while it did."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _CHUNK)
+        file.seek(start)
+        chunk = file.read(end - start)
+        if b"\n" in chunk:
+            end = start + chunk.rindex(b"\n") + 1
+            break
+        end = start
+    file.truncate(end)
+    file.seek(end)
+
+
+def open_storage(where: str | Path) -> BaseStorage:
+    """The storage at `where`: a URL (``postgresql://...``, ``sqlite:///trials.db``), else a journal file's path.
+
+    `InputError` when it cannot be reached, without the URL's password.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        if "://" in str(where):
+            return get_storage(str(where))
+        path = Path(where)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(Journal(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is no journal of a search ({error}); name another file") from error
+    except Exception as error:  # every driver has its own errors
+        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
+        raise InputError(
+            f"cannot reach the storage {_without_password(str(where))}: {reason}. "
+            "Check the key, or leave --storage away to keep trials in a file"
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+
+    with contextlib.suppress(Exception):
+        return make_url(url).render_as_string(hide_password=True)
+    return url
+
+
 class Sampler(TPESampler):
     """Multivariate TPE (Falkner et al., 2018, arXiv:1807.01774) over a space that is known.
 
@@ -97,3 +239,19 @@ class Sampler(TPESampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space. Optuna would look for it in all trials, which takes longer than drawing from it."""
         return self._known
+
+
+class TrialPaused(Exception):  # noqa: N818 - no error
+    """The trial rests at a rung; it may go on later."""
+
+
+class TrialRejected(Exception):  # noqa: N818 - no error
+    """The trial is hopeless: `reason`, and by how much (`excess`, in units of the score) it misses."""
+
+    def __init__(self, reason: str, excess: float) -> None:
+        super().__init__(reason)
+        self.excess = excess
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """The worker was told to stop; its trial is left to whoever comes next."""

@@ -13,9 +13,8 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError
-from solution.search.standings import is_rejected, latest
-from solution.search.study import figures_of
-from solution.search.trial_queue import TrialQueue
+from solution.search.study import figures_of, is_rejected, latest
+from solution.search.worker import TrialQueue
 
 _LOOK_S = 2.0
 _LINE_S = 60.0

@@ -19,10 +19,9 @@ from solution.evaluate.score import Scorer
 from solution.pipeline import StageRun, opener, stage_runs
 from solution.run_folder import HISTORY, RunFolder, read_history
 from solution.search.cost import UNBUILDABLE, Limits, epochs_of, foreseen_macs, stages_to
-from solution.search.outcomes import TrialRejected
 from solution.search.space import applied
-from solution.search.study import Figures
-from solution.search.worker import Task
+from solution.search.study import Figures, TrialRejected
+from solution.search.worker import TrialContext
 from solution.tasks import judge
 
 SPLITS = ("train", "dev", "calibration")
@@ -50,7 +49,7 @@ class Follower:
     before  epochs of the stages before it
     """
 
-    task: Task
+    task: TrialContext
     macs: int
     folder: Path | None = None
     before: int = 0
@@ -76,7 +75,7 @@ class Trainer:
     device: str = "cpu"
     log: Callable[[str], None] = print
 
-    def __call__(self, task: Task) -> Figures:
+    def __call__(self, task: TrialContext) -> Figures:
         """Train, or go on training, and judge on the dev split."""
         recipe, macs = self._planned(task)
         follower = Follower(task=task, macs=macs)
@@ -93,8 +92,8 @@ class Trainer:
             stage.folder.drop_states(stage.name)
         return figures
 
-    def _planned(self, task: Task) -> tuple[Recipe, int]:
-        """The trial's recipe and what After will cost. Raises `Refused` when it is not worth training."""
+    def _planned(self, task: TrialContext) -> tuple[Recipe, int]:
+        """The trial's recipe and what After will cost. Raises `TrialRejected` when it is not worth training."""
         try:
             recipe = applied(self.recipe, task.drawn)
             macs = foreseen_macs(recipe, self.num_classes)

@@ -1,21 +1,156 @@
-"""A worker: it takes trials until none is left. A trial that fails is recorded, and the next one is taken."""
+"""A worker: it takes trials until none is left. A trial that fails is recorded, and the next one is taken.
+
+Which trial a worker takes next. A trial runs as long as a process holds its lock, so no time-out decides.
+
+A worker takes, in this order: a trial that a dead worker left behind; one that rests and may now go on; a new one. The
+first of a study has the recipe's own settings, so that the search begins with what one has.
+A trial that goes on is a new one to Optuna, with the settings, the folder and the past of the first (its root).
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from optuna.trial import TrialState
+import optuna
+from optuna import Study, Trial
+from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError
-from solution.search.outcomes import Stopped, TrialPaused, TrialRejected
-from solution.search.standings import rungs_of
-from solution.search.study import Figures, figures_of, objective_of
-from solution.search.trial_queue import Claim, TrialQueue
+from solution.locks import Lock, held, try_lock
+from solution.runtime import write_text
+from solution.search.hyperband import Hyperband, Standings, is_rejected, root_of
+from solution.search.space import Space
+from solution.search.study import (
+    Figures,
+    Sampler,
+    Stopped,
+    TrialPaused,
+    TrialRejected,
+    figures_of,
+    objective_of,
+    rungs_of,
+)
+
+_MOST_REJECTED = 10
+"""At most so many trials are refused for each one that is wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A trial in the hands of this process."""
+
+    trial: Trial
+    folder: Path
+    lock: Lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialQueue:
+    """Hands out the trials of `study`, each to one worker at a time.
+
+    folder      trials keep their files in `folder`/trials/<root>; all workers of one machine share it
+    num_trials  how many trials are wanted, those not counted that were refused or go on
+    own         what the first trial is given instead of being drawn, as the storage keeps it
+    """
+
+    study: Study
+    space: Space
+    folder: Path
+    num_trials: int
+    hyperband: Hyperband
+    seed: int = 0
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    def claim(self) -> Claim | None:
+        """A trial to run, or None when there is none, now."""
+        with held(self.folder / "claims.lock"):
+            for trial in self._running():
+                if lock := try_lock(self.trial_folder(trial) / "lock"):
+                    if self._still_runs(trial):
+                        return self._taken(trial, lock)
+                    lock.release()
+            trial = self._next()
+            if trial is None:
+                return None
+            trial.user_attrs |= {"home": self.home}
+            self.study.add_trial(trial)
+            added = self._running()[-1]
+            lock = try_lock(self.trial_folder(added) / "lock")
+            return self._taken(added, lock) if lock else None
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to claim, and nothing runs here that could leave something."""
+        return not self._running() and self._next() is None
+
+    def rests(self, number: int, epoch: int) -> bool:
+        """Whether trial `number`, which has just reached the rung at `epoch`, must rest there."""
+        return not self._standings().goes_on(number, epoch)
+
+    def counted(self) -> list[FrozenTrial]:
+        """The trials that count towards `num_trials`."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if not is_rejected(trial) and "root" not in trial.user_attrs]
+
+    def trial_folder(self, trial: FrozenTrial) -> Path:
+        """Where `trial` keeps its files."""
+        return self.folder / "trials" / f"{root_of(trial):04d}"
+
+    @cached_property
+    def home(self) -> str:
+        """A name of `folder` that no other one has: trials of a study may lie on several machines."""
+        path = self.folder / "home"
+        if not path.exists():
+            write_text(path, uuid4().hex)
+        return path.read_text()
+
+    def _running(self) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in trials if trial.user_attrs.get("home") == self.home]
+
+    def _still_runs(self, trial: FrozenTrial) -> bool:
+        """Asked under the trial's lock: whether its worker died, or has just told how it ended and let go of it."""
+        return self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
+
+    def _next(self) -> FrozenTrial | None:
+        """What to add to the study: a copy of a trial that may go on, else a new one, else nothing."""
+        standings = self._standings()
+        if resting := standings.promoted():
+            return _continued(resting)
+        if standings.closed:
+            return None
+        fixed = {} if standings.trials else self.own
+        kinds = {name: kind for name, kind in self.space.distributions().items() if name in fixed}
+        return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(fixed), distributions=kinds)
+
+    def _standings(self) -> Standings:
+        trials = self.study.get_trials(deepcopy=False)
+        begun = sum("root" not in trial.user_attrs for trial in trials)
+        counted = len(self.counted())
+        closed = counted >= self.num_trials or begun - counted >= _MOST_REJECTED * self.num_trials
+        return Standings(trials=trials, hyperband=self.hyperband, home=self.home, closed=closed)
+
+    def _taken(self, trial: FrozenTrial, lock: Lock) -> Claim:
+        self.study.sampler = Sampler(self.space.distributions(), self.seed, trial.number)
+        return Claim(trial=Trial(self.study, trial._trial_id), folder=self.trial_folder(trial), lock=lock)
+
+
+def _continued(trial: FrozenTrial) -> FrozenTrial:
+    """A running copy of a resting `trial`."""
+    return optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values,
+        user_attrs={"rungs": trial.user_attrs["rungs"], "root": root_of(trial)},
+    )
+
 
 MOST_STARTS = 10
 """A trial that was begun so often without reaching its next rung kills its workers, and is given up."""
@@ -23,7 +158,7 @@ _PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TrialContext:
     """What an objective knows of its trial.
 
     drawn    {name of the space: value}
@@ -52,7 +187,7 @@ class Task:
         return [epoch for epoch in self.queue.hyperband.rungs(bracket) if epoch not in rungs_of(frozen)]
 
     def at_rung(self, epoch: int, figures: Figures) -> None:
-        """Record the figures at a rung. Raises `Rested` unless the trial goes on."""
+        """Record the figures at a rung. Raises `TrialPaused` unless the trial goes on."""
         trial = self.claim.trial
         rungs = {**trial.user_attrs.get("rungs", {}), str(epoch): figures.minimized(self.objective)}
         if self.objective == "score":  # Optuna takes intermediate values of one objective only
@@ -73,17 +208,17 @@ class Task:
             raise Stopped
 
 
-Objective = Callable[[Task], Figures]
-"""Runs one trial. It may raise `Rested`, `Refused` and `Stopped`; any other exception is a failure of the trial."""
+TrialObjective = Callable[[TrialContext], Figures]
+"""Runs one trial. It may raise `TrialPaused`, `TrialRejected` and `Stopped`; any other exception is a failure."""
 
 
 def work(
     queue: TrialQueue,
-    objective: Objective,
+    objective: TrialObjective,
     keep_on: Callable[[], bool] = lambda: True,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Run trials of `desk` until none is left or `keep_on` says no."""
+    """Run trials of `queue` until none is left or `keep_on` says no."""
     while keep_on():
         claim = queue.claim()
         if claim is None:
@@ -97,12 +232,12 @@ def work(
             claim.lock.release()
 
 
-def _run(queue: TrialQueue, claim: Claim, objective: Objective, keep_on: Callable[[], bool]) -> str:
+def _run(queue: TrialQueue, claim: Claim, objective: TrialObjective, keep_on: Callable[[], bool]) -> str:
     """Run one trial, record how it ended, and say so."""
     trial, study = claim.trial, queue.study
     try:
         _count_start(claim)
-        figures = objective(Task(queue=queue, claim=claim, drawn=queue.space.draw(trial), keep_on=keep_on))
+        figures = objective(TrialContext(queue=queue, claim=claim, drawn=queue.space.draw(trial), keep_on=keep_on))
     except Stopped:
         return "stopped"
     except TrialPaused as rest:

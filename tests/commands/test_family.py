@@ -6,6 +6,7 @@ import pytest
 
 from solution.__main__ import main
 from solution.commands import family as family_command
+from solution.commands import run as run_command
 from solution.contracts import InputError
 from solution.run_folder import read_rows
 
@@ -60,14 +61,14 @@ def test_a_cell_that_fails_does_not_stop_the_others(family, tmp_path, capsys):
 
 
 def test_a_mistake_in_one_cell_costs_that_cell_alone(family, tmp_path, capsys, monkeypatch):
-    run = family_command.run_once
+    run = run_command.run_once
 
     def broken(recipe, out, *others):
         if out.name == "0.25":
             raise ZeroDivisionError("no such net")
         return run(recipe, out, *others)
 
-    monkeypatch.setattr(family_command, "run_once", broken)
+    monkeypatch.setattr(run_command, "run_once", broken)
     assert main(family) == 2
     assert "1 of 2 cells failed: photos/0.25: ZeroDivisionError: no such net" in capsys.readouterr().err
     assert len(read_rows(tmp_path / "out" / "photos" / "0.5")) == 1
@@ -77,7 +78,7 @@ def test_what_stops_several_cells_is_told_once(family, capsys, monkeypatch):
     def broken(recipe, out, *others):
         raise InputError("no photos here")
 
-    monkeypatch.setattr(family_command, "run_once", broken)
+    monkeypatch.setattr(run_command, "run_once", broken)
     assert main(family) == 2
     assert "2 of 2 cells failed: photos/0.25, photos/0.5: no photos here\n" in capsys.readouterr().err
 

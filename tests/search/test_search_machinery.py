@@ -16,13 +16,20 @@ import toy_search as toy
 from optuna.trial import TrialState
 
 from solution.contracts import InputError
+from solution.locks import held, try_lock
 from solution.runtime import ROOT
-from solution.search.locks import held, try_lock
 from solution.search.outcome import best_of, front_of, importance, table
-from solution.search.outcomes import Stopped, TrialRejected
-from solution.search.standings import is_rejected, latest, root_of, rungs_of
-from solution.search.storage import open_storage
-from solution.search.study import figures_of, open_study
+from solution.search.study import (
+    Stopped,
+    TrialRejected,
+    figures_of,
+    is_rejected,
+    latest,
+    open_storage,
+    open_study,
+    root_of,
+    rungs_of,
+)
 from solution.search.supervisor import Progress, WorkerPool, num_ended
 from solution.search.worker import MOST_STARTS, work
 
@@ -167,7 +174,7 @@ def test_a_trial_that_ends_while_it_is_claimed_is_not_taken_again(tmp_path, monk
             first.lock.release()
         return try_lock(path)
 
-    monkeypatch.setattr("solution.search.trial_queue.try_lock", after_its_end)
+    monkeypatch.setattr("solution.search.worker.try_lock", after_its_end)
     assert queue.claim().trial.number == first.trial.number + 1
 
 
@@ -236,9 +243,7 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
 
 def test_a_lock_opens_when_its_holder_is_killed(tmp_path):
     path = tmp_path / "lock"
-    code = (
-        f"import time; from solution.search.locks import *; l = try_lock(Path({str(path)!r})); print(1); time.sleep(9)"
-    )
+    code = f"import time; from solution.locks import *; l = try_lock(Path({str(path)!r})); print(1); time.sleep(9)"
     holder = subprocess.Popen([sys.executable, "-uc", code], cwd=ROOT, stdout=subprocess.PIPE)
     holder.stdout.readline()
     assert try_lock(path) is None
@@ -364,7 +369,7 @@ def test_a_killed_worker_is_replaced_and_the_study_gets_done(tmp_path):
 
 def test_the_table_is_written_as_csv(tried, tmp_path):
     from solution.search.outcome import Outcome
-    from solution.search.outcome import tried as line_of
+    from solution.search.study import tried as line_of
 
     path = Outcome(study=tried.study, recipe=None, space=toy.SPACE, folder=tmp_path)._table(
         [line_of(trial) for trial in trials_of(tried)]

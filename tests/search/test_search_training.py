@@ -18,12 +18,9 @@ from solution.evaluate.score import Scorer
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import named
 from solution.search.cost import Limits, foreseen_macs, stages_to, total_epochs
-from solution.search.outcome import tried
-from solution.search.outcomes import TrialRejected
 from solution.search.session import Search
-from solution.search.standings import is_rejected, latest, rungs_of
-from solution.search.study import Figures, figures_of
-from solution.search.trial_queue import TrialQueue
+from solution.search.study import Figures, TrialRejected, figures_of, is_rejected, latest, rungs_of, tried
+from solution.search.worker import TrialQueue
 from solution.train.assist import Assist
 from solution.train.distill import Distill
 from solution.train.step import Train

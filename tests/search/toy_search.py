@@ -7,12 +7,9 @@ from pathlib import Path
 
 from solution.evaluate.score import Scorer
 from solution.search.hyperband import Hyperband
-from solution.search.outcomes import TrialRejected
 from solution.search.space import Choices, Range, Space
-from solution.search.storage import open_storage
-from solution.search.study import Figures, open_study
-from solution.search.trial_queue import TrialQueue
-from solution.search.worker import work
+from solution.search.study import Figures, TrialRejected, open_storage, open_study
+from solution.search.worker import TrialQueue, work
 
 NUM_FIELDS = 15
 SPACE = Space(
