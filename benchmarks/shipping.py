@@ -32,7 +32,8 @@ from solution.data.loaders import Data
 from solution.evaluate.classify import classify
 from solution.evaluate.cost import file_bytes, params
 from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
-from solution.export import files, packed
+from solution.export import files
+from solution.export.packed import packed
 from solution.export.runtimes import EAGER, EXPORTING, case, form_for
 from solution.models.classifiers import Classifier
 from solution.report.speed import speed_table

@@ -1,4 +1,4 @@
-"""Every step, plan and model by its name, spelled out once.
+"""Every step, plan, model and export format by its name, spelled out once.
 
 A step's name is its word in the shell; a plan's kind and a model's name stand in files. `tests/test_registry.py` holds
 these against all subclasses, so that none can be forgotten.
@@ -25,6 +25,10 @@ from solution.compress.prune_weights import PruneWeights, SparsityPlan
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, ModelSettings, Plan, Step
+from solution.export.formats.base import Format
+from solution.export.formats.onnx import ONNX
+from solution.export.formats.openvino import OPENVINO
+from solution.export.formats.pt2 import PT2
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
@@ -81,6 +85,8 @@ MODELS: dict[str, type[ModelSettings]] = {
     "yolo": Yolo,
     "ssdlite": SsdLite,
 }
+
+FORMATS: dict[str, Format] = {format.name: format for format in (ONNX, OPENVINO, PT2)}
 
 
 def step_from(text: str) -> Step:

@@ -106,6 +106,15 @@ def _about_processor() -> dict[str, str]:
     return {}
 
 
+@contextlib.contextmanager
+def needed(what: str, extra: str = "runtimes") -> Iterator[None]:
+    """Imports inside that fail become an `InputError` which names the extra to install for `what`."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f'{what} needs {error.name}, which is not here: pip install -e ".[{extra}]"') from error
+
+
 def commit() -> str:
     """The short commit of this checkout, with "+" when the tree is changed, or "" outside git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=10"]

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Export, print the comparison and the size."""
     from solution.evaluate.cost import file_bytes
     from solution.export.exporter import ExportConfig, make
-    from solution.export.listing import listing
+    from solution.export.files import listing
     from solution.runtime import set_threads
 
     set_threads()
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         out=arguments.out,
         data=arguments.data,
         calibration_images=arguments.calibration_images,
-        f1_drop=arguments.max_loss,
+        max_loss=arguments.max_loss,
     )
     path = make(config)
     print(f"{path}: {listing(path).num_bytes:,} bytes ({config.file}: {file_bytes(config.file):,})")

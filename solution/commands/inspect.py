@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from solution.export.listing import Listing
+    from solution.export.formats.base import Listing
 
 HELP = "list what lies in a file: layer, shape, bits, bytes, share"
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print one line per layer, then the sums."""
-    from solution.export.listing import listing
+    from solution.export.files import listing
 
     found = listing(arguments.file)
     count = sum(line.count for line in found.lines)

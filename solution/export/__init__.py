@@ -1,15 +1,12 @@
-"""SHIP: nets in the forms in which they leave, each proven to say what the net said.
+"""Nets in the forms in which they ship, each proven to compute what its net computes.
 
-packed          one file that holds a checkpoint in as few bytes as are exact: codecs, grid, planes and bits say how
-                tensors become bytes, streams and coder how these are coded, table and container what frames them
-onnx_file, openvino_file, pt2_file   formats of the runtimes: write, quantize to int8, open
-about, exported  what a file says of itself; an opened file, callable on a batch
-making, parity   write, compare with the net, and only then keep
-files, listing   load, open or list any file of ours
-runtimes         any file of ours in any runtime
-shipping         forms of a finished net, by name, for rows
-detecting        what is different about detectors
-extras           libraries that only some of this needs
+exporter    what to export; write it, compare it with the net, and only then keep it
+parity      what is compared: outputs number by number, quality on val
+formats/    one file a format: onnx, openvino, pt2; base says what each has, exported what every file says of itself
+packed/     the packed file: a checkpoint in as few bytes as are exact
+files       load, open or list any file of ours
+runtimes    any file of ours in any runtime
+shipping    forms of a finished net, by name, for rows
 """
 
 from __future__ import annotations

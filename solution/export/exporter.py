@@ -1,4 +1,4 @@
-"""Make an exported file, prove that it says what its net says, and only then leave it behind."""
+"""Make an exported file, prove that it computes what its net computes, and only then leave it behind."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from torch import Tensor, nn
 from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.compress.quantization.activations import keep_inputs_float
-from solution.contracts import DETECTION, Batches, InputError
+from solution.contracts import Batches, InputError
 from solution.data.loaders import Data, Loaders
 from solution.evaluate.classify import Predict, predictor
-from solution.export import detecting, files, onnx_file, openvino_file, packed, pt2_file
-from solution.export.exported import Exported
-from solution.export.metadata import Metadata
-from solution.export.parity import TOLERANCES, Parity, compare, tolerance_for
+from solution.export import files
+from solution.export.formats.base import PRECISIONS, Format, depthwise_layers, first_and_last_layers
+from solution.export.formats.exported import Exported, Metadata
+from solution.export.packed import packed
+from solution.export.packed.container import contents
+from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
 from solution.losses.distillation import divergence
+from solution.registry import FORMATS
 from solution.runtime import check_writable, written_whole
 
-FORMATS = {"onnx": onnx_file, "openvino": openvino_file, "pt2": pt2_file}
 PACKED = "packed"
-PRECISIONS = tuple(TOLERANCES)
 _CALIBRATION_IMAGES = 256
 _NAMES_SHOWN = 3
 _ADVICE = {
@@ -37,44 +38,53 @@ _ADVICE = {
     "int8": "try fp16, or quantize the net in a recipe",
 }
 _CLEARLY_NEARER = 0.002
-"""A choice that keeps more layers in float must come so much nearer to the net's answers, in nats."""
+"""A choice that keeps more layers in float must come so much nearer to the net's outputs, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """What to export.
 
-    file                a checkpoint or a packed file
     format              packed, onnx, openvino or pt2
+    file                a checkpoint or a packed file; None for a net in memory, which needs `out`
     precision           fp32, fp16 or int8
     out                 where to; None names it after `file`
-    data                the data set that proves it; None takes the demo's default
+    data                the data set that proves it; None takes the demo's default for a file, none for a net in memory
     calibration_images  training images that int8 is calibrated on; None takes up to 256
-    f1_drop             macro F1 that may be lost on val; None takes the tolerance of the precision
+    max_loss            macro F1 that may be lost on val; None takes the tolerance of the precision
     """
 
-    file: Path
     format: str
+    file: Path | None = None
     precision: str = "fp32"
     out: Path | None = None
     data: str | None = None
     calibration_images: int | None = None
-    f1_drop: float | None = None
+    max_loss: float | None = None
 
     def __post_init__(self) -> None:
         if self.format not in (PACKED, *FORMATS):
             raise InputError(f"format must be one of {', '.join((PACKED, *FORMATS))}, got {self.format!r}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.target is not None:
+            self.target.check_precision(self.precision)
         if self.calibration_images is not None and self.calibration_images < 1:
             raise InputError(f"calibration images must be at least 1, got {self.calibration_images}")
+        if self.out is None and self.file is None:
+            raise InputError("a net in memory needs a place: out=PATH")
         if self.out is not None and self.out.suffix != self.suffix:
             raise InputError(f"a file of the {self.format} format ends in {self.suffix}, got {self.out}")
 
     @property
+    def target(self) -> Format | None:
+        """The runtime's format; None for a packed file, which is the checkpoint itself in fewer bytes."""
+        return FORMATS.get(self.format)
+
+    @property
     def suffix(self) -> str:
         """How the file's name ends."""
-        return packed.SUFFIX if self.format == PACKED else FORMATS[self.format].SUFFIX
+        return packed.SUFFIX if self.target is None else self.target.suffix
 
     @property
     def path(self) -> Path:
@@ -87,132 +97,194 @@ class ExportConfig:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that are written."""
-        apart = (self.path.with_suffix(openvino_file.WEIGHTS),) if self.format == "openvino" else ()
-        return (self.path, *apart)
+        return (self.path,) if self.target is None else self.target.files(self.path)
 
 
-def export(file: str | Path, format: str, out: str | Path | None = None, **options: Any) -> Path:
-    """Write a checkpoint in the format of a runtime, prove that it computes what the net computes, return its path.
+def export(
+    net: nn.Module | str | Path,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    example: Tensor | None = None,
+    log: Callable[[str], None] = print,
+    **options: Any,
+) -> Path:
+    """Write a net in the format of a runtime, prove that the file computes what the net computes, return its path.
 
+    net      a checkpoint, a packed file, or a net in memory: a classifier of images
     format   packed, onnx, openvino or pt2
-    options  precision, data, calibration_images, f1_drop, as in `ExportConfig`
+    example  of a net in memory: normalized images (B, C, S, S), with which its file is compared when there are no data
+    options  precision, data, calibration_images, max_loss, as in `ExportConfig`; of a net in memory also classes (none:
+             the file numbers them), mean and std (none: 0 and 1, pictures scaled to [0, 1])
     """
-    out = None if out is None else Path(out)
-    return make(ExportConfig(file=Path(file), format=format, out=out, **options))
+    place = None if out is None else Path(out)
+    about = {name: tuple(options.pop(name)) for name in ("classes", "mean", "std") if name in options}
+    if not isinstance(net, nn.Module):
+        if about or example is not None:
+            raise InputError(
+                f"{net} is a file, which says itself how to feed it: leave out example, classes, mean, std"
+            )
+        return make(ExportConfig(file=Path(net), format=format, out=place, **options), log)
+    if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
+        raise InputError("a net in memory needs square images: example=torch.zeros(1, 3, 224, 224)")
+    config = ExportConfig(format=format, out=place, **options)
+    channels = example.shape[1]
+    about = {"mean": (0.0,) * channels, "std": (1.0,) * channels} | about
+    header = checkpoint.header_of(net, size=example.shape[2], **about)
+    return make(config, log, (net, header), example)
 
 
-def make(config: ExportConfig, log: Callable[[str], None] = print) -> Path:
-    """Write the file, say how it compares with its net, and return its path. `InputError`, and no file, if it fails."""
+def make(
+    config: ExportConfig,
+    log: Callable[[str], None] = print,
+    loaded: tuple[nn.Module, checkpoint.Header] | None = None,
+    example: Tensor | None = None,
+) -> Path:
+    """Write the file, log how it compares with its net, and return its path. `InputError`, and no file, if it fails.
+
+    loaded   a net in memory and its header, in place of the config's file
+    example  of a net in memory, as in `export`
+    """
     for file in config.files:
         check_writable(file)
-    net, header = files.load(config.file)
-    if config.format == PACKED:
+    net, header = loaded or files.load(config.file)
+    if config.target is None:
         return _packed(config, net, header, log)
-    if header.task == DETECTION:
-        raise InputError(f"{config.file} is a detector: its recipe exports it, with pictures that have boxes")
-    make_proven(config, net, header, _loaders(config, header), log)
+    if reason := COMPARED[header.task].not_alone:
+        raise InputError(f"{config.file or 'this net'} {reason}")
+    loaders = None if loaded and config.data is None else _loaders(config, header)
+    make_proven(config, net, header, loaders, log, example)
     return config.path
 
 
 def make_proven(
-    config: ExportConfig, net: nn.Module, header: checkpoint.Header, loaders: Loaders, log: Callable[[str], None]
+    config: ExportConfig,
+    net: nn.Module,
+    header: checkpoint.Header,
+    loaders: Loaders | None,
+    log: Callable[[str], None],
+    example: Tensor | None = None,
 ) -> Parity:
-    """Write the file of a net that is already loaded, proven on `loaders`, and return how it compares."""
-    net, metadata = _plain(net), Metadata.of(header, config.precision)
-    graph = (
-        _quantized(config, net, metadata, loaders, log)
-        if config.precision == "int8"
-        else _floating(config, net, metadata)
-    )
+    """Write the file of a net that is already loaded, proven on `loaders`, else `example`; return how it compares."""
+    plain = _plain(net)
+    metadata = _metadata(plain, header, config)
+    if config.precision == "int8":
+        graph = _quantized(config, plain, metadata, loaders, log)
+    else:
+        graph = config.target.floating(plain, _blank(metadata, 2), config.precision)
     with written_whole(config.path) as temporary:
+        _, *partners = config.target.files(temporary)
         try:
-            FORMATS[config.format].write(graph, metadata, temporary)
+            config.target.write(graph, metadata, temporary)
             exported = files.open_file(temporary, task=metadata.task)
-            parity = _prove(config, net, header, exported, loaders, log)
-            _move_partners(exported, config.path)
+            parity = _proven(config, plain, header, exported, (loaders, example))
+            log(str(parity) if parity.after else f"{parity}\n{_not_judged(loaders)}")
+            _check(config, parity)
+            for partner in partners:  # before the main file, so that it never stands alone
+                partner.replace(config.path.with_suffix(partner.suffix))
         finally:
-            temporary.with_suffix(openvino_file.WEIGHTS).unlink(missing_ok=True)
+            for partner in partners:
+                partner.unlink(missing_ok=True)
     return parity
 
 
 def write_unproven(config: ExportConfig) -> Path:
     """Write the file, fp32 or fp16, compared with nothing."""
     net, header = files.load(config.file)
-    net, metadata = _plain(net), Metadata.of(header, config.precision)
+    net = _plain(net)
+    metadata = _metadata(net, header, config)
     config.path.parent.mkdir(parents=True, exist_ok=True)
-    FORMATS[config.format].write(_floating(config, net, metadata), metadata, config.path)
+    config.target.write(config.target.floating(net, _blank(metadata, 2), config.precision), metadata, config.path)
     return config.path
 
 
 def _plain(net: nn.Module) -> nn.Module:
-    """A copy without parametrizations, for inference alone."""
-    return copy.deepcopy(materialized(net)).eval().requires_grad_(False)
+    """A copy without parametrizations, for inference on the CPU alone."""
+    return copy.deepcopy(materialized(net)).cpu().eval().requires_grad_(False)
 
 
-def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
-    """The splits that the wish needs. `InputError` when they are of other classes, or too few to calibrate on."""
-    asked = config.calibration_images
-    data = Data(path=config.data, size=header.size, calibration_images=asked or _CALIBRATION_IMAGES)
-    classes = data.info().classes
-    if classes != header.classes:
-        raise InputError(f"{config.file} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
-                         "name the data that it was trained on with --data")  # fmt: skip
-    splits = ("val", "dev", "calibration") if config.precision == "int8" else ("val",)
-    loaders = data.open(splits=splits, normalization=(header.mean, header.std))
-    if asked and config.precision == "int8" and loaders.num_images("calibration") < asked:
+def _metadata(net: nn.Module, header: checkpoint.Header, config: ExportConfig) -> Metadata:
+    """What the file will say of itself. `InputError` unless the net maps images to what its task has."""
+    metadata = Metadata.of(header, precision=config.precision, task=header.task, outputs=len(header.classes))
+    images = _blank(metadata, 2)
+    try:
+        outputs = net(images)
+    except Exception as error:  # whatever a net that wants something else makes of images
+        what, _, _ = str(error).partition("\n")
         raise InputError(
-            f"{asked} calibration images were asked for, and {config.data} has {loaders.num_images('calibration')}: "
-            "ask for fewer"
-        )
-    return loaders
-
-
-def _floating(config: ExportConfig, net: nn.Module, metadata: Metadata) -> Any:
-    return FORMATS[config.format].floating(net, _blank(metadata, 2), config.precision)
+            f"the net does not take images {tuple(images.shape)} ({what}): it cannot be exported"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+        raise InputError("only a net that maps images (B, C, H, W) to logits (B, classes) can be exported")
+    found = outputs.shape[1] - metadata.num_outputs + len(header.classes)  # a detector's corners are no classes
+    if header.classes and found != len(header.classes):
+        raise InputError(f"{len(header.classes)} classes are named, and the net has {found} outputs")
+    return replace(metadata, outputs=found)
 
 
 def _blank(metadata: Metadata, count: int) -> Tensor:
     return torch.zeros(count, len(metadata.mean), metadata.size, metadata.size)
 
 
+def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
+    """The splits that the export needs. `InputError` when they are of other classes, or too few to calibrate on."""
+    wanted = config.calibration_images
+    data = Data(path=config.data, size=header.size, calibration_images=wanted or _CALIBRATION_IMAGES)
+    classes = data.info().classes
+    if header.classes and classes != header.classes:
+        raise InputError(
+            f"{config.file or 'this net'} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
+            "name the data that it was trained on with --data"
+        )
+    splits = ("val", "dev", "calibration") if config.precision == "int8" else ("val",)
+    loaders = data.open(splits=splits, normalization=(header.mean, header.std))
+    if wanted and config.precision == "int8" and loaders.num_images("calibration") < wanted:
+        raise InputError(
+            f"{wanted} calibration images were asked for, and {config.data} has "
+            f"{loaders.num_images('calibration')}: ask for fewer"
+        )
+    return loaders
+
+
 def _quantized(
-    config: ExportConfig, net: nn.Module, metadata: Metadata, loaders: Loaders, log: Callable[[str], None]
+    config: ExportConfig, net: nn.Module, metadata: Metadata, loaders: Loaders | None, log: Callable[[str], None]
 ) -> Any:
-    """The int8 graph that answers most like the net on the dev split, of those with more and more layers in float.
+    """The int8 graph whose outputs on the dev split are nearest to the net's, of those with more layers in float.
 
     Macro F1 would leave that to chance: rounding turns as many answers right as wrong.
     """
-    net = copy.deepcopy(net)
+    if loaders is None:
+        raise InputError("int8 is calibrated on photos: name them with --data, or data=")
+    net, target = copy.deepcopy(net), config.target
     if keep_inputs_float(net):
         log("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
     images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
     log(f"int8 is calibrated on {len(images)} images of train")
-    if metadata.task == DETECTION:
-        return detecting.quantized(FORMATS[config.format], net, images)
+    start = target.base(net, torch.cat([images[0], images[0]]))
+    if COMPARED[metadata.task].fine_outputs:
+        return target.quantized(start, images, target.depthwise(start), fine_outputs=True)
     if loaders.dev is None:
         raise InputError("int8 decides on the dev split which layers stay in float, and these data have none")
-    kind = FORMATS[config.format]
-    start = kind.base(net, torch.cat([images[0], images[0]]))
-    answers = _answers(predictor(net), loaders.dev)
+    logits = _logits(predictor(net), loaders.dev)
     best, nearest = None, math.inf
-    for names, layers in _choices(net, kind, start):
-        graph = kind.quantized(copy.deepcopy(start), images, layers)
-        away = _away(config, graph, metadata, loaders.dev, answers)
-        log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's answers on the dev split")
+    for names, layers in _choices(net, target, start):
+        graph = target.quantized(copy.deepcopy(start), images, layers, fine_outputs=False)
+        away = _away(config, graph, metadata, loaders.dev, logits)
+        log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's outputs on the dev split")
         if away < nearest - _CLEARLY_NEARER:
             best, nearest = graph, away
     if best is None:
-        raise InputError("int8 answers with NaN or infinity: export with fp16, or quantize the net in a recipe")
+        raise InputError("int8 gives NaN or infinity: export with fp16, or quantize the net in a recipe")
     return best
 
 
-def _choices(net: nn.Module, kind: Any, start: Any) -> Iterator[tuple[list[str], list[str]]]:
+def _choices(net: nn.Module, target: Format, start: Any) -> Iterator[tuple[list[str], list[str]]]:
     """What stays in float, by the net's names and by the graph's. Depthwise layers are slower in int8 than in float."""
-    names, layers = pt2_file.depthwise(net), kind.depthwise(start)
+    names, layers = depthwise_layers(net), target.depthwise(start)
     yield names, layers
     yield (
-        list(dict.fromkeys([*names, *pt2_file.first_and_last_layers(net)])),
-        list(dict.fromkeys([*layers, *kind.first_and_last_layers(start)])),
+        list(dict.fromkeys([*names, *first_and_last_layers(net)])),
+        list(dict.fromkeys([*layers, *target.first_and_last_layers(start)])),
     )
 
 
@@ -221,50 +293,55 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
-def _away(config: ExportConfig, graph: Any, metadata: Metadata, batches: Batches, answers: Tensor) -> float:
-    """How far the graph lies in its runtime from `answers` (N, num_classes), in nats."""
+def _away(config: ExportConfig, graph: Any, metadata: Metadata, batches: Batches, logits: Tensor) -> float:
+    """How far the graph's outputs in its runtime lie from `logits` (N, num_classes), in nats."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"choice{config.suffix}")
-        FORMATS[config.format].write(graph, metadata, path)
-        return float(divergence(_answers(files.open_file(path), batches), answers))
+        config.target.write(graph, metadata, path)
+        return float(divergence(_logits(files.open_file(path), batches), logits))
 
 
-def _answers(predict: Predict, batches: Batches) -> Tensor:
+def _logits(predict: Predict, batches: Batches) -> Tensor:
     with torch.inference_mode():
         return torch.cat([predict(images) for images, _ in batches])
 
 
-def _prove(
+def _proven(
     config: ExportConfig,
     net: nn.Module,
     header: checkpoint.Header,
     exported: Exported,
-    loaders: Loaders,
-    log: Callable[[str], None],
+    proof: tuple[Loaders | None, Tensor | None],
 ) -> Parity:
-    tolerance = tolerance_for(net, config.precision)
-    if config.f1_drop is not None:
-        tolerance = replace(tolerance, f1_drop=config.f1_drop)
+    """How the file compares with its net, on the data or the example of `proof`."""
+    loaders, example = proof
+    compared, tolerance = COMPARED[header.task], tolerance_for(net, config.precision, header.task)
+    if config.max_loss is not None:
+        tolerance = replace(tolerance, drop=config.max_loss)
     exported(_blank(exported.metadata, 1))  # a batch of one must do, too
-    if exported.metadata.task == DETECTION:
-        parity = detecting.compare(predictor(net), exported, loaders, header.figures["quality"], config.precision)
-    else:
-        parity = compare(predictor(net), exported, loaders.val, tolerance)
-    log(str(parity))
-    if parity.failures:
-        allow = ", or allow more with --max-loss" if parity.failures == ("macro F1",) else ""
-        raise InputError(
-            f"the {config.format} file in {config.precision} fails parity ({', '.join(parity.failures)}) and was not "
-            f"kept: {_ADVICE[config.precision]}{allow}"
-        )
-    return parity
+    predict = predictor(net)
+    images = example if loaders is None else spread(loaders.val, compared.num_images)
+    parity = compare(predict, exported, images, tolerance, compared)
+    if loaders is None or not header.classes:
+        return parity
+    # A recipe that exports its nets has just judged them.
+    before = header.figures["quality"] if compared.not_alone else None
+    return judged(parity, predict, exported, loaders, before)
 
 
-def _move_partners(exported: Exported, path: Path) -> None:
-    """Files that belong to the main one go first, so that it never stands alone."""
-    for file in exported.files:
-        if file != exported.path:
-            file.replace(path.with_suffix(file.suffix))
+def _not_judged(loaders: Loaders | None) -> str:
+    why = "no data are named" if loaders is None else "the net's classes have no names"
+    return f"quality is not judged: {why}"
+
+
+def _check(config: ExportConfig, parity: Parity) -> None:
+    if not parity.failures:
+        return
+    allow = ", or allow more with --max-loss" if parity.failures == (parity.compared.title,) else ""
+    raise InputError(
+        f"the {config.format} file in {config.precision} fails parity ({', '.join(parity.failures)}) and was not "
+        f"kept: {_ADVICE[config.precision]}{allow}"
+    )
 
 
 def _packed(config: ExportConfig, net: nn.Module, header: checkpoint.Header, log: Callable[[str], None]) -> Path:
@@ -275,7 +352,7 @@ def _packed(config: ExportConfig, net: nn.Module, header: checkpoint.Header, log
         )
     with written_whole(config.path) as temporary:
         packed.save(temporary, net, header)
-        _check_same(net.state_dict(), packed.load(temporary)[0].state_dict(), config.path)
+        _check_same(net.state_dict(), packed.unpacked(contents(temporary)), config.path)
     log(f"all {len(net.state_dict())} tensors read back bit by bit")
     return config.path
 

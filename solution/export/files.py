@@ -1,4 +1,4 @@
-"""Any file of ours: checkpoints, packed or not, and exported nets."""
+"""Any file of ours: checkpoints, packed or not, and exported nets; loaded, opened in their runtimes, or listed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from torch import nn
 from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export import onnx_file, openvino_file, packed, pt2_file
-from solution.export.exported import Exported
-from solution.export.metadata import Metadata
+from solution.export.formats.base import Format, Line, Listing
+from solution.export.formats.exported import Exported, Metadata
+from solution.export.packed import packed
+from solution.export.packed.container import contents
+from solution.registry import FORMATS
 from solution.runtime import check_readable
 
-OPENERS = {file.SUFFIX: file.open_file for file in (onnx_file, openvino_file, pt2_file)}
+_CHECKPOINT = ".safetensors"
+
+
+def format_of(path: Path) -> Format | None:
+    """The format of an exported file, by the end of its name; None for a checkpoint, packed or not."""
+    return next((format for format in FORMATS.values() if format.suffix == Path(path).suffix), None)
 
 
 def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, checkpoint.Header]:
@@ -38,7 +45,7 @@ def save(path: Path, model: nn.Module, header: checkpoint.Header) -> None:
 
 
 def _refuse_exported(path: Path) -> None:
-    if Path(path).suffix in OPENERS:
+    if format_of(path) is not None:
         raise InputError(f"{path} is an exported net, which can be run but not changed: give the checkpoint it is of")
 
 
@@ -49,8 +56,8 @@ def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -
     """
     path = Path(path)
     check_readable(path)
-    if path.suffix in OPENERS:
-        return OPENERS[path.suffix](path, threads, task)
+    if (format := format_of(path)) is not None:
+        return format.open(path, threads, task)
     exported = _eager(path, threads)
     if task not in (None, exported.metadata.task):
         raise InputError(f"{path} is a net for {exported.metadata.task}, not for {task}")
@@ -81,5 +88,30 @@ def _eager(path: Path, threads: int, wrap: Callable[[nn.Module], Callable] | Non
         with torch.inference_mode():
             return called(torch.from_numpy(images)).numpy()
 
-    runtime = "compile" if wrap else "eager"
-    return Exported(path=path, runtime=runtime, metadata=Metadata.of(header, "fp32"), run=run, files=(path,))
+    outputs = header.spec.num_classes if header.spec is not None else len(header.classes)
+    metadata = Metadata.of(header, precision="fp32", task=header.task, outputs=outputs)
+    return Exported(path=path, runtime="compile" if wrap else "eager", metadata=metadata, run=run, files=(path,))
+
+
+def listing(path: Path) -> Listing:
+    """What lies in any file of ours, layer by layer. `InputError` for a file of another kind."""
+    path = Path(path)
+    check_readable(path)
+    if packed.is_packed(path):
+        found = contents(path)
+        checkpoint.Header.from_fields(found.header, path)
+        sizes = packed.coded_bytes(found)
+        lines = (Line.of(entry.name, entry.shape, sizes[entry.name]) for entry in found.entries)
+        return Listing(kind="packed", lines=tuple(lines), num_bytes=path.stat().st_size)
+    if (format := format_of(path)) is not None:
+        return format.listing(path)
+    if path.suffix != _CHECKPOINT:
+        known = ", ".join((_CHECKPOINT, *(format.suffix for format in FORMATS.values())))
+        raise InputError(f"{path} is no file of ours: those are packed, or end in {known}")
+    from safetensors import safe_open
+
+    checkpoint.read_header(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    lines = (Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in tensors.items())
+    return Listing(kind="checkpoint", lines=tuple(lines), num_bytes=path.stat().st_size)

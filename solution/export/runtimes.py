@@ -8,26 +8,32 @@ from pathlib import Path
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.evaluate.speed import BenchmarkCase, Opened
-from solution.export import exporter, files, onnx_file, openvino_file
-from solution.export.exported import Exported
-from solution.export.extras import needed
+from solution.export import exporter, files
+from solution.export.formats.exported import Exported
+from solution.registry import FORMATS
 
 EAGER, COMPILE = "eager", "compile"
-FORMATS = {"onnxruntime": "onnx", "openvino": "openvino"}
-EXPORTING = tuple(FORMATS)
+"""PyTorch as it is, and behind its compiler: they take checkpoints."""
+BY_RUNTIME = {format.runtime: format for format in FORMATS.values() if format.runtime not in (EAGER, COMPILE)}
+EXPORTING = tuple(BY_RUNTIME)
 """Runtimes that take no checkpoint as it is."""
 RUNTIMES = (EAGER, COMPILE, *EXPORTING)
-_OWN = {onnx_file.SUFFIX: "onnxruntime", openvino_file.SUFFIX: "openvino"}
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether `path` is called like a file that can run anywhere: a checkpoint, packed or not."""
-    return Path(path).suffix not in files.OPENERS
+    return files.format_of(path) is None
 
 
 def own_runtime(path: Path) -> str:
     """The runtime that takes a file as it is."""
-    return _OWN.get(Path(path).suffix, EAGER)
+    format = files.format_of(path)
+    return EAGER if format is None else format.runtime
+
+
+def libraries_of(runtime: str) -> tuple[str, ...]:
+    """The packages behind a runtime."""
+    return BY_RUNTIME[runtime].libraries if runtime in BY_RUNTIME else ("torch",)
 
 
 def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", data: str | None = None) -> Path:
@@ -43,7 +49,7 @@ def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", da
         return path
     if not is_checkpoint(path):
         raise InputError(f"{path} runs in {own_runtime(path)}, not in {runtime}: give the checkpoint that it is of")
-    config = exporter.ExportConfig(file=path, format=FORMATS[runtime], precision=precision, data=data)
+    config = exporter.ExportConfig(file=path, format=BY_RUNTIME[runtime].name, precision=precision, data=data)
     config = dataclasses.replace(config, out=folder / config.path.name)
     if precision != "int8":
         return exporter.write_unproven(config)
@@ -59,11 +65,8 @@ def open_in(path: Path, runtime: str, threads: int = 1, task: str | None = CLASS
 
 def import_runtime(runtime: str) -> None:
     """Import the library behind `runtime`. `InputError` that names the extra to install when it is not here."""
-    with needed(f"the runtime {runtime}"):
-        if runtime == "onnxruntime":
-            import onnxruntime  # noqa: F401
-        if runtime == "openvino":
-            import openvino  # noqa: F401
+    if runtime in BY_RUNTIME:
+        BY_RUNTIME[runtime].check_runtime()
 
 
 def case(form: Path, runtime: str, threads: int, model: str) -> BenchmarkCase:

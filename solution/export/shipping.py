@@ -12,8 +12,9 @@ from solution.contracts import InputError
 from solution.data.loaders import Loaders
 from solution.evaluate.speed import BenchmarkCase, Speed
 from solution.export import files
-from solution.export.exporter import PRECISIONS, ExportConfig, make_proven
-from solution.export.runtimes import EXPORTING, FORMATS, case, import_runtime
+from solution.export.exporter import ExportConfig, make_proven
+from solution.export.formats.base import PRECISIONS
+from solution.export.runtimes import BY_RUNTIME, EXPORTING, case, import_runtime
 
 _PLAIN = "fp32"
 
@@ -24,7 +25,7 @@ def name_of(speed: Speed) -> str:
 
 
 def here(names: Sequence[str], log: Callable[[str], None]) -> tuple[str, ...]:
-    """Those forms whose runtime is installed; `say` takes why others are left out. `InputError` for an unknown one."""
+    """Those forms whose runtime is installed; `log` takes why others are left out. `InputError` for an unknown one."""
     found = []
     for name in names:
         runtime, _ = _parts(name)
@@ -39,7 +40,7 @@ def here(names: Sequence[str], log: Callable[[str], None]) -> tuple[str, ...]:
 def ship(path: Path, name: str, loaders: Loaders, log: Callable[[str], None]) -> dict[str, float]:
     """Export the checkpoint at `path` into its folder: {"bytes", and the quality of the exported file}.
 
-    Empty, and no file is left, when the form cannot be made or fails its proof; `say` takes the reason.
+    Empty, and no file is left, when the form cannot be made or fails its proof; `log` takes the reason.
     """
     config = _config(path, name)
     log(f"\nexporting {path} to {name}")
@@ -59,12 +60,12 @@ def case_of(path: Path, name: str, threads: int, model: str) -> BenchmarkCase:
 
 def _config(path: Path, name: str) -> ExportConfig:
     runtime, precision = _parts(name)
-    return ExportConfig(file=path, format=FORMATS[runtime], precision=precision)
+    return ExportConfig(file=path, format=BY_RUNTIME[runtime].name, precision=precision)
 
 
 def _parts(name: str) -> tuple[str, str]:
     runtime, _, precision = name.partition(" ")
-    if runtime not in FORMATS or (precision or _PLAIN) not in PRECISIONS:
+    if runtime not in BY_RUNTIME or (precision or _PLAIN) not in PRECISIONS:
         raise InputError(
             f"a form is one of {', '.join(EXPORTING)}, and where it is not fp32 also fp16 or int8, such as "
             f"'openvino int8'; got {name!r}"

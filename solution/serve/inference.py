@@ -16,7 +16,7 @@ from solution.data.views import as_batch
 from solution.evaluate.cost import file_bytes, macs
 from solution.evaluate.predict import prepared, softmax
 from solution.export import files
-from solution.export.exported import Exported
+from solution.export.formats.exported import Exported
 from solution.export.runtimes import form_for, is_checkpoint, open_in, own_runtime
 
 _SECONDS, _MOST_ROUNDS, _CALLS = 0.8, 25, 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from solution.contracts import InputError
 from solution.data.source import UnreadableImage
-from solution.export.extras import needed
+from solution.runtime import needed
 from solution.serve.inference import Panel
 from solution.serve.template import PAGE, SCRIPT
 from solution.serve.view import always, answered, too_large

@@ -2,9 +2,11 @@ import pytest
 
 from solution.__main__ import main
 from solution.demo import PRETRAINED
-from solution.export import container, files, metadata, packed
+from solution.export import files
 from solution.export.exporter import ExportConfig, write_unproven
-from solution.export.listing import listing
+from solution.export.files import listing
+from solution.export.formats import exported
+from solution.export.packed import container, packed
 
 NET = PRETRAINED / "rendered/after.safetensors"
 
@@ -60,8 +62,8 @@ def test_a_missing_or_foreign_file_is_bad_input(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda header: header.update(version=99), "version 99, newer than 1: update the project"),
-        (lambda header: header["net"]["plans"].append({"kind": "fold_space"}), "'fold_space', which this project does"),
+        (lambda header: header.update(version=99), "version 99, newer than 2: update the project"),
+        (lambda header: header["plans"].append({"kind": "fold_space"}), "'fold_space', which this project does"),
     ],
 )
 def test_a_newer_file_asks_for_an_update(packed_net, tmp_path, capsys, change, said):
@@ -75,10 +77,10 @@ def test_a_newer_file_asks_for_an_update(packed_net, tmp_path, capsys, change, s
 @pytest.mark.parametrize(("format_", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml"), ("pt2", ".pt2")])
 def test_a_newer_exported_file_asks_for_an_update(tmp_path, monkeypatch, capsys, format_, suffix):
     with monkeypatch.context() as later:
-        later.setattr(metadata, "_VERSION", 99)
+        later.setattr(exported, "VERSION", 99)
         path = write_unproven(ExportConfig(file=NET, format=format_, out=tmp_path / f"new{suffix}"))
     assert main(["inspect", str(path)]) == 2
-    assert f"{path}: its description has version 99, newer than 1: update the project" in capsys.readouterr().err
+    assert f"{path}: its description has version 99, newer than 2: update the project" in capsys.readouterr().err
 
 
 def test_a_folder_is_named_as_one(tmp_path, capsys):

@@ -19,7 +19,7 @@ from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, StepContext, plans_of
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs, macs_dispatched
-from solution.export import packed
+from solution.export.packed import packed
 from solution.models.shufflenet import ShuffleNet
 from solution.train.step import Train
 

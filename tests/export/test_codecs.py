@@ -4,8 +4,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from solution.contracts import InputError
-from solution.export import grid
-from solution.export.codecs import Numbers, decode, encode
+from solution.export.packed import grid
+from solution.export.packed.codecs import Numbers, decode, encode
 
 
 def numbers_of(values, rows=1):

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solution.contracts import InputError
-from solution.export import bits, coder
-from solution.export.byte_planes import from_byte_planes, to_byte_planes
-from solution.export.streams import Reader, joined, share
+from solution.export.packed import codecs, coding
+from solution.export.packed.codecs import from_byte_planes, to_byte_planes
+from solution.export.packed.coding import Reader, joined, share
 
 PLANES = st.one_of(
     st.binary(max_size=300),
@@ -26,22 +26,22 @@ def entropy_bytes(values):
 @given(PLANES)
 def test_what_is_coded_comes_back(data):
     values = np.frombuffer(data, dtype=np.uint8)
-    name, coded = coder.encode(values)
+    name, coded = coding.encode(values)
     assert len(coded) <= len(values)
-    assert np.array_equal(coder.decode(name, coded, len(values)), values)
+    assert np.array_equal(coding.decode(name, coded, len(values)), values)
 
 
 @pytest.mark.parametrize("spread", [0.5, 8, 35])
 def test_it_comes_within_a_percent_of_the_entropy_and_a_small_table(spread):
     values = np.clip(np.random.default_rng(0).normal(128, spread, 30_000).round(), 0, 255).astype(np.uint8)
-    assert len(coder.encode(values)[1]) < 1.01 * entropy_bytes(values) + 200
+    assert len(coding.encode(values)[1]) < 1.01 * entropy_bytes(values) + 200
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=80), st.sampled_from([coder.STORED, coder.ZSTD, coder.ANS, "other"]), st.integers(0, 3000))
+@given(st.binary(max_size=80), st.sampled_from([coding.STORED, coding.ZSTD, coding.ANS, "other"]), st.integers(0, 3000))
 def test_nonsense_is_refused_or_gives_as_many_bytes_as_asked_for(data, name, count):
     try:
-        values = coder.decode(name, data, count)
+        values = coding.decode(name, data, count)
     except InputError:
         return
     assert values.dtype == np.uint8
@@ -51,9 +51,9 @@ def test_nonsense_is_refused_or_gives_as_many_bytes_as_asked_for(data, name, cou
 def test_a_bomb_is_not_unpacked():
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
     with pytest.raises(InputError, match="does not hold"):
-        coder.decode(coder.ZSTD, bomb, 1000)
+        coding.decode(coding.ZSTD, bomb, 1000)
     with pytest.raises(InputError, match="does not hold"):
-        coder.unsqueezed(bomb, 1 << 20, exact=False)
+        coding.unsqueezed(bomb, 1 << 20, exact=False)
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,9 +75,9 @@ def test_rotated_planes_hold_the_exponent_first_and_the_sign_last():
 @pytest.mark.parametrize("count", [1, 1000, 1 << 16, (1 << 16) + 3])
 def test_small_numbers_share_bytes_when_they_are_many(size, share_, count):
     numbers = np.random.default_rng(count).integers(0, size, count).astype(np.uint8)
-    packed = bits.pack(numbers, size)
-    assert len(packed) == bits.packed_length(size, count) == -(-count // (share_ if count >= 1 << 16 else 1))
-    assert np.array_equal(bits.unpack(packed, size, count), numbers)
+    packed = codecs.pack(numbers, size)
+    assert len(packed) == codecs.packed_length(size, count) == -(-count // (share_ if count >= 1 << 16 else 1))
+    assert np.array_equal(codecs.unpack(packed, size, count), numbers)
 
 
 def test_planes_that_are_spread_alike_share_a_stream():

@@ -15,10 +15,12 @@ from solution.compress.quantize import Quantize
 from solution.contracts import InputError, StepContext
 from solution.data.loaders import Data
 from solution.evaluate.classify import classify
-from solution.export import exporter, files, packed
+from solution.export import files
 from solution.export.exporter import ExportConfig, make
-from solution.export.listing import listing
-from solution.export.metadata import KEY, Metadata
+from solution.export.files import listing
+from solution.export.formats.exported import KEY, Metadata
+from solution.export.formats.onnx import Onnx
+from solution.export.packed import packed
 from solution.export.runtimes import case
 
 
@@ -96,9 +98,9 @@ def test_a_packed_export_is_the_checkpoint_itself(color_net, photos, tmp_path):
 
 @pytest.mark.parametrize(("format_", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
 def test_an_export_that_fails_parity_is_not_left_behind(color_net, photos, tmp_path, monkeypatch, format_, suffix):
-    base = exporter.onnx_file.base
+    base = Onnx.base
 
-    monkeypatch.setattr(exporter.onnx_file, "base", lambda net, example: base(Swapped(net), example))
+    monkeypatch.setattr(Onnx, "base", lambda self, net, example: base(self, Swapped(net), example))
     with pytest.raises(InputError, match=r"fp32 fails parity \(logits, .*\) and was not kept: try another format$"):
         made(color_net, photos, tmp_path / f"net{suffix}", format=format_)
     assert list(tmp_path.iterdir()) == []
@@ -208,7 +210,8 @@ def test_files_of_others_are_refused(onnx_file, tmp_path):
         ({"size": "48"}, r"net\.onnx: size must be the side of the input in pixels, 1 to 4096, got '48'"),
         ({"size": -4}, "got -4"),
         ({"size": 48}, r"takes images \(B, 3, 48, 48\).*but its net maps \('.*', 3, 32, 32\)"),
-        ({"classes": ["a"]}, "answers with 1 numbers each, but its net maps"),
+        ({"classes": ["a"]}, "names 1 classes, and its net has 3"),
+        ({"classes": ["a"], "outputs": 1}, "gives 1 numbers each, but its net maps"),
         ({"classes": "abc"}, "classes must be names"),
         ({"std": [0.2, 0.2, "x"]}, "broken description"),
         ({"std": [0.2, 0.2, 0]}, "mean and std must be"),
@@ -304,8 +307,8 @@ def test_what_a_file_says_of_itself_survives(tmp_path):
     ("change", "match"),
     [
         ({"task": "detection"}, "a file for detection, not for classification"),
-        ({"version": 9}, "version 9, newer than 1: update the project"),
-        ({"version": "9", "shade": 1}, "version 9, newer than 1: update the project"),
+        ({"version": 9}, "version 9, newer than 2: update the project"),
+        ({"version": "9", "shade": 1}, "version 9, newer than 2: update the project"),
         ({"color": 1}, "broken description"),
     ],
 )

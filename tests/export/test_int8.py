@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from solution.export import files, onnx_file, openvino_file
-from solution.export.metadata import Metadata
+from solution.export import files
+from solution.export.formats.exported import Metadata
+from solution.export.formats.onnx import ONNX
+from solution.export.formats.openvino import OPENVINO
 from solution.export.parity import relative_error
 
-KINDS = pytest.mark.parametrize("kind", [onnx_file, openvino_file], ids=["onnx", "openvino"])
+KINDS = pytest.mark.parametrize("kind", [ONNX, OPENVINO], ids=["onnx", "openvino"])
 ABOUT = Metadata(classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.25,) * 3, size=16, precision="int8")
 
 
@@ -45,7 +47,8 @@ class Joined(nn.Module):
 
 def written(kind, net, images, path):
     """The net's int8 file, all layers in integers."""
-    graph, path = kind.quantized(kind.base(net, images[:2]), list(images.split(1)), []), path.with_suffix(kind.SUFFIX)
+    path = path.with_suffix(kind.suffix)
+    graph = kind.quantized(kind.base(net, images[:2]), list(images.split(1)), [], fine_outputs=False)
     kind.write(graph, ABOUT, path)
     return path
 
@@ -62,7 +65,7 @@ def test_a_plain_net_loses_little(kind, tmp_path):
 
 def test_onnxruntime_computes_nothing_in_float_between_convolutions(tmp_path):
     torch.manual_seed(0)
-    path = written(onnx_file, Joined().eval().requires_grad_(False), photos(64), tmp_path / "net")
+    path = written(ONNX, Joined().eval().requires_grad_(False), photos(64), tmp_path / "net")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 3
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from solution.compress.quantization.activations import FixedGrid, quantize_inputs
-from solution.export.parity import TOLERANCES, Tolerance, compare, spread, tolerance_for
+from solution.contracts import CLASSIFICATION
+from solution.export.parity import COMPARED, Tolerance, compare, judged, spread, tolerance_for
+
+TOLERANCES = COMPARED[CLASSIFICATION].tolerances
 
 
 def net(images):
@@ -15,9 +20,14 @@ def batches(count=3):
     return [(images, net(images).argmax(1)) for images in parts]
 
 
+def compared(net, other, val, tolerance):
+    """The parity of two nets on all of `val`, which is (images, labels) batches."""
+    return judged(compare(net, other, spread(val, 64), tolerance), net, other, SimpleNamespace(val=val))
+
+
 def test_the_same_answers_agree():
-    parity = compare(net, net, batches(), TOLERANCES["fp32"])
-    assert (parity.error, parity.agreement, parity.f1_drop, parity.failures) == (0, 1, 0, ())
+    parity = compared(net, net, batches(), TOLERANCES["fp32"])
+    assert (parity.error, parity.agreement, parity.drop, parity.failures) == (0, 1, 0, ())
     assert parity.num_images == 60
     assert "1.0000 in PyTorch, 1.0000 in the file" in str(parity)
 
@@ -30,12 +40,12 @@ def test_the_same_answers_agree():
     ],
 )
 def test_what_differs_is_named(other, failures):
-    assert compare(net, other, batches(), TOLERANCES["fp32"]).failures[: len(failures)] == failures
+    assert compared(net, other, batches(), TOLERANCES["fp32"]).failures[: len(failures)] == failures
 
 
 def test_a_file_may_be_better_but_not_worse_than_allowed():
-    strict = Tolerance(error=9, agreement=0, f1_drop=-0.1)
-    assert compare(net, net, batches(), strict).failures == ("macro F1",)
+    strict = Tolerance(error=9, agreement=0, drop=-0.1)
+    assert compared(net, net, batches(), strict).failures == ("macro F1",)
 
 
 def test_images_are_spread_over_sorted_batches():
@@ -53,7 +63,7 @@ def test_a_net_that_rounds_its_inputs_may_fall_to_the_other_side_of_a_step():
     step = grids[1].input_grid.scale
     images[0, 0, 0, 0] = 10.5 * step  # between two steps
     val = [(images, labels)]
-    parity = compare(grids, lambda x: grids(x * (1 + 1e-6)), val, tolerance_for(grids, "fp32"))
+    parity = compared(grids, lambda x: grids(x * (1 + 1e-6)), val, tolerance_for(grids, "fp32"))
     assert parity.error > TOLERANCES["fp32"].error
     assert parity.failures == ()
     assert tolerance_for(grids, "int8") == TOLERANCES["int8"]

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from solution.contracts import InputError
-from solution.export import files, pt2_file
-from solution.export.listing import listing
-from solution.export.metadata import Metadata
+from solution.export import files
+from solution.export.files import listing
+from solution.export.formats.exported import Metadata
+from solution.export.formats.pt2 import PT2
 from solution.runtime import ROOT
 
 CLASSES = tuple("abcd")
@@ -33,8 +34,8 @@ def net():
 def graphs(net):
     images = [torch.randn(1, 3, 16, 16) for _ in range(4)]
     return {
-        "fp32": pt2_file.floating(net, torch.zeros(2, 3, 16, 16), "fp32"),
-        "int8": pt2_file.quantized(net, images, []),
+        "fp32": PT2.floating(net, torch.zeros(2, 3, 16, 16), "fp32"),
+        "int8": PT2.quantized(net, images, [], fine_outputs=False),
     }
 
 
@@ -42,7 +43,7 @@ def graphs(net):
 def paths(graphs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pt2")
     for precision, graph in graphs.items():
-        pt2_file.write(graph, metadata(precision), folder / f"{precision}.pt2")
+        PT2.write(graph, metadata(precision), folder / f"{precision}.pt2")
     return {precision: folder / f"{precision}.pt2" for precision in graphs}
 
 
@@ -56,7 +57,7 @@ def test_int8_takes_a_byte_a_weight_and_leaves_no_float_weight_beside_it(net, pa
 
 def test_no_place_of_the_machine_that_wrote_it_is_told(graphs, paths, tmp_path):
     for precision, path in paths.items():
-        pt2_file.write(graphs[precision], metadata(precision), tmp_path / ".temporary.x.pt2")
+        PT2.write(graphs[precision], metadata(precision), tmp_path / ".temporary.x.pt2")
         assert (tmp_path / ".temporary.x.pt2").read_bytes() == path.read_bytes()
         content = path.read_bytes()
         for place in (ROOT, torch.__path__[0], tmp_path.anchor + "tmp", __file__):
@@ -75,11 +76,11 @@ def test_what_is_left_out_changes_no_answer(graphs, paths):
     ("said", "match"),
     [
         ({"size": 32}, r"takes images \(B, 3, 32, 32\) .* its net maps .*16, 16\)"),
-        ({"classes": ("a", "b")}, r"answers with 2 numbers each, but its net maps"),
+        ({"classes": ("a", "b")}, r"gives 2 numbers each, but its net maps"),
         ({"task": "detection"}, "another task than detection"),
     ],
 )
 def test_what_it_says_must_be_what_it_is(graphs, tmp_path, said, match):
-    pt2_file.write(graphs["fp32"], metadata("fp32", **said), tmp_path / "net.pt2")
+    PT2.write(graphs["fp32"], metadata("fp32", **said), tmp_path / "net.pt2")
     with pytest.raises(InputError, match=match):
         files.open_file(tmp_path / "net.pt2", task=None)

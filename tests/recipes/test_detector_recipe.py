@@ -12,7 +12,9 @@ from solution import pipeline
 from solution.contracts import DETECTION, InputError, Recipe, Stage, StepContext
 from solution.evaluate.detect import detect
 from solution.evaluate.speed import Turns
-from solution.export import detecting, files, openvino_file
+from solution.export import files
+from solution.export.formats.openvino import after_weights
+from solution.export.parity import COMPARED, Tolerance
 from solution.models.ssdlite import SsdLite
 from solution.recipes import detector_yolov8n, named
 from solution.recipes.detector_yolov8n import AsItCame
@@ -96,13 +98,15 @@ def test_files_say_what_their_rows_say(finished, scenes_tar):
 def test_int8_spares_what_follows_the_last_layers_and_is_smaller(scenes_tar, tmp_path, monkeypatch):
     import openvino
 
-    monkeypatch.setitem(detecting._LIMITS, "int8", (math.inf, 1.0))  # a net that has hardly learned may fail the proof
+    # A net that has hardly learned may fail the proof.
+    allowed = Tolerance(error=math.inf, agreement=0, drop=1.0)
+    monkeypatch.setitem(COMPARED[DETECTION].tolerances, "int8", allowed)
     recipe = shrunk(named("detector_ssdlite"), scenes_tar, EXPORTS[1:])
     recipe = dataclasses.replace(recipe, stages=recipe.stages[:1], after="original", thorough=False)
     list(pipeline.run(recipe, tmp_path, log=lambda _: None))
     model = openvino.Core().read_model(tmp_path / "original" / "model.xml")
     kinds = {op.get_friendly_name(): op.get_type_name() for op in model.get_ops()}
-    spared = [kinds[name] for name in openvino_file.after_weights(model)]
+    spared = [kinds[name] for name in after_weights(model)]
     assert "Softmax" in spared
     assert not {"Convolution", "GroupConvolution"} & set(spared)
     exported = read_rows(tmp_path)[0].exported

@@ -13,7 +13,7 @@ from solution.contracts import InputError, Recipe, Stage, StepContext
 from solution.data.loaders import Data
 from solution.evaluate.cost import params
 from solution.evaluate.speed import Turns
-from solution.export import packed
+from solution.export.packed import packed
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.recipes import FAMILIES, RECIPES, family_named, named

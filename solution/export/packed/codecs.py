@@ -7,6 +7,10 @@
     sparse     which numbers are not zero, and these
 
 A code is a list that survives JSON: its name, its sizes, then the codes of the parts that it is made of.
+
+Planes hold the first bytes of all values, then the second ones, and so on, most significant first. Floats are rotated
+left by one bit, so that the sign comes last: the whole exponent then lies in the first planes, where few values occur
+and an entropy coder wins, and the noise of the mantissa in the others.
 """
 
 from __future__ import annotations
@@ -17,9 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solution.contracts import InputError
-from solution.export import bits as packing
-from solution.export import grid
-from solution.export.byte_planes import from_byte_planes, to_byte_planes
+from solution.export.packed import grid
 
 Take = Callable[[int], np.ndarray]
 """Gives the next plane of a tensor, of so many bytes."""
@@ -124,7 +126,7 @@ def _codebook(numbers: Numbers) -> Iterator[Coded]:
     if len(book) > 256:
         return
     values = _part(Numbers(dtype=numbers.dtype, bits=book, row=len(book)))
-    byte_planes = [packing.pack(index.astype(np.uint8), len(book))] if len(book) > 1 else []
+    byte_planes = [pack(index.astype(np.uint8), len(book))] if len(book) > 1 else []
     yield Coded(code=["codebook", len(book), values.code], byte_planes=values.byte_planes + byte_planes)
 
 
@@ -171,9 +173,7 @@ def _sparse(numbers: Numbers) -> Iterator[Coded]:
     if not 0 < count <= 0.8 * len(there):
         return
     values = _part(Numbers(dtype=numbers.dtype, bits=numbers.bits[there], row=count))
-    yield Coded(
-        code=["sparse", count, values.code], byte_planes=[packing.pack(there.astype(np.uint8), 2), *values.byte_planes]
-    )
+    yield Coded(code=["sparse", count, values.code], byte_planes=[pack(there.astype(np.uint8), 2), *values.byte_planes])
 
 
 def _un_sparse(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
@@ -196,7 +196,7 @@ def _un_part(code: list, dtype: str, count: int, take: Take) -> np.ndarray:
 
 
 def _un_packed(size: int, count: int, take: Take) -> np.ndarray:
-    return packing.unpack(take(packing.packed_length(size, count)), size, count)
+    return unpack(take(packed_length(size, count)), size, count)
 
 
 def _entropy_bytes(plane: np.ndarray) -> float:
@@ -217,3 +217,72 @@ _DECODERS = {
     "grid": _un_grid,
     "sparse": _un_sparse,
 }
+
+
+_PART = 1 << 15
+
+
+def to_byte_planes(bits: np.ndarray, rotate: bool) -> list[np.ndarray]:
+    """(N,) unsigned integers to itemsize planes, each (N,) uint8."""
+    if rotate:
+        bits = _rotated(bits, 1)
+    width = bits.dtype.itemsize
+    return [(bits >> bits.dtype.type(8 * (width - 1 - index))).astype(np.uint8) for index in range(width)]
+
+
+def from_byte_planes(byte_planes: list[np.ndarray], rotate: bool) -> np.ndarray:
+    """The integers again. Done in parts that stay in the processor's cache, which is three times as fast."""
+    width = len(byte_planes)
+    bits = np.empty(len(byte_planes[0]), dtype=f"<u{width}")
+    for start in range(0, len(bits), _PART):
+        part = bits[start : start + _PART]
+        columns = part.view(np.uint8).reshape(-1, width)
+        for index, plane in enumerate(byte_planes):
+            columns[:, width - 1 - index] = plane[start : start + _PART]
+        if rotate:
+            part[:] = _rotated(part, 8 * width - 1)
+    return bits
+
+
+def _rotated(bits: np.ndarray, by: int) -> np.ndarray:
+    width, kind = 8 * bits.dtype.itemsize, bits.dtype.type
+    return (bits << kind(by)) | (bits >> kind(width - by))
+
+
+_LEAST = 1 << 16
+"""Fewer numbers stay one a byte: an entropy coder gains nothing from pairs whose model costs more than they do."""
+
+
+def per_byte(size: int, count: int) -> int:
+    """How many of `count` numbers below `size` share a byte: 8, 4, 2 or 1."""
+    if count < _LEAST:
+        return 1
+    return next((share for share in (8, 4, 2) if size <= 1 << (8 // share)), 1)
+
+
+def packed_length(size: int, count: int) -> int:
+    """Bytes that `pack` makes of `count` numbers below `size`."""
+    return -(-count // per_byte(size, count))
+
+
+def pack(numbers: np.ndarray, size: int) -> np.ndarray:
+    """(N,) uint8 below `size` to (packed_length,) uint8; the first number is in the highest bits."""
+    share = per_byte(size, len(numbers))
+    padded = np.zeros((packed_length(size, len(numbers)), share), dtype=np.uint8)
+    padded.ravel()[: len(numbers)] = numbers
+    return np.bitwise_or.reduce(padded << _shifts(share), axis=1) if share > 1 else numbers
+
+
+def unpack(packed: np.ndarray, size: int, count: int) -> np.ndarray:
+    """The numbers again."""
+    share = per_byte(size, count)
+    if share == 1:
+        return packed
+    mask = np.uint8((1 << (8 // share)) - 1)
+    table = (np.arange(256, dtype=np.uint8)[:, None] >> _shifts(share)) & mask  # (256, share)
+    wide = table.view(f"u{share}").ravel()  # (256,): all numbers of a byte at once
+    return wide.take(packed).view(np.uint8)[:count]
+
+
+def _shifts(share: int) -> np.ndarray:
+    return np.arange(share - 1, -1, -1, dtype=np.uint8) * np.uint8(8 // share)

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.contracts import InputError
-from solution.export import coder
-from solution.export.codecs import Coded, Numbers, decode, encode, width_of
-from solution.export.container import MAGIC, framed
-from solution.export.streams import Reader, joined, share
-from solution.export.table import Contents, Entry, contents
+from solution.export.packed import coding
+from solution.export.packed.codecs import Coded, Numbers, decode, encode, width_of
+from solution.export.packed.coding import Reader, joined, share
+from solution.export.packed.container import MAGIC, Contents, Entry, contents, framed
 from solution.runtime import written_whole
 
 SUFFIX = ".packed"
@@ -63,7 +62,7 @@ def pack(state: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     coded = {name: encode(value) for name, value in numbers.items()}
     byte_planes = [plane for value in coded.values() for plane in value.byte_planes]
     chosen = share(byte_planes, [label for name, value in coded.items() for label in _labels(name, value)])
-    blocks = [(len(stream), *coder.encode(stream)) for stream in joined(byte_planes, chosen)]
+    blocks = [(len(stream), *coding.encode(stream)) for stream in joined(byte_planes, chosen)]
     left = iter(chosen)
     table = {
         "header": header,
@@ -111,7 +110,7 @@ def _all_bits(found: Contents) -> list[tuple[np.ndarray, float]]:
 def _decoded(found: Contents) -> Iterator[np.ndarray]:
     start = 0
     for stream in found.streams:
-        yield coder.decode(stream.coder, found.data[start : start + stream.num_bytes], stream.count)
+        yield coding.decode(stream.coder, found.data[start : start + stream.num_bytes], stream.count)
         start += stream.num_bytes
 
 

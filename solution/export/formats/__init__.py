@@ -1,0 +1,1 @@
+"""Formats of the runtimes, one a file, each a `base.Format` value; `solution.registry.FORMATS` lists them."""

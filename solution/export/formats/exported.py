@@ -1,0 +1,151 @@
+"""An exported file: what it says of itself, and the net inside, opened where it will live and callable on a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solution.contracts import CLASSIFICATION, DETECTION, InputError, InputSpec
+
+KEY = "featherweight"
+"""Where the JSON text lies among the file's own metadata."""
+VERSION = 2
+"""1: nothing was said of `outputs`."""
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Normalized float32 images (B, 3, size, size) to logits (B, num_classes), or a detector's candidates (B, 4 + C, N)."""
+
+_LAYOUTS = {CLASSIFICATION: (2, 0), DETECTION: (3, 4)}
+"""What a file is for -> dimensions of its outputs, and numbers of each that belong to no class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata(InputSpec):
+    """What an exported file says of itself besides how to feed it.
+
+    outputs     classes that it scores, which may have no names; 0: as many as there are names
+    precision   fp32, fp16 or int8
+    task        classification or detection
+    """
+
+    outputs: int = 0
+    precision: str = "fp32"
+    task: str = CLASSIFICATION
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers for each image, or for each of its boxes."""
+        return (self.outputs or len(self.classes)) + _LAYOUTS.get(self.task, (0, 0))[1]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A word for each class: its name, or its number where the file names none."""
+        return self.classes or tuple(f"class {index}" for index in range(self.outputs))
+
+    @classmethod
+    def of(cls, spec: InputSpec, **fields: int | str) -> Metadata:
+        """What the export of a net says that is fed as `spec` describes. fields: outputs, precision, task."""
+        return cls(**{item.name: getattr(spec, item.name) for item in dataclasses.fields(InputSpec)} | fields)
+
+    def to_text(self) -> str:
+        """The JSON text."""
+        return json.dumps({"version": VERSION, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_text(cls, text: str | None, path: Path, task: str | None = CLASSIFICATION) -> Metadata:
+        """The same again. `InputError` when the file at `path` says nothing, or another task; None takes any task."""
+        if not text:
+            raise InputError(f"{path} does not name its classes and normalization: it was not exported by this project")
+        try:
+            fields = json.loads(text)
+            version = int(fields.pop("version"))
+            # Read first: a newer version may have other fields.
+            if version > VERSION:
+                raise InputError(f"its description has version {version}, newer than {VERSION}: update the project")
+            found = fields["task"]
+            values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            metadata = cls(**values)
+            if metadata.classes and metadata.outputs not in (0, len(metadata.classes)):
+                raise InputError(f"it names {len(metadata.classes)} classes, and its net has {metadata.outputs}")
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path} has a broken description ({error!r}); export it again") from error
+        if task is not None and found != task:
+            raise InputError(f"{path} is a file for {found}, not for {task}")
+        return metadata
+
+    def check_signature(self, path: Path, inputs: Sequence[tuple], outputs: Sequence[tuple]) -> None:
+        """`InputError` unless the file at `path` maps the images to the outputs that it says it does.
+
+        Shapes hold whole numbers, and anything else where they vary.
+        """
+        rank, _ = _LAYOUTS.get(self.task, (None, 0))
+        if not (len(inputs) == len(outputs) == 1 and (len(inputs[0]), len(outputs[0])) == (4, rank)):
+            raise InputError(
+                f"{path} maps {len(inputs)} input(s) {inputs} to {len(outputs)} output(s) {outputs}, but a classifier "
+                "maps images (B, 3, H, W) to logits (B, classes), and a detector to candidates (B, 4 + classes, N): it "
+                f"is a file for another task than {self.task}"
+            )
+        wanted = (len(self.mean), self.size, self.size, self.num_outputs)
+        found = (*inputs[0][1:], outputs[0][1])
+        if any(isinstance(size, int) and size != said for size, said in zip(found, wanted, strict=True)):
+            raise InputError(
+                f"{path} says that it takes images (B, {len(self.mean)}, {self.size}, {self.size}) and gives "
+                f"{self.num_outputs} numbers each, but its net maps {inputs[0]} to {outputs[0]}: export it again"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exported:
+    """An opened file: ``logits = exported(images)``, so that the same evaluation judges it.
+
+    path      the file
+    runtime   what runs it: eager or compile (both PyTorch), onnxruntime, openvino
+    files     all files that belong to it
+    """
+
+    path: Path
+    runtime: str
+    metadata: Metadata
+    run: Run
+    files: tuple[Path, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S), uint8 as they are or float32 already normalized, to logits (B, num_classes) float32.
+
+        Of a detector to candidates (B, 4 + num_classes, N): see `solution.models.yolo`.
+        """
+        metadata = self.metadata
+        if images.dim() != 4 or tuple(images.shape[1:]) != (len(metadata.mean), metadata.size, metadata.size):
+            raise InputError(
+                f"{self.path} takes images (B, {len(metadata.mean)}, {metadata.size}, {metadata.size}), got "
+                f"{tuple(images.shape)}"
+            )
+        logits = self.run(np.ascontiguousarray(self.normalized(images).cpu().numpy()))
+        rank, _ = _LAYOUTS.get(metadata.task, (None, 0))
+        if logits.ndim != rank or logits.shape[:2] != (len(images), metadata.num_outputs):
+            raise InputError(
+                f"{self.path} gives {logits.shape} for {len(images)} images, where {metadata.num_outputs} numbers each "
+                "were expected: it is a file for another task"
+            )
+        return torch.from_numpy(np.array(logits, dtype=np.float32))
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """float32 images as the net wants them; those that are float are taken as they are."""
+        if images.is_floating_point():
+            return images.float()
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.metadata.mean, self.metadata.std))
+        return (images.float() / 255 - mean) / std
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk of all its files."""
+        return sum(file.stat().st_size for file in self.files)
