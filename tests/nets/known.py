@@ -78,5 +78,6 @@ KNOWN_PIECES: tuple[str, ...] = (
         "stored",
     ),
     *("literal", "stored", "in_place_share", "in_place_literal", "in_place_stride", "group_scale", "group_gate"),
+    *("group_norm", "bare_groups", "mirrored"),
 )
 """Pieces of random nets that are cut wrong today: random nets go without them."""
