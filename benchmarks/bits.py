@@ -27,7 +27,7 @@ from torch import nn
 
 from solution import pipeline
 from solution.compress.prune_weights import PruneWeights
-from solution.compress.quantization.layers import find_layers
+from solution.compress.layers import find_layers
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import ModelSettings, Recipe, Stage, Step, StepContext
 from solution.data.loaders import Data

@@ -14,6 +14,7 @@ LAYERS = {
     "runtime": 1,
     "settings": 1,
     "locks": 1,
+    "text": 1,
     "run_folder": 2,
     "data": 2,
     "models": 2,

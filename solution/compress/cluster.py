@@ -1,7 +1,7 @@
 """Clustering: the weights of a layer share a few values, its codebook, and each weight is a number into it.
 
-    from solution.compress.cluster import Cluster
-    shared = Cluster(bits=4)(model, StepContext(example=x))
+    import solution as fw
+    shared = fw.Cluster(bits=4)(model, x)
 
 After Han et al., 2016 (Deep Compression, arXiv:1510.00149). Codebook and numbers are a parametrization, so a `Train`
 step after this one moves the values of the codebook, and a checkpoint holds them instead of the weights.
@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from solution.compress.listing import columns, left_alone, savings
-from solution.compress.parametrized import is_parametrized, layer_for, layers_of, materialize, sound_weight
+from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
+from solution.compress.parametrized import MASKS, materialize, materialized, note_computed
 from solution.contracts import InputError, Plan, StepContext, StructuralStep
+from solution.text import columns
 
 INITS = ("k-means++", "linear")
 _MOST_POINTS = 1 << 14
@@ -174,12 +175,12 @@ class Cluster(StructuralStep):
 
     def decide(self, model: nn.Module, context: StepContext) -> ClusterPlan:
         """Size the codebooks. `InputError` when no layer would get smaller."""
-        modules, left = layers_of(model, self.layers, self.protect)
+        modules, left = layers_of(materialized(model), self.layers, self.protect)
         layers: dict[str, dict[str, Any]] = {}
         packed = 0
         for path, module in modules.items():
             layer = self._layer(sound_weight(path, module))
-            if _codebook_of(module, layer):
+            if _has_codebook(model.get_submodule(path), layer):
                 left[path] = "it has such a codebook already"
             elif layer["bytes"][1] >= layer["bytes"][0]:
                 left[path] = "with a codebook it would not get smaller"
@@ -189,6 +190,7 @@ class Cluster(StructuralStep):
         if not layers:
             reasons = "; ".join(sorted(set(left.values()))) or "no layer was chosen"
             raise InputError(f"nothing would be clustered: {reasons}")
+        note_computed(model, tuple(layers), context.log, keeps=MASKS | {"Codebook"})
         saves = {"bytes": tuple(sum(layer["bytes"][when] for layer in layers.values()) for when in (0, 1))}
         return ClusterPlan(
             bits=self.bits, init=self.init, seed=context.seed, layers=layers, saves=saves, packed=packed, left=left
@@ -207,10 +209,8 @@ def _bytes(layer: dict[str, Any], bits: int, value_bytes: int) -> int:
     return math.ceil(math.prod(layer["shape"]) * bits / 8) + layer["groups"] * layer["values"] * value_bytes
 
 
-def _codebook_of(module: nn.Module, layer: dict[str, Any]) -> bool:
+def _has_codebook(module: nn.Module, layer: dict[str, Any]) -> bool:
     """Whether the layer has codebooks of that number and size."""
-    if not is_parametrized(module):
-        return False
-    book = module.parametrizations.weight[-1] if "weight" in module.parametrizations else None
+    book = module.parametrizations.weight[-1] if parametrize.is_parametrized(module, "weight") else None
     wanted = (layer["groups"], layer["values"] + layer["zero"])
     return isinstance(book, Codebook) and (book.num_groups, book.size) == wanted

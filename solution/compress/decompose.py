@@ -1,7 +1,7 @@
 """Decomposition: a layer becomes two or three thin ones whose product is near to it.
 
-    from solution.compress.decompose import Decompose
-    smaller = Decompose(macs="60%")(model, StepContext(example=x))
+    import solution as fw
+    smaller = fw.Decompose(macs="60%")(model, x)
 
 How a layer is split stands in `solution.compress.factors`, how ranks are found in `solution.compress.ranks`. The plan
 holds methods and ranks; the factors are computed from the weights of the net that it is applied to.
@@ -9,7 +9,6 @@ holds methods and ranks; the factors are computed from the weights of the net th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 
 from solution.budget import Budget
 from solution.compress.factors import factored
-from solution.compress.listing import columns, left_alone, savings
-from solution.compress.parametrized import layer_for, layers_of, materialize, sound_weight
+from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
+from solution.compress.parametrized import copied, materialize, materialized, note_computed
 from solution.compress.ranks import (
     Choice,
     Curve,
@@ -38,6 +37,7 @@ from solution.contracts import InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 from solution.evaluate.hooks import counted_class
 from solution.evaluate.running import as_judged, images_for, run
+from solution.text import columns
 
 METHODS = ("auto", "svd", "spatial", "tucker")
 _SHOWN = 4
@@ -122,6 +122,7 @@ class Decompose(StructuralStep):
 
     def decide(self, model: nn.Module, context: StepContext) -> DecomposePlan:
         """Choose methods and ranks. `InputError` when no layer would gain, or the budget cannot be reached."""
+        note_from, model = model, materialized(model)
         modules, left = layers_of(model, self.layers, self.protect)
         candidates = self._candidates(model, context.example, modules, left)
         before = macs(model, context.example)
@@ -130,7 +131,8 @@ class Decompose(StructuralStep):
         if not chosen:
             raise InputError(f"nothing would be split: {_named(left) or 'no layer was chosen'}")
         layers = {path: one.row(chosen[path]) for path, one in candidates.items() if path in chosen}
-        smaller = DecomposePlan(layers=layers, saves={}, left=left).cut(copy.deepcopy(model))
+        note_computed(note_from, tuple(layers), context.log)
+        smaller = DecomposePlan(layers=layers, saves={}, left=left).cut(copied(model))
         saves = {"macs": (before, macs(smaller, context.example)), "params": (params(model), params(smaller))}
         return DecomposePlan(layers=layers, saves=saves, left=left)
 
@@ -140,39 +142,33 @@ class Decompose(StructuralStep):
         """The layers that can be split; the others are added to `left`."""
         places, found = _places(model, example, modules), {}
         for path, module in modules.items():
-            methods, reason = self._methods(module)
-            if reason or not places[path].outputs:
-                left[path] = reason or "it is never called"
+            named = METHODS[1:] if self.method == "auto" else (self.method,)
+            reasons = {method: _misfit(module, method) for method in named}
+            methods = [method for method, reason in reasons.items() if not reason]
+            if not methods or not places[path].outputs:
+                left[path] = "it is never called" if methods else next(iter(reasons.values()))
                 continue
             weight = sound_weight(path, module)
             curves = [curve(method, weight, places[path]) for method in methods]
             found[path] = _Candidate(weight=weight, whole=whole_macs(weight.shape, places[path]), curves=curves)
         return found
 
-    def _methods(self, module: nn.Module) -> tuple[list[str], str]:
-        """The methods for a layer, or why there is none."""
-        named = METHODS[1:] if self.method == "auto" else (self.method,)
-        reasons = {method: _misfit(module, method) for method in named}
-        fit = [method for method, reason in reasons.items() if not reason]
-        return fit, "" if fit else next(iter(reasons.values()))
-
     def _by_rule(self, candidates: Mapping[str, _Candidate], left: dict[str, str]) -> dict[str, Choice]:
         """Choices by `rank` for the layers that gain; the others are added to `left`."""
-        rule, chosen = self._rule(), {}
+        rules: dict[Any, Rule] = {"vbmf": by_vbmf, "energy": by_energy(self.energy)}
+        rule, chosen = rules[self.rank] if isinstance(self.rank, str) else by_number(self.rank), {}
         for path, one in candidates.items():
             choice = best(one.curves, one.weight, rule)
             if choice is None:
                 left[path] = "all of it looks like noise to VBMF"
             elif choice.macs >= one.whole:
-                left[path] = f"it would not gain: {_spelled(choice)} costs {choice.macs / one.whole:.2f} x its MACs"
+                ranks = ", ".join(map(str, choice.ranks))
+                left[path] = (
+                    f"it would not gain: {choice.method} at rank {ranks} costs {choice.macs / one.whole:.2f} x its MACs"
+                )
             else:
                 chosen[path] = choice
         return chosen
-
-    def _rule(self) -> Rule:
-        if isinstance(self.rank, str):
-            return by_vbmf if self.rank == "vbmf" else by_energy(self.energy)
-        return by_number(self.rank)
 
     def _within_budget(
         self, candidates: Mapping[str, _Candidate], before: int, left: dict[str, str]
@@ -243,7 +239,7 @@ def _places(model: nn.Module, example: Tensor, modules: Mapping[str, nn.Module])
         totals = (old.inputs + counts[0], old.between + counts[1], old.outputs + counts[2])
         found[path] = Places(inputs=totals[0], between=totals[1], outputs=totals[2])
 
-    probe = copy.deepcopy(model)
+    probe = copied(model)
     for path in modules:
         probe.get_submodule(path).register_forward_hook(
             lambda module, inputs, named, output, path=path: note(path, module, [*inputs, *named.values()][0], output),
@@ -252,10 +248,6 @@ def _places(model: nn.Module, example: Tensor, modules: Mapping[str, nn.Module])
     with as_judged(probe):
         run(probe, images_for(probe, example[:1]))
     return found
-
-
-def _spelled(choice: Choice) -> str:
-    return f"{choice.method} at rank {', '.join(str(rank) for rank in choice.ranks)}"
 
 
 def _named(left: Mapping[str, str]) -> str:

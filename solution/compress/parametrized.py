@@ -1,112 +1,180 @@
-"""Weights that are more than a plain tensor (kept zeros, codebooks, quantizers), and the layers that have weights.
+"""Weights that are computed from other tensors before each call: what computes them, and how they become plain.
 
-Such weights are parametrizations of PyTorch on ordinary layers, so that cost, audit and export still see the layers.
-A step that has to reshape one folds it first to its plain values: zeros stay zeros, and clustered values stay among the
-values of their codebook, but a training after that may move them.
+Our own forms (kept zeros, codebooks, quantizers) are parametrizations of PyTorch on ordinary layers, so that cost,
+audit and export still see the layers. Nets of others bring weight norm and spectral norm (by parametrization or by the
+older hooks), masks of `torch.nn.utils.prune`, orthogonal weights, equalized learning rates by hooks. All are handled
+here: `computed` names them, `materialize` puts the values in their place, `note_computed` says so to the user.
+
+A step that has to reshape a weight materializes it first: zeros stay zeros, and clustered values stay among the values
+of their codebook, but a training after that may move them. What is computed inside a forward is another matter: the
+layer keeps its class and its forward, and a step works on the tensor that is stored.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Iterable
-from fnmatch import fnmatch
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from solution.contracts import InputError
+_SOURCES = ("_orig", "_g", "_v", "_u", "_mask")
+"""How the tensors are called, after the weight's name, that hooks compute a weight from."""
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+
+MASKS = frozenset({"KeepZeros", "PruningMask"})
+"""Forms by which zeros stay zeros in training."""
 
 
-def is_parametrized(module: nn.Module) -> bool:
-    """Whether a tensor of `module` itself is computed from others."""
-    return parametrize.is_parametrized(module)
+class KeepZeros(nn.Module):
+    """Parametrization of a weight whose zeros are its mask: they get no gradient, so no optimizer moves them."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The same values. Any shape."""
+        return weight.masked_fill(weight == 0, 0)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Weights may be set."""
+        return weight
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy. Weights that a hook computes carry a gradient's history, which `copy.deepcopy` refuses to copy."""
+    stale = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, stale)
+
+
+def computed(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """{tensor of `module` itself that is computed from others: names of what computes it}.
+
+    Such as ``{"weight": ("KeepZeros", "LearnedStep")}`` or ``{"weight": ("WeightNorm",)}``.
+    """
+    found = {
+        name: ("PruningMask" if isinstance(hook, prune.BasePruningMethod) else type(hook).__name__,)
+        for name, hook in _hooks(module).items()
+    }
+    if parametrize.is_parametrized(module):
+        found |= {name: tuple(type(form).__name__ for form in forms) for name, forms in module.parametrizations.items()}
+    return found
+
+
+def _hooks(module: nn.Module) -> dict[str, Callable[..., Any]]:
+    """{tensor that is made before each call: the hook that makes it}."""
+    made = {}
+    for hook in module._forward_pre_hooks.values():
+        name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", None)
+        own = module._parameters | module._buffers
+        if (
+            isinstance(name, str)
+            and isinstance(vars(module).get(name), Tensor)
+            and any(f"{name}{source}" in own for source in _SOURCES)
+        ):
+            made[name] = hook
+    return made
+
+
+def is_masked(module: nn.Module) -> bool:
+    """Whether zeros of the weight of `module` are kept in training: by `KeepZeros`, or by `torch.nn.utils.prune`."""
+    return not MASKS.isdisjoint(computed(module).get("weight", ()))
+
+
+def keep_zeros(module: nn.Module) -> None:
+    """From now on the zeros of the weight of `module`, which is plain, stay zeros in training."""
+    own_class(module)
+    parametrize.register_parametrization(module, "weight", KeepZeros())
+
+
+def own_class(module: nn.Module) -> None:
+    """A deep copy of a parametrized module shares its class, on which PyTorch keeps the properties: part the two."""
+    if parametrize.is_parametrized(module):
+        kind = type(module)
+        own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+        module.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
 def materialize(module: nn.Module) -> nn.Module:
-    """Replace every parametrized tensor of `module` itself by its plain values, in place. Returns `module`."""
-    if not is_parametrized(module):
-        return module
-    # PyTorch takes the tensor's property off the class, which copies of the module share: they would lose it too.
-    kind = type(module)
-    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-    module.__class__ = type(kind.__name__, kind.__bases__, own)
-    for name in list(module.parametrizations):
-        parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-        getattr(module, name).grad = None  # a gradient of the codebook would not have the weight's shape
+    """Replace every computed tensor of `module` itself by its values, in place. Returns `module`.
+
+    A weight of trainable sources is trainable, one of frozen sources or of stored codes is not.
+    """
+    for name, hook in sorted(_hooks(module).items(), key=lambda made: -len(made[0])):  # weight_v before weight
+        _unhook(module, name, hook)
+    if parametrize.is_parametrized(module):
+        own_class(module)
+        module.parametrizations.eval()  # spectral norm's estimate moves at every look in training
+        for name in list(module.parametrizations):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            getattr(module, name).grad = None  # a gradient of the codebook would not have the weight's shape
     return module
 
 
+def _unhook(module: nn.Module, name: str, hook: Callable[..., Any]) -> None:
+    """Put the values of tensor `name`, which `hook` computes, in its place as a parameter."""
+    own = module._parameters
+    trains = any(own[name + source].requires_grad for source in _SOURCES if own.get(name + source) is not None)
+    if isinstance(hook, prune.BasePruningMethod):
+        prune.remove(module, name)
+    elif isinstance(hook, WeightNorm):
+        remove_weight_norm(module, name)
+    elif isinstance(hook, SpectralNorm):
+        remove_spectral_norm(module, name)
+    else:
+        with torch.no_grad():
+            hook(module, ())
+        values = vars(module).pop(name).detach().clone()
+        for key in [key for key, other in module._forward_pre_hooks.items() if other is hook]:
+            del module._forward_pre_hooks[key]
+        for source in _SOURCES:
+            own.pop(name + source, None)
+            module._buffers.pop(name + source, None)
+        module.register_parameter(name, nn.Parameter(values))
+    getattr(module, name).requires_grad_(trains)
+
+
+def plain(module: nn.Module) -> None:
+    """As `materialize`, and stored codes become parameters too."""
+    names = computed(module)
+    materialize(module)
+    for name in names:
+        if name in module._buffers:
+            module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))
+
+
 def materialize_all(model: nn.Module) -> nn.Module:
-    """`fold` every module of `model`, in place. Returns `model`."""
+    """`materialize` every module of `model`, in place. Returns `model`."""
     for module in list(model.modules()):
         materialize(module)
     return model
 
 
 def materialized(model: nn.Module) -> nn.Module:
-    """`model` itself when nothing in it is parametrized, else a folded copy."""
-    return (
-        materialize_all(copy.deepcopy(model)) if any(is_parametrized(module) for module in model.modules()) else model
-    )
+    """`model` itself when nothing in it is computed, else a copy with plain values."""
+    return materialize_all(copied(model)) if any(map(computed, model.modules())) else model
 
 
-def layers_of(
-    model: nn.Module, layers: tuple[str, ...], protect: tuple[str, ...]
-) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Convolutions and linear layers whose path matches `layers`, in order; and those left alone, with the reason.
+def note_computed(
+    model: nn.Module, paths: Collection[str], log: Callable[[str], None], keeps: Collection[str] = ()
+) -> None:
+    """One line for the user that names what computes weights at `paths` and will be replaced by the plain values.
 
-    layers, protect  glob patterns of paths. `InputError` for one that matches no layer: it is likely misspelt.
+    keeps  names of forms that the step carries over, so that there is nothing to say about them
     """
-    found = {path: module for path, module in model.named_modules() if isinstance(module, WEIGHTED)}
-    for pattern in (*layers, *protect):
-        if not any(fnmatch(path, pattern) for path in found):
-            raise InputError(f"nothing matches {pattern!r}: {_known(found)}")
-    wanted = {path: module for path, module in found.items() if _matches(path, layers)}
-    left = {path: reason for path in wanted if (reason := _reason(model, path, protect))}
-    return {path: module for path, module in wanted.items() if path not in left}, left
-
-
-def _matches(path: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in patterns)
-
-
-def _known(found: Iterable[str]) -> str:
-    names = list(found)
-    if not names:
-        return "the net has no convolution and no linear layer"
-    return f"the net's layers are {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
-
-
-def _reason(model: nn.Module, path: str, protect: tuple[str, ...]) -> str:
-    if _matches(path, protect):
-        return "protected"
-    module = model.get_submodule(path)
-    if is_parametrized(module):
-        return ""
-    owners = Counter(id(part._parameters.get("weight")) for part in model.modules())
-    return "its weights are shared with another layer" if owners[id(module.weight)] > 1 else ""
-
-
-def sound_weight(path: str, module: nn.Module) -> Tensor:
-    """The values of the weight of the layer at `path`. `InputError` when some are NaN or infinite."""
-    weight = module.weight.detach()
-    if not bool(torch.isfinite(weight).all()):
-        raise InputError(f"{path}.weight holds NaN or infinite values: load sound weights first")
-    return weight
-
-
-def layer_for(model: nn.Module, path: str, shape: Iterable[int]) -> nn.Module:
-    """The layer at `path`, whose weight must have `shape`. `InputError` when the plan was made for another net."""
-    shape = tuple(shape)
-    try:
-        module = model.get_submodule(path)
-    except AttributeError as error:
-        raise InputError(f"this plan was made for another net: there is no layer {path!r}") from error
-    found = tuple(module.weight.shape) if isinstance(module, WEIGHTED) else type(module).__name__
-    if found != shape:
-        raise InputError(f"this plan was made for another net: the weight of {path} is {shape} there, here {found}")
-    return module
+    gone: dict[str, list[str]] = {}
+    for path in paths:
+        for name, forms in computed(model.get_submodule(path)).items():
+            for form in set(forms) - set(keeps):
+                gone.setdefault(form.lstrip("_"), []).append(f"{path}.{name}".lstrip("."))
+    if gone:
+        named = "; ".join(
+            f"{form} of {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for form, names in gone.items()
+        )
+        log(f"computed weights become plain ones of the same values, which a later training moves freely: {named}")

@@ -3,26 +3,35 @@
     import solution as fw
     smaller = fw.PruneLayers(macs="70%", ranking="influence")(model, x)
 
-What can go is found in the net itself (`solution.compress.residual`): the units of a ShuffleNet stage but its first,
-the residual blocks of a ResNet, the layers of a vision transformer. Which ones go is measured
-(`solution.compress.block_ranking`) or simply the last ones.
+`solution.compress.residual` finds what can go: the units of a ShuffleNet stage but its first, the residual blocks of a
+ResNet, the layers of a vision transformer. Which ones go is measured, or simply the last ones:
+
+dev        the loss on the dev split, one block after another so that each choice knows the earlier ones: after
+           Elkerdawy et al., 2020 (arXiv:2011.14260)
+influence  how far a block changes its input: Men et al., 2024 (ShortGPT, arXiv:2403.03853)
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from solution.budget import Budget
-from solution.compress.block_ranking import Pick, last_first, least_harm, least_influence
-from solution.compress.listing import savings
-from solution.compress.residual import Block, ResidualStage, module_at, stages_of, taken_out, without
-from solution.contracts import InputError, Plan, StepContext, StructuralStep
+from solution.compress.layers import module_at, savings
+from solution.compress.parametrized import copied
+from solution.compress.residual import Block, ResidualStage, stages_of, taken_out, without
+from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep
+from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
+from solution.evaluate.running import as_judged, images_for, while_hooked
+from solution.text import columns
 
 RANKINGS = ("dev", "influence", "last")
 
@@ -48,22 +57,21 @@ class LayerPlan(Plan):
     def cut(self, model: nn.Module) -> nn.Module:
         """Take the blocks out. `InputError` names a block that this net does not have, or has in another size."""
         for path, (_, expected) in self.blocks.items():
-            found = params(module_at(model, path, path))
-            if found != expected:
+            actual = params(module_at(model, path, f"block {path!r}"))
+            if actual != expected:
                 raise InputError(
-                    f"this plan was made for another net: block {path!r} has {found:,} parameters here, "
+                    f"this plan was made for another net: block {path!r} has {actual:,} parameters here, "
                     f"{expected:,} in the plan"
                 )
         return without(model, self.removed, self.listed)
 
     def __str__(self) -> str:
-        width = max(len(stage) for stage in self.units)
-        lines = [f"{'stage':<{width}}  blocks  removed"]
+        rows = [("stage", "blocks", "removed")]
         for stage, (before, after) in self.units.items():
             gone = [path.rpartition(".")[2] for path in self.removed if path.rpartition(".")[0] == stage]
-            lines.append(f"{stage:<{width}}  {f'{before} -> {after}':<6}  {', '.join(gone) or '-'}")
-        lines += [f"{path} saves {macs:,} MACs, {params:,} parameters" for path, (macs, params) in self.blocks.items()]
-        return "\n".join([*lines, *savings(self.saves)])
+            rows.append((stage, f"{before} -> {after}", ", ".join(gone) or "-"))
+        saved = [f"{path} saves {macs:,} MACs, {params:,} parameters" for path, (macs, params) in self.blocks.items()]
+        return "\n".join([*columns(rows, left=(0, 1, 2)), *saved, *savings(self.saves)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +96,8 @@ class PruneLayers(StructuralStep):
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("units", "count", "macs")}
         if sum(value is not None for value in given.values()) != 1:
-            said = ", ".join(f"{name}={value}" for name, value in given.items())
-            raise InputError(f"give either units or count or macs, got {said}")
+            got = ", ".join(f"{name}={value}" for name, value in given.items())
+            raise InputError(f"give either units or count or macs, got {got}")
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
         if self.macs is not None:
@@ -107,44 +115,55 @@ class PruneLayers(StructuralStep):
         if not stages:
             raise InputError(
                 f"{type(model).__name__} has no block that it can do without, so nothing would be taken out: a block "
-                "hands its input on beside what it computes, and is one of several in a Sequential or ModuleList"
+                "returns its input together with what it computes, and is one of several in a Sequential or ModuleList"
             )
-        removed = self._removed(model, context, stages)
+        full = macs(model, context.example)
+        removed = self._removed(model, context, stages, full)
         smaller = taken_out(model, removed)
         return LayerPlan(
             removed=tuple(block.path for block in removed),
             units={s.path: (s.size, s.size - sum(block in removed for block in s.blocks)) for s in stages},
             saves={
-                "macs": (macs(model, context.example), macs(smaller, context.example)),
+                "macs": (full, macs(smaller, context.example)),
                 "params": (params(model), params(smaller)),
             },
             blocks={block.path: (block.macs, block.params) for block in removed},
             listed=tuple(block.path for block in removed if block.listed),
         )
 
-    def _removed(self, model: nn.Module, context: StepContext, stages: Sequence[ResidualStage]) -> list[Block]:
-        """The blocks that go, in order of execution."""
+    def _removed(
+        self, model: nn.Module, context: StepContext, stages: Sequence[ResidualStage], full: int
+    ) -> list[Block]:
+        """The blocks that go, in order of execution. full: MACs of the net."""
         blocks = [block for stage in stages for block in stage.blocks]
+        saving = 0.0
         if self.units is not None:
             open_blocks = _by_stage(stages, self.units)
         elif self.count is not None:
-            open_blocks = _counted(self.count, blocks)
+            if self.count > len(blocks):
+                raise InputError(
+                    f"cannot take out {self.count} blocks: only {len(blocks)} keep the shape of their input"
+                )
+            open_blocks = _until(lambda gone: len(gone) == self.count, blocks)
         else:
-            full = macs(model, context.example)
             saving = _saving(Budget.of(self.macs, "macs").limit(full), full, blocks)
             open_blocks = _until(lambda gone: _macs(gone) >= saving, blocks)
         gone: list[Block] = []
         pick = self._pick(model, blocks, context)
         while candidates := open_blocks(gone):
             gone.append(pick(gone, candidates))
-        if self.macs is not None:
-            gone = _needed(gone, saving)
+        if self.macs is not None:  # blocks that the budget has room for come back, those missed most first
+            for block in reversed(tuple(gone)):
+                if _macs(gone) - block.macs >= saving:
+                    gone.remove(block)
         return [block for block in blocks if block in gone]
 
     def _pick(self, model: nn.Module, blocks: Sequence[Block], context: StepContext) -> Pick:
         if self.ranking == "dev":
             return least_harm(model, context)
-        return least_influence(model, blocks, context) if self.ranking == "influence" else last_first
+        if self.ranking == "influence":
+            return least_influence(model, blocks, context)
+        return lambda _gone, candidates: candidates[-1]
 
 
 Open = Callable[[Sequence[Block]], Sequence[Block]]
@@ -153,12 +172,6 @@ Open = Callable[[Sequence[Block]], Sequence[Block]]
 
 def _until(enough: Callable[[Sequence[Block]], bool], blocks: Sequence[Block]) -> Open:
     return lambda gone: [] if enough(gone) else [block for block in blocks if block not in gone]
-
-
-def _counted(count: int, blocks: Sequence[Block]) -> Open:
-    if count > len(blocks):
-        raise InputError(f"cannot take out {count} blocks: only {len(blocks)} keep the shape of their input")
-    return _until(lambda gone: len(gone) == count, blocks)
 
 
 def _by_stage(stages: Sequence[ResidualStage], units: Sequence[int]) -> Open:
@@ -202,10 +215,67 @@ def _saving(limit: float, full: int, blocks: Sequence[Block]) -> float:
     return full - limit
 
 
-def _needed(gone: Sequence[Block], saving: float) -> list[Block]:
-    """`gone` without the blocks that may come back while `saving` MACs stay saved; those missed most come first."""
-    needed = list(gone)
-    for block in reversed(gone):
-        if _macs(needed) - block.macs >= saving:
-            needed.remove(block)
-    return needed
+Pick = Callable[[Sequence[Block], Sequence[Block]], Block]
+"""(Blocks that are gone, blocks of which one must go) -> that one."""
+
+
+def least_harm(model: nn.Module, context: StepContext) -> Pick:
+    """Pick the block without which the loss on the dev split is lowest. Every pick measures every candidate."""
+    batches = list(context.need("dev", 'ranking "dev"'))
+    probe = copied(model).eval().to(context.device)
+
+    def pick(gone: Sequence[Block], candidates: Sequence[Block]) -> Block:
+        losses = {block: mean_loss(taken_out(probe, [*gone, block]), batches) for block in candidates}
+        block = _least(losses)
+        context.log(f"without {block.path}: loss {losses[block]:.3f} on the dev split")
+        return block
+
+    return pick
+
+
+def least_influence(model: nn.Module, blocks: Sequence[Block], context: StepContext) -> Pick:
+    """Pick the block of lowest influence on the calibration batches, or on the example when there are none."""
+    batches = context.calibration if context.calibration is not None else [(context.example, torch.empty(0))]
+    influence = block_influence(copied(model).to(context.device), blocks, batches)
+
+    def pick(_gone: Sequence[Block], candidates: Sequence[Block]) -> Block:
+        block = _least({block: influence[block] for block in candidates})
+        context.log(f"without {block.path}: influence {influence[block]:.4f}")
+        return block
+
+    return pick
+
+
+def _least(scores: Mapping[Block, float]) -> Block:
+    for block, score in scores.items():
+        if not math.isfinite(score):
+            raise InputError(
+                f"blocks cannot be ranked: {block.path} has the score {score}. The weights hold NaN or infinity, or "
+                "the images do"
+            )
+    return min(scores, key=scores.__getitem__)
+
+
+def block_influence(model: nn.Module, blocks: Sequence[Block], batches: Batches) -> dict[Block, float]:
+    """1 - cosine similarity of what enters and leaves each block, mean over images: 0 changes nothing.
+
+    The similarity is taken over all values of an image, so that it does not matter along which axis channels lie.
+    """
+    total, images, handles = dict.fromkeys(blocks, 0.0), 0, []
+    entered: dict[Block, Tensor] = {}
+    for block in blocks:
+
+        def before(_module: nn.Module, inputs: tuple[Tensor, ...], block: Block = block) -> None:
+            entered[block] = inputs[0].flatten(1).clone()  # the block may work in place
+
+        def after(_module: nn.Module, _inputs: object, output: Tensor, block: Block = block) -> None:
+            alike = F.cosine_similarity(entered.pop(block).double(), output.flatten(1).double(), dim=1)  # (B,)
+            total[block] += float((1 - alike).sum())
+
+        module = model.get_submodule(block.path)
+        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    with as_judged(model), while_hooked(handles):
+        for x, _ in batches:
+            model(images_for(model, x))
+            images += len(x)
+    return {block: value / images for block, value in total.items()}

@@ -1,7 +1,7 @@
 """Weight pruning: the weights of least magnitude become zero and stay zero in training.
 
-    from solution.compress.prune_weights import PruneWeights
-    sparse = PruneWeights(sparsity=0.9)(model, StepContext(example=x))
+    import solution as fw
+    sparse = fw.PruneWeights(sparsity=0.9)(model, x)
 
 Magnitude is the criterion of Han et al., 2015 (arXiv:1506.02626). A sparse net costs as many MACs as a dense one unless
 its runtime skips zeros; what gets smaller is the packed file.
@@ -9,7 +9,6 @@ its runtime skips zeros; what gets smaller is the packed file.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from solution.compress.listing import columns, left_alone
-from solution.compress.parametrized import layer_for, layers_of, materialize, sound_weight
+from solution.compress.layers import layer_for, layers_of, left_alone, sound_weight
+from solution.compress.parametrized import MASKS, copied, keep_zeros, materialize, materialized, note_computed
 from solution.contracts import InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import sparsity
+from solution.text import columns
 
 SCOPES = ("global", "local")
 
@@ -36,18 +35,6 @@ def smallest(magnitudes: Tensor, count: int) -> Tensor:
     ties = torch.nonzero(magnitudes == edge).flatten()
     mask[ties[: count - int(mask.sum())]] = True
     return mask
-
-
-class KeepZeros(nn.Module):
-    """Parametrization of a weight whose zeros are its mask: they get no gradient, so no optimizer moves them."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The same values. Any shape."""
-        return weight.masked_fill(weight == 0, 0)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Weights may be set."""
-        return weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +61,7 @@ class SparsityPlan(Plan):
             with torch.no_grad():
                 mask = smallest(weight.abs().flatten(), self.zeros[path][1])
                 weight.masked_fill_(mask.view_as(weight), 0)
-            parametrize.register_parametrization(module, "weight", KeepZeros())
+            keep_zeros(module)
         return model
 
     def __str__(self) -> str:
@@ -112,11 +99,11 @@ class PruneWeights(StructuralStep):
 
     def decide(self, model: nn.Module, context: StepContext) -> SparsityPlan:
         """Count the zeros that each layer gets. `InputError` when there would be no more than there are."""
-        modules, left = layers_of(model, self.layers, self.protect)
+        modules, left = layers_of(materialized(model), self.layers, self.protect)
         sizes = {path: sound_weight(path, module).abs().flatten() for path, module in modules.items()}
         before = {path: int((size == 0).sum()) for path, size in sizes.items()}
         wanted = self._local(sizes, before) if self.scope == "local" else self._global(sizes, before)
-        # A layer without any weight would make the whole net constant.
+        # A layer of zeros alone would make the whole net constant.
         after = {p: max(before[p], min(wanted[p], sizes[p].numel() - 1)) for p in sizes}
         if after == before:
             count = sum(size.numel() for size in sizes.values())
@@ -127,8 +114,9 @@ class PruneWeights(StructuralStep):
             )
         zeros = {path: (before[path], after[path]) for path in sizes if after[path]}
         shapes = {path: tuple(modules[path].weight.shape) for path in zeros}
+        note_computed(model, tuple(zeros), context.log, keeps=MASKS)
         plan = SparsityPlan(zeros=zeros, shapes=shapes, total=(0.0, 0.0), left=left)
-        total = (sparsity(model), sparsity(plan.cut(copy.deepcopy(model))))
+        total = (sparsity(model), sparsity(plan.cut(copied(model))))
         return dataclasses.replace(plan, total=total)
 
     def _count(self, weights: int, zeros: int) -> int:

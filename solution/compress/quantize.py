@@ -7,12 +7,11 @@ With training:      Quantize(scheme="int4", qat=True), Train(...), Convert()
 A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes="20%")
 
 Weights lie on a grid per output channel, inputs (`activations`) on one per layer. A finished weight is stored as small
-integers and scales (`quantization.codes`). Running a net in integers is the runtimes' work: see `solution.export`.
+integers and scales (`quantization.forms`). Running a net in integers is the runtimes' work: see `solution.export`.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator
@@ -20,21 +19,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from solution.budget import Budget
-from solution.compress.block_ranking import mean_loss
-from solution.compress.quantization.codes import stored_bytes
-from solution.compress.quantization.correct import correct
-from solution.compress.quantization.exclude import GROUPS, spare
-from solution.compress.quantization.graph import Wiring
-from solution.compress.quantization.layers import find_layers
-from solution.compress.quantization.learned import grid_of
-from solution.compress.quantization.mixed import Mix, first_within, last_good, sensitivities, steps_down
+from solution.compress.fold_norms import Wiring
+from solution.compress.layers import find_layers
+from solution.compress.parametrized import MASKS, copied, note_computed
+from solution.compress.quantization.correction import chains_of, correct_biases
+from solution.compress.quantization.forms import grid_of, stored_bytes
+from solution.compress.quantization.mixed import GROUPS, Mix, first_within, last_good, sensitivities, spare, steps_down
 from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
 from solution.contracts import Batches, InputError, StepContext, StructuralStep
-from solution.evaluate.classify import classify, predictor
+from solution.evaluate.classify import classify, mean_loss, predictor
+from solution.evaluate.running import images_for
 
 _OTHER_DTYPES = ("float32", *HALVES)
 
@@ -138,7 +137,21 @@ class Quantize(StructuralStep):
         plan = self._spared(self._with_ranges(plan, model, context), model, context)
         if self.lower:
             plan = dataclasses.replace(plan, schemes=self._mix(plan, model, context))
+        self._note(plan, model, context)
         return plan.measured(model)
+
+    def _note(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> None:
+        """Say what computes weights and goes. What is parametrized stays before a grid that trains."""
+        paths = {
+            *plan.schemes,
+            *plan.folded,
+            *plan.folded.values(),
+            *(path for pair in plan.equalized for path in pair[:2]),
+        }
+        if self.qat:
+            stay = {path for path in plan.schemes if parametrize.is_parametrized(model.get_submodule(path), "weight")}
+            paths -= stay - {*plan.folded.values()}
+        note_computed(model, sorted(paths), context.log, keeps=MASKS)
 
     def apply(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
         """Apply, and correct the biases."""
@@ -151,20 +164,20 @@ class Quantize(StructuralStep):
         behind = {layer: norm for norm, layer in _norms_of(model).items() if norm not in plan.folded}
         places = {path: path for path in plan.schemes if cut.get_submodule(path).bias is not None}
         places = {path: behind[path] for path in plan.schemes if path in behind} | places
-        exact = plan.prepare(copy.deepcopy(model))
-        correct(cut, exact, places, list(_first(context.calibration, self.images)))
+        exact = plan.prepare(copied(model))
+        correct_biases(cut, exact, places, list(_first(context.calibration, self.images)))
         return cut
 
     def _with_chains(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
         if not self.cross_layer_equalize:
             return plan
-        folded = plan.prepare(copy.deepcopy(model))
-        chains = [chain for chain in Wiring(folded).chains() if {*chain[:2]} <= plan.schemes.keys()]
+        folded = plan.prepare(copied(model))
+        chains = [chain for chain in chains_of(Wiring(folded)) if {*chain[:2]} <= plan.schemes.keys()]
         return dataclasses.replace(plan, equalized=tuple(chains))
 
     def _fitting(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
         """`plan` without layers whose weights, with what is folded into them, the scheme cannot hold."""
-        exact, scheme = plan.prepare(copy.deepcopy(model)), scheme_called(self.scheme)
+        exact, scheme = plan.prepare(copied(model)), scheme_called(self.scheme)
         beyond = tuple(path for path in plan.schemes if not scheme.holds(exact.get_submodule(path).weight))
         return plan.without(beyond, f"its weight holds numbers beyond {self.scheme}")
 
@@ -174,7 +187,7 @@ class Quantize(StructuralStep):
         if self.observer == DYNAMIC:
             return dataclasses.replace(plan, ranges=dict.fromkeys(plan.schemes, ()))
         images = list(_first(context.need("calibration", "quantizing activations"), self.images))
-        exact = plan.prepare(copy.deepcopy(model))
+        exact = plan.prepare(copied(model))
         found = ranges(exact, plan.schemes, images, self.observer, self.activations)
         return dataclasses.replace(plan, ranges=found)
 
@@ -208,7 +221,7 @@ class Quantize(StructuralStep):
     def _mix(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> Mix:
         """A scheme for each layer within the budget; what `spare` left in float stays so."""
         dev = list(context.need("dev", "mixed precision"))
-        exact = plan.prepare(copy.deepcopy(model))
+        exact = plan.prepare(copied(model))
         names, paths = (self.scheme, *self.lower), tuple(plan.schemes)
         harm = sensitivities(exact, paths, names, [images for images, _ in dev])
         steps = steps_down(exact, names, harm, paths)
@@ -220,7 +233,7 @@ class Quantize(StructuralStep):
 
     def _shipped(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
         """The net that `plan` makes, with all that is mended before it ships, as if no training came in between."""
-        cut = plan.finished().cut(copy.deepcopy(model))
+        cut = plan.finished().cut(copied(model))
         return dataclasses.replace(self, qat=False).mended(cut, plan, model, context).eval()
 
     def _f1_of(self, mix: Mix, plan: QuantizePlan, model: nn.Module, context: StepContext) -> float:
@@ -253,7 +266,7 @@ class Convert(StructuralStep):
             raise InputError("there is nothing to freeze: no weight has a grid that trains; Quantize(qat=True) first")
         folded = Wiring(model).norms() if self.fold_norms else {}
         plan = ConvertPlan(schemes=schemes, folded=folded, other_dtype=self.other_dtype)
-        saves = {"bytes": (stored_bytes(model), stored_bytes(plan.cut(copy.deepcopy(model))))}
+        saves = {"bytes": (stored_bytes(model), stored_bytes(plan.cut(copied(model))))}
         return dataclasses.replace(plan, saves=saves)
 
 
@@ -274,7 +287,8 @@ def _norms_of(model: nn.Module) -> dict[str, str]:
 
 
 def _f1(model: nn.Module, batches: Batches) -> float:
-    return classify(predictor(model), batches).f1
+    predict = predictor(model)
+    return classify(lambda images: predict(images_for(model, images)), batches).f1
 
 
 def _reasons(plan: QuantizePlan) -> str:

@@ -1,17 +1,25 @@
-"""Which ranks: what each would cost and lose, and the choice among them by a rule or under a budget for all layers."""
+"""Which ranks: what each would cost and lose, and the choice among them by a rule or under a budget for all layers.
+
+`rank_by_vbmf` is the global solution of empirical variational Bayesian matrix factorization (Nakajima, Sugiyama,
+Babacan and Tomioka, 2013, JMLR 14): a component is signal when its singular value exceeds a threshold that depends on
+the shape of the matrix and on the variance of the noise; that variance is where the free energy is least, a search in
+one dimension. The symbols of the paper: L rows, M >= L columns, alpha = L / M.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from torch import Tensor
 
 from solution.compress.factors import bases, principal, tucker_core, unfoldings
-from solution.compress.vbmf import rank_by_vbmf
 from solution.contracts import InputError
+
+_GRID = 200
+"""Variances of noise that VBMF tries before it searches between the best ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,7 @@ class Curve:
 
 def whole_macs(shape: tuple[int, ...], places: Places) -> int:
     """Multiply-accumulates of the undivided layer with a weight of `shape`, without its bias."""
-    return prod(shape) * places.outputs
+    return math.prod(shape) * places.outputs
 
 
 def curve(method: str, weight: Tensor, places: Places) -> Curve:
@@ -89,7 +97,7 @@ def _tucker_losses(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
     core = tucker_core(weight.detach().double(), *(bases(matrix) for matrix in unfoldings("tucker", weight)))
     kept = core.square().sum((2, 3)).cumsum(0).cumsum(1).cpu().numpy()
     ranks = np.stack(np.indices(kept.shape), -1).reshape(-1, 2) + 1
-    area = prod(weight.shape[2:])
+    area = math.prod(weight.shape[2:])
     # More outputs than the core's other sides allow, or inputs, would be linear combinations of the rest.
     useful = (ranks[:, 0] <= ranks[:, 1] * area) & (ranks[:, 1] <= ranks[:, 0] * area)
     return ranks[useful], _lost(kept.ravel())[useful]
@@ -120,7 +128,7 @@ def by_number(rank: float) -> Rule:
 
 
 def by_vbmf(curve: Curve, weight: Tensor) -> Choice | None:
-    """As many components as are signal and not noise (`solution.compress.vbmf`)."""
+    """As many components as are signal and not noise (`rank_by_vbmf`)."""
     ranks = [
         rank_by_vbmf(principal(matrix)[0].cpu().numpy(), max(matrix.shape))
         for matrix in unfoldings(curve.method, weight)
@@ -191,3 +199,67 @@ def within_budget(fronts: Mapping[str, Front], excess: float) -> dict[str, Choic
         taken[path] = choice
         excess -= before - choice.macs
     raise InputError(f"the layers cannot save {excess:,.0f} MACs more")
+
+
+def rank_by_vbmf(energies: np.ndarray, num_columns: int) -> int:
+    """The number of components that are signal, 0 when all looks like noise.
+
+    energies     (L,) squared singular values, descending, none left out
+    num_columns  M, the longer side of the matrix
+    """
+    alpha = len(energies) / num_columns
+    edge = least_signal(alpha)
+    noise = noise_variance(energies, num_columns, edge)
+    return int(np.count_nonzero(energies > num_columns * noise * edge))
+
+
+def least_signal(alpha: float) -> float:
+    """The squared singular value, in units of M times the noise variance, from which a component is kept.
+
+    It is (1 + tau)(1 + alpha / tau), tau being the zero of phi(tau) + phi(tau / alpha) with
+    phi(z) = log(z + 1) / z - 1 / 2 (theorem 2 of the paper).
+    """
+    from scipy.optimize import brentq
+
+    def phi(z: float) -> float:
+        return math.log1p(z) / z - 0.5
+
+    tau = brentq(lambda t: phi(t) + phi(t / alpha), 1e-3 * alpha, 3.0)
+    return (1 + tau) * (1 + alpha / tau)
+
+
+def noise_variance(energies: np.ndarray, num_columns: int, edge: float) -> float:
+    """The variance of the noise at which the free energy is least (corollary 2 of the paper), 0 without any noise."""
+    from scipy.optimize import minimize_scalar
+
+    low, high = _bounds(energies, num_columns, edge)
+    if low <= 1e-14 * high:
+        return low
+    scaled = energies / num_columns
+    alpha = len(energies) / num_columns
+    grid = np.linspace(math.log(low), math.log(high), _GRID)
+    best = int(np.argmin([_free_energy(scaled, alpha, edge, point) for point in grid]))
+    around = (grid[max(0, best - 1)], grid[min(_GRID - 1, best + 1)])
+    if around[0] == around[1]:
+        return high
+    found = minimize_scalar(lambda point: _free_energy(scaled, alpha, edge, point), bounds=around, method="bounded")
+    return math.exp(found.x)
+
+
+def _bounds(energies: np.ndarray, num_columns: int, edge: float) -> tuple[float, float]:
+    """Between which the variance of the noise lies (theorem 3 of the paper)."""
+    num_rows = len(energies)
+    most_signals = max(0, min(math.ceil(num_rows / (1 + num_rows / num_columns)) - 1, num_rows - 1))
+    rest = energies[most_signals:]
+    low = max(float(rest[0]) / (num_columns * edge), float(rest.mean()) / num_columns)
+    return low, float(energies.mean()) / num_columns
+
+
+def _free_energy(scaled: np.ndarray, alpha: float, edge: float, log_noise: float) -> float:
+    """The free energy but for a constant and a factor. scaled: (L,) squared singular values over M."""
+    x = scaled * math.exp(-log_noise)
+    signal = x[x > edge]
+    gap = signal - (1 + alpha)
+    tau = (gap + np.sqrt(np.maximum(gap**2 - 4 * alpha, 0))) / 2
+    gained = np.log1p(tau) + alpha * np.log1p(tau / alpha) - tau
+    return float((x + log_noise).sum() + gained.sum())

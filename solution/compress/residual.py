@@ -1,13 +1,12 @@
 """Residual blocks: the modules that a net can do without, found in any net by running it.
 
-A block hands its input on beside what it computes (He et al., 2016, arXiv:1603.05027), so the net still runs when it is
-gone. No rule names a model: with all its weights at zero, a block still puts out values of its input, unchanged (a sum)
-or moved to other channels (a split, a shuffle). A plain convolution then puts out nothing, and a gate puts out less.
+A block returns its input together with what it computes (He et al., 2016, arXiv:1603.05027), so the net still runs
+without it. No rule names a model: with all its weights at zero, a block still returns values of its input, unchanged (a
+sum) or moved to other channels (a split, a shuffle). A plain convolution then returns zeros, and a gate less.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solution.contracts import InputError
+from solution.compress.layers import module_at
+from solution.compress.parametrized import copied, materialize_all
 from solution.evaluate.cost import params
 from solution.evaluate.hooks import watched
 from solution.evaluate.running import as_judged, images_for, run, while_hooked
@@ -81,12 +81,12 @@ def stages_of(model: nn.Module, example: Tensor) -> tuple[ResidualStage, ...]:
 
 
 def blocks_of(model: nn.Module, example: Tensor) -> tuple[Block, ...]:
-    """Every block without which the net still answers in the same shape, in order of execution."""
-    probe = copy.deepcopy(model)
+    """Every block without which the net still returns the same shape, in order of execution."""
+    probe = materialize_all(copied(model))  # weights that are computed would not stay zero
     seen = _watch(probe, example)
     with as_judged(probe):
-        passing = [path for path, call in seen.calls.items() if _hands_on(probe.get_submodule(path), call)]
-    # A stage hands on too; the blocks are the smallest modules that do.
+        passing = [path for path, call in seen.calls.items() if _returns_input(probe.get_submodule(path), call)]
+    # A stage returns its input too; the blocks are the smallest modules that do.
     paths = [path for path in passing if not any(other.startswith(f"{path}.") for other in passing)]
     macs = _macs_inside(model, example, paths)
     found = [
@@ -156,8 +156,8 @@ def _remember(seen: _Recorded, path: str) -> Callable[..., None]:
     return hook
 
 
-def _hands_on(module: nn.Module, call: _Call) -> bool:
-    """Whether `module` puts out values of its input when all its weights are zero. They are zero afterwards."""
+def _returns_input(module: nn.Module, call: _Call) -> bool:
+    """Whether `module` returns values of its input when all its weights are zero. They are zero afterwards."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             tensor.zero_()
@@ -190,14 +190,14 @@ def _macs_inside(model: nn.Module, example: Tensor, paths: Iterable[str]) -> dic
 
 def _spared(model: nn.Module, example: Tensor, blocks: list[Block]) -> tuple[Block, ...]:
     """The blocks without which the net runs. All at once is the usual case; one by one is looked at when it fails."""
-    shape = _answer_shape(model, example)
-    if _answer_shape(taken_out(model, blocks), example) == shape:
+    shape = _output_shape(model, example)
+    if _output_shape(taken_out(model, blocks), example) == shape:
         return tuple(blocks)
-    return tuple(block for block in blocks if _answer_shape(taken_out(model, [block]), example) == shape)
+    return tuple(block for block in blocks if _output_shape(taken_out(model, [block]), example) == shape)
 
 
-def _answer_shape(model: nn.Module, example: Tensor) -> tuple[int, ...] | None:
-    """The shape of the answer to one image; None when there is no answer."""
+def _output_shape(model: nn.Module, example: Tensor) -> tuple[int, ...] | None:
+    """The shape of the output for one image; None when the net does not run."""
     try:
         with as_judged(model):
             output = model(images_for(model, example[:1]))
@@ -210,7 +210,7 @@ def taken_out(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     """A copy of `model` without `blocks`."""
     blocks = list(blocks)
     listed = {block.path for block in blocks if block.listed}
-    return without(copy.deepcopy(model), [block.path for block in blocks], listed)
+    return without(copied(model), [block.path for block in blocks], listed)
 
 
 def without(model: nn.Module, paths: Iterable[str], listed: Collection[str] = ()) -> nn.Module:
@@ -219,18 +219,10 @@ def without(model: nn.Module, paths: Iterable[str], listed: Collection[str] = ()
     `InputError` for a block that the net does not have.
     """
     for path in paths:
-        container, name = module_at(model, path.rpartition(".")[0], path), path.rpartition(".")[2]
-        module_at(container, name, path)
+        module_at(model, path, f"block {path!r}")
+        container, name = model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
         if path in listed:
             container._modules[name] = PassThrough()
         else:
             del container._modules[name]
     return model
-
-
-def module_at(model: nn.Module, path: str, block: str) -> nn.Module:
-    """The module at `path`; `InputError` that names `block` when there is none."""
-    try:
-        return model.get_submodule(path)
-    except AttributeError as error:
-        raise InputError(f"this plan was made for another net: there is no block {block!r}") from error

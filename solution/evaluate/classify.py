@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.contracts import Batches, InputError
+from solution.evaluate.running import images_for
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, num_classes)."""
@@ -106,6 +108,17 @@ def _check(logits: Tensor, labels: Tensor, batch: int) -> None:
             f"labels run from {int(labels.min())} to {int(labels.max())}, but the model knows {logits.shape[1]} "
             "classes: it was trained for other data"
         )
+
+
+def mean_loss(model: nn.Module, batches: Batches) -> float:
+    """Mean cross-entropy over all images: smoother than a count of hits, so better for ranking."""
+    total, images = 0.0, 0
+    with torch.inference_mode():
+        for x, labels in batches:
+            logits = model(images_for(model, x))
+            total += float(F.cross_entropy(logits, labels.to(logits.device), reduction="sum"))
+            images += len(labels)
+    return total / images
 
 
 def predictor(model: nn.Module, device: str = "cpu") -> Predict:

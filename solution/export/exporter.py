@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.compress.parametrized import materialized
-from solution.compress.quantization.activations import keep_inputs_float
+from solution.compress.quantization.forms import keep_inputs_float
 from solution.contracts import Batches, InputError
 from solution.data.loaders import Data, Loaders
 from solution.evaluate.classify import Predict, predictor

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solution.compress.quantization.activations import InputGrid
+from solution.compress.quantization.forms import InputGrid
 from solution.contracts import CLASSIFICATION, DETECTION, Batches
 from solution.evaluate.classify import Predict, classify
 from solution.evaluate.detect import detect

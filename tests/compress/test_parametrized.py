@@ -6,15 +6,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from solution.compress.cluster import Cluster
-from solution.compress.parametrized import (
-    is_parametrized,
-    layer_for,
-    layers_of,
-    materialize,
-    materialize_all,
-    materialized,
-    sound_weight,
-)
+from solution.compress.layers import layer_for, layers_of, sound_weight
+from solution.compress.parametrized import computed, materialize, materialize_all, materialized
 from solution.compress.prune_weights import PruneWeights
 from solution.contracts import InputError, StepContext
 
@@ -32,7 +25,7 @@ def test_folding_keeps_the_values_and_gives_plain_layers_back(step):
     values = [made[place].weight.detach().clone() for place in (0, 3)]
     answer = made(GIVEN.example)
     plain = materialize_all(made)
-    assert not any(is_parametrized(module) for module in plain.modules())
+    assert not any(computed(module) for module in plain.modules())
     assert type(plain[0]) is nn.Conv2d
     assert set(plain.state_dict()) == set(net().state_dict())
     assert all(torch.equal(plain[place].weight, value) for place, value in zip((0, 3), values, strict=True))
@@ -44,8 +37,8 @@ def test_folding_a_copy_leaves_the_original_whole(step):
     made = step(net(), GIVEN)
     answer = made(GIVEN.example)
     plain = materialized(made)
-    assert not is_parametrized(plain[0])
-    assert is_parametrized(made[0])
+    assert not computed(plain[0])
+    assert computed(made[0])
     assert torch.equal(made(GIVEN.example), answer)
     assert materialized(plain) is plain
 

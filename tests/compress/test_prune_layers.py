@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from solution.compress.block_ranking import block_influence, mean_loss
-from solution.compress.prune_layers import LayerPlan, PruneLayers
+from solution.compress.prune_layers import LayerPlan, PruneLayers, block_influence
 from solution.compress.residual import PassThrough, blocks_of, stages_of, without
 from solution.contracts import InputError, StepContext
+from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet

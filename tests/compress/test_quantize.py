@@ -10,14 +10,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from solution import checkpoint
-from solution.compress.block_ranking import mean_loss
-from solution.compress.quantization.activations import DynamicGrid
-from solution.compress.quantization.codes import Codes, Half, stored_bytes
-from solution.compress.quantization.learned import grid_of
+from solution.compress.quantization.forms import Codes, DynamicGrid, Half, grid_of, stored_bytes
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, StepContext, plans_of
 from solution.evaluate.audit import audit
+from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, macs_dispatched
 from solution.export.packed import packed
 from solution.models.shufflenet import ShuffleNet

@@ -8,10 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from solution.compress.quantization.codes import Codes, Half, attach, finish, own_class, plain, set_values, stored_bytes
-from solution.compress.quantization.learned import LearnedStep, Signs, clipped_to_grid, grid_of, make_trainable
-from solution.compress.quantization.scales import along, grid_scale, levels, on_grid
-from solution.compress.quantization.schemes import SCHEMES, scheme_called
+from solution.compress.layers import along
+from solution.compress.parametrized import own_class, plain
+from solution.compress.quantization.forms import (
+    Codes,
+    Half,
+    LearnedStep,
+    Signs,
+    attach,
+    clipped_to_grid,
+    finish,
+    grid_of,
+    make_trainable,
+    set_values,
+    stored_bytes,
+)
+from solution.compress.quantization.schemes import SCHEMES, grid_scale, levels, on_grid, scheme_called
 from solution.contracts import InputError
 
 INTEGERS = [name for name, scheme in SCHEMES.items() if scheme.dtype is None]

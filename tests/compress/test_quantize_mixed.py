@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from solution.compress.quantization.codes import stored_bytes
+from solution.compress.quantization.forms import stored_bytes
 from solution.compress.quantization.mixed import Steps, first_within, last_good, sensitivities, steps_down, weight_bytes
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from solution.compress.quantization.activations import DynamicGrid, FixedGrid, quantize_inputs
+from solution.compress.quantization.forms import DynamicGrid, FixedGrid, quantize_inputs
 from solution.compress.quantization.observers import (
     OBSERVERS,
     Histogram,

@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from solution.compress.quantization.codes import Codes, finish
-from solution.compress.quantization.correct import channel_means, correct
-from solution.compress.quantization.cross_layer_equalize import cross_layer_equalize, equalize_pair, shuffled
-from solution.compress.quantization.folding import fold_norms
-from solution.compress.quantization.graph import Wiring
-from solution.compress.quantization.layers import find_layers
+from solution.compress.fold_norms import Wiring, fold_norms
+from solution.compress.layers import find_layers
+from solution.compress.quantization.correction import (
+    chains_of,
+    correct_biases,
+    cross_layer_equalize,
+    equalize_pair,
+    shuffled,
+)
+from solution.compress.quantization.forms import Codes, finish
 from solution.compress.quantization.schemes import SCHEMES
 from solution.contracts import InputError
 from solution.evaluate.cost import macs
@@ -96,7 +100,7 @@ def test_a_forward_that_cannot_be_recorded_is_named():
 def test_chains_of_a_shufflenet_cross_its_shuffle(small_net):
     folded = copy.deepcopy(small_net)
     fold_norms(folded, Wiring(folded).norms())
-    chains = {chain[:2]: chain[2] for chain in Wiring(folded).chains()}
+    chains = {chain[:2]: chain[2] for chain in chains_of(Wiring(folded))}
     unit = "features.stage2.unit2"
     assert chains[f"{unit}.compress_conv1", f"{unit}.dw_conv2"] == (3,)
     assert chains[f"{unit}.dw_conv2", f"{unit}.expand_conv3"] == ()
@@ -134,7 +138,7 @@ def test_an_equalized_shufflenet_keeps_its_function(small_net, toy):
     net = shaken(small_net)
     fold_norms(net, Wiring(net).norms())
     other = copy.deepcopy(net)
-    cross_layer_equalize(other, tuple(Wiring(net).chains()))
+    cross_layer_equalize(other, tuple(chains_of(Wiring(net))))
     assert_same_function(net, other, toy.example)
     assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
@@ -153,7 +157,7 @@ def test_bias_correction_restores_the_mean_of_every_layer(small_net, toy):
 
         def see(path):
             def hook(module, _, out):
-                seen[path] = channel_means(out, module)
+                seen[path] = out.transpose(0, 1).flatten(1).mean(1) if out.dim() > 2 else out.mean(0)
 
             return net.get_submodule(path).register_forward_hook(hook)
 
@@ -165,7 +169,7 @@ def test_bias_correction_restores_the_mean_of_every_layer(small_net, toy):
         return torch.cat([seen[path] for path in paths])
 
     before = (means(rough) - means(exact)).abs().mean()
-    correct(rough, exact, {path: path for path in paths}, images)
+    correct_biases(rough, exact, {path: path for path in paths}, images)
     assert (means(rough) - means(exact)).abs().mean() < 0.1 * before
 
 
@@ -175,5 +179,5 @@ def test_bias_correction_goes_into_the_norm_behind_a_layer_without_bias():
     rough = copy.deepcopy(exact)
     finish(rough[0], "weight", Codes(SCHEMES["int2"]))
     images = torch.rand(8, 3, 6, 6)
-    correct(rough, exact, {"0": "1"}, [images[:5], images[5:]])
+    correct_biases(rough, exact, {"0": "1"}, [images[:5], images[5:]])
     assert torch.allclose(rough(images).mean((0, 2, 3)), exact(images).mean((0, 2, 3)), atol=1e-5)

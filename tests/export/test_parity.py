@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from solution.compress.quantization.activations import FixedGrid, quantize_inputs
+from solution.compress.quantization.forms import FixedGrid, quantize_inputs
 from solution.contracts import CLASSIFICATION
 from solution.export.parity import COMPARED, Tolerance, compare, judged, spread, tolerance_for
 

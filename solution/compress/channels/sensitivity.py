@@ -21,7 +21,7 @@ from torch import nn
 from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.components import layers_together
-from solution.compress.parametrized import layers_of
+from solution.compress.layers import layers_of
 from solution.compress.prune_weights import PruneWeights
 from solution.contracts import InputError, Step, StepContext
 from solution.evaluate.classify import classify, predictor

@@ -1,30 +1,35 @@
-"""Mixed precision: every layer takes the fewest bits that it stands, under one budget for all.
+"""Which layers take fewer bits and which stay in float, by measurement.
 
-Sensitivity is measured, not modeled: one layer at a time is rounded, and the answers on images are compared with
+Mixed precision: every layer takes the fewest bits that it stands, under one budget for all.
+
+Sensitivity is measured, not modeled: one layer at a time is rounded, and the logits of images are compared with
 those of the float net (Kullback-Leibler divergence, after Cai et al., 2020, "ZeroQ", arXiv:2001.00281). Summed over
 layers it predicts the divergence of a mix well enough to order the steps down; the budget itself is measured.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from solution.compress.quantization.codes import plain
-from solution.compress.quantization.layers import channel_axis
-from solution.compress.quantization.scales import on_grid
-from solution.compress.quantization.schemes import SCHEMES
+from solution.compress.layers import channel_axis, is_depthwise
+from solution.compress.parametrized import copied, plain
+from solution.compress.quantization.plan import QuantizePlan
+from solution.compress.quantization.schemes import SCHEMES, on_grid
 from solution.contracts import InputError
+from solution.evaluate.running import images_for
 from solution.losses.distillation import divergence
 
 Mix = dict[str, str]
 """{layer: the name of its scheme}."""
 
 _SCALE_BITS = 16
+GROUPS = ("first", "last", "depthwise")
+WORTH = 0.005
+"""Mean cross-entropy that leaving a group in float must save; less is within the difference between dev splits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +53,11 @@ def weight_bytes(module: nn.Module, name: str) -> int:
 def sensitivities(
     model: nn.Module, paths: Sequence[str], names: Sequence[str], images: list[Tensor]
 ) -> dict[tuple[str, str], float]:
-    """{(layer, scheme): mean divergence of the answers, in nats, when this layer alone is rounded}."""
-    probe = copy.deepcopy(model).eval()
+    """{(layer, scheme): mean divergence of the class probabilities, in nats, when this layer alone is rounded}."""
+    probe = copied(model).eval()
     for path in paths:
         plain(probe.get_submodule(path))
-    exact = _answers(probe, images)
+    exact = _logits(probe, images)
     found = {}
     for path in paths:
         module = probe.get_submodule(path)
@@ -60,16 +65,16 @@ def sensitivities(
         for name in names:
             with torch.no_grad():
                 module.weight.copy_(on_grid(kept, SCHEMES[name], channel_axis(module)))
-            found[path, name] = float(divergence(_answers(probe, images), exact))
+            found[path, name] = float(divergence(_logits(probe, images), exact))
         with torch.no_grad():
             module.weight.copy_(kept)
     return found
 
 
-def _answers(model: nn.Module, images: list[Tensor]) -> Tensor:
+def _logits(model: nn.Module, images: list[Tensor]) -> Tensor:
     """(N, classes) logits."""
     with torch.inference_mode():
-        return torch.cat([model(batch) for batch in images])
+        return torch.cat([model(images_for(model, batch)).float() for batch in images])
 
 
 def steps_down(
@@ -117,3 +122,28 @@ def last_good(steps: Steps, good: Callable[[Mix], bool]) -> Mix:
         middle = (low + high) // 2
         low, high = (middle, high) if good(steps.mixes[middle]) else (low, middle)
     return steps.mixes[low]
+
+
+def spare(
+    plan: QuantizePlan,
+    model: nn.Module,
+    wanted: tuple[str, ...],
+    loss_of: Callable[[QuantizePlan], float],
+    log: Callable[[str], None],
+) -> QuantizePlan:
+    """`plan` without those groups of `wanted` that are better left in float, decided one after another.
+
+    loss_of  mean cross-entropy on the dev split of the net that a plan would ship
+    """
+    paths, least = tuple(plan.schemes), loss_of(plan)
+    depthwise = tuple(path for path in paths if is_depthwise(model.get_submodule(path)))
+    for group, members in {"first": paths[:1], "last": paths[-1:], "depthwise": depthwise}.items():
+        layers = tuple(path for path in members if path in plan.schemes)
+        if group not in wanted or not layers or len(layers) == len(plan.schemes):
+            continue
+        other = plan.without(layers, f"better so on the dev split ({group})")
+        loss = loss_of(other)
+        log(f"{group} in float: loss {loss:.4f} on the dev split, quantized {least:.4f}")
+        if loss < least - WORTH:
+            plan, least = other, loss
+    return plan

@@ -1,4 +1,4 @@
-"""What calibration images say about the range of a layer's inputs.
+"""The range of a layer's inputs, from calibration images.
 
 The inputs of every layer are counted in a histogram; an observer makes a range of it. Percentile cuts rare extremes;
 "mse" takes the range with the least squared rounding error; "entropy" the one whose rounded histogram differs least
@@ -7,13 +7,14 @@ from the true one (Kullback-Leibler, after Migacz, 2017, "8-bit inference with T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from solution.evaluate.running import images_for, while_hooked
 
 Range = tuple[float, float]
 
@@ -121,7 +122,7 @@ def _divergence(true: np.ndarray, seen: np.ndarray) -> float:
 
 
 def histograms(model: nn.Module, paths: Iterable[str], batches: list[Tensor]) -> dict[str, Histogram]:
-    """What each layer of `paths` is given when `model` runs on `batches`. Two passes: extremes, then counts."""
+    """The inputs of each layer of `paths` when `model` runs on `batches`. Two passes: extremes, then counts."""
     paths = tuple(paths)
     ends = {path: [0.0, 0.0] for path in paths}
 
@@ -141,23 +142,13 @@ def histograms(model: nn.Module, paths: Iterable[str], batches: list[Tensor]) ->
 
 
 def _run(model: nn.Module, paths: Iterable[str], batches: list[Tensor], see: Callable[[str, Tensor], None]) -> None:
-    with watched_inputs({path: model.get_submodule(path) for path in paths}, see), torch.inference_mode():
-        for images in batches:
-            model(images)
-
-
-@contextmanager
-def watched_inputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """While inside, `see` gets the path and the input of each module that is called."""
     handles = [
-        module.register_forward_pre_hook(lambda _, inputs, path=path: see(path, inputs[0]))
-        for path, module in modules.items()
+        model.get_submodule(path).register_forward_pre_hook(lambda _, inputs, path=path: see(path, inputs[0]))
+        for path in paths
     ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with while_hooked(handles), torch.inference_mode():
+        for images in batches:
+            model(images_for(model, images))
 
 
 def ranges(model: nn.Module, paths: Iterable[str], batches: list[Tensor], observer: str, bits: int) -> dict[str, Range]:

@@ -1,8 +1,7 @@
-"""What was decided: layer -> scheme, ranges of inputs, folded norms. On a fresh net it makes the same forms."""
+"""The decision: layer -> scheme, ranges of inputs, folded norms. On a fresh net a plan makes the same forms."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,20 +11,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from solution.compress.listing import columns, left_alone, savings
-from solution.compress.parametrized import sound_weight
-from solution.compress.quantization.activations import DynamicGrid, FixedGrid, quantize_inputs
-from solution.compress.quantization.codes import Codes, Half, finish, plain, stored_bytes
-from solution.compress.quantization.cross_layer_equalize import cross_layer_equalize
-from solution.compress.quantization.folding import fold_norms, module_at
-from solution.compress.quantization.graph import Chain
-from solution.compress.quantization.layers import CONVOLUTIONS, TRANSPOSED, channel_axis
-from solution.compress.quantization.learned import LEARNED, grid_of, make_trainable
+from solution.compress.fold_norms import fold_norms
+from solution.compress.layers import WEIGHTED, channel_axis, left_alone, module_at, savings, sound_weight
+from solution.compress.parametrized import computed, copied, is_masked, keep_zeros, plain
+from solution.compress.quantization.correction import Chain, cross_layer_equalize
+from solution.compress.quantization.forms import (
+    LEARNED,
+    Codes,
+    DynamicGrid,
+    FixedGrid,
+    Half,
+    finish,
+    grid_of,
+    make_trainable,
+    quantize_inputs,
+    stored_bytes,
+)
 from solution.compress.quantization.observers import DYNAMIC
 from solution.compress.quantization.schemes import SCHEMES, Scheme
 from solution.contracts import InputError, Plan
+from solution.text import columns
 
 Saves = dict[str, tuple[int, int]]
+_FORMS = frozenset(form.__name__ for form in (Codes, Half, *LEARNED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,7 @@ class QuantizePlan(Plan):
         return model
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Fold and equalize alone, in place: the net whose answers the quantized one should give."""
+        """Fold and equalize alone, in place: the net whose outputs the quantized one should give."""
         fold_norms(model, self.folded)
         cross_layer_equalize(model, self.equalized)
         return model
@@ -92,7 +100,7 @@ class QuantizePlan(Plan):
 
     def measured(self, model: nn.Module) -> QuantizePlan:
         """The same plan with what it saves on `model`, once all has its finished form."""
-        cut = self.finished().cut(copy.deepcopy(model))
+        cut = self.finished().cut(copied(model))
         return dataclasses.replace(self, saves={"bytes": (stored_bytes(model), stored_bytes(cut))})
 
     def __str__(self) -> str:
@@ -158,26 +166,25 @@ def _must_hold(scheme: Scheme, tensor: Tensor, place: str) -> None:
 
 def _layer_at(model: nn.Module, path: str) -> nn.Module:
     module = module_at(model, path)
-    if not isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
+    if not isinstance(module, WEIGHTED):
         raise InputError(f"this plan was made for another net: {path} is a {type(module).__name__}")
     return module
 
 
 def _quantize(module: nn.Module, scheme: Scheme, trains: bool) -> None:
-    """Masks stay before a grid that trains; a finished form is made of what they leave."""
-    if not trains or _is_quantized(module):
+    """Masks and what is parametrized stay before a grid that trains; a finished form is made of what they leave."""
+    forms = computed(module).get("weight", ())
+    by_hook, masked = forms and not parametrize.is_parametrized(module, "weight"), is_masked(module)
+    if not trains or by_hook or not _FORMS.isdisjoint(forms):
         plain(module)
+    if trains and by_hook and masked:
+        keep_zeros(module)
     if trains:
         make_trainable(module, scheme, channel_axis(module))
     elif scheme.dtype is not None:
         finish(module, "weight", Half(scheme.name))
     else:
         finish(module, "weight", Codes(scheme, channel_axis(module)))
-
-
-def _is_quantized(module: nn.Module) -> bool:
-    forms = module.parametrizations["weight"] if parametrize.is_parametrized(module, "weight") else ()
-    return any(isinstance(form, (Codes, Half, *LEARNED)) for form in forms)
 
 
 def _table(schemes: Mapping[str, str], ranges: Mapping[str, tuple[float, ...]]) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solution.compress.vbmf import least_signal, noise_variance, rank_by_vbmf
+from solution.compress.ranks import least_signal, noise_variance, rank_by_vbmf
 
 
 def energies_of(matrix):
