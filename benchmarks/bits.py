@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from solution import pipeline
-from solution.compress.prune_weights import PruneWeights
 from solution.compress.layers import find_layers
+from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import ModelSettings, Recipe, Stage, Step, StepContext
 from solution.data.loaders import Data
@@ -66,9 +66,13 @@ class Published(Step):
 
     path: str
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The net."""
         model.load_state_dict(_published(Path(self.path)))
+        return model
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The net as it is: weights cost nothing."""
         return model
 
 
@@ -84,7 +88,7 @@ class Bits(Step):
     train: Train
     ends_from: int = 2
 
-    def __call__(self, model: nn.Module, context: StepContext) -> nn.Module:
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The quantized net."""
         scheme, halves = SCHEMES[self.bits], "float16" if self.bits == 16 else "bfloat16"
         if self.bits > LEARNED:
@@ -92,6 +96,10 @@ class Bits(Step):
         protect = _ends(model, context) if self.bits <= self.ends_from else ()
         learning = Quantize(scheme=scheme, qat=True, protect=protect)(model, context)
         return Convert(fold_norms=True, other_dtype=halves)(self.train(learning, context), context)
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The net quantized at once."""
+        return Quantize(scheme=SCHEMES[self.bits], fold_norms=True)(model, context)
 
 
 def _ends(model: nn.Module, context: StepContext) -> tuple[str, str]:
