@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from solution.evaluate.speed import BenchmarkCase, Speed
 
 HELP = "measure latency, throughput, memory and loading of nets in several runtimes, in turns"
-_LIBRARIES = {"eager": ("torch",), "compile": ("torch",), "onnxruntime": ("onnxruntime",), "openvino": ("openvino",)}
 _PLAIN = "fp32"
 
 
@@ -64,9 +63,9 @@ def _log(line: str) -> None:
 
 def _runtimes(asked: Sequence[str] | None) -> Iterator[str]:
     """Those asked for, which must work here; else all that do, and of each other one is said what it lacks."""
-    from solution.export.runtimes import COMPILE, import_runtime
+    from solution.export.runtimes import COMPILE, RUNTIMES, import_runtime
 
-    for runtime in asked or _LIBRARIES:
+    for runtime in asked or RUNTIMES:
         try:
             import_runtime(runtime)
             if runtime == COMPILE:
@@ -127,10 +126,11 @@ def _about(cases: Sequence[BenchmarkCase]) -> str:
     """Hardware and versions."""
     from importlib.metadata import version
 
+    from solution.export.runtimes import libraries_of
     from solution.runtime import hardware
 
     machine = ", ".join(part for part in hardware().split(", ") if "thread" not in part)
-    libraries = dict.fromkeys(library for case in cases for library in _LIBRARIES[case.runtime])
+    libraries = dict.fromkeys(library for case in cases for library in libraries_of(case.runtime))
     return f"{machine}; {', '.join(f'{library} {version(library)}' for library in libraries)}"
 
 

@@ -84,7 +84,7 @@ def _asked(arguments: argparse.Namespace) -> list[tuple]:
             probabilities(exported, find_photos(arguments.images), metadata.size, (metadata.mean, metadata.std))
         )
     return [
-        (path, said if isinstance(said, UnreadableImage) else _ranked(metadata.classes, said.tolist()))
+        (path, said if isinstance(said, UnreadableImage) else _ranked(metadata.labels, said.tolist()))
         for path, said in found
     ]
 

@@ -337,7 +337,7 @@ def _not_judged(loaders: Loaders | None) -> str:
 def _check(config: ExportConfig, parity: Parity) -> None:
     if not parity.failures:
         return
-    allow = ", or allow more with --max-loss" if parity.failures == (parity.compared.title,) else ""
+    allow = ", or allow more with --max-loss" if parity.failures == (parity.compared.task.title,) else ""
     raise InputError(
         f"the {config.format} file in {config.precision} fails parity ({', '.join(parity.failures)}) and was not "
         f"kept: {_ADVICE[config.precision]}{allow}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from solution import tasks
 from solution.compress.quantization.forms import InputGrid
-from solution.contracts import CLASSIFICATION, DETECTION, Batches
-from solution.evaluate.classify import Predict, classify
-from solution.evaluate.detect import detect
+from solution.contracts import CLASSIFICATION, Batches
+from solution.evaluate.classify import Predict
+from solution.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,69 +40,47 @@ class Compared:
     """What is compared of the nets of one task.
 
     outputs       what they are called
-    figure, title the main figure of quality, and how it is called
     num_images    on so many images outputs are compared number by number
-    tolerances    {precision: what may differ}
-    scores        outputs -> those numbers of them that are compared
-    quality       (net, loaders, whether on train too) -> figures
-    ranked        whether the likeliest class of each image is compared too
+    errors        {precision: `Tolerance.error`}
+    agreements    {precision: `Tolerance.agreement`}; none where images have no likeliest class
     fine_outputs  outputs need finer steps than int8 has, such as corners in pixels. What is behind the last layers
                   stays in float, and no class shares decide which layers do
     not_alone     why a file alone cannot be exported; "" where it can
     """
 
+    task: Task
     outputs: str
-    figure: str
-    title: str
     num_images: int
-    tolerances: Mapping[str, Tolerance]
-    scores: Callable[[Tensor], Tensor]
-    quality: Callable[..., dict[str, float]]
-    ranked: bool = True
+    errors: Mapping[str, float]
+    agreements: Mapping[str, float] = field(default_factory=dict)
     fine_outputs: bool = False
     not_alone: str = ""
 
-
-def _classified(predict: Predict, loaders: Any, also_train: bool) -> dict[str, float]:
-    return classify(predict, loaders.val).quality()
-
-
-def _detected(predict: Predict, loaders: Any, also_train: bool) -> dict[str, float]:
-    quality = detect(predict, loaders.val).quality()
-    seen = detect(predict, loaders.seen).quality() if also_train else {}
-    return quality | {f"train_{name}": value for name, value in seen.items()}
+    def tolerance(self, precision: str) -> Tolerance:
+        """What a file in `precision` may differ by."""
+        agreement, drop = self.agreements.get(precision, 0), self.task.most_lost[precision]
+        return Tolerance(error=self.errors[precision], agreement=agreement, drop=drop)
 
 
 COMPARED = {
-    CLASSIFICATION: Compared(
-        outputs="logits",
-        figure="f1",
-        title="macro F1",
-        num_images=64,
-        tolerances={
-            "fp32": Tolerance(error=1e-4, agreement=0.98, drop=0.001),
-            "fp16": Tolerance(error=1e-2, agreement=0.95, drop=0.003),
-            "int8": Tolerance(error=0.3, agreement=0.85, drop=0.02),
-        },
-        scores=lambda logits: logits,
-        quality=_classified,
-    ),
-    DETECTION: Compared(
-        outputs="scores",
-        figure="map",
-        title="mAP50-95",
-        num_images=8,
-        tolerances={
-            "fp32": Tolerance(error=1e-3, agreement=0, drop=0.002),
-            "fp16": Tolerance(error=1e-2, agreement=0, drop=0.005),
-            "int8": Tolerance(error=0.5, agreement=0, drop=0.05),
-        },
-        scores=lambda candidates: candidates[:, 4:],
-        quality=_detected,
-        ranked=False,
-        fine_outputs=True,
-        not_alone="is a detector: its recipe exports it, with pictures that have boxes",
-    ),
+    compared.task.name: compared
+    for compared in (
+        Compared(
+            task=tasks.CLASSIFICATION,
+            outputs="logits",
+            num_images=64,
+            errors={"fp32": 1e-4, "fp16": 1e-2, "int8": 0.3},
+            agreements={"fp32": 0.98, "fp16": 0.95, "int8": 0.85},
+        ),
+        Compared(
+            task=tasks.DETECTION,
+            outputs="scores",
+            num_images=8,
+            errors={"fp32": 1e-3, "fp16": 1e-2, "int8": 0.5},
+            fine_outputs=True,
+            not_alone="is a detector: its recipe exports it, with pictures that have boxes",
+        ),
+    )
 }
 """{task: what is compared}."""
 
@@ -113,7 +92,7 @@ def simulates(net: nn.Module) -> bool:
 
 def tolerance_for(net: nn.Module, precision: str, task: str = CLASSIFICATION) -> Tolerance:
     """What may differ between `net` and its file in `precision`."""
-    return ROUNDING if simulates(net) and precision != "int8" else COMPARED[task].tolerances[precision]
+    return ROUNDING if simulates(net) and precision != "int8" else COMPARED[task].tolerance(precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +114,7 @@ class Parity:
     @property
     def drop(self) -> float:
         """What is lost of the main figure on val; 0 when it was not judged."""
-        return self.before[self.compared.figure] - self.after[self.compared.figure] if self.after else 0.0
+        return self.before[self.compared.task.figure] - self.after[self.compared.task.figure] if self.after else 0.0
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -143,7 +122,7 @@ class Parity:
         checks = {
             self.compared.outputs: self.error <= self.tolerance.error,
             "top-1 agreement": self.agreement >= self.tolerance.agreement,
-            self.compared.title: self.drop <= self.tolerance.drop,
+            self.compared.task.title: self.drop <= self.tolerance.drop,
         }
         return tuple(name for name, fine in checks.items() if not fine)
 
@@ -153,12 +132,12 @@ class Parity:
             f"{own.outputs} differ by {self.error:.2e} of their spread (limit {limit.error:.0e}) on "
             f"{self.num_images} images"
         ]
-        if own.ranked:
+        if own.agreements:
             lines.append(f"top-1 agrees on {self.agreement:.1%} of them (limit {limit.agreement:.0%})")
         if self.after:
-            before, after = self.before[own.figure], self.after[own.figure]
+            before, after = self.before[own.task.figure], self.after[own.task.figure]
             lines.append(
-                f"{own.title} on val: {before:.4f} in PyTorch, {after:.4f} in the file (may lose {limit.drop:.4f})"
+                f"{own.task.title} on val: {before:.4f} in PyTorch, {after:.4f} in the file (may lose {limit.drop:.4f})"
             )
         return "\n".join(lines)
 
@@ -169,8 +148,9 @@ def compare(
     """Run both on `images` (N, C, H, W)."""
     with torch.inference_mode():
         wanted, got = net(images).float(), exported(images).float()  # (N, num_classes), or (N, 4 + C, M)
-    same = (got.argmax(1) == wanted.argmax(1)).float().mean() if compared.ranked else torch.ones(())
-    error = relative_error(compared.scores(got), compared.scores(wanted))
+    same = (got.argmax(1) == wanted.argmax(1)).float().mean() if compared.agreements else torch.ones(())
+    first = compared.task.extra_outputs
+    error = relative_error(got[:, first:], wanted[:, first:])
     return Parity(compared=compared, num_images=len(images), error=error, agreement=float(same), tolerance=tolerance)
 
 
@@ -178,9 +158,12 @@ def judged(
     parity: Parity, net: Predict, exported: Predict, loaders: Any, before: Mapping[str, float] | None = None
 ) -> Parity:
     """`parity` with the quality of both on val; `before` is that of the net where it is known, on train too perhaps."""
-    quality = parity.compared.quality
-    before = before or quality(net, loaders, False)
-    return replace(parity, before=before, after=quality(exported, loaders, "train_map" in before))
+    task = parity.compared.task
+    before = before or task.judge(net, loaders.val)
+    after = task.judge(exported, loaders.val)
+    if f"train_{task.figure}" in before:
+        after |= {f"train_{name}": value for name, value in task.judge(exported, loaders.seen).items()}
+    return replace(parity, before=before, after=after)
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:

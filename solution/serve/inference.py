@@ -92,7 +92,7 @@ class Panel:
             said = [net.exported.run(images) for net, images in zip(self.nets, seen, strict=True)]
             self._time(seen)
         return [
-            Prediction(classes=_ranked(net.exported.metadata.classes, logits), ms=self.quickest_ms[net])
+            Prediction(classes=_ranked(net.exported.metadata.labels, logits), ms=self.quickest_ms[net])
             for net, logits in zip(self.nets, said, strict=True)
         ]
 

@@ -7,7 +7,7 @@ from solution.compress.quantization.forms import FixedGrid, quantize_inputs
 from solution.contracts import CLASSIFICATION
 from solution.export.parity import COMPARED, Tolerance, compare, judged, spread, tolerance_for
 
-TOLERANCES = COMPARED[CLASSIFICATION].tolerances
+TOLERANCES = {precision: COMPARED[CLASSIFICATION].tolerance(precision) for precision in ("fp32", "int8")}
 
 
 def net(images):

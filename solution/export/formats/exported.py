@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solution.contracts import CLASSIFICATION, DETECTION, InputError, InputSpec
+from solution.contracts import CLASSIFICATION, InputError, InputSpec
+from solution.tasks import task_named
 
 KEY = "featherweight"
 """Where the JSON text lies among the file's own metadata."""
@@ -21,9 +22,6 @@ VERSION = 2
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Normalized float32 images (B, 3, size, size) to logits (B, num_classes), or a detector's candidates (B, 4 + C, N)."""
-
-_LAYOUTS = {CLASSIFICATION: (2, 0), DETECTION: (3, 4)}
-"""What a file is for -> dimensions of its outputs, and numbers of each that belong to no class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class Metadata(InputSpec):
     @property
     def num_outputs(self) -> int:
         """Numbers for each image, or for each of its boxes."""
-        return (self.outputs or len(self.classes)) + _LAYOUTS.get(self.task, (0, 0))[1]
+        return task_named(self.task).num_outputs(self.outputs or len(self.classes))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -87,12 +85,11 @@ class Metadata(InputSpec):
 
         Shapes hold whole numbers, and anything else where they vary.
         """
-        rank, _ = _LAYOUTS.get(self.task, (None, 0))
-        if not (len(inputs) == len(outputs) == 1 and (len(inputs[0]), len(outputs[0])) == (4, rank)):
+        task = task_named(self.task)
+        if not (len(inputs) == len(outputs) == 1 and (len(inputs[0]), len(outputs[0])) == (4, task.rank)):
             raise InputError(
-                f"{path} maps {len(inputs)} input(s) {inputs} to {len(outputs)} output(s) {outputs}, but a classifier "
-                "maps images (B, 3, H, W) to logits (B, classes), and a detector to candidates (B, 4 + classes, N): it "
-                f"is a file for another task than {self.task}"
+                f"{path} maps {len(inputs)} input(s) {inputs} to {len(outputs)} output(s) {outputs}, but a net for "
+                f"{task.name} maps images (B, 3, H, W) to {task.answers}: it is a file for another task"
             )
         wanted = (len(self.mean), self.size, self.size, self.num_outputs)
         found = (*inputs[0][1:], outputs[0][1])
@@ -130,8 +127,7 @@ class Exported:
                 f"{tuple(images.shape)}"
             )
         logits = self.run(np.ascontiguousarray(self.normalized(images).cpu().numpy()))
-        rank, _ = _LAYOUTS.get(metadata.task, (None, 0))
-        if logits.ndim != rank or logits.shape[:2] != (len(images), metadata.num_outputs):
+        if logits.ndim != task_named(metadata.task).rank or logits.shape[:2] != (len(images), metadata.num_outputs):
             raise InputError(
                 f"{self.path} gives {logits.shape} for {len(images)} images, where {metadata.num_outputs} numbers each "
                 "were expected: it is a file for another task"
