@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from solution.contracts import InputError
+from solution.shell import guarded
 
 
 def truth(text: str) -> bool:
@@ -35,22 +35,22 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Judge and show. Returns 0, or 2 after bad input, which is explained on standard error."""
     flags = arguments()
-    try:
-        from solution.demo import DemoConfig, show
+    return guarded(lambda: demo(flags))
 
-        config = DemoConfig(
-            both=flags.customized_model,
-            judge=flags.eval,
-            data=flags.data,
-            weights=flags.weights,
-            json_to=flags.json,
-            device=flags.device,
-        )
-        show(config)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+def demo(flags: argparse.Namespace) -> None:
+    """What the flags ask for."""
+    from solution.demo import DemoConfig, show
+
+    config = DemoConfig(
+        both=flags.customized_model,
+        judge=flags.eval,
+        data=flags.data,
+        weights=flags.weights,
+        json_to=flags.json,
+        device=flags.device,
+    )
+    show(config)
 
 
 if __name__ == "__main__":

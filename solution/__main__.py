@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +20,7 @@ from solution.commands import (
     search,
     serve,
 )
-from solution.contracts import InputError
+from solution.shell import guarded
 
 COMMANDS = {
     "data": data,
@@ -46,18 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
     arguments = parser.parse_args(words)
-    try:
-        COMMANDS[arguments.command].run(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        advice = "; run the same command with --resume to go on" if "resume" in arguments else ""
-        print(f"stopped{advice}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    command = COMMANDS[arguments.command]
+    return guarded(lambda: command.run(arguments), getattr(command, "GO_ON", ""))
 
 
 if __name__ == "__main__":

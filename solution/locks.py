@@ -1,13 +1,20 @@
-"""Locks of the kernel: they open by themselves when the process that holds them dies, however it dies."""
+"""Locks of the kernel: they open by themselves when the process that holds them dies, however it dies.
+
+So what a dead process left is never in the way: nobody has to judge whether a lock is stale.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from solution.contracts import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +54,60 @@ def held(path: Path) -> Iterator[None]:
 def _opened(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("ab")
+
+
+_claimed: set[Path] = set()
+"""Places that this process claims: the kernel gives a process its own locks again."""
+
+
+@contextlib.contextmanager
+def claimed(target: Path) -> Iterator[None]:
+    """Inside, `target`, a file or folder that a command writes, is this process's alone.
+
+    `InputError` names the process that has claimed it.
+    """
+    path = _lock_of(target)
+    if path in _claimed:
+        raise InputError(f"{target} is already being written by this process: choose another --out")
+    made = [folder for folder in path.parents if not folder.exists()]
+    lock = _taken(target, path)
+    _claimed.add(path)
+    try:
+        yield
+    finally:
+        _claimed.discard(path)
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held: whoever opened it before looks again
+            for folder in made:
+                folder.rmdir()  # unless something was written there
+        lock.close()
+
+
+def _lock_of(target: Path) -> Path:
+    """Beside the target, which may not be there yet; inside it, where nothing can be written beside it."""
+    target = target.absolute()
+    beside = os.access(next(folder for folder in target.parents if folder.exists()), os.W_OK)
+    return target.parent / f".{target.name}.lock" if beside or not target.is_dir() else target / ".lock"
+
+
+def _taken(target: Path, path: Path) -> IO[bytes]:
+    while True:
+        try:
+            file = _opened(path)
+        except OSError as error:
+            raise InputError(f"{target} cannot be written ({error.strerror}): name another place") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
+                holder = path.read_text(encoding="utf-8").strip() or "another process"
+            raise InputError(
+                f"{target} is being written by {holder}: wait for it, stop it, or choose another --out"
+            ) from error
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            break
+        file.close()  # its holder has just ended and removed it
+    file.truncate(0)
+    file.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+    file.flush()
+    return file

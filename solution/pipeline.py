@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
 from solution.export import files, shipping
 from solution.export.parity import simulates
 from solution.export.runtimes import EAGER, case
+from solution.locks import claimed
 from solution.run_folder import RunFolder
 from solution.runtime import commit, hardware, seed_everything, set_threads
 from solution.tasks import judge, task_named
@@ -48,16 +50,22 @@ def run(
     """Yield one `Row` per stage as it is finished. With `resume`, finished stages are taken from `out`.
 
     `measure_later` leaves exports and times to a call with `resume`, perhaps on the machine where the nets will live.
-    Raises `InputError` when `out` holds another run, or this one and `resume` is not set.
+    Raises `InputError` when `out` holds another run, this one and `resume` is not set, or one that is running now.
     """
-    folder, processes = RunFolder(path=out), _processes(device)
-    folder.check(recipe, resume)
+    processes = _processes(device)
+    with claimed(out) if processes.is_main_process else nullcontext():
+        yield from _run(recipe, RunFolder(path=out), processes, measure_later, device=device, resume=resume, log=log)
+
+
+def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool, **shared: Any) -> Iterator[Row]:
+    log = shared["log"]
+    folder.check(recipe, shared["resume"])
     shipping.here(recipe.exports, log)  # what will be left out is better known before the training
     rows = folder.rows()
     check_requirements(recipe, len(rows))
     # Data that cannot be read, or sizes they cannot have, are better known now as well.
     loaders = opener(recipe.data, recipe.seed)
-    stages = stage_runs(recipe, recipe.stages, folder, loaders, device=device, resume=resume, log=log)
+    stages = stage_runs(recipe, recipe.stages, folder, loaders, **shared)
     processes.wait_for_everyone()
     if processes.is_main_process:
         folder.begin(recipe)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import random
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from solution.contracts import InputError
+from solution.temporaries import file_beside
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -149,22 +150,35 @@ def check_writable(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    `InputError` when nothing can be written there.
+    `InputError` when nothing can be written there, also when the disk is full in the middle.
     """
     check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name another place") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with file_beside(path) as temporary:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    except InputError:
+        raise
+    except Exception as error:
+        if reason := no_room(error):
+            raise InputError(f"{path} cannot be written ({reason}): make room, or name another place") from error
+        if isinstance(error, OSError) and error.filename is not None and Path(error.filename).parent == path.parent:
+            raise InputError(f"{path} cannot be written ({error.strerror}): name another place") from error
+        raise
+
+
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is full",
+            errno.EFBIG: "the file is larger than is allowed"}  # fmt: skip
+
+
+def no_room(error: BaseException) -> str:
+    """What is full, when `error` comes from a full disk, else "". Libraries hide the number of the error in words."""
+    number = getattr(error, "errno", None) or next(
+        (one for one in _NO_ROOM if os.strerror(one) in str(error) or f"os error {one})" in str(error)), None
+    )
+    return _NO_ROOM.get(number, "")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,12 +9,14 @@ import pytest
 from solution.runtime import ROOT
 
 LAYERS = {
+    "temporaries": 0,
     "contracts": 0,
     "budget": 1,
     "runtime": 1,
     "settings": 1,
     "locks": 1,
     "text": 1,
+    "shell": 2,
     "run_folder": 2,
     "data": 2,
     "models": 2,

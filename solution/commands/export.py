@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.evaluate.cost import file_bytes
     from solution.export.exporter import ExportConfig, make
     from solution.export.files import listing
+    from solution.locks import claimed
     from solution.runtime import set_threads
 
     set_threads()
@@ -36,5 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
         calibration_images=arguments.calibration_images,
         max_loss=arguments.max_loss,
     )
-    path = make(config)
+    with claimed(config.path):
+        path = make(config)
     print(f"{path}: {listing(path).num_bytes:,} bytes ({config.file}: {file_bytes(config.file):,})")

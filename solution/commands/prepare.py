@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from solution.data.prepare import Preparation, prepare
     from solution.data.readers import open_source
+    from solution.locks import claimed
 
     console = Console(markup=False, highlight=False, emoji=False)
     settings = Preparation(
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     def follow(images: Iterable) -> Iterable:
         return track(images, "preparing the images", total=len(source.items), console=console, transient=True)
 
-    record = prepare(source, arguments.target, settings, follow)
+    with claimed(arguments.target):
+        record = prepare(source, arguments.target, settings, follow)
     for line in summary(record):
         console.print(line, soft_wrap=True)
     console.print(f"written: {arguments.target}", soft_wrap=True)

@@ -57,6 +57,14 @@ def write_docs(folder: Path) -> None:
 
 def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
     """Write the page of `runs` to `target`; with `data`, the checkpoints of the first are judged again."""
+    from solution.locks import claimed
+
+    with claimed(target):
+        write_text(target, _page(runs, data))
+    print(f"page: {target}")
+
+
+def _page(runs: Sequence[Run], data: str | None) -> str:
     from solution.report.page import page
 
     seen = None
@@ -68,9 +76,7 @@ def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
         if not runs[0].checkpoints():
             raise InputError(f"{runs[0].folder} holds no before.safetensors or after.safetensors to judge")
         seen = look(runs[0].checkpoints(), data, runs[0].settings)
-    text = page(runs, seen, defaults)
-    write_text(target, text)
-    print(f"page: {target}")
+    return page(runs, seen, defaults)
 
 
 def defaults(recipe: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from solution.report.tracking import Store
 
 HELP = "run a recipe: train, prune, judge; one row per step"
+GO_ON = "the best epoch so far is kept; run the same command with --resume to go on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

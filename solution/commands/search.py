@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from solution.search.session import Search
 
 HELP = "search the settings of a recipe for the best score; the best trial becomes a recipe file"
+GO_ON = "the same command goes on where this one was"
 
 
 _SINGLE = (
@@ -60,11 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.worker:
         search.work()
         return
-    try:
-        _lead(search, arguments)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where this one was", file=sys.stderr)
-        raise SystemExit(130) from None
+    _lead(search, arguments)
 
 
 def _lead(search: Search, arguments: argparse.Namespace) -> None:

@@ -1,0 +1,117 @@
+"""How a command ends: by itself, by bad input, by a signal, by a full disk. Always in one line, never half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from solution import temporaries
+from solution.contracts import InputError
+from solution.runtime import no_room
+
+_GRACE_S = 1.5
+"""How long a stopped command may take to end by itself: some libraries compute for minutes without looking up."""
+_watching = threading.Event()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: it ends a command as Ctrl-C does."""
+
+
+def guarded(command: Callable[[], Any], advice: str = "") -> int:
+    """Run `command`. Returns 0; 2 after bad input or on a full disk; 130 or 143 when a signal stopped it.
+
+    advice  how to go on after a stop, said behind "stopped"
+    """
+    stopped = f"stopped{f'; {advice}' if advice else ''}"
+    with _plain_warnings(), temporaries.own_temporary_folder(), _ended_in_time(stopped):
+        try:
+            command()
+            sys.stdout.flush()
+        except InputError as error:
+            return _say(f"error: {error}", 2)
+        except KeyboardInterrupt as stop:
+            return _say(stopped, 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if not (reason := no_room(error)):
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            return _say(f"error: {reason}{where}; make room, or write elsewhere (--out, SOLUTION_CACHE, TMPDIR)", 2)
+    return 0
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr, flush=True)
+    return code
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Inside: a warning is one line without a place in some file."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
+def _ended_in_time(stopped: str) -> Iterator[None]:
+    """Inside: a signal stops the command, and ends the process when it does not stop within `_GRACE_S`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    done = threading.Event()
+    handler = signal.signal(signal.SIGTERM, _raise)
+    descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _watching.set()
+    watch = threading.Thread(target=_watch, args=(reading, done, stopped), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+        _watching.clear()
+        signal.set_wakeup_fd(descriptor)
+        signal.signal(signal.SIGTERM, handler)
+        os.write(writing, b"\0")
+        watch.join()
+        os.close(writing)
+        os.close(reading)
+
+
+def _raise(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise Terminated
+
+
+def _watch(reading: int, done: threading.Event, stopped: str) -> None:
+    """Wait for a signal. Only this thread is sure to run while a library computes."""
+    while not done.is_set():
+        number = os.read(reading, 1)[0]
+        if number in (signal.SIGINT, signal.SIGTERM) and not done.wait(_GRACE_S):
+            temporaries.remove_all()
+            os.write(2, f"{stopped}\n".encode())
+            os._exit(128 + number)
+
+
+def _forget() -> None:
+    """A forked child, such as one that loads data, dies of a signal as processes do."""
+    if _watching.is_set():
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget)

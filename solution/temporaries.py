@@ -1,0 +1,120 @@
+"""Hidden files and folders that exist while something is being written: named so that the next start can tell which
+ones a killed process left behind, and known to this process so that a signal can remove them at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_NAME = re.compile(r"(?:^|\.)fw-([0-9a-f]{8})-([0-9]+)-")
+_MOST_LETTERS = 100
+_live: set[Path] = set()
+_swept: set[Path] = set()
+
+
+@contextlib.contextmanager
+def file_beside(path: Path) -> Iterator[Path]:
+    """An empty hidden file beside `path` with its suffix, removed at the end if it is still there."""
+    sweep(path.parent)
+    handle, name = tempfile.mkstemp(path.suffix, _prefix(f".{path.name[:_MOST_LETTERS]}."), path.parent)
+    os.close(handle)
+    yield from _held(Path(name))
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """An empty hidden folder beside `path`, removed at the end if it is still there."""
+    sweep(path.parent)
+    yield from _held(Path(tempfile.mkdtemp("", _prefix(f".{path.name[:_MOST_LETTERS]}."), path.parent)))
+
+
+@contextlib.contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Inside: all that this process and its children put into the system's temporary folder lies in one folder of
+    their own, which is removed at the end.
+    """
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    parent = Path(tempfile.gettempdir())
+    if _NAME.search(parent.name):  # that of the process which started this one: names of sockets must stay short
+        yield
+        return
+    sweep(parent)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=_prefix("")))
+    _live.add(folder)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
+        _remove(folder)
+
+
+def remove_all() -> None:
+    """Remove what this process holds: it is about to end."""
+    for path in tuple(_live):
+        _remove(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine left in `folder`; once for each folder and process."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            found = _NAME.search(entry.name)
+            if found and found[1] == _HOST and _is_stale(int(found[2]), entry):
+                _remove(entry)
+
+
+def _prefix(start: str) -> str:
+    return f"{start}fw-{_HOST}-{os.getpid()}-"
+
+
+def _held(path: Path) -> Iterator[Path]:
+    _live.add(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """The file or folder, and files of the same stem: some formats lay a second one beside the first."""
+    _live.discard(path)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for file in (path, *path.parent.glob(f"{_escaped(path.stem)}.*")):
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def _is_stale(pid: int, path: Path) -> bool:
+    """Whether the process is gone, or its number was given to a process that began after `path` was made."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):  # Linux
+        return Path(f"/proc/{pid}").stat().st_ctime > path.stat().st_mtime + 60
+    return False

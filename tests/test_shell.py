@@ -1,0 +1,135 @@
+"""How commands end, what they leave, and who may write where: as processes see it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from solution.contracts import InputError
+from solution.locks import claimed
+from solution.runtime import ROOT, write_text, written_whole
+
+WRITING = """
+import hashlib, sys
+from pathlib import Path
+from solution.runtime import written_whole
+from solution.shell import guarded
+
+def command():
+    with written_whole(Path(sys.argv[1])) as temporary:
+        temporary.write_text("half")
+        print(temporary, flush=True)
+        {work}
+
+sys.exit(guarded(command, "type it again"))
+"""
+COMPUTING = "hashlib.pbkdf2_hmac('sha512', b'a', b'b', 200_000_000)"  # minutes in which no Python line runs
+
+
+def start(code, *words):
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("work", [COMPUTING, "__import__('time').sleep(600)"])
+def test_a_signal_ends_a_command_wherever_it_is(tmp_path, number, code, work):
+    process, temporary = start(WRITING.format(work=work), tmp_path / "net.bin")
+    assert Path(temporary).exists()
+    process.send_signal(number)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert error.strip() == "stopped; type it again"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else_is(tmp_path):
+    killed, left = start(WRITING.format(work="__import__('time').sleep(600)"), tmp_path / "net.bin")
+    alive, kept = start(WRITING.format(work="__import__('time').sleep(600)"), tmp_path / "net.bin")
+    (tmp_path / ".mine.bin").write_text("a user's own hidden file")
+    killed.kill()
+    killed.communicate()
+    write_text(tmp_path / "another.txt", "whole")
+    assert not Path(left).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.bin", "another.txt", Path(kept).name}
+    alive.terminate()
+    alive.communicate(timeout=20)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import torch
+from solution.shell import guarded
+from solution.runtime import write_text, written_whole
+from safetensors.torch import save_file
+
+def text(path): write_text(path, "x" * 10**6)
+def tensors(path):
+    with written_whole(path) as temporary: save_file({{"a": torch.zeros(10**6)}}, temporary)
+def log(path): path.open("w").write("x" * 10**6)
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))
+sys.exit(guarded(lambda: {writer}(Path(sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize("writer", ["text", "tensors", "log"])
+def test_a_disk_without_room_ends_with_one_line_and_code_2(tmp_path, writer):
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", FULL.format(writer=writer), str(out)], cwd=ROOT, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "larger than is allowed" in done.stderr
+    assert writer == "log" or list(tmp_path.iterdir()) == []
+
+
+CLAIMING = """
+import sys, time
+from pathlib import Path
+from solution.locks import claimed
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path):
+    out = tmp_path / "runs" / "mine"
+    process, _ = start(CLAIMING, out)
+    with (
+        pytest.raises(InputError, match=f"is being written by process {process.pid}, started 20..-..-.. "),
+        claimed(out),
+    ):
+        pass
+    process.kill()
+    process.communicate()
+    with claimed(out), pytest.raises(InputError, match="already being written by this process"), claimed(out):
+        pass
+    assert not out.parent.joinpath(".mine.lock").exists()
+
+
+def test_a_claim_that_wrote_nothing_leaves_nothing(tmp_path):
+    with claimed(tmp_path / "a" / "b" / "c.bin"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a").exists()
+
+
+def test_warnings_are_one_plain_line(tmp_path):
+    code = "import warnings; from solution.shell import guarded; guarded(lambda: warnings.warn('a\\nb'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "warning: a b\n"
+
+
+def test_an_error_inside_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        raise ZeroDivisionError
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 1  # noqa: PTH208
