@@ -157,7 +157,7 @@ class Plan(ABC):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """A cut copy of `model` that remembers this plan. `InputError` when the plan was made for another net."""
-        cut = self.cut(copy.deepcopy(model))
+        cut = self.cut(copied(model))
         return remember(cut, spec_of(model), (*plans_of(model), self))
 
     @abstractmethod
@@ -172,6 +172,17 @@ class Plan(ABC):
     def from_fields(cls, fields: Mapping[str, Any]) -> Plan:
         """The plan again. JSON's lists come back as tuples."""
         return cls(**{name: _tuples(value) for name, value in fields.items() if name != "kind"})
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy. Weights that a hook computes carry a gradient's history, which `copy.deepcopy` refuses to copy."""
+    plain = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if getattr(value, "is_leaf", True) is False
+    }
+    return copy.deepcopy(model, plain)
 
 
 def _tuples(value: Any) -> Any:

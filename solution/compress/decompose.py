@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from solution.budget import Budget
 from solution.compress.factors import factored
 from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
-from solution.compress.parametrized import copied, materialize, materialized, note_computed
+from solution.compress.parametrized import materialize, materialized, note_computed
 from solution.compress.ranks import (
     Choice,
     Curve,
@@ -33,7 +33,7 @@ from solution.compress.ranks import (
     whole_macs,
     within_budget,
 )
-from solution.contracts import InputError, Plan, StepContext, StructuralStep
+from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params
 from solution.evaluate.hooks import counted_class
 from solution.evaluate.running import as_judged, images_for, run

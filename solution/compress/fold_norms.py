@@ -31,8 +31,8 @@ from solution.compress.layers import (
     savings,
     shared_weights,
 )
-from solution.compress.parametrized import MASKS, computed, copied, note_computed, plain
-from solution.contracts import InputError, Plan, StepContext, StructuralStep
+from solution.compress.parametrized import MASKS, computed, note_computed, plain
+from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params
 from solution.evaluate.hooks import counted_class
 from solution.text import columns

@@ -12,7 +12,6 @@ layer keeps its class and its forward, and a step works on the tensor that is st
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from solution.contracts import copied
 
 _SOURCES = ("_orig", "_g", "_v", "_u", "_mask")
 """How the tensors are called, after the weight's name, that hooks compute a weight from."""
@@ -40,17 +41,6 @@ class KeepZeros(nn.Module):
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Weights may be set."""
         return weight
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy. Weights that a hook computes carry a gradient's history, which `copy.deepcopy` refuses to copy."""
-    stale = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(model, stale)
 
 
 def computed(module: nn.Module) -> dict[str, tuple[str, ...]]:

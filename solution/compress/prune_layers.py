@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from solution.budget import Budget
 from solution.compress.layers import module_at, savings
-from solution.compress.parametrized import copied
 from solution.compress.residual import Block, ResidualStage, stages_of, taken_out, without
-from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep
+from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
 from solution.evaluate.running import as_judged, images_for, while_hooked

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from solution.compress.layers import layer_for, layers_of, left_alone, sound_weight
-from solution.compress.parametrized import MASKS, copied, keep_zeros, materialize, materialized, note_computed
-from solution.contracts import InputError, Plan, StepContext, StructuralStep
+from solution.compress.parametrized import MASKS, keep_zeros, materialize, materialized, note_computed
+from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import sparsity
 from solution.text import columns
 

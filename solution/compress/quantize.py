@@ -24,14 +24,14 @@ from torch.nn.utils import parametrize
 from solution.budget import Budget
 from solution.compress.fold_norms import Wiring
 from solution.compress.layers import find_layers
-from solution.compress.parametrized import MASKS, copied, note_computed
+from solution.compress.parametrized import MASKS, note_computed
 from solution.compress.quantization.correction import chains_of, correct_biases
 from solution.compress.quantization.forms import grid_of, stored_bytes
 from solution.compress.quantization.mixed import GROUPS, Mix, first_within, last_good, sensitivities, spare, steps_down
 from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
-from solution.contracts import Batches, InputError, StepContext, StructuralStep
+from solution.contracts import Batches, InputError, StepContext, StructuralStep, copied
 from solution.evaluate.classify import classify, mean_loss, predictor
 from solution.evaluate.running import images_for
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from solution.compress.layers import module_at
-from solution.compress.parametrized import copied, materialize_all
+from solution.compress.parametrized import materialize_all
+from solution.contracts import copied
 from solution.evaluate.cost import params
 from solution.evaluate.hooks import watched
 from solution.evaluate.running import as_judged, images_for, run, while_hooked

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from solution.compress.layers import channel_axis, is_depthwise
-from solution.compress.parametrized import copied, plain
+from solution.compress.parametrized import plain
 from solution.compress.quantization.plan import QuantizePlan
 from solution.compress.quantization.schemes import SCHEMES, on_grid
-from solution.contracts import InputError
+from solution.contracts import InputError, copied
 from solution.evaluate.running import images_for
 from solution.losses.distillation import divergence
 

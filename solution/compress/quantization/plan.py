@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from solution.compress.fold_norms import fold_norms
 from solution.compress.layers import WEIGHTED, channel_axis, left_alone, module_at, savings, sound_weight
-from solution.compress.parametrized import computed, copied, is_masked, keep_zeros, plain
+from solution.compress.parametrized import computed, is_masked, keep_zeros, plain
 from solution.compress.quantization.correction import Chain, cross_layer_equalize
 from solution.compress.quantization.forms import (
     LEARNED,
@@ -29,7 +29,7 @@ from solution.compress.quantization.forms import (
 )
 from solution.compress.quantization.observers import DYNAMIC
 from solution.compress.quantization.schemes import SCHEMES, Scheme
-from solution.contracts import InputError, Plan
+from solution.contracts import InputError, Plan, copied
 from solution.text import columns
 
 Saves = dict[str, tuple[int, int]]
