@@ -11,23 +11,23 @@ Use it after the last training, because what has no norms left trains badly, and
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from solution.compress.layers import (
-    CONVOLUTIONS,
     TRANSPOSED,
     WEIGHTED,
     along,
     channel_axis,
+    convolutions,
     left_alone,
     module_at,
+    of_timm,
     savings,
     shared_weights,
 )
@@ -161,7 +161,7 @@ class Wiring:
 
     def _norms(self) -> list[tuple[fx.Node, fx.Node]]:
         """Batch norms with running statistics, and what they alone see."""
-        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, *_of_timm("BatchNormAct2d"))
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, *of_timm("BatchNormAct2d"))
         pairs = [(node, node.args[0]) for node in self.nodes if self.calls_only(node, kinds) and node.args]
         return [
             (norm, before)
@@ -183,16 +183,3 @@ class _Tracer(fx.Tracer):
         """Whether `m` is not looked into."""
         leaf = isinstance(m, (nn.modules.batchnorm._BatchNorm, *WEIGHTED))
         return leaf or super().is_leaf_module(m, module_qualified_name)
-
-
-def convolutions() -> tuple[type[nn.Module], ...]:
-    """Classes that convolve with their weight as it is, after a padding."""
-    return (*CONVOLUTIONS, *_of_timm("Conv2dSame"))
-
-
-def _of_timm(name: str) -> tuple[Any, ...]:
-    if "timm" not in sys.modules:  # then no module can be of its classes, and its import takes seconds
-        return ()
-    import timm.layers
-
-    return (getattr(timm.layers, name),)

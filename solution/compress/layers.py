@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +77,34 @@ def layer_for(model: nn.Module, path: str, shape: Iterable[int]) -> nn.Module:
     if found != shape:
         raise InputError(f"this plan was made for another net: the weight of {path} is {shape} there, here {found}")
     return module
+
+
+def convolutions() -> tuple[type[nn.Module], ...]:
+    """Classes that convolve with their weight as it is, after a padding."""
+    return (*CONVOLUTIONS, *of_timm("Conv2dSame"))
+
+
+def of_timm(name: str) -> tuple[Any, ...]:
+    """The class of timm of this name; none when timm is not loaded."""
+    if "timm" not in sys.modules:  # then no module can be of its classes, and its import takes seconds
+        return ()
+    import timm.layers
+
+    return (getattr(timm.layers, name),)
+
+
+def note_own_forwards(model: nn.Module, paths: Iterable[str], log: Callable[[str], None]) -> None:
+    """A line for the user that names layers at `paths` whose class has a forward of its own, if there are any."""
+    layers = {path: counted_class(model.get_submodule(path)) for path in paths}
+    own = {path: kind for path, kind in layers.items() if kind not in convolutions() and _is_own(kind)}
+    if own:
+        kinds = ", ".join(sorted({kind.__name__ for kind in own.values()}))
+        names = ", ".join(list(own)[:3]) + " ..." * (len(own) > 3)
+        log(f"{names}: {kinds} may compute another weight in its forward; the zeros are those of the stored one")
+
+
+def _is_own(kind: type[nn.Module]) -> bool:
+    return not kind.forward.__module__.startswith("torch.")
 
 
 def channel_axis(module: nn.Module) -> int:

@@ -44,7 +44,7 @@ class KeepZeros(nn.Module):
 
 
 def computed(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """{tensor of `module` itself that is computed from others: names of what computes it}.
+    """{tensor of `module` itself that is computed from others: the classes of what computes it}.
 
     Such as ``{"weight": ("KeepZeros", "LearnedStep")}`` or ``{"weight": ("WeightNorm",)}``.
     """
@@ -53,7 +53,10 @@ def computed(module: nn.Module) -> dict[str, tuple[str, ...]]:
         for name, hook in _hooks(module).items()
     }
     if parametrize.is_parametrized(module):
-        found |= {name: tuple(type(form).__name__ for form in forms) for name, forms in module.parametrizations.items()}
+        found |= {
+            name: tuple(type(form).__name__.lstrip("_") for form in forms)
+            for name, forms in module.parametrizations.items()
+        }
     return found
 
 
@@ -162,7 +165,7 @@ def note_computed(
     for path in paths:
         for name, forms in computed(model.get_submodule(path)).items():
             for form in set(forms) - set(keeps):
-                gone.setdefault(form.lstrip("_"), []).append(f"{path}.{name}".lstrip("."))
+                gone.setdefault(form, []).append(f"{path}.{name}".lstrip("."))
     if gone:
         named = "; ".join(
             f"{form} of {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for form, names in gone.items()

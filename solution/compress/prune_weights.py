@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from solution.compress.layers import layer_for, layers_of, left_alone, sound_weight
+from solution.compress.layers import layer_for, layers_of, left_alone, note_own_forwards, sound_weight
 from solution.compress.parametrized import MASKS, keep_zeros, materialize, materialized, note_computed
 from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import sparsity
@@ -114,6 +114,7 @@ class PruneWeights(StructuralStep):
             )
         zeros = {path: (before[path], after[path]) for path in sizes if after[path]}
         shapes = {path: tuple(modules[path].weight.shape) for path in zeros}
+        note_own_forwards(model, zeros, context.log)
         note_computed(model, tuple(zeros), context.log, keeps=MASKS)
         plan = SparsityPlan(zeros=zeros, shapes=shapes, total=(0.0, 0.0), left=left)
         total = (sparsity(model), sparsity(plan.cut(copied(model))))

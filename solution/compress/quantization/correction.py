@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from solution.compress.fold_norms import Wiring, convolutions
-from solution.compress.layers import module_at
+from solution.compress.fold_norms import Wiring
+from solution.compress.layers import convolutions, module_at
 from solution.compress.parametrized import plain
 from solution.compress.quantization.forms import set_values
 from solution.evaluate.running import images_for, while_hooked
