@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from solution.names import printable
+
 if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn
 
@@ -27,7 +29,13 @@ _MOST_SIDE = 4096
 
 
 class InputError(ValueError):
-    """Something the user handed us is wrong. The message says what, where, and what to do; the shell exits with 2."""
+    """Something the user handed us is wrong. The message says what, where, and what to do; the shell exits with 2.
+
+    Names from foreign files that are part of a message come out `printable`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message), lines=True))
 
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"

@@ -10,6 +10,7 @@ from solution.runtime import ROOT
 
 LAYERS = {
     "temporaries": 0,
+    "names": -1,
     "contracts": 0,
     "budget": 1,
     "runtime": 1,

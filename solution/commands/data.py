@@ -53,7 +53,7 @@ def tables(description: Description) -> list[Table]:
     made = [_class_table(description), _size_table(description), _duplicate_table(description)]
     leaks = across_splits(description.near)
     if leaks:
-        rows = [[item.name for item in group] for group in leaks]
+        rows = [[item.title for item in group] for group in leaks]
         made.append(_list_table("Near-duplicates across splits", [" = ".join(names) for names in rows]))
     if description.unreadable:
         made.append(_list_table("Unreadable files", [str(error) for error in description.unreadable]))

@@ -12,7 +12,17 @@ import numpy as np
 from PIL import Image
 
 from solution.contracts import InputError
-from solution.data.source import Item, Source, UnreadableImage, digest, in_order, sorted_classes, split_called
+from solution.data.source import (
+    Item,
+    Source,
+    UnreadableImage,
+    class_name,
+    digest,
+    in_order,
+    sorted_classes,
+    split_called,
+)
+from solution.names import safe_name
 from solution.runtime import ROOT
 
 _IMAGES = ("x", "images", "image", "data", "img")
@@ -36,11 +46,11 @@ class ArraySource(Source):
         classes: tuple[str, ...],
         stamp: object,
     ) -> None:
-        self.name = name
+        self.name = safe_name(name)
         self.path = path
         self._stamp = stamp
         self._images = {key: images for key, images, _ in parts.values()}
-        names = {split: [_class_name(label, classes) for label in labels] for split, (_, _, labels) in parts.items()}
+        names = {split: [_name_of(label, classes) for label in labels] for split, (_, _, labels) in parts.items()}
         self.classes = classes or sorted_classes(label for labels in names.values() for label in labels)
         position = {label: number for number, label in enumerate(self.classes)}
         self.items = in_order(
@@ -83,7 +93,7 @@ def open_npz(path: Path) -> ArraySource:
                 f"{path}: {images} has {len(parts[split][1])} images, but {labels} {len(parts[split][2])} labels"
             )
     named = next((arrays[key] for key in arrays if key.lower() in _CLASSES), None)
-    classes = () if named is None else tuple(str(name) for name in named)
+    classes = () if named is None else tuple(class_name(str(name)) for name in named)
     status = path.stat()
     return ArraySource(path.stem, path, parts, classes, (path.name, status.st_size, status.st_mtime_ns))
 
@@ -149,9 +159,9 @@ def _whole(labels: np.ndarray) -> bool:
     return labels.dtype.kind == "f" and bool(np.isfinite(labels).all() and (labels == np.round(labels)).all())
 
 
-def _class_name(label: object, classes: tuple[str, ...]) -> str:
+def _name_of(label: object, classes: tuple[str, ...]) -> str:
     if not classes or isinstance(label, str):
-        return str(label)
+        return class_name(str(label))
     if not 0 <= int(label) < len(classes):
         raise InputError(f"the label {label} has no name: there are {len(classes)} class names, counted from 0")
     return classes[int(label)]

@@ -18,7 +18,8 @@ from solution.data.archives import TarFiles, ZipFiles
 from solution.data.decode import decode
 from solution.data.files import Files, FolderFiles
 from solution.data.layout import is_picture
-from solution.data.source import UnreadableImage
+from solution.data.source import UnreadableImage, class_name
+from solution.names import safe_name
 
 NAMES, YAML = "classes.txt", "data.yaml"
 _COCO = (
@@ -70,7 +71,7 @@ def open_scenes(path: str | Path) -> Scenes:
         raise InputError(f"{path}: no pictures with boxes here; expected {_EXPECTED}")
     classes = _classes(files)
     items = tuple(Scene(split=split, name=name, boxes=_boxes(files, name, len(classes))) for split, name in found)
-    return Scenes(name=where.name.split(".")[0], path=where, classes=classes, items=items, files=files)
+    return Scenes(name=safe_name(where.name.split(".")[0]), path=where, classes=classes, items=items, files=files)
 
 
 def _files(where: Path) -> Files:
@@ -88,7 +89,8 @@ def _split(folder: str) -> str | None:
 def _classes(files: Files) -> tuple[str, ...]:
     found = {PurePosixPath(name).name: name for name in sorted(files.stamps, reverse=True)}
     if NAMES in found:
-        return tuple(files.read(found[NAMES]).decode().strip().split("\n"))
+        names = files.read(found[NAMES]).decode(errors="surrogateescape")
+        return tuple(class_name(name) for name in names.strip().splitlines())
     return _listed(files, found[YAML]) if YAML in found else COCO
 
 
@@ -102,15 +104,15 @@ def _listed(files: Files, name: str) -> tuple[str, ...]:
     named = names if isinstance(names, dict) else dict(enumerate(names if isinstance(names, list) else ()))
     if not named or named.keys() != set(range(len(named))):
         raise InputError(wrong)
-    return tuple(str(named[number]) for number in range(len(named)))
+    return tuple(class_name(str(named[number])) for number in range(len(named)))
 
 
 def _boxes(files: Files, picture: str, num_classes: int) -> np.ndarray:
     parts = list(PurePosixPath(picture).with_suffix(".txt").parts)
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     name = str(PurePosixPath(*parts))
-    lines = files.read(name).decode().splitlines() if name in files.stamps else []
     try:
+        lines = files.read(name).decode().splitlines() if name in files.stamps else []
         boxes = np.array([line.split() for line in lines if line.strip()], dtype=np.float32).reshape(-1, 5)
     except ValueError as error:
         raise InputError(f"{files.path}: {name} must hold five numbers a line: class, x, y, width, height") from error

@@ -110,7 +110,7 @@ def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
         raise InputError(f"the cache file {path} changes while it is read; delete {path.parent} and try again")
     images, bad = loaded
     kept = tuple(item for position, item in enumerate(items) if position not in bad)
-    unreadable = tuple((items[position].name, reason) for position, reason in sorted(bad.items()))
+    unreadable = tuple((items[position].title, reason) for position, reason in sorted(bad.items()))
     _tell(source, unreadable, len(items))
     labels = np.array([item.label for item in kept], dtype=np.int64)
     return Cached(images=images, labels=labels, items=kept, unreadable=unreadable)

@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 
 from solution.contracts import InputError
 from solution.data.files import Files
-from solution.data.source import Item, UnreadableImage, in_order, sorted_classes, split_called
+from solution.data.source import Item, UnreadableImage, class_name, in_order, sorted_classes, split_called
+from solution.names import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 EXPECTED = (
@@ -80,10 +81,10 @@ def class_folders(files: Files, root: str) -> Layout | None:
 def _layout(files: Files, root: str, chosen: list[str], splits: dict[str, str]) -> Layout:
     _warn_ignored(files, {root + name for name in chosen}, root)
     folders = {name.rpartition("/")[0] for name in chosen} | _empty_classes(files, root, splits)
-    classes = sorted_classes(folder.rpartition("/")[2] for folder in folders)
+    classes = sorted_classes(class_name(folder.rpartition("/")[2]) for folder in folders)
     label = {name: number for number, name in enumerate(classes)}
     items = (
-        Item(split=splits.get(name.split("/")[0], ""), label=label[name.split("/")[-2]], name=root + name)
+        Item(split=splits.get(name.split("/")[0], ""), label=label[class_name(name.split("/")[-2])], name=root + name)
         for name in chosen
     )
     return Layout(classes=classes, items=in_order(items))
@@ -102,7 +103,7 @@ def _warn_ignored(files: Files, used: Collection[str], root: str) -> None:
     ignored = sorted(name for name in files.stamps if name not in used and "/" in name[len(root) :])
     if ignored:
         warnings.warn(
-            f"{files.path}: {len(ignored)} files are ignored (such as {ignored[0]}): "
+            f"{files.path}: {len(ignored)} files are ignored (such as {printable(ignored[0])}): "
             f"only {', '.join(SUFFIXES)} directly in a class folder count",
             stacklevel=2,
         )
@@ -122,8 +123,9 @@ def flat_folders(files: Files, root: str) -> Layout | None:
     rows = {split: _rows(files, table, root) for split, table in tables.items()}
     _refuse_untold(files, root, tables)
     classes = sorted_classes(label for labels in rows.values() for label in labels.values())
+    number = {name: position for position, name in enumerate(classes)}
     items = (
-        Item(split=split, label=classes.index(label), name=name)
+        Item(split=split, label=number[label], name=name)
         for split, labels in rows.items()
         for name, label in labels.items()
     )
@@ -177,7 +179,9 @@ def _read(files: Files, table: str) -> list[tuple[str, str]]:
         raise InputError(
             f"{files.path}: {table} lacks the column {' and '.join(lacking)}; it has {', '.join(frame.columns)}"
         )
-    return [(file.strip(), label.strip()) for file, label in zip(frame["file"], frame["label"], strict=True)]
+    return [
+        (file.strip(), class_name(label.strip())) for file, label in zip(frame["file"], frame["label"], strict=True)
+    ]
 
 
 def _folder_of(files: Files, table: str, root: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import re
 import tempfile
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from solution.data.decode import MAX_UNREADABLE
 from solution.data.describe import FULL_SIZE, Follow, Look, exact_groups, groups_of, look_at, near_groups
 from solution.data.readers import RENDERED_MARK
 from solution.data.source import Item, Source, UnreadableImage
+from solution.names import safe_name
 from solution.runtime import written_whole
 
 TOLERANCE = 12
@@ -114,8 +115,8 @@ class Preparation:
         if self.max_side < 0 or 0 < self.max_side < 8:
             raise InputError(f"the longest side must be at least 8 pixels, or 0 to keep sizes, not {self.max_side}")
         for _, name in self.classes:
-            if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|'):
-                raise InputError(f"{name!r} cannot be the name of a class folder")
+            if safe_name(name) != name:
+                raise InputError(f"{name!r} cannot be the name of a class folder; {safe_name(name)!r} can")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +167,14 @@ def _check_target(source: Source, target: Path) -> None:
 
 
 def _class_names(source: Source, settings: Preparation) -> dict[int, str]:
-    """{label in the source: folder to write}."""
+    """{label in the source: folder to write}: names of classes are safe parts of a path, no two alike but for case."""
     wanted = dict(settings.classes or zip(source.classes, source.classes, strict=True))
     unknown = [name for name in wanted if name not in source.classes]
     if unknown:
         raise InputError(f"{source.path} has no class {unknown[0]!r}; its classes are {', '.join(source.classes)}")
-    return {source.classes.index(name): folder for name, folder in wanted.items()}
+    taken: set[str] = set()
+    folders = {name: safe_name(name, taken) for name in dict.fromkeys(wanted.values())}
+    return {source.classes.index(name): folders[folder] for name, folder in wanted.items()}
 
 
 def _stage(
@@ -239,7 +242,7 @@ def _without_copies(staged: list[_Staged]) -> tuple[list[_Staged], list[str]]:
         keeper = min(group, key=lambda position: (staged[position].split != "val", position))
         dropped |= set(group) - ({keeper} if agree else set())
     kept = [image for position, image in enumerate(staged) if position not in dropped]
-    return kept, [staged[position].look.item.name for position in sorted(dropped)]
+    return kept, [staged[position].look.item.title for position in sorted(dropped)]
 
 
 def _split(kept: list[_Staged], groups: np.ndarray, source: Source, settings: Preparation) -> list[_Staged]:
@@ -281,21 +284,13 @@ def grouped_split(labels: np.ndarray, groups: np.ndarray, share: float, seed: in
 
 
 def _arrange(kept: Sequence[_Staged], result: Path) -> None:
-    taken: set[str] = set()
+    taken: defaultdict[Path, set[str]] = defaultdict(set)
     result.mkdir()
     for image in kept:
-        stem = re.sub(r"[^\w.~-]+", "_", PurePosixPath(image.look.item.name).stem).strip("_") or "image"
-        name = _free_name(f"{image.split}/{image.folder}/{stem}", taken)
-        (result / name).parent.mkdir(parents=True, exist_ok=True)
-        image.file.rename(result / name)
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """`stem`.jpg, or `stem`~2.jpg and so on when that is taken, whatever its case; takes the name."""
-    names = (f"{stem}~{number}.jpg" if number > 1 else f"{stem}.jpg" for number in itertools.count(1))
-    name = next(name for name in names if name.casefold() not in taken)
-    taken.add(name.casefold())
-    return name
+        stem = re.sub(r"[^\w.~-]+", "_", unicodedata.normalize("NFC", PurePosixPath(image.look.item.name).stem))
+        place = result / image.split / image.folder
+        place.mkdir(parents=True, exist_ok=True)
+        image.file.rename(place / f"{safe_name(stem.strip('_') or 'image', taken[place])}.jpg")
 
 
 def _record(source: Source, settings: Preparation, kept: Sequence[_Staged], groups: np.ndarray) -> dict[str, Any]:

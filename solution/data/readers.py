@@ -14,6 +14,7 @@ from solution.data.decode import decode
 from solution.data.files import Files, FolderFiles
 from solution.data.layout import EXPECTED, class_folders, flat_folders, root_of, split_folders
 from solution.data.source import Item, Source, UnreadableImage
+from solution.names import safe_name
 
 RENDERED_MARK = "rendered.json"
 
@@ -26,7 +27,7 @@ class FileSource(Source):
         layout = split_folders(files, root) or flat_folders(files, root) or class_folders(files, root)
         if layout is None:
             raise InputError(f"{files.path}: no pictures found where they are expected: {EXPECTED}. {_seen(files)}")
-        self.name = root.rstrip("/").rpartition("/")[2] or stem
+        self.name = safe_name(root.rstrip("/").rpartition("/")[2] or stem)
         self.path = files.path
         self.classes = layout.classes
         self.items = layout.items

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from solution.names import printable
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SPLITS = ("train", "val", "test", "")
@@ -18,9 +21,8 @@ class UnreadableImage(ValueError):  # noqa: N818  (it names a picture, not a mis
     """A picture that cannot be decoded. `name` is where it lies in the data set, `reason` what is wrong with it."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.name = name
-        self.reason = reason
+        self.name, self.reason = printable(name), printable(reason)
+        super().__init__(f"{self.name}: {self.reason}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +31,23 @@ class Item:
 
     split  "train", "val", "test", or "" when the data set has no splits
     label  position of its class in `Source.classes`
-    name   its path inside the data set, for messages
+    name   its path inside the data set, as it is written there
     """
 
     split: str
     label: int
     name: str
 
+    @property
+    def title(self) -> str:
+        """Its name, fit to be shown."""
+        return printable(self.name)
+
 
 class Source(ABC):
     """A data set where it lies: folder, archive, table or array. Nothing is unpacked and nothing is unpickled.
 
-    name      what the data set is called: its root folder, or the stem of its file
+    name      what the data set is called: its root folder, or the stem of its file; fit to be part of a path
     path      where it lies
     classes   class names, sorted
     items     all pictures, sorted by split, class and name
@@ -92,6 +99,11 @@ def split_called(folder: str) -> str | None:
 def in_order(items: Iterable[Item]) -> tuple[Item, ...]:
     """`items` sorted by split, class and name, so that their positions mean the same on every machine."""
     return tuple(sorted(items, key=lambda item: (SPLITS.index(item.split), item.label, item.name)))
+
+
+def class_name(found: str) -> str:
+    """What a class is called whose folder, label or list says `found`: one Unicode form, and fit to be shown."""
+    return printable(unicodedata.normalize("NFC", found))
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:

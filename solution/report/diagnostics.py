@@ -59,5 +59,5 @@ def _photo(look: Look, place: int) -> Photo:
         likeliest = int(seen.judged.predictions[place])
         answers.append(f"{role.capitalize()}: {look.classes[likeliest]}, {seen.probabilities[place, likeliest]:.0%}")
     alt = f"Photo labeled {label}. {'; '.join(answers)}."
-    name = look.pictures.items[place].name
+    name = look.pictures.items[place].title
     return Photo(source=data_uri(picture), side=len(picture), alt=alt, lines=(f"Label: {label}", *answers), name=name)

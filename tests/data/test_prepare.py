@@ -281,3 +281,45 @@ def test_single_images_are_split_exactly(share):
     is_val = grouped_split(labels, np.arange(len(labels)), share, 0)
     expected = [max(1, round(share * count)) for count in (200, 40, 3)]
     assert np.bincount(labels[is_val]).tolist() == expected
+
+
+HOSTILE = ["../../escaped", "/tmp/absolute", "C:\\drive", "..", "NUL", "glass", "Glass", "a\x1b[31mred", "gpj\u202eexe"]
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_classes_are_names_and_never_paths(tmp_path, kind):
+    """All that is written lies in the target, a folder for each class, whatever the classes are called."""
+    images = np.random.default_rng(0).integers(0, 256, (4 * len(HOSTILE), 6, 6, 3), dtype=np.uint8)
+    images = images.repeat(8, axis=1).repeat(8, axis=2)
+    labels = np.repeat(HOSTILE, 4)
+    if kind == "npz":
+        path = tmp_path / "in" / "set.npz"
+        path.parent.mkdir()
+        np.savez(path, **{"x": images, "y": labels})
+    else:
+        path = tmp_path / "in"
+        (path / "train").mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(path / "train" / f"{number}.png")
+        rows = [f'{number}.png,"{label}"' for number, label in enumerate(labels)]
+        (path / "train.csv").write_text("\n".join(["file,label", *rows]), encoding="utf-8")
+    source = open_source(path)
+    assert all(name.isprintable() for name in source.classes)
+    prepare(source, tmp_path / "deep" / "er" / "out", Preparation())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["deep", "in"]
+    assert [file.name for file in (tmp_path / "deep" / "er").iterdir()] == ["out"]
+    written = {file.parent.name for file in (tmp_path / "deep" / "er" / "out").rglob("*.jpg")}
+    assert written == {
+        "_.._escaped", "_tmp_absolute", "C__drive", "unnamed", "NUL_", "glass~2", "Glass",
+        "a_x1b[31mred", "gpj_u202eexe",
+    }  # fmt: skip
+    assert sum(map(sum, (split.values() for split in counts(tmp_path / "deep" / "er" / "out").values()))) == 36
+
+
+def test_a_picture_called_like_a_device_and_one_in_either_unicode_form(tmp_path):
+    for number, name in enumerate(("nul.png", "e\u0301.png", "\u00e9.jpg", "COM1.png")):
+        save(tmp_path / "photos" / "A" / name, seed=number)
+    prepare(open_source(tmp_path / "photos"), tmp_path / "out", Preparation(val_share=0.5))
+    written = {file.stem for file in (tmp_path / "out").rglob("*.jpg")}
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
+    assert written & {"nul", "COM1", "e\u0301"} == set()
