@@ -18,8 +18,9 @@ _NAMES_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """PATH and --out."""
+    """PATH, --zip-encoding and --out."""
     parser.add_argument("path", metavar="PATH", help="folder, .zip, .tar, .tar.gz, .npz or a torchvision name")
+    parser.add_argument("--zip-encoding", metavar="NAME", help="of names in a .zip that are not UTF-8, such as gbk")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("runs/data"), help="where the picture goes")
 
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.data.readers import open_source
 
     console = Console(markup=False, highlight=False, emoji=False)
-    source = open_source(arguments.path)
+    source = open_source(arguments.path, arguments.zip_encoding)
 
     def follow(images: Iterable) -> Iterable:
         return track(images, "looking at the images", total=len(source.items), console=console, transient=True)

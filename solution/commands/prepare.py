@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-share", type=float, default=0.15, metavar="SHARE", help="of each class (default 0.15)")
     parser.add_argument("--resplit", action="store_true", help="make new splits although the source has some")
     parser.add_argument("--classes", default="", metavar="A=B,C", help="keep these classes alone; A=B renames A to B")
+    parser.add_argument("--zip-encoding", metavar="NAME", help="of names in a .zip that are not UTF-8, such as gbk")
     parser.add_argument("--seed", type=int, default=0, help="of the splits made here")
 
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         classes=class_names(arguments.classes),
         seed=arguments.seed,
     )
-    source = open_source(arguments.source)
+    source = open_source(arguments.source, arguments.zip_encoding)
 
     def follow(images: Iterable) -> Iterable:
         return track(images, "preparing the images", total=len(source.items), console=console, transient=True)

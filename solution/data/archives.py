@@ -1,4 +1,7 @@
-"""The files of a .zip, .tar, .tar.gz or .tgz, read in place: nothing is ever extracted to disk."""
+"""The files of a .zip, .tar, .tar.gz or .tgz, read in place: nothing is ever extracted to disk.
+
+An archive is read to its true end, or refused: a damaged one never passes for a smaller data set.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import gzip
 import posixpath
 import re
 import stat
+import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,49 +20,93 @@ from pathlib import Path
 from typing import IO
 
 from solution.contracts import InputError
-from solution.data.files import Files, hidden
+from solution.data.files import Files, hidden, limit, one_form, refuse_huge
 from solution.data.source import UnreadableImage, digest
+from solution.names import printable
 
-MAX_FILE_BYTES = 256 << 20
 _MAX_LINKS = 8
-_BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError,
+          ValueError, OverflowError, struct.error)  # fmt: skip
+"""What the readers of the standard library raise where an archive is damaged."""
+_LOCAL, _LOCAL_BYTES = b"PK\3\4", 30
+_END, _WIDE_END, _MOST_END_BYTES = b"PK\5\6", b"PK\6\6", 22 + 0xFFFF + 20 + 56
+_NAME_IS_UTF8 = 0x800
+_UNICODE_PATH = 0x7075
 
 
 class ZipFiles(Files):
-    """A .zip archive."""
+    """A .zip archive.
 
-    def __init__(self, path: Path) -> None:
+    encoding  of the names that are not marked as UTF-8; None recognizes it
+    """
+
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
         self.path = path
         self.folders = set()
         self._members: dict[str, zipfile.ZipInfo] = {}
         try:
+            count = _count(path)
+            refuse_many(path, count)
             self._zip = zipfile.ZipFile(path)
-        except _BROKEN as error:
+            members = self._zip.infolist()
+            self._check(members, count)
+        except InputError:
+            raise
+        except BROKEN as error:
             raise _broken_archive(path, error) from None
-        for member in self._zip.infolist():
-            self._list(member)
+        for member, name in zip(members, _names(path, members, encoding), strict=True):
+            self._list(member, name)
         self.stamps = {name: (member.file_size, member.CRC) for name, member in self._members.items()}
 
-    def _list(self, member: zipfile.ZipInfo) -> None:
-        name = _safe_name(member.filename, self.path)
+    def _check(self, members: Sequence[zipfile.ZipInfo], count: int) -> None:
+        """Raise unless the list of members is whole and says of each what stands before its bytes."""
+        if len(members) != count:
+            raise zipfile.BadZipFile(f"{len(members)} of {count} members are listed")
+        with self.path.open("rb") as file:
+            for member in members:
+                file.seek(member.header_offset)
+                local = file.read(_LOCAL_BYTES)
+                length = int.from_bytes(local[26:28], "little")
+                if local[:4] != _LOCAL or file.read(length) != _raw_name(member):
+                    raise zipfile.BadZipFile(f"the header of the member {member.filename!r} is damaged")
+
+    def _list(self, member: zipfile.ZipInfo, told: str) -> None:
+        name = one_form(_path_inside(told, self.path), self._members)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise InputError(f"{self.path}: the member {member.filename!r} is a link; pack the file itself")
+            raise InputError(f"{self.path}: the member {told!r} is a link; pack the file itself")
         if member.flag_bits & 1:
-            raise InputError(f"{self.path}: the member {member.filename!r} is encrypted; pack it without a password")
+            raise InputError(f"{self.path}: the member {told!r} is encrypted; pack it without a password")
         if hidden(name):
             return
-        if member.is_dir():
+        if told.endswith("/"):
             self.folders.add(name)
         else:
             self._members[name] = member
 
     def read(self, name: str) -> bytes:
         """The bytes of the member `name`, its checksum verified."""
-        _refuse_huge(name, self._members[name].file_size)
+        refuse_huge(name, self._members[name].file_size)
         try:
             return self._zip.read(self._members[name])
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UnreadableImage(name, f"broken in the archive ({error})") from None
+
+    def open(self, name: str) -> IO[bytes]:
+        """The member `name` as a stream, whatever its size; its checksum is verified at its end."""
+        return self._zip.open(self._members[name])
+
+    def size(self, name: str) -> int:
+        """Bytes of the member `name`, unpacked."""
+        return self._members[name].file_size
+
+    def offset(self, name: str) -> int | None:
+        """Where in the file the bytes of the member `name` begin; None when they are compressed."""
+        member = self._members[name]
+        with self.path.open("rb") as file:
+            file.seek(member.header_offset)
+            lengths = struct.unpack("<HH", file.read(_LOCAL_BYTES)[26:])
+        stored = member.compress_type == zipfile.ZIP_STORED
+        return member.header_offset + _LOCAL_BYTES + sum(lengths) if stored else None
 
 
 class TarFiles(Files):
@@ -71,9 +120,13 @@ class TarFiles(Files):
         links: dict[str, str] = {}
         try:
             with tarfile.open(path, f"r:{self._mode}") as tar:
-                for member in tar:
+                for number, member in enumerate(tar, start=1):
+                    refuse_many(path, number)
                     self._list(member, links)
-        except _BROKEN as error:
+                _require_end(tar)
+        except InputError:
+            raise
+        except BROKEN as error:
             raise _broken_archive(path, error) from None
         self._resolve(links)
         status = path.stat()
@@ -81,21 +134,21 @@ class TarFiles(Files):
         self._stamp = (status.st_size, status.st_mtime_ns)
 
     def _list(self, member: tarfile.TarInfo, links: dict[str, str]) -> None:
-        name = _safe_name(member.name, self.path)
+        name = one_form(_path_inside(member.name, self.path), self._members)
         if member.issym() or member.islnk():
             links[name] = self._target(member, name)
         elif hidden(name):
             return
         elif member.isdir():
             self.folders.add(name)
-        elif member.isfile():
+        elif member.isfile() and not member.issparse():
             self._members[name] = member
         else:
             raise InputError(f"{self.path}: the member {member.name!r} is neither a file nor a folder; leave it out")
 
     def _target(self, member: tarfile.TarInfo, name: str) -> str:
         base = posixpath.dirname(name) if member.issym() else ""
-        target = posixpath.normpath(posixpath.join(base, member.linkname))
+        target = posixpath.normpath(posixpath.join(base, one_form(member.linkname)))
         if member.linkname.startswith("/") or target.split("/")[0] == "..":
             raise InputError(
                 f"{self.path}: the member {member.name!r} is a link to {member.linkname!r}, outside the archive; "
@@ -113,15 +166,13 @@ class TarFiles(Files):
 
     def read(self, name: str) -> bytes:
         """The bytes of the member `name`."""
+        member = self._members[name]
+        refuse_huge(name, member.size)
         try:
-            return self._bytes_at(self._members[name], name)
-        except _BROKEN as error:
+            self._stream.seek(member.offset_data)
+            data = self._stream.read(member.size)
+        except BROKEN as error:
             raise UnreadableImage(name, f"broken in the archive ({error})") from None
-
-    def _bytes_at(self, member: tarfile.TarInfo, name: str) -> bytes:
-        _refuse_huge(name, member.size)
-        self._stream.seek(member.offset_data)
-        data = self._stream.read(member.size)
         if len(data) < member.size:
             raise UnreadableImage(name, f"cut short in the archive ({len(data)} of {member.size} bytes)")
         return data
@@ -142,17 +193,129 @@ class TarFiles(Files):
         return digest([super().fingerprint(), self._stamp])
 
 
-def _refuse_huge(name: str, num_bytes: int) -> None:
-    if num_bytes > MAX_FILE_BYTES:
-        raise UnreadableImage(name, f"{num_bytes:,} bytes are more than {MAX_FILE_BYTES:,}: refused")
+def refuse_many(path: Path, count: int) -> None:
+    """`InputError` for more members than can be listed in reasonable time and memory."""
+    most = limit("MEMBERS", 300_000)
+    if count > most:
+        raise InputError(
+            f"{path} has more than {most:,} members, which would take long to list: unpack it and name the folder, or "
+            f"set SOLUTION_MAX_MEMBERS to a larger number"
+        )
 
 
-def _safe_name(name: str, archive: Path) -> str:
+def _count(path: Path) -> int:
+    """How many members a .zip has by its own last record, which is read before the list of them is."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _MOST_END_BYTES, 0))
+        tail = file.read()
+    at, wide = tail.rfind(_END), tail.rfind(_WIDE_END)
+    if at < 0 or len(tail) - at < 22 + int.from_bytes(tail[at + 20 : at + 22], "little"):
+        raise zipfile.BadZipFile("its end is missing")
+    if len(tail) - at > 22 + int.from_bytes(tail[at + 20 : at + 22], "little"):
+        raise zipfile.BadZipFile("something follows its end")
+    count = int.from_bytes(tail[at + 10 : at + 12], "little")
+    return int.from_bytes(tail[wide + 32 : wide + 40], "little") if count == 0xFFFF and wide >= 0 else count
+
+
+def _require_end(tar: tarfile.TarFile) -> None:
+    """Raise unless nothing but zeros follows the last member, to the end of the file: a header that is damaged looks
+    like the end to `tarfile`. In a compressed file this verifies the checksum, too.
+    """
+    stream, length = tar.fileobj, 0
+    stream.seek(tar.offset)
+    while block := stream.read(1 << 20):
+        length += len(block)
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"a header is damaged, or something follows the end, after byte {tar.offset:,}")
+    if length < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("its end is missing")
+
+
+def _path_inside(name: str, archive: Path) -> str:
     """A member's path with forward slashes. `InputError` when it leads out of the archive."""
     path = name.replace("\\", "/")
     if path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in path.split("/"):
         raise InputError(f"{archive}: the member {name!r} points outside the archive; pack it with relative paths")
     return posixpath.normpath(path)
+
+
+def _raw_name(member: zipfile.ZipInfo) -> bytes:
+    return member.orig_filename.encode("utf-8" if member.flag_bits & _NAME_IS_UTF8 else "cp437")
+
+
+def _names(path: Path, members: Sequence[zipfile.ZipInfo], encoding: str | None) -> list[str]:
+    """The name of each member, whatever the system that packed them."""
+    raw = [_raw_name(member) for member in members]
+    marked = [bool(member.flag_bits & _NAME_IS_UTF8) for member in members]
+    unmarked = [name for name, is_utf8 in zip(raw, marked, strict=True) if not is_utf8 and not name.isascii()]
+    try:
+        used = encoding or (_recognized(path, unmarked) if unmarked else "utf-8")
+        return [
+            _unicode_path(member) or name.decode("utf-8" if is_utf8 or name.isascii() else used)
+            for member, name, is_utf8 in zip(members, raw, marked, strict=True)
+        ]
+    except (UnicodeDecodeError, LookupError) as error:
+        raise InputError(
+            f"{path}: its names cannot be read as {encoding or 'text'} ({error}); name their encoding: "
+            "--zip-encoding gbk (shift_jis, big5, euc_kr, cp866 ...), or data.zip_encoding in a recipe"
+        ) from None
+
+
+def _unicode_path(member: zipfile.ZipInfo) -> str | None:
+    """The UTF-8 name that Info-ZIP, 7-Zip and WinRAR add to one in an older encoding, if it is there and fits."""
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<HH", extra[:4])
+        content, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == _UNICODE_PATH and content[1:5] == struct.pack("<L", zlib.crc32(_raw_name(member))):
+            return content[5:].decode("utf-8")
+    return None
+
+
+def _recognized(path: Path, names: Sequence[bytes]) -> str:
+    """The encoding of these names: UTF-8 where they are that, else the one in which most characters are usual ones.
+
+    Names are too short for statistics. But every old encoding keeps its usual characters in a part of their own: few
+    texts fall into the usual part of another.
+    """
+    text = b"\n".join(dict.fromkeys(part for name in names for part in name.split(b"/") if not part.isascii()))
+    try:
+        text.decode("utf-8")
+        return "utf-8"
+    except UnicodeDecodeError:
+        best = max(USUAL, key=lambda encoding: _share_usual(text, encoding))
+    example = printable(text.split(b"\n")[0].decode(best, errors="replace"))
+    warnings.warn(
+        f"{path}: names are not in UTF-8 and are read as {best}, such as {example}; where that is wrong, name their "
+        "encoding: --zip-encoding gbk (shift_jis, big5, euc_kr, cp866 ...), or data.zip_encoding in a recipe",
+        stacklevel=2,
+    )
+    return best
+
+
+def _share_usual(text: bytes, encoding: str) -> float:
+    try:
+        decoded = text.decode(encoding)
+    except UnicodeDecodeError:
+        return -1.0
+    if encoding == "cp866":  # no word has letters of two alphabets: this is another's accent
+        decoded = re.sub(r"(?<=[A-Za-z])[^\x00-\x7f]|[^\x00-\x7f](?=[A-Za-z])", "\u2592", decoded)
+    others = [char for char in decoded if not char.isascii()]
+    strict = "gb2312" if encoding == "gb18030" else "euc_kr" if encoding == "cp949" else encoding
+    usual = re.compile(USUAL[encoding])
+    return sum(bool(usual.fullmatch(char.encode(strict, errors="ignore"))) for char in others) / max(len(others), 1)
+
+
+USUAL = {
+    "cp949": rb"[\xb0-\xc8].",  # the usual syllables of Hangul
+    "gb18030": rb"[\xb0-\xd7].",  # the usual simplified characters
+    "big5": rb"[\xa4-\xc6].",  # the usual traditional characters
+    "shift_jis": rb"\x82[\x9f-\xf1]|\x83[\x40-\x96]|\x81[\x58\x5b]|[\x88-\x97].",  # kana and usual kanji
+    "cp866": rb"[\x80-\xaf\xe0-\xf1]",  # Cyrillic letters
+    "cp1252": rb"[\xc0-\xd6\xd8-\xf6\xf8-\xff]",  # Western letters of Windows
+    "cp437": rb"[\x80-\x9a\xa0-\xa5\xe1]",  # and of DOS
+}
+"""{encoding of names that are not UTF-8: the codes of its usual characters}."""
 
 
 def _broken_archive(path: Path, error: Exception) -> InputError:

@@ -1,17 +1,25 @@
-"""Data sets that are arrays: an .npz file with images and labels, or one that torchvision downloads."""
+"""Data sets that are arrays: an .npz file with images and labels, or one that torchvision downloads.
+
+Arrays larger than `_SMALL_BYTES` stay on disk, and each picture is read when it is needed.
+"""
 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
+import math
+import shutil
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from solution.contracts import InputError
+from solution.data.archives import BROKEN, ZipFiles
+from solution.data.files import limit
 from solution.data.source import (
     Item,
     Source,
@@ -23,17 +31,71 @@ from solution.data.source import (
     split_called,
 )
 from solution.names import safe_name
-from solution.runtime import ROOT
+from solution.runtime import ROOT, cache_folder
 
+_SMALL_BYTES, _BLOCK_BYTES = 64 << 20, 1 << 20
 _IMAGES = ("x", "images", "image", "data", "img")
 _LABELS = ("y", "labels", "label", "targets", "target")
 _CLASSES = ("classes", "class_names", "label_names")
 
 
-class ArraySource(Source):
-    """Pictures in memory.
+class Rows:
+    """An array (N, ...) in a file, whose rows are read when they are needed; the file closes with it.
 
-    parts    {split: (its key, for messages; images (N, H, W, 3) uint8; labels (N,))}
+    offset  of the first row in `file`, in bytes
+    """
+
+    def __init__(self, file: IO[bytes], offset: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._file, self._offset, self.shape, self.dtype = file, offset, shape, dtype
+        self.ndim = len(shape)
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        self._file.seek(self._offset + start * self._row_bytes)
+        data = self._file.read(max(stop - start, 0) * self._row_bytes)
+        return np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of an array, each made (H, W, 3) uint8 when it is asked for.
+
+    rows   (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)
+    scale  what its values are multiplied with
+    """
+
+    rows: np.ndarray | Rows
+    scale: int = 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        image = self.rows[number : number + 1][0]
+        if image.ndim == 2:
+            image = image[..., None]  # (H, W) -> (H, W, 1)
+        if channels_first(self.rows.shape):
+            image = image.transpose(1, 2, 0)
+        if image.dtype != np.uint8:
+            image = np.round(image.astype(np.float32) * self.scale).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image)
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape is (N, 1 or 3, H, W)."""
+    return len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
+
+
+class ArraySource(Source):
+    """Pictures in arrays.
+
+    parts    {split: (its key, for messages; its pictures; labels (N,))}
     classes  class names, or () to name classes by their labels
     stamp    anything that changes when the content does
     """
@@ -42,7 +104,7 @@ class ArraySource(Source):
         self,
         name: str,
         path: Path,
-        parts: Mapping[str, tuple[str, np.ndarray, np.ndarray]],
+        parts: Mapping[str, tuple[str, Pictures, np.ndarray]],
         classes: tuple[str, ...],
         stamp: object,
     ) -> None:
@@ -50,13 +112,13 @@ class ArraySource(Source):
         self.path = path
         self._stamp = stamp
         self._images = {key: images for key, images, _ in parts.values()}
-        names = {split: [_name_of(label, classes) for label in labels] for split, (_, _, labels) in parts.items()}
-        self.classes = classes or sorted_classes(label for labels in names.values() for label in labels)
+        names = {split: _names(labels, classes) for split, (_, _, labels) in parts.items()}
+        self.classes = classes or sorted_classes(name for found, _ in names.values() for name in found)
         position = {label: number for number, label in enumerate(self.classes)}
         self.items = in_order(
-            Item(split=split, label=position[label], name=f"{key}[{number:06d}]")
+            Item(split=split, label=position[names[split][0][label]], name=f"{key}[{number:06d}]")
             for split, (key, _, _) in parts.items()
-            for number, label in enumerate(names[split])
+            for number, label in enumerate(names[split][1].tolist())
         )
 
     def read(self, item: Item) -> bytes:
@@ -69,8 +131,8 @@ class ArraySource(Source):
         """`item` as (H, W, 3) uint8 RGB."""
         key, _, number = item.name.rstrip("]").rpartition("[")
         try:
-            return np.ascontiguousarray(_rgb(self._images[key][int(number)]))
-        except (KeyError, IndexError, ValueError):
+            return self._images[key][int(number)]
+        except (KeyError, IndexError, ValueError, OSError):
             raise UnreadableImage(item.name, "there is no such picture") from None
 
     def fingerprint(self) -> str:
@@ -87,26 +149,70 @@ def open_npz(path: Path) -> ArraySource:
     arrays = _load(path)
     parts = {}
     for split, (images, labels) in _pairs(arrays, path).items():
-        parts[split] = (images, _as_images(arrays[images], images, path), _as_labels(arrays[labels], labels, path))
-        if len(parts[split][1]) != len(parts[split][2]):
-            raise InputError(
-                f"{path}: {images} has {len(parts[split][1])} images, but {labels} {len(parts[split][2])} labels"
-            )
+        pictures = _as_pictures(arrays[images], images, path)
+        parts[split] = (images, pictures, _as_labels(arrays[labels], labels, path))
+        if len(pictures) != len(parts[split][2]):
+            raise InputError(f"{path}: {images} has {len(pictures)} images, but {labels} {len(parts[split][2])} labels")
     named = next((arrays[key] for key in arrays if key.lower() in _CLASSES), None)
-    classes = () if named is None else tuple(class_name(str(name)) for name in named)
+    classes = () if named is None else tuple(class_name(str(name)) for name in named[:])
     status = path.stat()
     return ArraySource(path.stem, path, parts, classes, (path.name, status.st_size, status.st_mtime_ns))
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path) -> dict[str, np.ndarray | Rows]:
+    """{key: array}. `InputError` unless every array is there to its last byte, as its checksum says."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as arrays ({error}); object arrays are never unpickled") from None
+        files = ZipFiles(path)
+        return {name.removesuffix(".npy"): _array(files, name) for name in files.stamps if name.endswith(".npy")}
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise InputError(f"{path}: cannot be read as arrays ({error}); write or fetch it again") from None
 
 
-def _pairs(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, tuple[str, str]]:
+def _array(files: ZipFiles, name: str) -> np.ndarray | Rows:
+    with files.open(name) as stream:
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise InputError(f"{files.path}: {name} holds objects, and object arrays are never unpickled")
+        header, length = stream.tell(), math.prod(shape) * dtype.itemsize
+        if header + length != files.size(name):
+            raise ValueError(f"{name} claims {length:,} bytes and has {files.size(name) - header:,}")
+        most = limit("ARRAY_BYTES", 20_000_000_000)
+        if length > most:
+            raise InputError(
+                f"{files.path}: {name} has {length:,} bytes, more than {most:,}: split it up, or set "
+                "SOLUTION_MAX_ARRAY_BYTES to a larger number"
+            )
+        if fortran or length < _SMALL_BYTES or not shape:
+            return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
+        offset = files.offset(name)
+        if offset is not None:
+            while stream.read(_BLOCK_BYTES):
+                pass  # verifies the checksum
+            return Rows(files.path.open("rb"), offset + header, shape, dtype)
+        return Rows(_spooled(stream, length, files.path), 0, shape, dtype)
+
+
+def _spooled(stream: IO[bytes], length: int, path: Path) -> IO[bytes]:
+    """What is left of `stream` as a file without a name, which is gone when it is closed."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < length:
+            raise OSError(f"{length:,} bytes are needed")
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (lives as long as the array)
+    except OSError as error:
+        raise InputError(
+            f"{path}: {folder} has no room to unpack it ({error}); set SOLUTION_CACHE to a folder with more"
+        ) from None
+    shutil.copyfileobj(stream, file, _BLOCK_BYTES)
+    return file
+
+
+def _pairs(arrays: Mapping[str, np.ndarray | Rows], path: Path) -> dict[str, tuple[str, str]]:
     """{split: (key of the images, key of the labels)}."""
     images = {split: key for key in arrays if (split := _split_of(key, _IMAGES)) is not None}
     labels = {split: key for key in arrays if (split := _split_of(key, _LABELS)) is not None}
@@ -128,28 +234,29 @@ def _split_of(key: str, names: tuple[str, ...]) -> str | None:
     return split_called(rest[0]) if rest else ""
 
 
-def _as_images(array: np.ndarray, key: str, path: Path) -> np.ndarray:
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
-        array = array.transpose(0, 2, 3, 1)
-    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)) or 0 in array.shape:
-        raise InputError(f"{path}: {key} has shape {array.shape}; images are (N, H, W), (N, H, W, 3) or (N, 3, H, W)")
-    return _as_bytes(array, key, path)
-
-
-def _as_bytes(array: np.ndarray, key: str, path: Path) -> np.ndarray:
+def _as_pictures(array: np.ndarray | Rows, key: str, path: Path) -> Pictures:
+    shape = array.shape
+    known = len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or channels_first(shape)))
+    if not known or 0 in shape:
+        raise InputError(f"{path}: {key} has shape {shape}; images are (N, H, W), (N, H, W, 3) or (N, 3, H, W)")
     if array.dtype == np.uint8:
-        return array
-    low, high = (array.min(), array.max()) if array.dtype.kind in "iufb" else (-1, -1)
+        return Pictures(rows=array)
+    low, high = -1, -1
+    if array.dtype.kind in "iufb":
+        step = max(_BLOCK_BYTES // (math.prod(shape[1:]) * array.dtype.itemsize), 1)
+        blocks = (array[start : start + step] for start in range(0, len(array), step))
+        ends = [(block.min(), block.max()) for block in blocks]
+        low, high = np.min([low for low, _ in ends]), np.max([high for _, high in ends])
     if not (low >= 0 and high <= 255):
         raise InputError(
             f"{path}: {key} holds {array.dtype} from {low} to {high}; images are 0 to 255, or floats from 0 to 1"
         )
-    scale = 255 if array.dtype.kind in "fb" and high <= 1 else 1
-    return np.round(array.astype(np.float32) * scale).astype(np.uint8)
+    return Pictures(rows=array, scale=255 if array.dtype.kind in "fb" and high <= 1 else 1)
 
 
-def _as_labels(array: np.ndarray, key: str, path: Path) -> np.ndarray:
-    labels = array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array
+def _as_labels(array: np.ndarray | Rows, key: str, path: Path) -> np.ndarray:
+    labels = array[:] if array.ndim else array
+    labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or (labels.dtype.kind not in "iuU" and not _whole(labels)):
         raise InputError(f"{path}: {key} is {array.dtype} of shape {array.shape}; labels are N whole numbers or names")
     return labels if labels.dtype.kind == "U" else labels.astype(np.int64)
@@ -159,18 +266,15 @@ def _whole(labels: np.ndarray) -> bool:
     return labels.dtype.kind == "f" and bool(np.isfinite(labels).all() and (labels == np.round(labels)).all())
 
 
-def _name_of(label: object, classes: tuple[str, ...]) -> str:
-    if not classes or isinstance(label, str):
-        return class_name(str(label))
-    if not 0 <= int(label) < len(classes):
-        raise InputError(f"the label {label} has no name: there are {len(classes)} class names, counted from 0")
-    return classes[int(label)]
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    if image.ndim == 2:
-        image = image[..., None]  # (H, W) -> (H, W, 1)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+def _names(labels: np.ndarray, classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """The names of the labels (N,) that occur, and for each label the position of its name among these, (N,)."""
+    found, positions = np.unique(labels, return_inverse=True)
+    named = labels.dtype.kind == "U"
+    names = [class_name(str(label)) for label in found]
+    wrong = [name for name in names if (name not in classes if named else not 0 <= int(name) < len(classes))]
+    if classes and wrong:
+        raise InputError(f"the label {wrong[0]} has no name: there are {len(classes)} class names, counted from 0")
+    return [classes[label] for label in found] if classes and not named else names, positions
 
 
 NAMES = ("cifar10", "cifar100", "svhn")
@@ -200,9 +304,7 @@ def _fetch(name: str, folder: Path, train: bool) -> object:
     return kind(folder, train=train, download=True)
 
 
-def _arrays(data: object) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(data: Any) -> tuple[Pictures, np.ndarray]:
     images = np.asarray(data.data)
     labels = data.labels if hasattr(data, "labels") else data.targets
-    if images.shape[1] == 3:
-        images = images.transpose(0, 2, 3, 1)  # (N, 3, H, W) -> (N, H, W, 3)
-    return images, np.asarray(labels, dtype=np.int64)
+    return Pictures(rows=images), np.asarray(labels, dtype=np.int64)

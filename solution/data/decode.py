@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
+import os
 import shutil
 import struct
 import warnings
@@ -11,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -100,7 +103,7 @@ def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
     A cache file that was damaged is made anew. Unreadable pictures are left out with a warning that names them;
     `InputError` when they are more than `MAX_UNREADABLE` of all.
     """
-    key = digest([VERSION, source.fingerprint(), size, [item.name for item in items]])
+    key = digest([VERSION, source.fingerprint(), size, *(item.name for item in items)])
     path = cache_folder() / f"{source.name}-{size}-{key}.npy"
     loaded = _load(path, size, len(items))
     if loaded is None:
@@ -127,6 +130,12 @@ def mapped(path: Path, shape: tuple[int, ...] | None = None) -> np.memmap | None
     return found if shape in (None, found.shape) else None
 
 
+def let_go(images: np.ndarray) -> None:
+    """Take the pages of a mapped array that were read out of this process's memory; the file cache still has them."""
+    if isinstance(images.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        images.base.madvise(mmap.MADV_DONTNEED)
+
+
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) -> (size, size, 3), by area where it shrinks and linearly where it grows."""
     height, width = min(image.shape[0], size), min(image.shape[1], size)
@@ -141,20 +150,48 @@ def _build(source: Source, items: Sequence[Item], size: int, path: Path) -> None
     shape = (len(items), size, size, 3)
     _need_room(path, int(np.prod(shape)))
     bad: dict[int, str] = {}
-    with written_whole(path) as temporary:
-        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    with written_whole(path) as temporary, temporary.open("w+b") as file:
+        start, row = _write_header(file, shape), size * size * 3
+        _reserve(file, path, start + len(items) * row)
         for position, image in source.each_image(items, 2 * size):
             if isinstance(image, UnreadableImage):
                 bad[position] = image.reason
             else:
-                images[position] = resize(image, size)
+                file.seek(start + position * row)
+                file.write(resize(image, size).tobytes())
         if bad:
-            kept = np.delete(images, list(bad), axis=0)
-            del images
-            np.save(temporary, kept)
-            images = kept
-        notes = {"checksum": _checksum(images), "unreadable": bad}
+            kept = [position for position in range(len(items)) if position not in bad]
+            for place, position in enumerate(kept):
+                file.seek(start + position * row)
+                picture = file.read(row)
+                file.seek(start + place * row)
+                file.write(picture)
+            file.truncate(start + len(kept) * row)
+            _write_header(file, (len(kept), *shape[1:]))
+        file.flush()
+        notes = {"checksum": _checksum(temporary), "unreadable": bad}
     write_text(path.with_suffix(".json"), json.dumps(notes))
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> int:
+    """The header of an array of bytes, at the beginning of `file`; where its first row begins."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.tell()
+
+
+def _reserve(file: IO[bytes], path: Path, num_bytes: int) -> None:
+    """Take the room on the disk now: a write may fail, but a mapped file without room ends the process."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        else:
+            file.truncate(num_bytes)
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} has no room for {num_bytes / 1e6:.0f} MB of decoded pictures ({error.strerror}); "
+            "set SOLUTION_CACHE to a folder with more room"
+        ) from None
 
 
 def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]] | None:
@@ -163,17 +200,20 @@ def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]
         notes = json.loads(path.with_suffix(".json").read_text())
         bad = {int(position): str(reason) for position, reason in notes["unreadable"].items()}
         images = mapped(path, (count - len(bad), size, size, 3))
-        return (
-            (images, bad)
-            if images is not None and images.dtype == np.uint8 and _checksum(images) == notes["checksum"]
-            else None
-        )
+        whole = images is not None and images.dtype == np.uint8 and _checksum(path) == notes["checksum"]
+        return (images, bad) if whole else None
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _checksum(images: np.ndarray) -> int:
-    return zlib.crc32(images.reshape(-1)) if images.size else 0
+def _checksum(path: Path) -> int:
+    """Of the rows of the array in `path`, whose header is 128 bytes long. Read, not mapped: it stays out of memory."""
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(128)
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _need_room(path: Path, num_bytes: int) -> None:

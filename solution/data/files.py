@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from solution.contracts import InputError
 from solution.data.source import UnreadableImage, digest
 
+MAX_FILE_BYTES = 256 << 20
 _MAX_DEPTH = 6
 _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
@@ -50,6 +52,7 @@ class FolderFiles(Files):
         self.path = path
         self.stamps = {}
         self.folders = set()
+        self._written: dict[str, str] = {}
         try:
             self._walk(path, "", 0)
         except OSError as error:
@@ -58,23 +61,50 @@ class FolderFiles(Files):
     def _walk(self, folder: Path, prefix: str, depth: int) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
-                name = prefix + entry.name
+                written = prefix + entry.name
+                name = one_form(written, self.stamps)
                 if hidden(name):
                     continue
                 if entry.is_dir():
                     self.folders.add(name)
                     if depth < _MAX_DEPTH:
-                        self._walk(Path(entry.path), name + "/", depth + 1)
+                        self._walk(Path(entry.path), written + "/", depth + 1)
                 elif entry.is_file():
                     status = entry.stat()
                     self.stamps[name] = (status.st_size, status.st_mtime_ns)
+                    if name != written:
+                        self._written[name] = written
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`."""
+        place = self.path / self._written.get(name, name)
         try:
-            return (self.path / name).read_bytes()
+            refuse_huge(name, place.stat().st_size)
+            return place.read_bytes()
         except OSError as error:
             raise UnreadableImage(name, f"cannot be read ({error.strerror})") from None
+
+
+def one_form(name: str, taken: Container[str] = ()) -> str:
+    """`name` in the one Unicode form that all paths inside a data set have here: macOS writes letters and their accents
+    apart, others do not. The name itself when there is such a one already.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    return name if composed in taken else composed
+
+
+def refuse_huge(name: str, num_bytes: int) -> None:
+    """`UnreadableImage` for a file that is too large to be a picture or a table."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise UnreadableImage(name, f"{num_bytes:,} bytes are more than {MAX_FILE_BYTES:,}: refused")
+
+
+def limit(name: str, usual: int) -> int:
+    """A limit on what is read, which SOLUTION_MAX_<name> in the environment raises."""
+    text = os.environ.get(f"SOLUTION_MAX_{name}", str(usual))
+    if not text.isdecimal():
+        raise InputError(f"SOLUTION_MAX_{name} must be a whole number, got {text!r}")
+    return int(text)
 
 
 def hidden(name: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from solution.contracts import InputError
-from solution.data.files import Files
+from solution.data.files import Files, limit, one_form
 from solution.data.source import Item, UnreadableImage, class_name, in_order, sorted_classes, split_called
 from solution.names import printable
 
@@ -170,18 +170,23 @@ def _read(files: Files, table: str) -> list[tuple[str, str]]:
     import pandas
 
     try:
-        frame = pandas.read_csv(io.BytesIO(files.read(table)), dtype=str, keep_default_na=False)
+        data = files.read(table)
+        found = {str(column).strip().lower(): column for column in pandas.read_csv(io.BytesIO(data), nrows=0).columns}
+        most = limit("COLUMNS", 1000)
+        if len(found) > most:
+            raise ValueError(f"{len(found):,} columns are more than {most:,}: set SOLUTION_MAX_COLUMNS to raise that")
+        lacking = [column for column in _COLUMNS if column not in found]
+        if lacking:
+            raise InputError(
+                f"{files.path}: {table} lacks the column {' and '.join(lacking)}; it has {', '.join(found)}"
+            )
+        frame = pandas.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+    except InputError:
+        raise
     except (ValueError, UnreadableImage) as error:
         raise InputError(f"{files.path}: {table} cannot be read as a table ({error})") from None
-    frame.columns = [str(column).strip().lower() for column in frame.columns]
-    lacking = [column for column in _COLUMNS if column not in frame.columns]
-    if lacking:
-        raise InputError(
-            f"{files.path}: {table} lacks the column {' and '.join(lacking)}; it has {', '.join(frame.columns)}"
-        )
-    return [
-        (file.strip(), class_name(label.strip())) for file, label in zip(frame["file"], frame["label"], strict=True)
-    ]
+    columns = (frame[found[column]] for column in _COLUMNS)
+    return [(file.strip(), class_name(label.strip())) for file, label in zip(*columns, strict=True)]
 
 
 def _folder_of(files: Files, table: str, root: str) -> str:
@@ -198,7 +203,7 @@ def _parents(files: Files) -> set[str]:
 
 def _find(files: Files, root: str, folder: str, file: str) -> str | None:
     """A picture may be named by its path in the folder, or by its path beside the table."""
-    candidates = (f"{folder}/{file}", f"{root}{file}")
+    candidates = (one_form(f"{folder}/{file}"), one_form(f"{root}{file}"))
     return next((name for name in candidates if name in files.stamps), None)
 
 

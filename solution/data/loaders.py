@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from solution.contracts import InputError, StepContext
 from solution.data.decode import decode_once
+from solution.data.files import limit
 from solution.data.readers import Item, Source, open_source
 from solution.data.source import DatasetInfo
 from solution.data.splits import fold, stratified
@@ -41,6 +42,7 @@ STD = (0.229, 0.224, 0.225)
 
 ALL = ("train", "dev", "val", "calibration")
 _JUDGE_BATCH = 256
+MAX_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,7 @@ class Data:
                         chosen any more, so the last epoch is kept
     workers             processes that make training batches; 0 makes them in this one
     calibration_images  how many training pictures calibrate
+    zip_encoding        of names in a .zip that are not in UTF-8, such as "gbk" or "shift_jis"; None recognizes it
     """
 
     path: str | None = None
@@ -140,12 +143,17 @@ class Data:
     use_all_train: bool = False
     workers: int = 1
     calibration_images: int = 256
+    zip_encoding: str | None = None
 
     def __post_init__(self) -> None:
         least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0, "views": 0}
         for name, low in (least | {"folds": 0, "fold": 0, "most_images": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
+        most = {"size": MAX_SIDE, "workers": limit("WORKERS", 256)}
+        for name, high in most.items():
+            if getattr(self, name) > high:
+                raise InputError(f"data.{name} must be at most {high}, got {getattr(self, name)}")
         for name in ("dev_share", "val_share"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"data.{name} must lie between 0 and 1, got {getattr(self, name)}")
@@ -163,7 +171,7 @@ class Data:
     def source(self) -> Source:
         """The data set itself. The rendered demo data are made when they are not there yet."""
         if self.path is not None:
-            return open_source(self.path)
+            return open_source(self.path, self.zip_encoding)
         if (ROOT / "input" / "data").exists():
             return open_source(ROOT / "input" / "data")
         from solution.data.rendered import ensure_rendered

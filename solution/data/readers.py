@@ -71,9 +71,10 @@ __all__ = ["Item", "Source", "UnreadableImage", "open_source"]
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, zip_encoding: str | None = None) -> Source:
     """The data set at `path`: a folder, .zip, .tar, .tar.gz, .tgz or .npz, or the name of one of torchvision's.
 
+    zip_encoding  of names in a .zip that are not marked as UTF-8, such as "gbk"; None recognizes it
     Raises `InputError` when there is none, or when it is laid out in no way we know.
     """
     where = Path(path).expanduser()
@@ -87,7 +88,7 @@ def open_source(path: str | Path) -> Source:
     if kind.endswith(_TARS):
         return FileSource(TarFiles(where), _stem(where))
     if kind.endswith(".zip"):
-        return FileSource(ZipFiles(where), _stem(where))
+        return FileSource(ZipFiles(where, zip_encoding), _stem(where))
     if kind.endswith(".npz"):
         return open_npz(where)
     raise InputError(f"{path}: a file of unknown kind; data sets are folders, .zip, {', '.join(_TARS)} or .npz")

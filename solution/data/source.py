@@ -25,7 +25,7 @@ class UnreadableImage(ValueError):  # noqa: N818  (it names a picture, not a mis
         super().__init__(f"{self.name}: {self.reason}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One picture of a data set.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from solution.contracts import InputError
-from solution.data.decode import Cached, mapped
+from solution.data.decode import Cached, let_go, mapped
 from solution.runtime import cache_folder, written_whole
 
 _HUE_SHARE = 0.1
@@ -131,7 +131,9 @@ class Plain(Dataset):
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalized float32 and (B,) int64."""
-        return as_batch(self.images[list(positions)], self.normalization), self.labels[list(positions)]
+        images = self.images[list(positions)]
+        let_go(self.images)
+        return as_batch(images, self.normalization), self.labels[list(positions)]
 
 
 class Views(Dataset):
@@ -161,14 +163,18 @@ class Views(Dataset):
         return *batch, torch.from_numpy(self.teacher_logits[list(shown), list(positions)].astype(np.float32))
 
     def _made(self, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-        return np.stack([self.view(self.images[index], view, index) for view, index in pairs])
+        views = np.stack([self.view(self.images[index], view, index) for view, index in pairs])
+        let_go(self.images)
+        return views
 
     def fingerprint(self, num_views: int) -> str:
         """32 hex digits of all that decides what `num_views` views of each picture show."""
         made_by = VERSION, version("albumentations"), cv2.__version__
         about = made_by, num_views, self.view.size, self.view.augment, self.view.seed
         content = hashlib.sha256(repr(about).encode())
-        content.update(np.ascontiguousarray(self.images))
+        for start in range(0, len(self), 1024):
+            content.update(np.ascontiguousarray(self.images[start : start + 1024]))
+            let_go(self.images)
         return content.hexdigest()[:32]
 
     def stored(self, num_views: int, log: Callable[[str], None] = print) -> Views:

@@ -1,5 +1,7 @@
 import io
+import random
 import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -136,7 +138,7 @@ def test_a_damaged_member_of_a_zip_is_unreadable_by_name(tmp_path):
 
 
 def test_a_member_too_large_to_be_a_picture_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("solution.data.archives.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("solution.data.files.MAX_FILE_BYTES", 100)
     for path in (_tar(tmp_path / "a.tar", GOOD), _zip(tmp_path / "a.zip", GOOD)):
         source = open_source(path)
         with pytest.raises(UnreadableImage, match="are more than 100: refused"):
@@ -162,3 +164,154 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     ]
     assert zipped[0] != zipped[1]
     assert np.unique([before, *zipped]).size == 3
+
+
+def _archive(path):
+    """GOOD in the kind of archive that `path` ends in; .npz holds twelve numbered pictures."""
+    if path.suffix == ".npz":
+        save = np.savez if path.stem == "a" else np.savez_compressed
+        save(path, x=np.random.default_rng(0).integers(0, 9, (12, 4, 4), dtype=np.uint8), y=np.arange(12) % 4)
+    elif path.suffix == ".zip":
+        _zip(path, GOOD)
+    else:
+        _tar(path, GOOD, "w:gz" if path.suffix == ".gz" else "w:")
+    return path
+
+
+def _seen(path):
+    """How many pictures can be read, or None where the archive is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            source = open_source(path)
+    except (InputError, UserWarning):
+        return None
+    return len(source.items), source.classes, source.splits
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.tar.gz", "a.zip", "a.npz", "b.npz"])
+def test_a_damaged_archive_is_never_a_smaller_data_set(tmp_path, kind):
+    """Cuts anywhere and flipped bits, in headers above all: it is refused, or all of it is there."""
+    path, chance = _archive(tmp_path / kind), random.Random(0)
+    data, whole = path.read_bytes(), _seen(path)
+    assert whole is not None
+    refused = 0
+    for trial in range(150):
+        damaged = bytearray(data)
+        if trial % 3 == 0:
+            del damaged[chance.randrange(len(data)) :]
+        elif kind == "a.tar" and trial % 3 == 1:
+            damaged[chance.randrange(len(data) // 512 - 20) * 512 + chance.randrange(512)] ^= 1 << chance.randrange(8)
+        else:
+            damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        found = _seen(path)
+        assert found in (None, whole), (trial, found)
+        refused += found is None
+    assert refused > 50
+
+
+@pytest.mark.parametrize("place", [0, 100, 124, 148, 156, 257])
+def test_one_flipped_bit_in_a_header_of_a_tar_is_found(tmp_path, place):
+    path = _archive(tmp_path / "a.tar")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"photos/train/B/1.jpg") + place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.tar: cannot be read as an archive"):
+        open_source(path)
+
+
+def test_what_follows_the_end_of_an_archive_is_not_passed_over(tmp_path):
+    for kind in ("a.tar", "a.zip"):
+        path = _archive(tmp_path / kind)
+        path.write_bytes(path.read_bytes() * 2 if kind == "a.tar" else path.read_bytes() + b"more")
+        with pytest.raises(InputError, match="something follows"):
+            open_source(path)
+    path = _archive(tmp_path / "b.tar")
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(_jpeg(80)) + 1024])
+    with pytest.raises(InputError, match=r"its end is missing|something follows"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.zip"])
+def test_archives_of_too_many_members_say_how_to_go_on(tmp_path, monkeypatch, kind):
+    path = _archive(tmp_path / kind)
+    monkeypatch.setenv("SOLUTION_MAX_MEMBERS", "7")
+    with pytest.raises(InputError, match=r"more than 7 members.*unpack it and name the folder, or set SOLUTION_MAX"):
+        open_source(path)
+    monkeypatch.setenv("SOLUTION_MAX_MEMBERS", "8")
+    assert len(open_source(path).items) == 8
+
+
+NAMES = {
+    "gbk": ("玻璃", "纸张", "塑料"),
+    "shift_jis": ("ガラス", "紙", "ソーダ"),
+    "big5": ("玻璃", "紙張", "塑膠"),
+    "euc_kr": ("유리", "종이", "플라스틱"),
+    "cp866": ("стекло", "бумага"),
+    "cp1252": ("Gläser", "Müll"),
+    "cp437": ("Gläser", "Müll"),
+    "utf-8": ("Gläser", "玻璃"),
+}
+
+
+def _old_zip(path, names, encoding):
+    """A zip whose names are in `encoding` and not marked, as packers of its time wrote them."""
+    codes = [name.encode(encoding) for name in names]
+    places = [chr(65 + number) * len(code) for number, code in enumerate(codes)]
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, place in enumerate(places):
+            for k in range(3):
+                archive.writestr(f"set/{place}/{k}.jpg", _jpeg(30 * number + k))
+    data = path.read_bytes()
+    for place, code in zip(places, codes, strict=True):
+        data = data.replace(f"set/{place}/".encode(), b"set/" + code + b"/")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("encoding", NAMES)
+def test_names_of_old_packers_are_recognized_or_named(tmp_path, encoding):
+    path = _old_zip(tmp_path / "set.zip", NAMES[encoding], encoding)
+    if encoding == "utf-8":
+        with warnings.catch_warnings(action="error"):
+            assert open_source(path).classes == tuple(sorted(NAMES[encoding]))
+        return
+    with pytest.warns(UserWarning, match="names are not in UTF-8 and are read as .*--zip-encoding"):
+        assert open_source(path).classes == tuple(sorted(NAMES[encoding]))
+    with warnings.catch_warnings(action="error"):
+        source = open_source(path, zip_encoding=encoding)
+    assert source.classes == tuple(sorted(NAMES[encoding]))
+    assert [len(source.read(item)) > 0 for item in source.items] == [True] * 3 * len(NAMES[encoding])
+
+
+def test_an_encoding_that_does_not_fit_is_refused_with_the_way_to_name_another(tmp_path):
+    path = _old_zip(tmp_path / "set.zip", NAMES["gbk"], "gbk")
+    for wrong in ("utf-8", "no_such_encoding"):
+        with pytest.raises(InputError, match=f"cannot be read as {wrong}.*--zip-encoding gbk"):
+            open_source(path, zip_encoding=wrong)
+
+
+def test_letters_and_accents_written_apart_are_the_same_names(tmp_path):
+    apart, composed = "Gla\u0308ser", "Gl\u00e4ser"
+    members = {f"s/train/{apart}/1.jpg": _jpeg(1), f"s/val/{composed}/2.jpg": _jpeg(2), "s/train/Z/3.jpg": _jpeg(3)}
+    for path in (_tar(tmp_path / "s.tar", members), _zip(tmp_path / "s.zip", members)):
+        source = open_source(path)
+        assert source.classes == (composed, "Z")
+        assert [len(source.read(item)) > 0 for item in source.items] == [True] * 3
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        tar.extractall(tmp_path / "out", filter="data")
+    source = open_source(tmp_path / "out")
+    assert source.classes == (composed, "Z")
+    assert [source.image(item).shape for item in source.items] == [(4, 6, 3)] * 3
+
+
+def test_a_table_names_files_in_either_form(tmp_path):
+    for number, name in enumerate(("e\u0301.jpg", "\u00fc.jpg")):
+        (tmp_path / "set/train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set/train" / name).write_bytes(_jpeg(number))
+    (tmp_path / "set/train.csv").write_text("file,label\n\u00e9.jpg,A\nu\u0308.jpg,B\n", encoding="utf-8")
+    source = open_source(tmp_path / "set")
+    assert [source.classes[item.label] for item in source.items] == ["A", "B"]
+    assert [source.image(item).shape for item in source.items] == [(4, 6, 3)] * 2

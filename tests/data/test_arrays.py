@@ -1,5 +1,6 @@
 import hashlib
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_arrays_that_are_no_data_set(tmp_path, arrays, message):
 def test_a_broken_npz(tmp_path):
     path = _npz(tmp_path, x=X, y=Y)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(InputError, match="cannot be read as arrays"):
+    with pytest.raises(InputError, match="cannot be read as an archive"):
         open_source(path)
 
 
@@ -136,3 +137,37 @@ def test_torchvision_without_a_network_says_so(tmp_path, monkeypatch):
         InputError, match=r"cifar10 is not in .*cifar10 and could not be downloaded \(no route to host\)"
     ):
         open_source("cifar10")
+
+
+def test_an_array_that_claims_more_than_it_has_is_refused_at_once(tmp_path):
+    path = tmp_path / "huge.npz"
+    header = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (32_552_084, 32, 32, 3)}
+    np.lib.format.write_array_header_1_0(header, about)
+    for content, message in (
+        (header.getvalue() + bytes(1000), r"x\.npy claims 100,000,002,048 bytes and has 1,000"),
+        (header.getvalue()[:-1] + b"\n", r"x\.npy claims 100,000,002,048 bytes and has 0"),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+        with pytest.raises(InputError, match=message):
+            open_source(path)
+
+
+def test_large_arrays_are_read_a_picture_at_a_time_and_are_equal(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 6, 5), dtype=np.uint8)
+    found = {}
+    for save in (np.savez, np.savez_compressed):
+        for small in (arrays_file._SMALL_BYTES, 0):
+            monkeypatch.setattr(arrays_file, "_SMALL_BYTES", small)
+            for values in (images, images.astype(np.int32), images / np.float32(255), np.asfortranarray(images)):
+                save(tmp_path / "set.npz", x=values, y=np.arange(9) % 2, classes=np.array(["a", "b"]))
+                source = open_source(tmp_path / "set.npz")
+                found = np.stack([source.image(item) for item in source.items])
+                order = [*range(0, 9, 2), *range(1, 9, 2)]
+                assert np.array_equal(found, images.transpose(0, 2, 3, 1)[order])
+    assert not list((tmp_path / "cache").iterdir())
+    monkeypatch.setenv("SOLUTION_MAX_ARRAY_BYTES", "100")
+    with pytest.raises(InputError, match=r"x\.npy has 810 bytes, more than 100: .*SOLUTION_MAX_ARRAY_BYTES"):
+        open_source(tmp_path / "set.npz")

@@ -80,3 +80,17 @@ def test_class_folders_win_over_a_table_beside_them(tmp_path):
         Image.new("RGB", (5, 4)).save(root / name)
     (root / "train.csv").write_bytes(io.BytesIO(b"id,target\n").getvalue())
     assert len(open_source(root).items) == 2
+
+
+def test_a_table_of_forty_thousand_columns_is_refused_by_number(tmp_path, monkeypatch):
+    wide = "file,label," + ",".join(f"c{number}" for number in range(40_000))
+    root = _flat(tmp_path / "wide", {"train.csv": wide + "\n1.jpg,A"}, ["train/1.jpg"])
+    with pytest.raises(InputError, match=r"40,002 columns are more than 1,000: set SOLUTION_MAX_COLUMNS"):
+        open_source(root)
+    row = ",".join(["1.jpg", "A", *"x" * 40_000])
+    _flat(root, {"train.csv": f"{wide}\n{row}"}, ["train/1.jpg"])
+    monkeypatch.setenv("SOLUTION_MAX_COLUMNS", "50000")
+    assert open_source(root).classes == ("A",)
+    monkeypatch.setenv("SOLUTION_MAX_COLUMNS", "many")
+    with pytest.raises(InputError, match="SOLUTION_MAX_COLUMNS must be a whole number, got 'many'"):
+        open_source(root)
