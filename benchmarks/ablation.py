@@ -32,9 +32,8 @@ from solution.report.tables import heading, line
 from solution.runtime import ROOT, written_whole
 from solution.settings import with_setting, with_settings
 from solution.train.assist import Assist
-from solution.train.autoencode import Autoencode
-from solution.train.distill import Distill
-from solution.train.pretrain import Pretrain
+from solution.train.distillation import Distill
+from solution.train.pretraining import Autoencode, Pretrain
 from solution.train.step import Train
 
 EPOCHS, SIZE = 24, 64

@@ -49,7 +49,7 @@ from solution.report.bits import (
 from solution.report.tables import heading, line
 from solution.run_folder import MODEL, read_run
 from solution.runtime import pick_device, set_threads, write_text
-from solution.train.start import Start
+from solution.train.pretraining import Start
 from solution.train.step import Train
 
 FOREIGN = ".th"

@@ -31,9 +31,8 @@ from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import waste_distilled, waste_teacher
 from solution.runtime import hardware, seed_everything, set_threads
-from solution.train.distill import Distill
-from solution.train.teachers import as_teacher_sees, find_net, store_teacher_logits
-from solution.train.training import Training
+from solution.train.distillation import Distill, as_teacher_sees, find_net, store_teacher_logits
+from solution.train.trainer import Training
 
 BATCH = 64
 

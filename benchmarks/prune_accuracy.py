@@ -40,7 +40,7 @@ from solution.evaluate.classify import classify
 from solution.evaluate.cost import macs, params
 from solution.models.cifar_resnet import CifarResNet
 from solution.runtime import hardware, seed_everything, set_threads, written_whole
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 from solution.train.step import Train
 
 SIZE, BATCH, DEPTH = 32, 128, 56

@@ -27,7 +27,7 @@ from solution.data.views import Augment
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.step import Train
-from solution.train.training import Training
+from solution.train.trainer import Training
 
 SIZE, BATCH = 80, 64
 

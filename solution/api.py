@@ -31,18 +31,15 @@ from solution.contracts import (
     plans_of,
 )
 from solution.data.loaders import Data, Loaders
-from solution.evaluate.judge import evaluate
+from solution.evaluate.classify import evaluate
 from solution.export import files
 from solution.export.exporter import export
 from solution.registry import PLANS
 from solution.runtime import check_readable, write_text
 from solution.train.assist import Assist
-from solution.train.autoencode import Autoencode
-from solution.train.detect import TrainDetector
-from solution.train.distill import Distill
-from solution.train.pretrain import Pretrain
-from solution.train.start import Start, Unchanged
-from solution.train.step import Train
+from solution.train.distillation import Distill
+from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
+from solution.train.step import Train, TrainDetector
 
 __all__ = [
     "Assist",

@@ -33,7 +33,7 @@ from solution.contracts import (
     spec_of,
     task_of,
 )
-from solution.models.bounded import Bounded
+from solution.models.weights import Bounded
 from solution.registry import MODELS, PLANS
 from solution.runtime import check_readable, written_whole
 

@@ -31,7 +31,7 @@ from solution.locks import claimed
 from solution.run_folder import RunFolder
 from solution.runtime import commit, hardware, seed_everything, set_threads
 from solution.tasks import judge, task_named
-from solution.train.teachers import net_file
+from solution.train.distillation import net_file
 
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
 _AT_ONCE = 8

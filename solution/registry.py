@@ -36,12 +36,9 @@ from solution.models.ssdlite import SsdLite
 from solution.models.yolo import Yolo
 from solution.settings import parse
 from solution.train.assist import Assist, AssistPlan
-from solution.train.autoencode import Autoencode
-from solution.train.detect import TrainDetector
-from solution.train.distill import Distill
-from solution.train.pretrain import Pretrain
-from solution.train.start import Start
-from solution.train.step import Train
+from solution.train.distillation import Distill
+from solution.train.pretraining import Autoencode, Pretrain, Start
+from solution.train.step import Train, TrainDetector
 
 STEPS: dict[str, type[Step]] = {
     "prune_channels": PruneChannels,

@@ -7,7 +7,7 @@
     <stage>/model.onnx, ...              exported forms of Before and After, where the recipe names such
     <stage>/plan.json, plan.txt          what a structural step decided
     <stage>/history.csv                  one line per epoch
-    <stage>/training.safetensors         the state to go on from, until the stage is over (`solution.train.state`)
+    <stage>/training.safetensors         the state to go on from, until the stage is over (`solution.train.resume`)
 
 `RunFolder` is such a folder; `read_run` gives what is in it as one value, `Run`.
 """

@@ -1,6 +1,7 @@
 """A file imports from lower layers and from its own folder only; imports inside functions count too."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ LAYERS = {
     "locks": 1,
     "text": 1,
     "shell": 2,
+    "graph": 1,
     "run_folder": 2,
     "data": 2,
     "models": 2,
@@ -75,6 +77,37 @@ def test_a_file_imports_from_lower_layers_only(path):
     for other, line in imported_parts(path):
         fine = other == part or LAYERS[other] < LAYERS[part]
         assert fine, f"{path}:{line}: {part} (layer {LAYERS[part]}) imports {other} (layer {LAYERS[other]})"
+
+
+def imports_of(path, modules):
+    """The files of the package that `path` imports, wherever the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in modules else node.module), alias.name
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def test_no_circle_between_files():
+    modules = {module_of(path): path for path in FILES}
+    edges = {name: {other for other, _ in imports_of(path, modules)} & modules.keys() for name, path in modules.items()}
+    sorter = graphlib.TopologicalSorter({name: others - {name} for name, others in edges.items()})
+    sorter.prepare()  # raises CycleError, which names the files, also those of one folder
+
+
+def test_no_file_takes_private_names_of_another():
+    modules = {module_of(path) for path in FILES}
+    for path in FILES:
+        for other, name in imports_of(path, modules):
+            private = name.startswith("_") and not name.startswith("__")
+            assert not (other in modules and private), f"{path} takes {name} from {other}"
 
 
 def test_no_file_is_longer_than_400_lines():

@@ -19,10 +19,10 @@ from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 from solution.run_folder import RunFolder, read_rows
 from solution.runtime import ROOT
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 from solution.train.progress import Bar
 from solution.train.step import Train
-from solution.train.training import Training
+from solution.train.trainer import Trainer
 
 
 @pytest.fixture
@@ -87,10 +87,8 @@ def test_the_seconds_of_a_row_count_what_was_done_before_a_stop(recipe, tmp_path
             time.sleep(2)  # after the state was written: of no use to the next start
             raise KeyboardInterrupt
 
-    slow = Training.epoch
-    monkeypatch.setattr(
-        Training, "epoch", lambda self, epoch, batches: (time.sleep(1.5), slow(self, epoch, batches))[1]
-    )
+    slow = Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", lambda self, epoch, batches: (time.sleep(1.5), slow(self, epoch, batches))[1])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Bar, "tell", stop)
         next(pipeline.run(recipe, tmp_path, log=lambda _: None))

@@ -25,10 +25,8 @@ from solution.models.shufflenet import ShuffleNet
 from solution.registry import PLANS
 from solution.runtime import ROOT
 from solution.train.assist import Assist
-from solution.train.autoencode import Autoencode
-from solution.train.distill import Distill
-from solution.train.pretrain import Pretrain
-from solution.train.start import Start
+from solution.train.distillation import Distill
+from solution.train.pretraining import Autoencode, Pretrain, Start
 from solution.train.step import Train
 
 STEPS = {

@@ -14,7 +14,7 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 
 
 def recipe() -> Recipe:

@@ -71,7 +71,7 @@ def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
 def _asked(arguments: argparse.Namespace) -> list[tuple]:
     """(photo, its classes with probabilities, or what is wrong with it) of all photos."""
     from solution.data.source import UnreadableImage
-    from solution.evaluate.predict import find_photos, probabilities
+    from solution.evaluate.classify import find_photos, probabilities
     from solution.export.runtimes import form_for, open_in, own_runtime
     from solution.runtime import set_threads
 

@@ -35,8 +35,8 @@ from solution.compress.ranks import (
 )
 from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params
-from solution.evaluate.hooks import counted_class
-from solution.evaluate.running import as_judged, images_for, run
+from solution.evaluate.counts import counted_class
+from solution.graph.running import as_judged, images_for, run
 from solution.text import columns
 
 METHODS = ("auto", "svd", "spatial", "tucker")

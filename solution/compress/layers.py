@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from solution.compress.parametrized import computed
 from solution.contracts import InputError
-from solution.evaluate.hooks import counted_class
-from solution.evaluate.running import as_judged, images_for, run, while_hooked
+from solution.evaluate.counts import counted_class
+from solution.graph.running import as_judged, images_for, run, while_hooked
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

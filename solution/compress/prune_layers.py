@@ -29,7 +29,7 @@ from solution.compress.residual import Block, ResidualStage, stages_of, taken_ou
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
-from solution.evaluate.running import as_judged, images_for, while_hooked
+from solution.graph.running import as_judged, images_for, while_hooked
 from solution.text import columns
 
 RANKINGS = ("dev", "influence", "last")

@@ -33,7 +33,7 @@ from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
 from solution.contracts import Batches, InputError, StepContext, StructuralStep, copied
 from solution.evaluate.classify import classify, mean_loss, predictor
-from solution.evaluate.running import images_for
+from solution.graph.running import images_for
 
 _OTHER_DTYPES = ("float32", *HALVES)
 

@@ -18,8 +18,8 @@ from solution.compress.layers import module_at
 from solution.compress.parametrized import materialize_all
 from solution.contracts import copied
 from solution.evaluate.cost import params
-from solution.evaluate.hooks import watched
-from solution.evaluate.running import as_judged, images_for, run, while_hooked
+from solution.evaluate.counts import watched
+from solution.graph.running import as_judged, images_for, run, while_hooked
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 LOUD = 100.0

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from solution.contracts import InputError
-from solution.evaluate.hooks import watched
-from solution.evaluate.operation_log import Entry, OperationLog
-from solution.evaluate.operations import NORMALIZATIONS
-from solution.evaluate.running import as_judged, images_for, run
+from solution.evaluate.charges import NORMALIZATIONS, Entry, OperationLog
+from solution.evaluate.counts import watched
 from solution.evaluate.tape import Reads, Tape
+from solution.graph.running import as_judged, images_for, run
 
 TOLERANCE = 0.005
 """Share of the counted MACs that may pass unseen: gates and averages of honest nets do, in small amounts."""

@@ -1,22 +1,176 @@
-"""What one operation on the image costs, and which of its products still wait to be added up.
+"""What each operation of PyTorch's dispatcher means to the audit. An operation in no table is refused, not guessed.
 
-A multiplication alone is a gate or an activation; honest nets have many, and the convention leaves them free. Two
-products added up are a hand-made convolution. So each product is remembered along the tensors that are made from it,
-and charged when a sum meets it.
+Additions, activations, comparisons and moving data are free, as in the competition's convention. A multiplication by
+weights is work. A multiplication of any other kind (a gate, a Python number) becomes work once two such products
+are added up, for then it is a multiply-accumulate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from solution.evaluate import operations as kinds
-from solution.evaluate.dispatch import CONTRACTIONS
-from solution.evaluate.operation_log import OperationLog
+from solution.evaluate.counts import CONTRACTIONS
+
+
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+PRODUCTS = _names("mul div addcmul addcdiv lerp pow exp exp2 expm1 _prelu_kernel")
+"""Element-wise operations that multiply."""
+
+ADDED_PRODUCTS = _names("addcmul addcdiv lerp")
+"""Those of them that add the product to their first operand."""
+
+SUMS = _names("add sub rsub maximum minimum fmax fmin")
+"""Element-wise operations that join two tensors without multiplying."""
+
+REDUCTIONS = _names("""
+    sum nansum mean cumsum logcumsumexp logsumexp amax amin aminmax max min median index_add index_reduce
+    scatter_add scatter_reduce index_put col2im
+""")
+"""Operations that add up elements of one tensor: free, unless these are products."""
+
+SQUARES = _names("var var_mean std std_mean linalg_vector_norm norm prod cumprod")
+"""Reductions that multiply each element once themselves."""
+
+NORMALIZATIONS = _names("""
+    native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_no_update
+    cudnn_batch_norm miopen_batch_norm
+""")
+"""Two multiplications an element when there are weights, as ptflops counts them."""
+
+LAYER_NORMALIZATIONS = _names("native_layer_norm native_group_norm _fused_rms_norm")
+"""One multiplication an element, as ptflops counts a LayerNorm."""
+
+POOLINGS = _names("""
+    avg_pool2d avg_pool3d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d
+    max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d
+""")
+"""One for each input element, as ptflops counts them."""
+
+RESAMPLINGS = _names("""
+    upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa
+    upsample_trilinear3d grid_sampler_2d grid_sampler_3d
+""")
+"""One for each output element, as ptflops counts nn.Upsample."""
+
+_MOVING = """
+    alias as_strided cat stack clone copy _to_copy detach expand flip roll rot90 index index_select gather
+    select slice split split_with_sizes split_with_sizes_copy unbind unsqueeze squeeze view _unsafe_view
+    _reshape_alias reshape permute transpose t repeat repeat_interleave lift lift_fresh pixel_shuffle
+    pixel_unshuffle channel_shuffle native_channel_shuffle diagonal diagonal_copy unfold im2col masked_fill fill
+    zero where select_scatter slice_scatter diagonal_scatter scatter index_copy index_fill tril triu embedding
+    constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
+    _upsample_nearest_exact2d sort topk argsort resize set contiguous
+"""
+
+_MAKING = """
+    empty empty_strided zeros ones full arange linspace scalar_tensor eye rand randn randint empty_like
+    zeros_like ones_like full_like rand_like randn_like new_empty new_empty_strided new_zeros new_ones new_full
+    bernoulli uniform normal native_dropout
+"""
+
+_COMPARING = """
+    eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
+    bitwise_xor __and__ __or__ isnan isinf isfinite any all argmax argmin sign sgn signbit floor ceil round
+    trunc frac
+"""
+
+_ACTIVATING = """
+    relu hardtanh hardswish hardsigmoid sigmoid tanh silu mish gelu leaky_relu elu celu selu softplus
+    log_sigmoid_forward threshold softshrink hardshrink rrelu_with_noise glu _softmax _log_softmax clamp
+    clamp_min clamp_max abs neg erf sin cos sqrt rsqrt reciprocal log log1p log2 nan_to_num
+    fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
+    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
+"""
+
+FREE = _names(f"{_MOVING} {_MAKING} {_COMPARING} {_ACTIVATING}")
+"""Operations that multiply nothing, or that the convention leaves uncounted."""
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """All calls of one module. The work of the modules inside it is in their own entries.
+
+    hidden     MACs by which calls ran more than was counted for them; calls do not make up for one another
+    ran        operation -> MACs
+    attention  MACs of products of two tensors that both come from the image
+    refused    reasons to refuse the net whatever its figures
+    """
+
+    path: str
+    module: nn.Module | None
+    counted: int = 0
+    hidden: int = 0
+    ran: Counter[str] = field(default_factory=Counter)
+    attention: int = 0
+    refused: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class _Call:
+    entry: Entry
+    ran: int = 0
+
+
+class OperationLog:
+    """Takes notes while a net runs. What happens in no module is noted under the path ""."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths = {module: path for path, module in model.named_modules()}
+        self.entries: dict[nn.Module, Entry] = {model: Entry(path="", module=model)}
+        self._calls = [_Call(entry=self.entries[model])]
+
+    def enter(self, module: nn.Module) -> None:
+        """From now on work is done inside `module`."""
+        entry = self.entries.setdefault(module, Entry(path=self._paths[module], module=module))
+        self._calls.append(_Call(entry=entry))
+
+    def leave(self, module: nn.Module, counted: int) -> None:
+        """`module` is done; its hook counted `counted` MACs for the call."""
+        if len(self._calls) > 1 and self._calls[-1].entry.module is module:
+            self._close(self._calls.pop(), counted)
+
+    def close(self) -> None:
+        """The net is done. A call that was never left counts for nothing."""
+        while self._calls:
+            self._close(self._calls.pop(), 0)
+
+    def _close(self, call: _Call, counted: int) -> None:
+        call.entry.counted += counted
+        call.entry.hidden += max(0, call.ran - counted)
+
+    def charge(self, operation: str, macs: int, *, attention: bool = False) -> None:
+        """`operation` did `macs` of work on behalf of the module that runs now."""
+        call = self._calls[-1]
+        call.ran += macs
+        call.entry.ran[operation] += macs
+        call.entry.attention += macs if attention else 0
+
+    def refuse(self, reason: str) -> None:
+        """Whatever its figures, the net cannot be trusted, because of the module that runs now."""
+        self._calls[-1].entry.refused[reason] = None
+
+    @property
+    def ran(self) -> int:
+        """MACs of all entries."""
+        return sum(entry.ran.total() for entry in self.entries.values())
+
+    def forgive(self, kind: type[nn.Module], operations: Collection[str], at_most: float) -> None:
+        """Take what `operations` did inside modules of exactly this `kind` out of the hidden work, up to `at_most`."""
+        known = [entry for entry in self.entries.values() if type(entry.module) is kind]
+        work = {id(entry): min(entry.hidden, sum(entry.ran[name] for name in operations)) for entry in known}
+        if sum(work.values()) <= at_most:
+            for entry in known:
+                entry.hidden -= work[id(entry)]
 
 
 @dataclass
@@ -31,7 +185,7 @@ Trail = tuple[Product, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModuleCall:
+class OperationCall:
     """One operation. `image` are the inputs that come from the image, `trails` their products, one trail for each."""
 
     name: str
@@ -53,8 +207,8 @@ def tensors_in(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def charge(call: ModuleCall, operation_log: OperationLog) -> Trail:
-    """Charge the work of one call to `ledger`, or refuse it. Returns the trail of its result."""
+def charge(call: OperationCall, operation_log: OperationLog) -> Trail:
+    """Charge the work of one call to `operation_log`, or refuse it. Returns the trail of its result."""
     for names, rule in _RULES:
         if call.name in names:
             return rule(call, operation_log)
@@ -75,16 +229,16 @@ def _collected(trail: Trail) -> int:
     return macs
 
 
-def _pay(call: ModuleCall, trail: Trail, operation_log: OperationLog) -> Trail:
+def _pay(call: OperationCall, trail: Trail, operation_log: OperationLog) -> Trail:
     operation_log.charge(call.name, _collected(trail))
     return ()
 
 
-def _free(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _free(call: OperationCall, operation_log: OperationLog) -> Trail:
     return _joined(call.trails)
 
 
-def _contraction(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _contraction(call: OperationCall, operation_log: OperationLog) -> Trail:
     added_to = call.name.startswith("add") or call.name == "baddbmm"
     operands = call.arguments[1:3] if added_to else call.arguments[:2]
     both = all(any(operand is tensor for tensor in call.image) for operand in operands)
@@ -93,16 +247,16 @@ def _contraction(call: ModuleCall, operation_log: OperationLog) -> Trail:
     return None
 
 
-def _product(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _product(call: OperationCall, operation_log: OperationLog) -> Trail:
     by_weights = any(tensor.numel() > 1 for tensor in call.weights)
     if by_weights:
         operation_log.charge(call.name, call.size)
     trail = _joined([*call.trails, () if by_weights else (Product(call.size),)])
-    adds = call.name in kinds.ADDED_PRODUCTS and call.arguments[0] is call.image[0] and call.trails[0] is not None
+    adds = call.name in ADDED_PRODUCTS and call.arguments[0] is call.image[0] and call.trails[0] is not None
     return _pay(call, trail, operation_log) if adds else trail
 
 
-def _sum(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _sum(call: OperationCall, operation_log: OperationLog) -> Trail:
     trails = [trail for trail in call.trails if trail is not None]
     scaled = call.named.get("alpha", 1) != 1
     spread = call.size > max(tensor.numel() for tensor in call.image)
@@ -111,45 +265,45 @@ def _sum(call: ModuleCall, operation_log: OperationLog) -> Trail:
     return _pay(call, _joined(trails), operation_log) if len(trails) > 1 else _joined(trails)
 
 
-def _reduction(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _reduction(call: OperationCall, operation_log: OperationLog) -> Trail:
     trail = _joined(call.trails)
     return None if trail is None else _pay(call, trail, operation_log)
 
 
-def _square(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _square(call: OperationCall, operation_log: OperationLog) -> Trail:
     operation_log.charge(call.name, max(call.image[0].numel(), _collected(_joined(call.trails))))
     return ()
 
 
-def _normalization(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _normalization(call: OperationCall, operation_log: OperationLog) -> Trail:
     operation_log.charge(call.name, call.image[0].numel() * (1 if call.arguments[1] is None else 2))
     return None
 
 
-def _layer_normalization(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _layer_normalization(call: OperationCall, operation_log: OperationLog) -> Trail:
     operation_log.charge(call.name, call.image[0].numel())
     return None
 
 
-def _pooling(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _pooling(call: OperationCall, operation_log: OperationLog) -> Trail:
     operation_log.charge(call.name, max(call.image[0].numel(), _collected(_joined(call.trails))))
     return None
 
 
-def _resampling(call: ModuleCall, operation_log: OperationLog) -> Trail:
+def _resampling(call: OperationCall, operation_log: OperationLog) -> Trail:
     operation_log.charge(call.name, call.size)
     return _joined(call.trails)
 
 
-_RULES: tuple[tuple[Container[str], Callable[[ModuleCall, OperationLog], Trail]], ...] = (
-    (kinds.FREE, _free),
+_RULES: tuple[tuple[Container[str], Callable[[OperationCall, OperationLog], Trail]], ...] = (
+    (FREE, _free),
     (CONTRACTIONS, _contraction),
-    (kinds.PRODUCTS, _product),
-    (kinds.SUMS, _sum),
-    (kinds.REDUCTIONS, _reduction),
-    (kinds.SQUARES, _square),
-    (kinds.NORMALIZATIONS, _normalization),
-    (kinds.LAYER_NORMALIZATIONS, _layer_normalization),
-    (kinds.POOLINGS, _pooling),
-    (kinds.RESAMPLINGS, _resampling),
+    (PRODUCTS, _product),
+    (SUMS, _sum),
+    (REDUCTIONS, _reduction),
+    (SQUARES, _square),
+    (NORMALIZATIONS, _normalization),
+    (LAYER_NORMALIZATIONS, _layer_normalization),
+    (POOLINGS, _pooling),
+    (RESAMPLINGS, _resampling),
 )

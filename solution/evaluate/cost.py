@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from solution.contracts import InputError
-from solution.evaluate.dispatch import Dispatched
-from solution.evaluate.hooks import watched
-from solution.evaluate.running import as_judged, images_for, run
+from solution.evaluate.counts import Dispatched, watched
+from solution.graph.running import as_judged, images_for, run
 
 _WARM_UP = 3
 

@@ -17,9 +17,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solution.evaluate.charges import ModuleCall, Trail, charge, tensors_in
-from solution.evaluate.dispatch import decomposed, operation_name
-from solution.evaluate.operation_log import OperationLog
+from solution.evaluate.charges import OperationCall, OperationLog, Trail, charge, tensors_in
+from solution.evaluate.counts import decomposed, operation_name
 
 CONSTANT_ELEMENTS = 4
 """A tensor of unknown origin up to this size is taken for a constant written into the code, such as a color."""
@@ -31,7 +30,7 @@ _STRANGER = "uses a tensor that no module holds and PyTorch did not make on the 
 
 
 class Tape(TorchDispatchMode):
-    """While active, charges the work of every operation on the image to `ledger`, and refuses what it cannot follow."""
+    """While active, charges the work of each operation on the image to the log, and refuses what it cannot follow."""
 
     def __init__(self, model: nn.Module, images: Tensor, operation_log: OperationLog) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class Tape(TorchDispatchMode):
             result = operation(*arguments, **named)
             name = operation_name(operation)
             parts = {"arguments": arguments, "named": named, "result": result}
-            self._note(operation, ModuleCall(name=name, weights=weights, image=image, trails=trails, **parts))
+            self._note(operation, OperationCall(name=name, weights=weights, image=image, trails=trails, **parts))
         return result
 
     def _sorted(self, tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -72,7 +71,7 @@ class Tape(TorchDispatchMode):
             image.append(tensor)
         return weights, image
 
-    def _note(self, operation: OpOverload, call: ModuleCall) -> None:
+    def _note(self, operation: OpOverload, call: OperationCall) -> None:
         changed = {_key(tensor) for tensor in (*_written(operation, call), *tensors_in(call.result))}
         if not call.image:
             self._weights |= changed - self._trails.keys() - {None}
@@ -121,13 +120,13 @@ def _held(model: nn.Module) -> Iterator[Tensor]:
         yield from module.buffers(recurse=False)
 
 
-def _written(operation: OpOverload, call: ModuleCall) -> Iterator[Tensor]:
+def _written(operation: OpOverload, call: OperationCall) -> Iterator[Tensor]:
     for argument, value in zip(operation._schema.arguments, call.arguments, strict=False):
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield from tensors_in(value)
 
 
-def _reads_values(operation: OpOverload, call: ModuleCall) -> bool:
+def _reads_values(operation: OpOverload, call: OperationCall) -> bool:
     if call.name in ("index", "index_put"):
         return any(tensor.dtype == torch.bool for tensor in call.image)
     return not _VALUE_DEPENDENT.isdisjoint(operation.tags)

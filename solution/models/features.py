@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from solution.contracts import InputError
+from solution.graph.observe import modules_at, observe
 
 
-class FeatureExtractor:
-    """While open, keeps what the modules called `names` put out: ``with Taps(net, names) as taps: net(x)``."""
+class FeatureExtractor(contextlib.AbstractContextManager["FeatureExtractor"]):
+    """While open, keeps what the modules called `names` put out, by name in `maps`.
+
+    with FeatureExtractor(net, names) as features: net(x)
+    """
 
     def __init__(self, net: nn.Module, names: tuple[str, ...]) -> None:
-        self.net, self.names = net, names
         self.maps: dict[str, Tensor] = {}
-        self._handles: list[RemovableHandle] = []
+        self._hooks = observe(modules_at(net, names), after=self._keep)
 
     def __enter__(self) -> FeatureExtractor:
-        # Registered for one pass only: hooks that stay would be copied along with the net.
-        for name in self.names:
-            self._handles.append(self.net.get_submodule(name).register_forward_hook(self._keeper(name)))
+        self._hooks.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
 
-    def _keeper(self, name: str) -> Any:
-        def keep(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            if isinstance(out, Tensor):
-                self.maps[name] = out
-
-        return keep
+    def _keep(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.maps[name] = output
 
 
 @torch.no_grad()

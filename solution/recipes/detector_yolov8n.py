@@ -30,8 +30,8 @@ from solution.data.detection import DetectionData
 from solution.models.ssdlite import SsdLite
 from solution.models.weights import OWN
 from solution.models.yolo import Yolo
-from solution.train.detect import TrainDetector
-from solution.train.start import Unchanged
+from solution.train.pretraining import Unchanged
+from solution.train.step import TrainDetector
 
 PERCENTS = (5, 10, 15, 20, 30, 40, 50)
 

@@ -27,7 +27,7 @@ from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.models.classifiers import Classifier
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 from solution.train.step import Train
 
 DATA = ("cifar10", "svhn")

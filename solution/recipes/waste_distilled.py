@@ -23,7 +23,7 @@ from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.models.shufflenet import ShuffleNet
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 
 
 def recipe() -> Recipe:

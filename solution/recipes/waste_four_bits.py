@@ -20,8 +20,8 @@ from solution.contracts import Recipe, Stage
 from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.recipes import waste_distilled
-from solution.train.distill import Distill
-from solution.train.start import Start
+from solution.train.distillation import Distill
+from solution.train.pretraining import Start
 
 SPATIAL = ("*dw_conv*", "features.init_block.conv")
 """The 3 x 3 layers, first and depthwise: they bear four bits worst and hold few weights."""

@@ -18,9 +18,9 @@ from __future__ import annotations
 from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
-from solution.losses.objective import Loss
+from solution.losses.classification import Loss
 from solution.models.classifiers import Classifier
-from solution.train.pretrain import Pretrain
+from solution.train.pretraining import Pretrain
 from solution.train.step import Train
 
 # Smoothed labels would wipe out what a teacher says about the wrong classes (arXiv:1906.02629).

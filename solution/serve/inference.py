@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from solution.data.views import as_batch
+from solution.evaluate.classify import prepared, softmax
 from solution.evaluate.cost import file_bytes, macs
-from solution.evaluate.predict import prepared, softmax
 from solution.export import files
 from solution.export.formats.exported import Exported
 from solution.export.runtimes import form_for, is_checkpoint, open_in, own_runtime

@@ -17,8 +17,7 @@ from solution.contracts import InputError, Plan, StepContext
 from solution.losses.distillation import residual_target
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import seed_everything
-from solution.train.distill import Distill, DistillObjective
-from solution.train.objective import Objective
+from solution.train.distillation import Distill, DistillObjective
 
 
 class Sum(nn.Module):
@@ -73,7 +72,7 @@ class Assist(Distill):
         if self.distill_loss.needs_features or self.margin.on or self.auxiliary:
             raise InputError("an assistant learns from logits: leave distill_loss, margin and auxiliary as they are")
 
-    def objective(self, net: nn.Module, context: StepContext) -> Objective:
+    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
         """The assistant's lesson."""
         return Residual(net, self, context)
 

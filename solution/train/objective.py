@@ -1,19 +1,18 @@
-"""What a training makes small: a net with its loss, and what is trained beside it and thrown away."""
+"""What a training minimizes: a net with its loss, and parts that are trained along with it and thrown away."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from solution.contracts import StepContext
+from solution.graph.observe import observe
 from solution.losses.margins import MarginHead
 from solution.models.features import FeatureExtractor, classifier_path, replace, scales
 from solution.models.stochastic_depth import set_drop_path
-
-if TYPE_CHECKING:
-    from solution.train.step import Train
+from solution.train.settings import TrainSettings
 
 NUM_AUXILIARY = 2
 
@@ -26,7 +25,7 @@ class Objective(nn.Module):
     and thrown away.
     """
 
-    def __init__(self, net: nn.Module, settings: Train, context: StepContext) -> None:
+    def __init__(self, net: nn.Module, settings: TrainSettings, context: StepContext) -> None:
         super().__init__()
         self.settings, self.context = settings, context
         set_drop_path(net, settings.drop_path)
@@ -38,7 +37,7 @@ class Objective(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
-        """Scalar loss of images (B, C, H, W), labels (B,) or probabilities (B, C), and what lies beside them."""
+        """Scalar loss of images (B, C, H, W), labels (B,) or probabilities (B, C), and auxiliary inputs."""
         with FeatureExtractor(self.net, self.features) as features:
             logits = self.net(images).float()
         return self.on_labels(logits, targets, features)
@@ -55,12 +54,11 @@ class Objective(nn.Module):
         return total + self.settings.auxiliary * torch.stack(losses).mean()
 
     def finished(self, net: nn.Module) -> nn.Module:
-        """`net`, a copy of this lesson's with the weights that are kept, as it was before the lesson."""
+        """`net`, a copy of this objective's with the weights that are kept, without what this objective added to it."""
         if self.head:
             head = net.get_submodule(self.head)
-            replace(
-                net, self.head, head.fold(_dominant(net, head, self.context) if head.settings.centers > 1 else None)
-            )
+            dominant = _dominant(net, head, self.context) if head.settings.centers > 1 else None
+            replace(net, self.head, head.fold(dominant))
         return net
 
 
@@ -82,10 +80,29 @@ def _classifier(channels: int, num_classes: int) -> nn.Module:
 def _dominant(net: nn.Module, head: MarginHead, context: StepContext) -> Tensor:
     """The sub-center of each class that most training images are nearest to."""
     seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].flatten(1)))
+
+    def keep(path: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(inputs[0].flatten(1))
+
     labels = []
-    for images, batch_labels, *_ in context.calibration or context.need("train", "choosing sub-centers"):
-        net.eval()(images)
-        labels.append(batch_labels)
-    handle.remove()
+    with observe({"": head}, before=keep):
+        for images, batch_labels, *_ in context.calibration or context.need("train", "choosing sub-centers"):
+            net.eval()(images)
+            labels.append(batch_labels)
     return head.dominant(torch.cat(seen), torch.cat(labels))
+
+
+class DetectionObjective(nn.Module):
+    """A detector and its own loss."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
+        """Scalar loss of images (B, 3, H, W) and targets (M, 6): see `solution.models.yolo`."""
+        return self.net.loss(images, targets)
+
+    def finished(self, net: nn.Module) -> nn.Module:
+        """`net` as it is: nothing was added to it."""
+        return net

@@ -1,98 +1,68 @@
-"""`Train`, the step: from scratch, and for fine-tuning after a cut."""
+"""`Train` and `TrainDetector`, the steps: from scratch, and for fine-tuning after a cut."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
 from solution.contracts import InputError, Step, StepContext
+from solution.losses.classification import Loss
 from solution.losses.margins import Margin
 from solution.losses.mixing import Mixing
-from solution.losses.objective import Loss
-from solution.train.objective import Objective
-
-OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-FITTED = ("all", "classifier")
-KEPT = ("best", "last")
+from solution.train.objective import DetectionObjective, Objective
+from solution.train.settings import TrainSettings
+from solution.train.trainer import fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Step):
-    """Train on `context.train`; keep the epoch with the best macro F1 on `context.dev`.
+class Train(TrainSettings, Step):
+    """Train on `context.train`; keep the epoch with the best macro F1 on `context.dev`, which decides.
 
-    epochs           passes over the training split
-    lr               peak learning rate, reached after `warmup_epochs`, then a cosine down to 0
-    optimizer        "sgd" (Nesterov momentum) or "adamw"
-    weight_decay     on weights of two or more dimensions; norms and biases are spared
-    fitted           "all" weights, or those of the "classifier" alone: a new one that has settled pulls a trained trunk
-                     less far away (Kumar et al., 2022, arXiv:2202.10054)
-    frozen_norms     batch norms keep the statistics that the net came with: published weights may answer quite
-                     differently under those of small batches of other pictures
-    loss             what is made small: a blend of losses, label smoothing, class weights
-    mixing           mixup and cutmix of the training batches
-    margin           angular margin between the classes while training, folded to the plain classifier at the end
-    auxiliary        weight of heads on earlier feature maps, thrown away at the end; 0 makes none
-    drop_path        chance to skip the last residual block while training; earlier ones are skipped less; 0: never
-    first_size       side of the training images at first, in pixels; grows over half of the epochs; 0: full at once
-    ema_decay        running average of the weights that is judged and kept; 0 switches it off
-    precision        "fp32", "bf16", "fp16", or "auto": bf16 on a GPU that has it, fp32 on the CPU, where small nets
-                     were slower in bf16
-    keep             "best" epoch on the dev split, or the "last"
+    Fields: see `TrainSettings`.
     """
-
-    epochs: int = 60
-    lr: float = 0.1
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_epochs: float = 2.0
-    fitted: str = "all"
-    frozen_norms: bool = False
-    loss: Loss = field(default_factory=Loss)
-    mixing: Mixing = field(default_factory=Mixing)
-    margin: Margin = field(default_factory=lambda: Margin(kind="none"))
-    auxiliary: float = 0.0
-    drop_path: float = 0.0
-    first_size: int = 0
-    ema_decay: float = 0.0
-    precision: str = "auto"
-    keep: str = "best"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"epochs must be at least 1, got {self.epochs}")
-        for name, low, high in (("lr", 0, 100), ("warmup_epochs", -1, 1e6)):
-            if not low < getattr(self, name) <= high:
-                raise InputError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")
-        if not 0 <= self.auxiliary <= 100:
-            raise InputError(f"auxiliary must lie in [0, 100], got {self.auxiliary}")
-        if self.first_size and self.first_size < 8:
-            raise InputError(f"first_size must be 0 or at least 8, got {self.first_size}")
-        for name in ("momentum", "weight_decay", "ema_decay", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "fitted": FITTED, "keep": KEPT}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     @property
     def uses_train_data(self) -> bool:
         """It learns from train."""
         return True
 
-    def objective(self, net: nn.Module, context: StepContext) -> Objective:
-        """What a training makes small: `net` and its loss."""
+    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+        """What is made small: `net` with its loss. Has `net`, and `finished(net)`, which undoes what was added."""
         return Objective(net, self, context)
 
     def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A trained copy of `model`. `InputError` when the loss stops being a number."""
-        from solution.train.loop import fit
-
-        return fit(model, self, context)
+        return fit(model, self, context, self.objective)
 
     def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
         """`model`: a training changes no cost."""
         return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDetector(Train):
+    """`Train` with the net's own loss, for nets that have one; the last epoch is kept.
+
+    What `Train` does to classes (loss, mixing, margin, auxiliary heads, growing images) is not for boxes.
+    """
+
+    epochs: int = 30
+    lr: float = 2e-4
+    optimizer: str = "adamw"
+    warmup_epochs: float = 1.0
+    weight_decay: float = 5e-4
+    keep: str = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plain = Train(loss=Loss(), mixing=Mixing(), margin=Margin(kind="none"), keep="last")
+        for name in ("loss", "mixing", "margin", "auxiliary", "first_size", "keep"):
+            if getattr(self, name) != getattr(plain, name):
+                raise InputError(f"a detector is trained without {name}: leave it at {getattr(plain, name)!r}")
+
+    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+        """`net` and its loss. `InputError` when it has none."""
+        if not hasattr(net, "loss"):
+            raise InputError(f"{type(net).__name__} is no detector with a loss of its own: use Train for classifiers")
+        return DetectionObjective(net)

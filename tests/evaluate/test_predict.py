@@ -5,7 +5,7 @@ import torch
 from solution.contracts import InputError
 from solution.data.loaders import Data
 from solution.data.source import UnreadableImage
-from solution.evaluate.predict import find_photos, probabilities
+from solution.evaluate.classify import find_photos, probabilities
 
 NORMALIZATION = ((0.5,) * 3, (0.2,) * 3)
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from solution.contracts import InputError
-from solution.losses.classification import class_weights, cross_entropy, focal, soft_macro_f1
-from solution.losses.objective import Loss
+from solution.losses.classification import Loss, class_weights, cross_entropy, focal, soft_macro_f1
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.0], [0.5, 0.5, -3.0], [-1.0, 0.0, 4.0]])
 LABELS = torch.tensor([0, 2, 2])

@@ -17,7 +17,6 @@ from solution.export.formats.openvino import after_weights
 from solution.export.parity import COMPARED
 from solution.models.ssdlite import SsdLite
 from solution.recipes import detector_yolov8n, named
-from solution.recipes.detector_yolov8n import AsItCame
 from solution.report.detector import (
     cost_drawing,
     detector_findings,
@@ -29,6 +28,7 @@ from solution.report.detector import (
 )
 from solution.run_folder import read_rows, read_run
 from solution.settings import settings_of, with_setting
+from solution.train.pretraining import Unchanged
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
 STAGES = ("original", "float16", "local_10", "clustered", "cut", "cut_tuned", "smaller")
@@ -145,7 +145,7 @@ def test_pruning_counts_from_what_is_not_zero_yet():
 def test_a_net_that_did_not_learn_here_is_judged_on_train_too(scenes_tar, tmp_path):
     recipe = shrunk(named("detector_yolov8n"), scenes_tar)
     recipe = with_setting(with_setting(recipe, "model.weights", ""), "data.most_images", 2)
-    stages = (Stage(name="original", step=AsItCame()), *(s for s in recipe.stages if s.name == "cut_tuned"))
+    stages = (Stage(name="original", step=Unchanged()), *(s for s in recipe.stages if s.name == "cut_tuned"))
     recipe = dataclasses.replace(recipe, stages=stages, after="cut_tuned", thorough=False, exports=())
     first, second = pipeline.run(recipe, tmp_path, log=lambda _: None)
     assert "train_map" in first.quality

@@ -23,7 +23,7 @@ from solution.runtime import ROOT
 from solution.search.cost import total_epochs
 from solution.search.session import Search
 from solution.settings import settings_of, with_setting
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 from solution.train.step import Train
 
 

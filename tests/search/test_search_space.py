@@ -9,8 +9,8 @@ from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
+from solution.losses.classification import Loss
 from solution.losses.mixing import Mixing
-from solution.losses.objective import Loss
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes import RECIPES, SPACES, named, space_named
 from solution.search.recipe_file import write_recipe

@@ -22,7 +22,7 @@ from solution.search.session import Search
 from solution.search.study import Figures, TrialRejected, figures_of, is_rejected, latest, rungs_of, tried
 from solution.search.worker import TrialQueue
 from solution.train.assist import Assist
-from solution.train.distill import Distill
+from solution.train.distillation import Distill
 from solution.train.step import Train
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from solution.__main__ import main
 from solution.contracts import InputError
-from solution.evaluate.predict import probabilities
+from solution.evaluate.classify import probabilities
 from solution.export import files
 from solution.export.runtimes import form_for
 from solution.serve import inference, web

@@ -12,8 +12,8 @@ from solution.data.views import Augment, Viewer
 from solution.losses.distillation import DistillLoss
 from solution.losses.mixing import Mixing
 from solution.models.shufflenet import ShuffleNet
-from solution.train import teachers
-from solution.train.distill import Distill
+from solution.train import distillation as teachers
+from solution.train.distillation import Distill
 from solution.train.step import Train
 
 

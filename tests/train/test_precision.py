@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from solution.train.precision import Float32Depthwise
+from solution.train.trainer import Float32Depthwise
 
 
 @pytest.mark.parametrize(

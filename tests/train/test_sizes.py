@@ -8,9 +8,9 @@ from torch import nn
 
 from solution.contracts import InputError, ModelSpec, remember
 from solution.models.shufflenet import ShuffleNet
-from solution.train.sizes import resized, side_at
+from solution.train.schedule import resized, side_at
 from solution.train.step import Train
-from solution.train.training import Training
+from solution.train.trainer import Trainer
 
 
 def test_golden_sides():
@@ -35,7 +35,8 @@ def test_resized_images_keep_their_mean_and_their_own_size_costs_nothing():
 
 
 def test_a_training_shows_the_net_images_of_the_side_of_the_epoch(small_net, toy):
-    run, seen = Training(small_net, Train(epochs=4, first_size=16), toy), []
+    step, seen = Train(epochs=4, first_size=16), []
+    run = Trainer(small_net, step, toy, step.objective)
     handle = run.net.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[2]))
     for epoch in range(4):
         run.epoch(epoch, run.batches)

@@ -10,7 +10,7 @@ from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError, Recipe, Stage, plans_of
 from solution.data.loaders import MEAN, STD, Data
 from solution.models.shufflenet import ShuffleNet
-from solution.train.start import Start
+from solution.train.pretraining import Start
 
 
 @pytest.fixture

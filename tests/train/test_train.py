@@ -16,9 +16,9 @@ from solution.evaluate.classify import classify, predictor
 from solution.losses.mixing import Mixing
 from solution.run_folder import RunFolder, read_history
 from solution.runtime import ROOT
-from solution.train import training
+from solution.train import trainer
+from solution.train.resume import save_state
 from solution.train.schedule import ema_decay, warmup_cosine
-from solution.train.state import save_state
 from solution.train.step import Train
 
 
@@ -218,7 +218,7 @@ def test_bad_settings_name_the_value(wrong):
 @pytest.mark.parametrize(("precision", "imitated", "told"), [("bf16", True, 1), ("bf16", False, 0), ("fp32", True, 0)])
 def test_bf16_that_is_imitated_is_told(small_net, toy, monkeypatch, precision, imitated, told):
     said = []
-    monkeypatch.setattr(training, "imitates_bf16", lambda: imitated)
+    monkeypatch.setattr(trainer, "imitates_bf16", lambda: imitated)
     Train(epochs=1, precision=precision)(small_net, dataclasses.replace(toy, log=said.append))
     assert sum("no bf16 instructions" in line for line in said) == told
 

@@ -8,7 +8,7 @@ from torch import nn
 from solution.contracts import InputError, StepContext
 from solution.data.detection import DetectionData
 from solution.models.ssdlite import SsdLite
-from solution.train.detect import TrainDetector
+from solution.train.step import TrainDetector
 
 
 @pytest.fixture(scope="module")

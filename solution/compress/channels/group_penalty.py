@@ -64,7 +64,7 @@ class GroupPenalty(Train):
         if self.strength <= 0:
             raise InputError(f"strength must be above 0, got {self.strength}")
 
-    def objective(self, net: nn.Module, context: StepContext) -> Objective:
+    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
         """The net, its loss on labels and the penalty."""
         return GroupPenaltyObjective(net, self, context)
 

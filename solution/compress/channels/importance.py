@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from solution.compress.coupling.components import Coupling, Side
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import Batches, InputError, StepContext
-from solution.evaluate.running import while_hooked
+from solution.graph.running import while_hooked
 
 Rows = Tensor
 """(channels, weights of one channel)."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solution.evaluate.running import as_judged, while_hooked
+from solution.graph.running import as_judged, while_hooked
 
 POSITIONS = 64
 """So many positions of each feature map are looked at."""

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes
 from solution.contracts import InputError
-from solution.evaluate.running import while_hooked
+from solution.graph.running import while_hooked
 
 _OWN_FILES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/")
 

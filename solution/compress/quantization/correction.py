@@ -18,7 +18,7 @@ from solution.compress.fold_norms import Wiring
 from solution.compress.layers import convolutions, module_at
 from solution.compress.parametrized import plain
 from solution.compress.quantization.forms import set_values
-from solution.evaluate.running import images_for, while_hooked
+from solution.graph.running import images_for, while_hooked
 
 Chain = tuple[str, str, tuple[int, ...]]
 """Two layers, and the groups of the channel shuffles on the way from one to the other."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solution.evaluate.running import images_for, while_hooked
+from solution.graph.running import images_for, while_hooked
 
 Range = tuple[float, float]
 

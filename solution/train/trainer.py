@@ -1,27 +1,28 @@
-"""Everything that a training carries from step to step: weights, optimizer, running average, the best epoch."""
+"""The one flat loop that every training goes through, on Hugging Face Accelerate: CPU, GPU, several processes."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from solution.contracts import InputError, StepContext
 from solution.evaluate.classify import classify, predictor
-from solution.evaluate.running import as_judged, run
+from solution.graph.running import as_judged, run
 from solution.models.features import classifier_path
-from solution.runtime import imitates_bf16
-from solution.train.precision import Float32Depthwise
-from solution.train.schedule import ema_decay, warmup_cosine
-from solution.train.sizes import resized, side_at
-from solution.train.state import load_state
-from solution.train.step import Train
+from solution.runtime import imitates_bf16, seed_everything
+from solution.train.progress import Bar
+from solution.train.resume import load_state, save_state
+from solution.train.schedule import ema_decay, resized, side_at, warmup_cosine
+from solution.train.settings import TrainSettings
 
 _IMITATED = (
     "this processor has no bf16 instructions and imitates them: precision fp32 (--set every.precision=fp32) is many "
@@ -29,15 +30,53 @@ _IMITATED = (
 )
 
 
-class Training:
-    """Lesson, optimizer, running average and the best epoch so far."""
+def fit(
+    model: nn.Module,
+    settings: TrainSettings,
+    context: StepContext,
+    objective: Callable[[nn.Module, StepContext], nn.Module],
+) -> nn.Module:
+    """A trained copy of `model`, on the CPU, in evaluation mode.
 
-    def __init__(self, model: nn.Module, settings: Train, context: StepContext) -> None:
+    After every epoch the whole state is written to `context.folder`; with `context.resume` the training goes on from
+    there and ends with the very weights that it would have had without the stop.
+
+    objective  makes of a copy of the net the module whose forward is the loss: see `solution.train.objective`
+    """
+    seed_everything(context.seed)
+    run = Trainer(model, settings, context, objective)
+    history = run.restore()
+    with Bar(settings.epochs, run.steps, context.log) as bar:
+        for epoch in range(len(history), settings.epochs):
+            if hasattr(run.batches, "set_epoch"):
+                run.batches.set_epoch(epoch)
+            start = time.perf_counter()
+            figures = run.epoch(epoch, bar.watch(run.batches, epoch))
+            figures |= run.judge()
+            history.append({"epoch": epoch + 1, **figures, "seconds": round(time.perf_counter() - start, 2)})
+            if context.folder and run.accelerator.is_main_process:
+                save_state(context.folder, run.state(), history)
+            bar.tell(history)
+    return run.best_model()
+
+
+class Trainer:
+    """What a training carries from step to step: objective, optimizer, running average, the best epoch so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSettings,
+        context: StepContext,
+        objective: Callable[[nn.Module, StepContext], nn.Module],
+    ) -> None:
         self.settings, self.context, self.original = settings, context, model
         self.chance = torch.Generator()
         self.accelerator = _accelerator(context.device, settings.precision)
-        if settings.precision == "bf16" and context.device == "cpu" and imitates_bf16():
+        on_cpu_in_bf16 = settings.precision == "bf16" and context.device == "cpu"
+        if on_cpu_in_bf16 and imitates_bf16():
             context.log(_IMITATED)
+        self.exceptions = Float32Depthwise() if on_cpu_in_bf16 else contextlib.nullcontext()
         train = context.need("train", "training")
         self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
         self.steps = len(self.batches)
@@ -49,7 +88,7 @@ class Training:
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
         if settings.fitted == "classifier":
             net.requires_grad_(False).get_submodule(classifier_path(net)).requires_grad_(True)
-        self.objective = self.accelerator.prepare(settings.objective(net, context))
+        self.objective = self.accelerator.prepare(objective(net, context))
         self.optimizer = self.accelerator.prepare(_optimizer(self.objective, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
         self.best_f1, self.best = -1.0, None
@@ -76,7 +115,10 @@ class Training:
         start = asked = time.perf_counter()
         for step, batch in enumerate(batches, start=epoch * self.steps):
             waited += time.perf_counter() - asked
-            total += self.update(step, *batch) * len(batch[0])
+            loss = self.update(step, *batch)
+            if not bool(torch.isfinite(loss)):
+                raise InputError(self._diverged(step))
+            total += loss * len(batch[0])
             images_seen += len(batch[0])
             asked = time.perf_counter()
         seconds = asked - start
@@ -91,7 +133,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(self.sized(step, images), labels)
-        with self.accelerator.autocast(), Float32Depthwise():
+        with self.accelerator.autocast(), self.exceptions:
             loss = self.objective(seen, targets, teacher_logits)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -99,6 +141,16 @@ class Training:
         if self.average:
             self.average.update_parameters(self.net)
         return loss.detach()
+
+    def _diverged(self, step: int) -> str:
+        """What to say when the loss of optimizer step `step` is no number."""
+        epoch, batch = divmod(step, self.steps)
+        settings, rate = self.settings, self.settings.lr * self.lr_factor(step)
+        return (
+            f"the loss is no longer a number in epoch {epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}: "
+            f"training diverged. Lower lr (now {settings.lr}), lengthen warmup_epochs (now {settings.warmup_epochs}), "
+            "or use precision fp32; nothing was overwritten after the last good epoch"
+        )
 
     def lr_factor(self, step: int) -> float:
         """Factor on the peak learning rate at optimizer step `step`."""
@@ -182,7 +234,7 @@ def _check_size(model: nn.Module, first: int, example: Tensor) -> None:
         run(model, resized(example, first))
 
 
-def _optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     spared = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
@@ -215,3 +267,30 @@ def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     # Contiguous: the layout is for speed in training, and a reloaded checkpoint must compute the same bits.
     return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+
+
+class Float32Depthwise(TorchFunctionMode):
+    """While open, bf16 depthwise convolutions of a stride or of 5x5 and more run in float32 on the CPU.
+
+    oneDNN's backward pass for these is up to ten times as slow in bf16; everything else is faster in bf16. Outside
+    autocast nothing changes.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        named: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """`function(*arguments, **named)`, in float32 where that is faster."""
+        named = named or {}
+        if function is not torch.conv2d or len(arguments) < 4 or not torch.is_autocast_enabled("cpu"):
+            return function(*arguments, **named)
+        images, weight, _, stride = arguments[:4]
+        depthwise = weight.shape[1] == 1 < images.shape[1]
+        if not depthwise or (weight.shape[2] <= 3 and stride in (1, (1, 1))):
+            return function(*arguments, **named)
+        half = torch.get_autocast_dtype("cpu")
+        with torch.autocast("cpu", enabled=False):
+            return function(images.float(), *arguments[1:], **named).to(half)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from solution.contracts import InputError, StepContext
-from solution.data.views import TrainLoader, with_teacher_logits
+from solution.data.decode import mapped
+from solution.data.views import Normalization, TrainLoader, Viewer, Views, with_teacher_logits
 from solution.losses.distillation import DistillLoss, NetOutput
 from solution.models.features import FeatureExtractor, scales
-from solution.train.loop import fit
+from solution.runtime import cache_folder, written_whole
 from solution.train.objective import Objective
+from solution.train.schedule import resized
 from solution.train.step import Train
-from solution.train.teachers import LiveTeacher, as_teacher_sees, find_net, store_teacher_logits
+from solution.train.trainer import fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,7 @@ class Distill(Train):
         """The teachers."""
         return {"teachers": self.teachers}
 
-    def objective(self, net: nn.Module, context: StepContext) -> Objective:
+    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
         """The net, its loss on labels and its match with the teachers."""
         return DistillObjective(net, self, context)
 
@@ -66,13 +73,13 @@ class Distill(Train):
         if not self.teachers or context.load is None:
             raise InputError("name at least one teacher: --set STAGE.teachers=runs/teacher")
         if self.live:
-            return fit(model, self, context)
+            return fit(model, self, context, self.objective)
         loader = context.need("train", "distillation")
         if not isinstance(loader, TrainLoader) or not loader.batch_sampler.num_views:
             raise InputError("stored answers need a number of views: --set data.views=20, or set live=True")
         said = [self._stored(name, loader, context) for name in self.teachers]
         distilled = with_teacher_logits(loader, said[0] if len(said) == 1 else np.mean(said, axis=0), context.log)
-        return fit(model, self, dataclasses.replace(context, train=distilled))
+        return fit(model, self, dataclasses.replace(context, train=distilled), self.objective)
 
     def _stored(self, name: str, loader: TrainLoader, context: StepContext) -> np.ndarray:
         teacher, header = find_net(name, context)
@@ -113,3 +120,106 @@ class DistillObjective(Objective):
         with torch.no_grad():
             seen = [teacher(images, bool(self.map)) for teacher in self.teachers]
         return NetOutput(torch.stack([one.logits for one in seen]).mean(0), seen[0].features)
+
+
+BATCH = 64
+
+
+def store_teacher_logits(
+    teacher: nn.Module,
+    views: Views,
+    num_views: int,
+    log: Callable[[str], None] = print,
+    *,
+    bf16: bool = False,
+) -> np.ndarray:
+    """Logits (num_views, N, C) float16, memory-mapped: what `teacher` says to each of `views` of each picture.
+
+    bf16: computed in it, which large nets do twice as fast on a processor that has it.
+    """
+    path = cache_folder() / f"answers-{_key(teacher, views, num_views, bf16)}.npy"
+    said = mapped(path)
+    if said is not None:
+        return said
+    log(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
+    with written_whole(path) as temporary:
+        np.save(temporary, _ask(teacher, views, num_views, bf16))
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def as_teacher_sees(views: Views, size: int, normalization: Normalization) -> Views:
+    """The same crops, flips and colors at a teacher's own size in pixels, normalized as it wants them."""
+    own = copy.copy(views)
+    own.pixels = None  # stored views have the student's size
+    own.view, own.normalization = Viewer(views.view.augment, size, views.view.seed), normalization
+    return own
+
+
+def _ask(teacher: nn.Module, views: Views, num_views: int, bf16: bool) -> np.ndarray:
+    teacher.eval()
+    said = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        for view in range(num_views):
+            starts = range(0, len(views), BATCH)
+            pairs = [[(view, index) for index in range(start, min(start + BATCH, len(views)))] for start in starts]
+            said.append(torch.cat([teacher(views.__getitems__(some)[0]).float() for some in pairs]))
+    return torch.stack(said).to(torch.float16).numpy()  # (num_views, N, C)
+
+
+def _key(teacher: nn.Module, views: Views, num_views: int, bf16: bool) -> str:
+    content = hashlib.sha256(b"bf16" if bf16 else b"")
+    for name, tensor in teacher.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
+    content.update(repr((views.fingerprint(num_views), views.normalization)).encode())
+    content.update(views.labels.numpy().tobytes())
+    return content.hexdigest()[:32]
+
+
+def net_file(name: str) -> Path:
+    """The After of a run's folder called `name`; else `name` itself, a checkpoint or an earlier stage."""
+    after = Path(name) / "after.safetensors"
+    return after if after.is_file() else Path(name)
+
+
+def find_net(name: str, context: StepContext) -> tuple[nn.Module, Any]:
+    """The net and the header of a checkpoint, or of the After of a run's folder.
+
+    `InputError` when it knows other classes than the data.
+    """
+    path = net_file(name)
+    net, header = context.load(path)
+    if header.classes != context.classes:
+        raise InputError(
+            f"{path} knows the classes {', '.join(header.classes)}; the data have {', '.join(context.classes)}"
+        )
+    return net, header
+
+
+class LiveTeacher:
+    """A teacher that sees a student's batches, resized and normalized as it wants them."""
+
+    def __init__(self, name: str, context: StepContext) -> None:
+        self.net, header = find_net(name, context)
+        self.net.requires_grad_(False).to(context.device)
+        self.size, theirs = header.size, (header.mean, header.std)
+        ours = getattr(getattr(context.train, "dataset", None), "normalization", theirs)
+        as_column = [[torch.tensor(values).view(1, -1, 1, 1) for values in pair] for pair in (ours, theirs)]
+        (mean, std), (their_mean, their_std) = as_column
+        self.factor, self.shift = std / their_std, (mean - their_mean) / their_std
+        self.map = ""
+
+    def map_channels(self, example: Tensor) -> int:
+        """Channels of the last feature map, which is kept from now on."""
+        shapes = scales(self.net, self._wanted(example.to(next(self.net.parameters()).device)))
+        self.map = list(shapes)[-1]
+        return shapes[self.map][1]
+
+    def __call__(self, images: Tensor, with_map: bool) -> NetOutput:
+        """Logits (B, num_classes) and, if wanted, the last feature map (B, F, H, W), of images (B, C, H, W)."""
+        with FeatureExtractor(self.net, (self.map,) if with_map else ()) as features:
+            logits = self.net(self._wanted(images)).float()
+        return NetOutput(logits, features.maps[self.map].float() if with_map else None)
+
+    def _wanted(self, images: Tensor) -> Tensor:
+        return resized(images, self.size) * self.factor.to(images) + self.shift.to(images)
