@@ -28,7 +28,7 @@ from solution.export import files, shipping
 from solution.export.parity import simulates
 from solution.export.runtimes import EAGER, case
 from solution.locks import claimed
-from solution.run_folder import RunFolder
+from solution.run_folder import RunFolder, data_facts
 from solution.runtime import commit, hardware, seed_everything, set_threads
 from solution.tasks import judge, task_named
 from solution.train.distillation import net_file
@@ -68,7 +68,7 @@ def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool,
     stages = stage_runs(recipe, recipe.stages, folder, loaders, **shared)
     processes.wait_for_everyone()
     if processes.is_main_process:
-        folder.begin(recipe)
+        folder.begin(recipe, data_facts(next(iter(stages.values())).loaders), log)
     yield from rows
     for stage in list(stages.values())[len(rows) :]:
         model, seconds = stage.step()

@@ -1,6 +1,7 @@
 """What a run leaves on disk: the one place that names, writes and reads these files.
 
-    recipe.json                          name, seed and settings of the recipe, and which stages it compares
+    recipe.json                          name, seed and settings of the recipe, which stages it compares, what its data
+                                         and the versions of its libraries were
     rows.json, rows.csv                  one row per finished stage
     before.safetensors, after.safetensors     copies of the two stages that are compared
     <stage>/model.safetensors            the stage's checkpoint; model.packed too when the recipe is thorough
@@ -14,22 +15,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import filecmp
 import json
+import platform
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Plan, Recipe, Row
-from solution.runtime import write_text, written_whole
+from solution.runtime import commit, write_text, written_whole
 from solution.settings import gathered, settings_of
 
 ROLES = ("before", "after")
+_LIBRARIES = ("featherweight", "torch", "torchvision", "numpy", "pillow", "opencv-python-headless", "albumentations")
+_DECODING = ("pillow", "opencv-python-headless")
+"""Other versions of these may make other pixels of the same pictures."""
 MODEL, PACKED, HISTORY, STATE = "model.safetensors", "model.packed", "history.csv", "training.safetensors"
 
 Defaults = Callable[[str], Mapping[str, Any]]
@@ -66,9 +73,26 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self.path / "recipe.json").exists()
 
-    def begin(self, recipe: Recipe) -> None:
-        """Note what runs here."""
-        write_text(self.path / "recipe.json", json.dumps(_described(recipe), indent=1) + "\n")
+    def begin(self, recipe: Recipe, data: Mapping[str, Any], log: Callable[[str], None] = print) -> None:
+        """Note what runs here, on which data, with which versions; of a run that goes on the first note stays.
+
+        data  what the data set is (`data_facts`). `InputError` when the run was begun with another one
+        log   takes which versions were others then
+        """
+        noted, here = self.description(), versions()
+        then = noted.get("versions", {})
+        other = [name for name in then if then[name] != here.get(name)]
+        if different := _difference(noted.get("data", {}), data, not set(_DECODING).isdisjoint(other)):
+            raise InputError(
+                f"{self.path} was begun with other data, so it cannot be resumed: {different}. Name the same data with "
+                "--data, or begin anew in another --out"
+            )
+        if other:
+            listed = "; ".join(f"{name} {then[name]} then, {here.get(name)} now" for name in other)
+            log(f"this run was begun with other versions, so its figures may differ a little: {listed}")
+        if "data" not in noted:
+            about = _described(recipe) | {"data": json.loads(json.dumps(data)), "versions": here}
+            write_text(self.path / "recipe.json", json.dumps(about, indent=1) + "\n")
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """`InputError` when the folder holds another run, or this one and `resume` is not set."""
@@ -146,6 +170,36 @@ class RunFolder:
             copied = next((name for name in stages if _equal(self.compared(role), self.checkpoint(name))), None)
             found.append(next(name for name in (about.get(role), copied, role, fallback) if name in stages))
         return found[0], found[1]
+
+
+def data_facts(loaders: Any) -> dict[str, Any]:
+    """What a run notes of its data: {"name", "classes", "counts", "labels", "pixels"}, the last two as keys."""
+    info = loaders.info
+    return {"name": info.name, "classes": info.classes, "counts": info.counts, **loaders.fingerprint()}
+
+
+def versions() -> dict[str, str]:
+    """{this project and the libraries that weights and figures depend on: version}."""
+    found = {"commit": commit(), "python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _difference(then: Mapping[str, Any], now: Mapping[str, Any], decoded_otherwise: bool) -> str:
+    """What is different of two `data_facts`."""
+    if not then:
+        return ""
+    if list(then["classes"]) != list(now["classes"]):
+        return f"the classes were {', '.join(then['classes'])} and are {', '.join(now['classes'])}"
+    counts = [{split: sum(own.values()) for split, own in facts["counts"].items()} for facts in (then, now)]
+    if counts[0] != counts[1]:
+        return "; ".join(f"{split} had {counts[0].get(split, 0):,} and has {counts[1].get(split, 0):,}"
+                         for split in {**counts[0], **counts[1]})  # fmt: skip
+    if then["labels"] != now["labels"]:
+        return "labels have changed"
+    return "pictures have changed" if then["pixels"] != now["pixels"] and not decoded_otherwise else ""
 
 
 def _equal(first: Path, second: Path) -> bool:

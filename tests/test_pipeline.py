@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,48 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_p
     assert list(pipeline.run(recipe, tmp_path, resume=True, log=lambda _: None)) == rows
     with pytest.raises(InputError, match="seed is 0 there, 1 here"):
         next(pipeline.run(replace(recipe, seed=1), tmp_path, resume=True))
+
+
+def changed_data(photos, folder, how):
+    shutil.copytree(photos, folder)
+    path = folder / "train" / "red" / "0.png"
+    if how == "a picture less":
+        path.unlink()
+    elif how == "another label":
+        path.rename(folder / "train" / "blue" / "0.png")
+    else:
+        shutil.copy(folder / "train" / "red" / "1.png", path)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("a picture less", "train had 66 and has 65"),
+        ("another label", "labels have changed|train had"),
+        ("another picture", "pictures have changed"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(recipe, photos, tmp_path, how, message):
+    shutil.copytree(photos, tmp_path / "data")
+    recipe = replace(recipe, data=replace(recipe.data, path=str(tmp_path / "data")), stages=recipe.stages[:2])
+    next(pipeline.run(recipe, tmp_path / "run", log=lambda _: None))
+    shutil.rmtree(tmp_path / "data")
+    changed_data(photos, tmp_path / "data", how)
+    with pytest.raises(InputError, match=f"begun with other data, so it cannot be resumed: .*({message})"):
+        next(pipeline.run(recipe, tmp_path / "run", resume=True, log=lambda _: None))
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so(recipe, tmp_path):
+    recipe = replace(recipe, stages=recipe.stages[:2])
+    next(pipeline.run(recipe, tmp_path, log=lambda _: None))
+    about = json.loads((tmp_path / "recipe.json").read_text())
+    now = about["versions"]["torch"]
+    about["versions"]["torch"] = "1.0"
+    (tmp_path / "recipe.json").write_text(json.dumps(about))
+    said = []
+    list(pipeline.run(recipe, tmp_path, resume=True, log=said.append))
+    assert f"torch 1.0 then, {now} now" in said[0]
 
 
 def test_the_seconds_of_a_row_count_what_was_done_before_a_stop(recipe, tmp_path, monkeypatch):

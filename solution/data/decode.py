@@ -169,7 +169,7 @@ def _build(source: Source, items: Sequence[Item], size: int, path: Path) -> None
             file.truncate(start + len(kept) * row)
             _write_header(file, (len(kept), *shape[1:]))
         file.flush()
-        notes = {"checksum": _checksum(temporary), "unreadable": bad}
+        notes = {"checksum": checksum(temporary), "unreadable": bad}
     write_text(path.with_suffix(".json"), json.dumps(notes))
 
 
@@ -200,20 +200,20 @@ def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]
         notes = json.loads(path.with_suffix(".json").read_text())
         bad = {int(position): str(reason) for position, reason in notes["unreadable"].items()}
         images = mapped(path, (count - len(bad), size, size, 3))
-        whole = images is not None and images.dtype == np.uint8 and _checksum(path) == notes["checksum"]
+        whole = images is not None and images.dtype == np.uint8 and checksum(path) == notes["checksum"]
         return (images, bad) if whole else None
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
     """Of the rows of the array in `path`, whose header is 128 bytes long. Read, not mapped: it stays out of memory."""
-    checksum = 0
+    found = 0
     with path.open("rb") as file:
         file.seek(128)
         while block := file.read(1 << 20):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _need_room(path: Path, num_bytes: int) -> None:

@@ -6,6 +6,7 @@ A picture is put on a square: shrunk or grown without distortion, the rest of th
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from solution.contracts import InputError
 from solution.data.boxes import Scene, Scenes, open_scenes
 from solution.data.loaders import Loaders
-from solution.data.source import DatasetInfo
+from solution.data.source import DatasetInfo, digest
 from solution.data.views import EpochSampler, as_batch, as_is, train_loader
 
 GRAY = 114
@@ -126,6 +127,15 @@ class DetectionLoaders(Loaders):
     seen: DataLoader
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+
+    def fingerprint(self) -> dict[str, str]:
+        """{"labels", "pixels"}: keys of what train and val hold, in order."""
+        scenes = [scene for loader in (self.seen, self.val) for scene in loader.dataset.part]
+        files = self.val.dataset.scenes.files
+        return {
+            "labels": digest([self.info.classes, *((scene.name, scene.boxes.tolist()) for scene in scenes)]),
+            "pixels": digest(zlib.crc32(files.read(scene.name)) for scene in scenes),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

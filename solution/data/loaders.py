@@ -16,10 +16,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from solution.contracts import InputError, StepContext
-from solution.data.decode import decode_once
+from solution.data.decode import checksum, decode_once
 from solution.data.files import limit
 from solution.data.readers import Item, Source, open_source
-from solution.data.source import DatasetInfo
+from solution.data.source import DatasetInfo, digest
 from solution.data.splits import fold, stratified
 from solution.data.views import (
     SAMPLING,
@@ -66,6 +66,14 @@ class Loaders:
     def num_images(self, split: str) -> int:
         """How many readable pictures the loader called `split` has."""
         return len(getattr(self, split).dataset)
+
+    def fingerprint(self) -> dict[str, str]:
+        """{"labels", "pixels"}: keys of what train, dev and val hold, in order."""
+        shown = [loader.dataset for loader in (self.train, self.dev, self.val) if loader is not None]
+        return {
+            "labels": digest([self.info.classes, *(own.labels.tolist() for own in shown)]),
+            "pixels": digest(checksum(Path(own.images.filename)) for own in shown),
+        }
 
     def context(
         self,

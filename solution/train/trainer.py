@@ -115,12 +115,11 @@ class Trainer:
         start = asked = time.perf_counter()
         for step, batch in enumerate(batches, start=epoch * self.steps):
             waited += time.perf_counter() - asked
-            loss = self.update(step, *batch)
-            if not bool(torch.isfinite(loss)):
-                raise InputError(self._diverged(step))
-            total += loss * len(batch[0])
+            total += self.update(step, *batch) * len(batch[0])
             images_seen += len(batch[0])
             asked = time.perf_counter()
+        if not self._is_finite():
+            raise InputError(self._diverged(step, batch[0]))
         seconds = asked - start
         return {
             "loss": float(total) / images_seen,
@@ -135,6 +134,8 @@ class Trainer:
         seen, targets = self.mixed(self.sized(step, images), labels)
         with self.accelerator.autocast(), self.exceptions:
             loss = self.objective(seen, targets, teacher_logits)
+        if not torch.isfinite(loss):
+            raise InputError(self._diverged(step, images))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -142,15 +143,25 @@ class Trainer:
             self.average.update_parameters(self.net)
         return loss.detach()
 
-    def _diverged(self, step: int) -> str:
-        """What to say when the loss of optimizer step `step` is no number."""
+    def _is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self.net.parameters())
+
+    def _diverged(self, step: int, images: Tensor) -> str:
+        """Where the loss stopped being a number, and why, as far as that can be known."""
         epoch, batch = divmod(step, self.steps)
-        settings, rate = self.settings, self.settings.lr * self.lr_factor(step)
-        return (
-            f"the loss is no longer a number in epoch {epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}: "
-            f"training diverged. Lower lr (now {settings.lr}), lengthen warmup_epochs (now {settings.warmup_epochs}), "
-            "or use precision fp32; nothing was overwritten after the last good epoch"
-        )
+        settings, lr = self.settings, self.settings.lr * self.lr_factor(step)
+        where = f"the loss is no longer a number in batch {batch + 1} of epoch {epoch + 1}, at learning rate {lr:.3g}: "
+        if not torch.isfinite(images).all():
+            return where + "the batch itself holds values that are no numbers; check the pictures and data.std"
+        if not step and not self._is_finite():
+            return where + "the net came with weights that are no numbers; start from another file"
+        if not step:
+            return where + "before the first step, so the net's outputs are too large for its loss or its precision"
+        way_out = f"lower lr (now {settings.lr}) or lengthen warmup_epochs (now {settings.warmup_epochs})"
+        if self.accelerator.mixed_precision == "fp16":
+            way_out += ", or use precision fp32: fp16 knows no numbers above 65,504"
+        return f"{where}the learning rate is too high; {way_out}. The best epoch so far is kept"
 
     def lr_factor(self, step: int) -> float:
         """Factor on the peak learning rate at optimizer step `step`."""

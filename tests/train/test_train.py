@@ -159,10 +159,25 @@ def test_the_best_epoch_is_kept(small_net, toy, tmp_path):
 def test_a_loss_that_is_no_number_stops_with_advice_and_keeps_the_last_good_state(small_net, toy, tmp_path):
     from dataclasses import replace
 
-    poisoned = [(x * math.nan, y) for x, y in toy.train]
-    with pytest.raises(InputError, match=r"epoch 1.*Lower lr \(now 0.1\)"):
+    poisoned = [*toy.train[:2], (toy.train[2][0] * math.nan, toy.train[2][1])]
+    with pytest.raises(InputError, match=r"batch 3 of epoch 1.*the batch itself holds values that are no numbers"):
         Train(epochs=2)(small_net, replace(toy, train=poisoned, folder=tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"momentum": 0.0}, {"momentum": 0.99}])
+def test_a_rate_that_is_too_high_is_named_with_the_batch_where_it_shows(small_net, toy, settings):
+    step = Train(epochs=20, lr=100.0, warmup_epochs=0, weight_decay=0.99, **settings)
+    with pytest.raises(
+        InputError, match=r"in batch \d of epoch \d, at learning rate .*too high; lower lr \(now 100.0\)"
+    ):
+        step(small_net, toy)
+
+
+def test_weights_that_are_no_numbers_are_not_blamed_on_the_rate(small_net, toy):
+    small_net.output.weight.data[0] = math.nan
+    with pytest.raises(InputError, match=r"batch 1 of epoch 1.*the net came with weights that are no numbers"):
+        Train(epochs=1)(small_net, toy)
 
 
 def test_state_of_other_settings_and_broken_state_are_refused(small_net, toy, tmp_path):
