@@ -27,8 +27,8 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
-from solution.report.ablation import BASE, ablation_table, read_ablation
-from solution.report.tables import heading, line
+from solution.report.spread import BASE, ablation_table, read_ablation
+from solution.report.tables import growing
 from solution.runtime import ROOT, written_whole
 from solution.settings import with_setting, with_settings
 from solution.train.assist import Assist
@@ -152,7 +152,8 @@ def run(recipe: Recipe, work: Path, out: Path) -> None:
         with written_whole(out / name) as path:
             shutil.copyfile(work / name, path)
     seconds = sum(row.seconds for row in rows)
-    print(line(dataclasses.replace(rows[-1], step=f"{out.parent.name} {out.name}", seconds=seconds)), flush=True)
+    shown = dataclasses.replace(rows[-1], step=f"{out.parent.name} {out.name}", seconds=seconds)
+    print(growing([shown]), flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -179,7 +180,6 @@ def main() -> None:
     chosen = asked.switches or list(known)
     if unknown := [switch for switch in chosen if switch not in known]:
         raise InputError(f"there is no switch {', '.join(unknown)}; there are: {', '.join(known)}")
-    print(heading())
     for seed in asked.seeds:
         for switch in chosen:
             recipe = dataclasses.replace(known[switch](base(asked.data, asked.epochs)), seed=seed)

@@ -34,7 +34,7 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.export import files
 from solution.models.cifar_resnet import CifarResNet
-from solution.report.bits import (
+from solution.recipes.bits.report import (
     BASE,
     PREFIX,
     RECIPE,
@@ -46,7 +46,7 @@ from solution.report.bits import (
     nets_of,
     note_zipped,
 )
-from solution.report.tables import heading, line
+from solution.report.tables import growing
 from solution.run_folder import MODEL, read_run
 from solution.runtime import pick_device, set_threads, write_text
 from solution.train.pretraining import Start
@@ -212,10 +212,11 @@ def main() -> None:
     asked = arguments()
     set_threads()
     folder = asked.out / (asked.name or asked.net.name.split(".")[0].split("-")[0])
-    print(heading(), flush=True)
     going_on, device = (folder / "recipe.json").exists(), pick_device(asked.device)
+    rows = []
     for row in pipeline.run(recipe_for(asked), folder, device=device, resume=going_on, log=lambda _: None):
-        print(line(row), flush=True)
+        rows.append(row)
+        print(growing(rows), flush=True)
     for path in asked.out.glob(f"*/{BASE}/{MODEL}"):
         note_zipped(path.parents[1], zipped_bytes(path))
     nets = finished(asked.out)

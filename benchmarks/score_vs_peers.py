@@ -20,7 +20,7 @@ from solution import pipeline
 from solution.contracts import Recipe, Row, Stage
 from solution.data.loaders import Data
 from solution.models.classifiers import Classifier
-from solution.recipes import waste_shufflenet
+from solution.recipes.waste import shufflenet as waste_shufflenet
 from solution.report.tables import Table
 from solution.run_folder import read_rows, read_run
 from solution.train.step import Train

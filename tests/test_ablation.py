@@ -4,7 +4,7 @@ import pytest
 from shell import SMALL
 
 from benchmarks import ablation
-from solution.report.ablation import read_ablation
+from solution.report.spread import read_ablation
 from solution.search.cost import epochs_of, foreseen_macs
 from solution.settings import settings_of, with_setting
 

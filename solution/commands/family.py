@@ -41,7 +41,7 @@ def run_family(
         log(f"\n{name}: {f'failed ({error})' if error else 'done'}")
         failed |= {name: error} if error else {}
     for folder in dict.fromkeys((out / name).parent for name in cells):
-        _tell(folder, log)
+        _write_findings(cells, folder, log)
     if failed:
         raise InputError(f"{len(failed)} of {len(cells)} cells failed: {_by_reason(failed)}")
 
@@ -132,15 +132,17 @@ def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace, run_once: 
         run_once(recipe, out, arguments, functools.partial(print, flush=True))
 
 
-def _tell(folder: Path, log: Callable[[str], None]) -> None:
-    """The table, the verdict and the plot of the cells in `folder`, said and written there."""
-    from solution.report.grid import epochs_drawing, grid_table, read_grid, verdict
+def _write_findings(cells: Mapping[str, Recipe], folder: Path, log: Callable[[str], None]) -> None:
+    """What the finished cells in `folder` show together, printed and written there: grid.md and drawings."""
+    from solution.run_folder import read_run
 
-    runs = read_grid(folder)
-    if not runs:
+    report = next(iter(cells.values())).report
+    runs = {path.parent.name: read_run(path.parent) for path in sorted(folder.glob("*/rows.json"))}
+    if report is None or not runs:
         return
-    text = "\n\n".join([f"# {folder.name}", grid_table(runs).markdown(), verdict(runs).markdown()])
-    texts = {"grid.md": text + "\n", "epochs.svg": epochs_drawing(runs, folder.name).file_text()}
-    for name, content in texts.items():
+    own = report(runs, "")
+    text = f"# {folder.name}\n\n{own.markdown()}"
+    files = {"grid.md": text + "\n"} | {name: drawing.file_text() for name, drawing in own.drawings.items()}
+    for name, content in files.items():
         write_text(folder / name, content)
-    log(f"\n{text}\n\nwritten: {', '.join(str(folder / name) for name in texts)}")
+    log(f"\n{text}\n\nwritten: {', '.join(str(folder / name) for name in files)}")

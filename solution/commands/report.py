@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from solution.contracts import InputError
 from solution.runtime import ROOT, write_text
@@ -45,11 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def write_docs(folder: Path) -> None:
     """Write `results.md` and its pictures into `folder` from the rows in its `rows`."""
-    from solution.report.docs import pictures, results
+    from solution.recipes.catalogue import info_of
+    from solution.report.results import pictures, results
 
     rows = folder / "rows"
-    texts = {"results.md": results(rows, defaults)}
-    texts |= {name: drawing.file_text() for name, drawing in pictures(rows).items()}
+    texts = {"results.md": results(rows, info_of)}
+    texts |= {name: drawing.file_text() for name, drawing in pictures(rows, info_of).items()}
     for name, text in texts.items():
         write_text(folder / name, text)
         print(f"written: {folder / name}")
@@ -65,26 +66,16 @@ def write_page(runs: Sequence[Run], target: Path, data: str | None) -> None:
 
 
 def _page(runs: Sequence[Run], data: str | None) -> str:
+    from solution.recipes.catalogue import info_of
     from solution.report.page import page
 
     seen = None
     if data is not None:
-        from solution.report.predictions import look
+        from solution.report.diagnostics import look
         from solution.runtime import set_threads
 
         set_threads()
         if not runs[0].checkpoints():
             raise InputError(f"{runs[0].folder} holds no before.safetensors or after.safetensors to judge")
         seen = look(runs[0].checkpoints(), data, runs[0].settings)
-    return page(runs, seen, defaults)
-
-
-def defaults(recipe: str) -> Mapping[str, Any]:
-    """The settings that the recipe of this name has today, or all cells of a family; none for what is not ours."""
-    from solution.recipes import RECIPES, family_named, named
-    from solution.settings import settings_of
-
-    if recipe in RECIPES:
-        return settings_of(named(recipe))
-    cells = [settings_of(cell) for cell in family_named(recipe, None).values()]
-    return {name: value for name, value in cells[0].items() if not name.startswith("model.")} if cells else {}
+    return page(runs, seen, info_of)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from solution.contracts import Recipe, Row
+    from solution.report.sections import Findings
     from solution.report.tracking import Store
 
 HELP = "run a recipe: train, prune, judge; one row per step"
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, once or once for each fold; print its rows as they come and Before beside After."""
     from solution.contracts import InputError
-    from solution.recipes import family_named
+    from solution.recipes.catalogue import family_named
     from solution.runtime import is_main_process, set_threads
 
     set_threads()
@@ -84,42 +85,38 @@ def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Ca
 def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Callable[[str], None]) -> list[Row]:
     """The rows of one run, shown as they come."""
     from solution import pipeline
-    from solution.report import detector, tables
-    from solution.run_folder import read_rows
+    from solution.report import tables
+    from solution.run_folder import read_rows, read_run
     from solution.runtime import pick_device
 
     store, rows = _store(arguments), []
     device, later = pick_device(arguments.device), arguments.measure_later
     for row in pipeline.run(recipe, out, device=device, resume=arguments.resume, measure_later=later, log=log):
         rows.append(row)
-        told = detector if detector.is_detector(rows) else tables
-        log("\n".join(["", told.heading(), *map(told.line, rows)]))
+        log("\n" + tables.growing(rows))
         if store:
             _note(store, out, log)
     rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     log("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
-    _tell(out, log)
+    if own := recipe.report:
+        write_findings(own({out.name: read_run(out)}, ""), out, log)
     if store and _note(store, out, log):
         log(f"\ntracked in {store.uri}")
     log(f"\nrows, checkpoints and histories are in {out}")
     return rows
 
 
-def _tell(out: Path, log: Callable[[str], None]) -> None:
-    """What a published system's run says in tables and drawings, said and written into `out`."""
-    from solution.report.systems import told
-    from solution.run_folder import read_run
+def write_findings(own: Findings, out: Path, log: Callable[[str], None]) -> None:
+    """Print what a recipe's own report shows, and write it into `out`: tables.md and drawings; nothing without them."""
     from solution.runtime import write_text
 
-    own = told([read_run(out)])
-    if own is None:
+    if not own.tables and not own.drawings:
         return
-    text = "\n\n".join(own.texts)
-    files = {"tables.md": text + "\n"} | {name: drawing.file_text() for name, drawing in own.drawings.items()}
+    files = {"tables.md": own.markdown() + "\n"} | {name: one.file_text() for name, one in own.drawings.items()}
     for name, content in files.items():
         write_text(out / name, content)
-    log(f"\n{text}\n\nwritten: {', '.join(str(out / name) for name in files)}")
+    log(f"\n{own.markdown()}\n\nwritten: {', '.join(str(out / name) for name in files)}")
 
 
 def _note(store: Store, out: Path, log: Callable[[str], None]) -> bool:
@@ -150,7 +147,7 @@ def _nothing(_: str) -> None:
 
 def chosen(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the flags describe."""
-    from solution.recipes import named
+    from solution.recipes.catalogue import named
     from solution.settings import with_setting
 
     recipe = named(arguments.recipe)

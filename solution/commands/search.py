@@ -109,7 +109,7 @@ def _described(arguments: argparse.Namespace) -> Search:
 def _space(arguments: argparse.Namespace) -> dict[str, Any]:
     """What --vary says, else the space of the recipe's file."""
     from solution.contracts import InputError
-    from solution.recipes import space_named
+    from solution.recipes.catalogue import space_named
 
     if not arguments.vary:
         return space_named(arguments.recipe)

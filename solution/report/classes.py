@@ -1,4 +1,4 @@
-"""Class by class: confusion, F1 before and after, and how often each class is said."""
+"""Class by class: confusion, F1 before and after, how often each class is predicted, and features in two dimensions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from solution.report.style import HUES, MARKERS, Drawing, canvas, color, drawn, 
 
 MAX_ROWS = 20
 """Classes that one drawing has room for; of more, those that differ most are shown."""
+MAX_IMAGES, MAX_CLASSES = 900, 12
+"""More marks than these cannot be told apart."""
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], role: str) -> Drawing:
@@ -30,7 +32,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], role: str) -> Drawing:
         axes.set_yticks(range(len(classes)) if few else [], classes if few else [])
         turned = {"rotation": 45, "rotation_mode": "anchor", "ha": "right"}
         axes.set_xticks(range(len(classes)) if few else [], classes if few else [], **turned)
-        return drawn(figure, f"confusion-{role}", _told_confusion(counts, classes, role))
+        return drawn(figure, f"confusion-{role}", _confusion_alt(counts, classes, role))
 
 
 def _square(row: int, column: int, box: Mapping[str, object]) -> object:
@@ -39,15 +41,15 @@ def _square(row: int, column: int, box: Mapping[str, object]) -> object:
     return Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, **box)
 
 
-def _told_confusion(counts: np.ndarray, classes: Sequence[str], role: str) -> str:
+def _confusion_alt(counts: np.ndarray, classes: Sequence[str], role: str) -> str:
     wrong = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
     order = np.argsort(-wrong, axis=None)[:3]
     pairs = [np.unravel_index(place, wrong.shape) for place in order if wrong.flat[place]]
-    said = ", ".join(f"{classes[row]} taken for {classes[column]} {counts[row, column]} times" for row, column in pairs)
-    right = int(np.trace(counts))
-    return (
-        f"Confusion matrix of {role}: {right} of {int(counts.sum())} images right; most often {said or 'no mistake'}."
+    wrongly = ", ".join(
+        f"{classes[row]} taken for {classes[column]} {counts[row, column]} times" for row, column in pairs
     )
+    right, none = int(np.trace(counts)), "no mistake"
+    return f"Confusion matrix of {role}: {right} of {int(counts.sum())} images right; most often {wrongly or none}."
 
 
 def class_f1(scores: Mapping[str, np.ndarray], classes: Sequence[str]) -> Drawing:
@@ -57,8 +59,8 @@ def class_f1(scores: Mapping[str, np.ndarray], classes: Sequence[str]) -> Drawin
 
 
 def predictions(shares: Mapping[str, np.ndarray], classes: Sequence[str]) -> Drawing:
-    """{"labels": (C,) shares of the images, "before": ..., "after": ...}: how often each class is said."""
-    caption = "A model without bias says each class about as often as it occurs among the labels."
+    """{"labels": (C,) shares of the images, "before": ..., "after": ...}: how often each class is predicted."""
+    caption = "A model without bias predicts each class about as often as it occurs among the labels."
     percent = {role: 100 * values for role, values in shares.items()}
     return _dots(percent, classes, name="predictions", axis="percent of the images", caption=caption)
 
@@ -68,8 +70,9 @@ def _dots(values: Mapping[str, np.ndarray], classes: Sequence[str], *, name: str
     spans = table.max(axis=0) - table.min(axis=0)
     chosen = np.sort(np.argsort(-spans, kind="stable")[:MAX_ROWS])
     order = chosen[np.argsort(table[-1, chosen], kind="stable")]
-    with canvas(1.1 + 0.27 * len(order)) as (figure, axes):
+    with canvas(1.3 + 0.27 * len(order)) as (figure, axes):
         rows = range(len(order))
+        axes.set_ylim(-0.6, len(order) - 0.4)  # whole marks at the edge, however few the rows
         axes.hlines(rows, table[:, order].min(axis=0), table[:, order].max(axis=0), color=color("grid"), linewidth=4)
         for index, (role, line) in enumerate(zip(values, table, strict=True)):
             axes.scatter(line[order], rows, label=role, zorder=3, **_look(role, index))
@@ -82,7 +85,7 @@ def _dots(values: Mapping[str, np.ndarray], classes: Sequence[str], *, name: str
             if len(chosen) < len(classes)
             else ""
         )
-        return drawn(figure, name, _told_dots(values, classes, axis), caption + only)
+        return drawn(figure, name, _dots_alt(values, classes, axis), caption + only)
 
 
 def _look(role: str, index: int) -> dict[str, object]:
@@ -95,8 +98,63 @@ def _look(role: str, index: int) -> dict[str, object]:
     return {"marker": MARKERS[index % len(MARKERS)], "s": 42, "color": color(HUES[index % len(HUES)])}
 
 
-def _told_dots(values: Mapping[str, np.ndarray], classes: Sequence[str], axis: str) -> str:
+def _dots_alt(values: Mapping[str, np.ndarray], classes: Sequence[str], axis: str) -> str:
     lines = []
     for place, name in enumerate(classes[:MAX_ROWS]):
         lines.append(f"{name} " + ", ".join(f"{role} {line[place]:.3g}" for role, line in values.items()))
     return f"{axis.capitalize()}, by class: " + "; ".join(lines) + "."
+
+
+def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(N, F) features to (N, 2) by t-SNE (van der Maaten and Hinton, 2008), started from the principal components.
+
+    Fewer than 30 images or 3 features, which t-SNE cannot spread, give the principal components alone.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    num_images, num_features = features.shape
+    if num_images < 2:
+        return np.zeros((num_images, 2))
+    if num_images < 30 or num_features < 3:
+        components = min(2, num_images, num_features)
+        flat = PCA(components, random_state=seed).fit_transform(features)
+        return np.pad(flat, ((0, 0), (0, 2 - components)))
+    scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    with threadpool_limits(1):  # threads that outnumber free cores spin
+        return TSNE(perplexity=min(30, num_images / 4), init="pca", random_state=seed).fit_transform(scaled)
+
+
+def chosen(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Positions, rising, of at most `MAX_IMAGES` images of the `MAX_CLASSES` most frequent labels of (N,) labels."""
+    frequent = np.argsort(-np.bincount(labels), kind="stable")[:MAX_CLASSES]
+    places = np.flatnonzero(np.isin(labels, frequent))
+    return np.sort(np.random.default_rng(seed).permutation(places)[:MAX_IMAGES])
+
+
+def embedding(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], role: str) -> Drawing:
+    """(N, 2) points of (N,) labels; each class has a hue and a marker of its own."""
+    found = np.unique(labels)
+    with canvas(4.6) as (figure, axes):
+        for index, label in enumerate(found):
+            own = points[labels == label]
+            ink, marker = color(HUES[index % len(HUES)]), MARKERS[index % len(MARKERS)]
+            width = 1.2 if marker in "x+" else 0
+            axes.scatter(*own.T, 14, marker=marker, color=ink, alpha=0.8, linewidth=width, label=classes[label])
+        axes.set(xticks=[], yticks=[], title=f"{role.capitalize()}: features of {len(points)} images")
+        axes.spines[:].set_visible(False)
+        figure.legend(loc="outside lower left", ncols=3, markerscale=1.6, handletextpad=0.1, columnspacing=1.0)
+        nearest = _purity(points, labels)
+        caption = f"For {nearest:.0%} of the images the nearest neighbor in this picture has the same label."
+        alt = f"Two-dimensional embedding of the features of {role} in {len(found)} classes. {caption}"
+        return drawn(figure, f"embedding-{role}", alt, caption)
+
+
+def _purity(points: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the points whose nearest other point has the same label."""
+    if len(points) < 2:
+        return 1.0
+    distances = ((points[:, None] - points[None]) ** 2).sum(axis=-1)  # (N, N)
+    np.fill_diagonal(distances, np.inf)
+    return float((labels[distances.argmin(axis=1)] == labels).mean())

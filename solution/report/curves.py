@@ -25,8 +25,8 @@ def training_curves(
             quiet(axes)
         grid[-1, 0].set_xlabel("epoch of the stage")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        caption = "One line per stage; kept is the best epoch on the dev split, or the last if the recipe says so."
-        return drawn(figure, name, _told(histories), caption)
+        caption = "One line per stage; kept is the best epoch on the dev split, or the last with keep=last."
+        return drawn(figure, name, _alt(histories), caption)
 
 
 def _look(stage: str, index: int) -> tuple[str, str]:
@@ -34,9 +34,9 @@ def _look(stage: str, index: int) -> tuple[str, str]:
     return known.get(stage, (color(HUES[(index + 2) % len(HUES)]), DASHES[(index + 2) % len(DASHES)]))
 
 
-def _told(histories: Mapping[str, History]) -> str:
-    said = []
+def _alt(histories: Mapping[str, History]) -> str:
+    lines = []
     for stage, history in histories.items():
         best = f", best dev F1 {max(history['dev_f1']):.4f}" if history.get("dev_f1") else ""
-        said.append(f"{stage}: {len(history['epoch'])} epochs, loss {history['loss'][-1]:.3f} at the end{best}")
-    return "Training curves. " + "; ".join(said) + "."
+        lines.append(f"{stage}: {len(history['epoch'])} epochs, loss {history['loss'][-1]:.3f} at the end{best}")
+    return "Training curves. " + "; ".join(lines) + "."

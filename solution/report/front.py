@@ -1,4 +1,4 @@
-"""Cost against quality: MACs and macro F1, lines of equal score, and who is not beaten in both."""
+"""Cost against quality: MACs and a figure of quality, who is not beaten in both; and forms of nets in three panels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from solution.evaluate.score import Scorer
-from solution.report.published import RESULTS
 from solution.report.style import HUES, Drawing, canvas, color, drawn, quiet
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _STEPS, _LABELS, _EDGE = 60, 54, 3
 from top and bottom carry no name, which the frame would cut."""
 
 _FEW = 12
-"""Series of more points have small marks, and only those of their front are told in words."""
+"""Series of more points have small marks, and the text alternative names only those of their front."""
 
 _FAR = (4, 17, 30)
 """Points above or below its mark at which a name may stand; but for the nearest, a line leads to it."""
@@ -40,13 +39,16 @@ class Point:
     """One net: its cost and its quality, and a name where it deserves one."""
 
     macs: float
-    f1: float
+    quality: float
     name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points that belong together. `look` is "published", "before", "after" or "other"; `joined` draws their front."""
+    """Points that belong together. `look` is "published", "before", "after" or "other"; `joined` draws their front.
+
+    Published points are of others: they may be left out where they would push the user's own aside.
+    """
 
     name: str
     points: tuple[Point, ...]
@@ -54,61 +56,57 @@ class Series:
     joined: bool = False
 
 
-_NAMES = {"After": "published After", "second team, public": "second team"}
-
-PUBLISHED = Series(
-    name="published (private photos)",
-    points=tuple(Point(macs=result.macs, f1=result.f1, name=_NAMES.get(result.name, "")) for result in RESULTS),
-    look="published",
-    joined=True,
-)
-
-
 def front(points: Sequence[Point]) -> list[Point]:
     """The points that no other beats in both MACs and F1, by rising MACs."""
     best, kept = -np.inf, []
-    for point in sorted(points, key=lambda point: (point.macs, -point.f1)):
-        if point.f1 > best:
-            best = point.f1
+    for point in sorted(points, key=lambda point: (point.macs, -point.quality)):
+        if point.quality > best:
+            best = point.quality
             kept.append(point)
     return kept
 
 
-def pareto(series: Sequence[Series], name: str = "pareto", scorer: Scorer | None = None) -> Drawing:
-    """MACs against macro F1 over lines of equal score. Points below the cliff are left out, and counted."""
-    scorer = scorer or Scorer()
-    seen = [_above(one, scorer.cliff_f1) for one in series]
+def pareto(
+    series: Sequence[Series], name: str = "pareto", *, quality: str = "macro F1", scorer: Scorer | None = None
+) -> Drawing:
+    """MACs against `quality`; with a `scorer` over lines of equal score, published points below its cliff left out."""
+    seen = list(series)
+    if scorer is not None:
+        seen = [_above(one, scorer.cliff_f1) if one.look == "published" else one for one in series]
     hidden = sum(len(one.points) for one in series) - sum(len(one.points) for one in seen)
+    seen = [one for one in seen if one.points]
     with canvas(4.0) as (figure, axes):
         for index, one in enumerate(seen):
             _draw(axes, one, index)
         axes.margins(0.12)
-        _equal_scores(axes, scorer)
+        if scorer is not None:
+            _equal_scores(axes, scorer)
         quiet(axes, "both")
-        axes.set(xlabel="million MACs of one image", ylabel="macro F1")
+        axes.set(xlabel="million MACs of one image", ylabel=quality)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         _name(axes, seen)
-        below = f" {hidden} below the cliff at F1 {scorer.cliff_f1} are left out." if hidden else ""
-        caption = "Up and left is better; thin lines join equal scores (lower is better)." + below
-        return drawn(figure, name, _told(seen) + below, caption)
+        below = (
+            f" {hidden} published below the cliff at F1 {scorer.cliff_f1} are left out." if scorer and hidden else ""
+        )
+        lines = " Thin lines join equal scores (lower is better)." if scorer else ""
+        return drawn(figure, name, _alt(seen, quality) + below, "Up and left is better." + lines + below)
 
 
 def _above(series: Series, cliff_f1: float) -> Series:
-    points = tuple(point for point in series.points if point.f1 >= cliff_f1)
-    return Series(name=series.name, points=points, look=series.look, joined=series.joined)
+    return replace(series, points=tuple(point for point in series.points if point.quality >= cliff_f1))
 
 
 def _draw(axes: Axes, series: Series, index: int) -> None:
     ink = color({"published": "faint", "other": HUES[index % len(HUES)]}.get(series.look, series.look))
     hollow = series.look in ("published", "before")
     marker = {"published": "o", "before": "s", "after": "D"}.get(series.look, _OTHERS[index % len(_OTHERS)])
-    macs, f1 = [point.macs / 1e6 for point in series.points], [point.f1 for point in series.points]
+    x, y = [point.macs / 1e6 for point in series.points], [point.quality for point in series.points]
     face = "none" if hollow else ink
     size = 22 if series.look == "published" or len(series.points) > _FEW else 46
-    axes.scatter(macs, f1, size, marker=marker, facecolor=face, edgecolor=ink, label=series.name, zorder=3)
+    axes.scatter(x, y, size, marker=marker, facecolor=face, edgecolor=ink, label=series.name, zorder=3)
     if series.joined:
         best = front(series.points)
-        x, y = [point.macs / 1e6 for point in best], [point.f1 for point in best]
+        x, y = [point.macs / 1e6 for point in best], [point.quality for point in best]
         axes.step(x, y, where="post", color=ink, linewidth=1.2, zorder=2)
 
 
@@ -116,13 +114,13 @@ def _name(axes: Axes, series: Sequence[Series]) -> None:
     """Names beside the points that have one, at the corner, near or farther off, that covers least; the first choice is
     away from the front's line, on the side that has room."""
     axes.figure.draw_without_rendering()  # the layout is settled: what covers what can be measured
-    places = [(point.macs / 1e6, point.f1) for one in series for point in one.points]
+    places = [(point.macs / 1e6, point.quality) for one in series for point in one.points]
     marks = axes.transData.transform(places) if places else ()
     middle = statistics.mean(axes.get_xlim())
     placed = []
     for own, point in ((one, point) for one in series for point in one.points if point.name):
         side = 1 if point.macs / 1e6 < middle else -1
-        rise = 1 if point.f1 == max(other.f1 for other in own.points) else -1
+        rise = 1 if point.quality == max(other.quality for other in own.points) else -1
         corners = [(side, rise), (-side, rise), (side, -rise), (-side, -rise)]
         spots = [(5 * right, far * up) for far in _FAR for right, up in corners]
         covered = []
@@ -141,7 +139,9 @@ def _name(axes: Axes, series: Sequence[Series]) -> None:
 def _named(axes: Axes, point: Point, spot: tuple[int, int], **options: Any) -> Annotation:
     look = {"fontsize": 9, "color": color("faint")}
     look |= {"ha": "left" if spot[0] > 0 else "right", "va": "bottom" if spot[1] > 0 else "top"}
-    return axes.annotate(point.name, (point.macs / 1e6, point.f1), spot, textcoords="offset points", **look, **options)
+    return axes.annotate(
+        point.name, (point.macs / 1e6, point.quality), spot, textcoords="offset points", **look, **options
+    )
 
 
 def _covered(axes: Axes, name: Annotation, marks: Iterable[tuple[float, float]]) -> tuple[bool, int, int]:
@@ -153,29 +153,71 @@ def _covered(axes: Axes, name: Annotation, marks: Iterable[tuple[float, float]])
 
 
 def _equal_scores(axes: Axes, scorer: Scorer) -> None:
+    """Lines above the cliff only: below it the score hardly depends on F1."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    left, low, high = max(left, 0), max(low, scorer.cliff_f1), min(high, 1)
-    macs, f1 = np.linspace(left, right, _STEPS), np.linspace(low, high, _STEPS)
-    scores = np.array([[scorer(1e6 * x, y) for x in macs] for y in f1])
-    lines = axes.contour(macs, f1, scores, 7, colors=[color("faint")], linewidths=0.5, linestyles="dotted")
-    column = scores[_EDGE:-_EDGE, _LABELS]
-    told = [level for level in lines.levels if column.min() < level < column.max()]
-    places = [(macs[_LABELS], f1[_EDGE + np.abs(column - level).argmin()]) for level in told]
-    axes.clabel(lines, told, fontsize=8, fmt="%.2f", manual=places)
+    left, high = max(left, 0), min(high, 1)
+    if high > scorer.cliff_f1:
+        macs, f1 = np.linspace(left, right, _STEPS), np.linspace(max(low, scorer.cliff_f1), high, _STEPS)
+        scores = np.array([[scorer(1e6 * x, y) for x in macs] for y in f1])
+        lines = axes.contour(macs, f1, scores, 7, colors=[color("faint")], linewidths=0.5, linestyles="dotted")
+        column = scores[_EDGE:-_EDGE, _LABELS]
+        labeled = [level for level in lines.levels if column.min() < level < column.max()]
+        places = [(macs[_LABELS], f1[_EDGE + np.abs(column - level).argmin()]) for level in labeled]
+        axes.clabel(lines, labeled, fontsize=8, fmt="%.2f", manual=places)
     axes.set(xlim=(left, right), ylim=(low, high))
 
 
-def _told(seen: Sequence[Series]) -> str:
-    said = []
+def _alt(seen: Sequence[Series], quality: str) -> str:
+    """The text alternative: all points, or the front of a long series."""
+    short, parts = quality.removeprefix("macro "), []
     for one in seen:
         if one.look == "published":
-            said.append(f"{len(one.points)} published results")
+            parts.append(f"{len(one.points)} published results")
             continue
         points = one.points
         if len(points) > _FEW:
-            said.append(f"{len(points)} {one.name}, the front of them")
-            points = front(points)
-        said += [
-            f"{one.name} {point.name}".rstrip() + f": {point.macs:,.0f} MACs, F1 {point.f1:.4f}" for point in points
-        ]
-    return "MACs against macro F1. " + "; ".join(said) + "."
+            parts.append(f"{len(points)} {one.name}, the front of them")
+            points = tuple(front(points))
+        for point in points:
+            own = "" if one.name == point.name else point.name
+            parts.append(f"{one.name} {own}".rstrip() + f": {point.macs:,.0f} MACs, {short} {point.quality:.4f}")
+    return f"MACs against {quality}. " + "; ".join(parts) + "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostLine:
+    """One net in one form. megabytes: of the file as stored; packed: of the packed file, if any; ms: of one image."""
+
+    name: str
+    megabytes: float
+    quality: float
+    packed: float | None = None
+    ms: float | None = None
+
+
+def costs_drawing(lines: Sequence[CostLine], quality: str, name: str) -> Drawing:
+    """Size, quality and latency of `lines` from top to bottom; `quality` names the figure in the middle panel."""
+    ink = color(HUES[0])
+    with canvas(1.6 + 0.78 * len(lines), 3) as (figure, (sizes, worth, speed)):
+        for place, one in enumerate(lines):
+            sizes.scatter(one.megabytes, place, 42, marker="s", facecolor="none", edgecolor=ink)
+            if one.packed:
+                sizes.scatter(one.packed, place, 42, marker="s", color=ink)
+            worth.scatter(one.quality, place, 42, marker="o", color=ink)
+            if one.ms:
+                speed.scatter(one.ms, place, 42, marker="^", color=ink)
+        titles = ("MB on disk; filled: packed", quality, "ms of one image")
+        for axes, title in zip((sizes, worth, speed), titles, strict=True):
+            axes.set(title=title, ylim=(len(lines) - 0.5, -0.5), yticks=range(len(lines)))
+            axes.set_yticklabels([one.name for one in lines])
+            quiet(axes, "both")
+            if axes is worth:  # cropped: from 0 on, differences between good nets could not be seen
+                axes.margins(x=0.06)
+            else:
+                axes.set_xlim(0, 1.06 * max(axes.dataLim.x1, 1e-9))  # whole marks at the edge, too
+        listed = "; ".join(f"{one.name} {one.megabytes:.2f} MB, {one.quality:.4g}" for one in lines)
+        caption = (
+            f"The axis of {quality} is cropped. Nets without a time only simulate integers. The packed file holds "
+            "exactly what the checkpoint holds."
+        )
+        return drawn(figure, name, f"Size as stored and {quality}. {listed}.", caption)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import Row
-from solution.report.ablation import ablation_table, read_ablation
+from solution.evaluate.score import Scorer
 from solution.report.curves import training_curves
-from solution.report.front import PUBLISHED, Point, Series, pareto
-from solution.report.sections import Block, Section
-from solution.report.spread import shipped, spread
+from solution.report.front import Point, Series, pareto
+from solution.report.sections import Block, Findings, Lookup, Section
+from solution.report.spread import ablation_table, read_ablation, spread
 from solution.report.style import css_variables
-from solution.report.tables import Table, compared
+from solution.report.tables import QUALITY, Table, compared, forms, main_quality
 from solution.report.template import CSS, PAGE
-from solution.run_folder import ROLES, Defaults, Run, command, flat
+from solution.run_folder import ROLES, Run, command, flat
 
 if TYPE_CHECKING:
-    from solution.report.predictions import Look
+    from solution.report.diagnostics import Look
 
 
-def page(runs: Sequence[Run], look: Look | None, defaults: Defaults) -> str:
+def page(runs: Sequence[Run], look: Look | None, lookup: Lookup) -> str:
     """The whole page of one run, or of the same recipe with several seeds.
 
-    look      the compared models on the val split, of the first run; None leaves out what needs photos
-    defaults  says which settings a command must name
+    look    the compared models on the val split, of the first run; None leaves out what needs photos
+    lookup  knows the recipes: their settings today, and what they show besides
     """
     from jinja2 import Environment
 
@@ -37,21 +37,26 @@ def page(runs: Sequence[Run], look: Look | None, defaults: Defaults) -> str:
         title=f"{first.recipe} on {data}",
         subtitle=_subtitle(runs),
         facts=_facts(*(figures(runs, role) for role in ROLES)),
-        sections=_sections(runs, look, defaults),
+        sections=_sections(runs, look, lookup),
         css=css_variables() + CSS,
     ).lstrip()
 
 
 def figures(runs: Sequence[Run], role: str) -> dict[str, Any]:
-    """The figures of "before" or "after": the mean over runs of each that all of them have."""
+    """The figures of "before" or "after": the mean over runs of each that all have, quality on its own level."""
     rows = [run.row(role) for run in runs]
     tables = [{**flat(row), **row.quality} for row in rows]
-    known = {name: [table.get(name) for table in tables] for name in tables[0]}
-    return {
-        name: statistics.mean(values)
-        for name, values in known.items()
-        if all(isinstance(value, int | float) for value in values)
-    }
+    means: dict[str, Any] = {}
+    for name in tables[0]:
+        values = [table.get(name) for table in tables]
+        if all(isinstance(value, int | float) for value in values):
+            field, _, rest = name.partition(".")
+            form, _, figure = rest.rpartition(".")
+            own = means
+            for key in (field, form) if form else (field,) if rest else ():
+                own = own.setdefault(key, {})
+            own[figure or name] = statistics.mean(values)
+    return means
 
 
 def _subtitle(runs: Sequence[Run]) -> str:
@@ -66,28 +71,35 @@ def _facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str
     for name, label in (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes on disk")):
         change = after[name] / before[name] - 1
         facts.append({"name": label, "main": f"{change:+.1%}", "detail": f"{before[name]:,.0f} → {after[name]:,.0f}"})
-    for name, label in (("f1", "macro F1"), ("score", "score, lower is better")):
+    main = next((name for name in QUALITY if name in before and name in after), None)
+    labels = ([(main, QUALITY[main])] if main else []) + [("score", "score, lower is better")]
+    for name, label in labels:
         if name in before and name in after:
             detail = f"from {before[name]:.4f}, {after[name] - before[name]:+.4f}"
             facts.append({"name": label, "main": f"{after[name]:.4f}", "detail": detail})
     return facts
 
 
-def _sections(runs: Sequence[Run], look: Look | None, defaults: Defaults) -> list[Section]:
+def _sections(runs: Sequence[Run], look: Look | None, lookup: Lookup) -> list[Section]:
+    info = lookup(runs[0].recipe)
+    own = info.findings({str(run.folder): run for run in runs})
     histories = runs[0].histories()
     switches = read_ablation(runs[0].folder / "ablation")
-    sections = [_compared(runs), _steps(runs)]
+    sections = [_compared(runs), _steps(runs, own)]
+    if own.tables or own.drawings:
+        shown = tuple(own.drawings.values())
+        sections.append(Section(id="own", title="Of this recipe", texts=own.texts, tables=own.tables, drawings=shown))
     if histories:
         sections.append(Section(id="training", title="Training", drawings=(training_curves(histories),), half=True))
-    if any(row.quality.get("f1") for row in _rows(runs)):
-        sections.append(_cost_and_quality(runs))
+    if (quality := main_quality(_rows(runs))) is not None:
+        sections.append(_cost_and_quality(runs, quality, own))
     if look is not None:
         from solution.report.diagnostics import diagnostics
 
         sections += diagnostics(look)
     if switches:
         sections.append(Section(id="ablation", title="Ablation", tables=(ablation_table(switches),)))
-    return [*sections, _made(runs, defaults, look)]
+    return [*sections, _made(runs, info.defaults, look)]
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
@@ -95,46 +107,41 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _compared(runs: Sequence[Run]) -> Section:
-    table = compared({role: figures(runs, role) for role in ROLES})
+    models = {role: figures(runs, role) for role in ROLES}
     before, after = runs[0].compared
-    notes = [f"Before is the stage {before}, After the stage {after}."] if runs[0].compared != ROLES else []
+    texts = [f"Before is the stage {before}, After the stage {after}."] if runs[0].compared != ROLES else []
     if len(runs) > 1:
-        notes.append("Means over the seeds; the spread is in the next table.")
-    headings, caption = ("figure", *table.headings[1:]), "Cost, and quality on the val split"
-    shown = Table(headings=headings, rows=table.rows, caption=caption, note=" ".join(notes))
-    return Section(id="compared", title="Before and After", tables=(shown,))
+        texts.append("Means over the seeds; the spread is in the next table.")
+    tables = tuple(table for table in (compared(models), forms(models)) if table)
+    return Section(id="compared", title="Before and After", texts=tuple(texts), tables=tables)
 
 
-def _steps(runs: Sequence[Run]) -> Section:
-    rows = [run.rows for run in runs]
-    table, forms = spread(rows), shipped(rows)
-    caption = "One row per step; mean ± standard deviation over seeds" if len(runs) > 1 else "One row per step"
-    shown = [replace(table, caption=caption), *([replace(forms, caption="As shipped")] if forms else [])]
-    return Section(id="steps", title="Step by step", tables=tuple(shown))
+def _steps(runs: Sequence[Run], own: Findings) -> Section:
+    legend = own.legend().replace("`", "")
+    tables = tuple(spread([run.rows for run in runs]))
+    return Section(id="steps", title="Step by step", texts=(legend,) if legend else (), tables=tables)
 
 
-def _cost_and_quality(runs: Sequence[Run]) -> Section:
-    series = [PUBLISHED, *(_series(runs, role) for role in ROLES)]
-    others = [row for run in runs for row in run.rows if row.step not in run.compared and "f1" in row.quality]
+def _cost_and_quality(runs: Sequence[Run], quality: str, own: Findings) -> Section:
+    series = [*own.reference, *(_series(runs, role, quality) for role in ROLES)]
+    others = [row for run in runs for row in run.rows if row.step not in run.compared and quality in row.quality]
     if others:
-        points = tuple(Point(macs=row.macs, f1=row.quality["f1"], name=row.step) for row in others)
+        points = tuple(Point(macs=row.macs, quality=row.quality[quality], name=row.step) for row in others)
         series.append(Series(name="other steps", points=points))
-    text = (
-        "The published results were measured on the competition's private photos: their MACs compare, "
-        "their F1 shows where the teams stood."
-    )
-    return Section(id="front", title="Cost and quality", texts=(text,), drawings=(pareto(series),), half=True)
+    scorer = Scorer() if any(row.score is not None for row in _rows(runs)) and quality == "f1" else None
+    drawing = pareto(series, quality=QUALITY.get(quality, quality), scorer=scorer)
+    return Section(id="front", title="Cost and quality", drawings=(drawing,), half=True)
 
 
-def _series(runs: Sequence[Run], role: str) -> Series:
+def _series(runs: Sequence[Run], role: str, quality: str) -> Series:
     rows = [run.row(role) for run in runs]
-    points = tuple(Point(macs=row.macs, f1=row.quality["f1"]) for row in rows if "f1" in row.quality)
+    points = tuple(Point(macs=row.macs, quality=row.quality[quality]) for row in rows if quality in row.quality)
     return Series(name=role.capitalize(), points=points, look=role)
 
 
-def _made(runs: Sequence[Run], defaults: Defaults, look: Look | None) -> Section:
+def _made(runs: Sequence[Run], defaults: Mapping[str, Any], look: Look | None) -> Section:
     first = runs[0]
-    commands = "\n".join(command(run, defaults(run.recipe)) for run in runs)
+    commands = "\n".join(f"{command(run, defaults)} --out {_out(run.folder)}" for run in runs)
     blocks = [Block(title="Commands", text=commands)]
     blocks += [Block(title=f"Plan of {name}", text=text, folded=True) for name, text in first.plans().items()]
     if first.settings:
@@ -149,4 +156,12 @@ def _origins(runs: Sequence[Run]) -> Table:
     for run in runs:
         stated = (", ".join(dict.fromkeys(getattr(row, name) for row in run.rows)) for name in ("commit", "hardware"))
         lines.append((str(run.seed), f"{sum(row.seconds for row in run.rows) / 60:.1f}", *stated))
-    return Table(headings=("seed", "minutes", "commit", "hardware"), rows=tuple(lines), caption="Seeds and hardware")
+    return Table(headings=("seed", "minutes", "commit", "hardware"), rows=tuple(lines), caption="Seeds and hardware.")
+
+
+def _out(folder: Path) -> str:
+    """The folder as a shell takes it, from where the page was made."""
+    import shlex
+
+    near = folder.resolve().is_relative_to(Path.cwd())
+    return shlex.quote(str(folder.resolve().relative_to(Path.cwd()) if near else folder))

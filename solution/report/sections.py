@@ -1,16 +1,21 @@
-"""What a page is made of: sections with tables, drawings, photos and text."""
+"""What a page is made of: sections with tables, drawings, photos and text; and what a recipe adds of its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+from solution.report.front import Series
 from solution.report.style import Drawing
 from solution.report.tables import Table
+from solution.run_folder import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A photo with what was said of it. `source` is a data URI, `side` its pixels, `name` where it lies."""
+    """A photo and the labels that nets gave it. `source` is a data URI, `side` its pixels, `name` its place in the
+    data set."""
 
     source: str
     side: int
@@ -21,7 +26,7 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Text as it was written: a command, a plan, settings. `folded` hides it until it is asked for."""
+    """Text as it was written: a command, a plan, settings. `folded` shows its title alone until it is opened."""
 
     title: str
     text: str
@@ -43,3 +48,65 @@ class Section:
     photos: tuple[Photo, ...] = ()
     blocks: tuple[Block, ...] = ()
     half: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What runs of one recipe show beyond cost and quality of their steps: what `Recipe.report` returns.
+
+    title      of the section; "" means the recipe and its data
+    tables     they take the place of the table of steps; none leave it
+    texts      sentences that follow from the rows
+    drawings   {file name: drawing}
+    commands   that make the runs again; none mean `run RECIPE` with the settings that differ
+    steps      {stage: what it does, in a few words}
+    reference  nets of others, for the plot of cost against quality
+    """
+
+    title: str = ""
+    tables: tuple[Table, ...] = ()
+    texts: tuple[str, ...] = ()
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    steps: Mapping[str, str] = field(default_factory=dict)
+    reference: tuple[Series, ...] = ()
+
+    def markdown(self) -> str:
+        """Tables, sentences and step names; drawings are files of their own."""
+        words = " ".join(self.texts)
+        return "\n\n".join(filter(None, [*(table.markdown() for table in self.tables), words, self.legend()]))
+
+    def legend(self) -> str:
+        """Every step with what it does, in one line; "" without any."""
+        return "Steps: " + "; ".join(f"`{name}`: {words}" for name, words in self.steps.items()) if self.steps else ""
+
+
+Report: TypeAlias = Callable[[Mapping[str, Run], str], Findings]
+"""`Recipe.report`: {name: run} of the seeds of one recipe, or of the cells of a family, and what keeps the names of
+drawings apart on one page -> what they show. Without runs: what any run would be compared with."""
+
+Overview: TypeAlias = Callable[[Mapping[str, Mapping[str, Run]]], Findings]
+"""{group: {name: run}} of all groups of one reference system -> what they show together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeInfo:
+    """What is known of a recipe by its name.
+
+    defaults  {key: value} of its settings today
+    together  its runs are cells of a family: those of one folder are shown together
+    overview  shows all groups of its reference system in one place
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    report: Report | None = None
+    together: bool = False
+    overview: Overview | None = None
+
+    def findings(self, runs: Mapping[str, Run], slug: str = "") -> Findings:
+        """What the recipe's own report shows; nothing when it has none."""
+        return self.report(runs, slug) if self.report else Findings()
+
+
+Lookup: TypeAlias = Callable[[str], RecipeInfo]
+"""A recipe's name -> what is known of it; an empty `RecipeInfo` for a recipe of elsewhere."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solution.evaluate.speed import Speed
 from solution.report.style import HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDE = 1000
+"""The range of times, slowest to fastest, from which on only powers of ten are labeled."""
 _NOTE = "Memory: most held beyond what the process had before loading. Load: from the file to the first answer."
 _MARK = {"linestyle": "none", "markersize": 6.8, "markeredgewidth": 1.8, "zorder": 3}
 
@@ -22,17 +27,17 @@ def speed_table(speeds: Sequence[Speed], note: str = "") -> Table:
     return Table(headings=headings, rows=cells, note=f"{_NOTE} {note}".rstrip())
 
 
-def _cells(said: dict[str, Any]) -> tuple[str, ...]:
-    memory = "-" if said["peak_bytes"] is None else f"{said['peak_bytes'] / 1e6:.1f}"
+def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
+    memory = "-" if figures["peak_bytes"] is None else f"{figures['peak_bytes'] / 1e6:.1f}"
     return (
-        said["model"],
-        f"{said['runtime']} {said['precision']}",
-        str(said["threads"]),
-        f"{said['p50_ms']:.3f}",
-        f"{said['p95_ms']:.3f}",
-        f"{said['images_per_s']:,.0f} (batch {said['best_batch']})",
+        figures["model"],
+        f"{figures['runtime']} {figures['precision']}",
+        str(figures["threads"]),
+        f"{figures['p50_ms']:.3f}",
+        f"{figures['p95_ms']:.3f}",
+        f"{figures['images_per_s']:,.0f} (batch {figures['best_batch']})",
         memory,
-        f"{said['load_ms']:,.0f}",
+        f"{figures['load_ms']:,.0f}",
     )
 
 
@@ -51,11 +56,21 @@ def speed_drawing(speeds: Sequence[Speed], name: str = "speed") -> Drawing:
         axes.set(xscale="log", xlabel=f"milliseconds, batch {speeds[0].latency_batch}", yticks=range(len(places)))
         axes.set_yticklabels(places)
         axes.set_ylim(len(places) - 0.5, -0.5)
-        axes.xaxis.set_major_formatter("{x:g}")
+        _ticks(axes)
         quiet(axes, "x")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         caption = "Left is faster. A mark is the median call, its line ends at the 95th percentile."
-        return drawn(figure, name, _told(speeds), caption)
+        return drawn(figure, name, _alt(speeds), caption)
+
+
+def _ticks(axes: Axes) -> None:
+    """A label at 1, 2 and 5 of each power of ten, at the powers alone over several, and none between."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _WIDE else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _place(speed: Speed) -> str:
@@ -74,6 +89,6 @@ def _looks(models: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     }
 
 
-def _told(speeds: Sequence[Speed]) -> str:
-    said = (f"{speed.model} in {_place(speed)}: {speed.percentile_ms(50):.3f} ms" for speed in speeds)
-    return f"Median latency, batch {speeds[0].latency_batch}. " + "; ".join(said) + "."
+def _alt(speeds: Sequence[Speed]) -> str:
+    lines = (f"{speed.model} in {_place(speed)}: {speed.percentile_ms(50):.3f} ms" for speed in speeds)
+    return f"Median latency, batch {speeds[0].latency_batch}. " + "; ".join(lines) + "."

@@ -1,8 +1,9 @@
 """The house style: every drawing is one SVG that reads on light and on dark paper, in gray, and for the color-blind.
 
-Drawings are made in stand-in colors that become CSS variables; the page, or the file of a drawing, says what these
-are in light and in dark. Nothing is told by color alone: Before is dashed or hollow and the paler ink, After is solid
-and filled; classes have markers and names. Hues are after Okabe and Ito (2008), "Color Universal Design".
+Drawings are made in stand-in colors. On a page they become CSS variables with a light and a dark value; in a file of
+its own they become literal colors, which every viewer shows; a style sheet changes them where the reader has chosen
+dark. Color alone never carries meaning: Before is dashed or hollow and the paler ink, After is solid and filled;
+classes have markers and names. Hues are after Okabe and Ito (2008), "Color Universal Design".
 """
 
 from __future__ import annotations
@@ -65,11 +66,17 @@ class Drawing:
     caption: str = ""
 
     def file_text(self) -> str:
-        """The same as an SVG file that stands alone and follows the reader's choice of light or dark."""
-        style = f"<style>{css_variables('svg')}</style>"
-        opened = self.svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-        head, end, rest = opened.partition(">")
-        return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{style}{rest}\n'
+        """The same as an SVG file that stands alone: literal colors on its own paper, others where dark is chosen."""
+        head, end, rest = self.svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).partition(">")
+        body = re.sub(r"var\(--(\w+)\)", lambda found: COLORS[found[1]][0], rest)
+        dark = "".join(
+            f'[style*="{use}: {light}"]{{{use}:{dark}!important}}'
+            for light, dark in COLORS.values()
+            for use in ("fill", "stroke")
+        )
+        style = f"<style>@media (prefers-color-scheme: dark){{{dark}}}</style>"
+        paper = f'<rect width="100%" height="100%" style="fill: {COLORS["paper"][0]}"/>'
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{style}{paper}{body}\n'
 
 
 def color(name: str) -> str:

@@ -63,10 +63,14 @@ class Outcome:
         if objective_of(self.study) == "front":
             files += [self._recipe(trial, self.folder / "front" / _name(trial)) for trial in front_of(self.study)]
         files.append(self._table(lines))
-        drawings = {"history": history_drawing(lines), "front": front_drawing(lines)}
+        drawings = {"history": history_drawing(lines), "front": self._front(lines)}
         if weights := importance(self.study):
             drawings["importance"] = importance_drawing(weights)
         return [*files, *(self._drawing(name, drawing) for name, drawing in drawings.items())]
+
+    def _front(self, lines: Sequence[Tried]) -> Drawing:
+        own = self.recipe.report
+        return front_drawing(lines, own({}, "").reference if own else (), self.recipe.score)
 
     def _recipe(self, trial: FrozenTrial, path: Path) -> Path:
         found = applied(self.recipe, self.space.read(trial.params))
@@ -104,6 +108,10 @@ def _name(trial: FrozenTrial) -> str:
     return f"trial_{trial.number:04d}.py"
 
 
+ENOUGH = 20
+"""Finished trials without which importance would be chance."""
+
+
 def importance(study: Study) -> dict[str, float]:
     """{name: its share of what the score depends on}, largest first; empty while there are too few trials.
 
@@ -111,7 +119,7 @@ def importance(study: Study) -> dict[str, float]:
     """
     trials = study.get_trials(deepcopy=False)
     score = {trial.number: figures.score for trial in trials if (figures := figures_of(trial))}
-    if len(set(score.values())) < 2:
+    if len(score) < ENOUGH or len(set(score.values())) < 2:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that it takes low values for good ones, which they are

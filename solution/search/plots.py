@@ -6,21 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from solution.report.front import PUBLISHED, Point, Series, pareto
+from solution.evaluate.score import Scorer
+from solution.report.front import Point, Series, pareto
 from solution.report.style import Drawing, canvas, color, drawn, quiet
 from solution.search.study import Tried
-
-PEERS = (
-    Point(name="lcnet_035", macs=1_530_000, f1=0.727),
-    Point(name="mobilenetv3_small_050", macs=1_650_000, f1=0.736),
-    Point(name="lcnet_050", macs=2_540_000, f1=0.721),
-    Point(name="shufflenet_v2_x0_5", macs=880_000, f1=0.673),
-    Point(name="4,8,4", macs=1_688_940, f1=0.734),
-    Point(name="2,5,2", macs=1_083_210, f1=0.731),
-)
-"""timm's at 48 px, torchvision's at 32, our ShuffleNets at 80; one seed each: recycle9's val split after 60 plain
-epochs."""
-
 
 _OUTLIER = 1.3
 """Scores are shown up to so many times the one that a tenth of them exceed."""
@@ -56,25 +45,25 @@ def history_drawing(lines: Sequence[Tried]) -> Drawing:
         return drawn(figure, "history", said + "." + above, "Lower is better." + above)
 
 
-def front_drawing(lines: Sequence[Tried]) -> Drawing:
-    """Macro F1 against MACs: the trials and their front, published points, and nets that one would pick instead."""
+def front_drawing(lines: Sequence[Tried], reference: Sequence[Series] = (), scored: bool = False) -> Drawing:
+    """Macro F1 against MACs: the trials and their front beside `reference`; with lines of equal score when `scored`."""
     done = [line for line in lines if line.state == "complete"]
     best = min(done, key=lambda line: line.score)
     points = tuple(
-        Point(macs=line.macs, f1=line.f1, name=f"trial {line.number}" if line is best else "") for line in done
+        Point(macs=line.macs, quality=line.f1, name=f"trial {line.number}" if line is best else "") for line in done
     )
     trials = Series(name="trials (dev split)", points=points, look="after", joined=True)
-    peers = Series(name="60 plain epochs (recycle9 val)", points=PEERS)
-    return pareto([PUBLISHED, peers, trials], name="search-front")
+    return pareto([*reference, trials], name="search-front", scorer=Scorer() if scored else None)
 
 
 def importance_drawing(weights: Mapping[str, float]) -> Drawing:
     """What share of the score each setting explains."""
     names = list(weights)[::-1]
-    with canvas(1.2 + 0.3 * len(weights)) as (figure, axes):
+    with canvas(1.4 + 0.3 * len(weights)) as (figure, axes):
         bars = axes.barh(names, [weights[name] for name in names], color=color("after"))
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=color("faint"))
         quiet(axes, "x")
-        axes.set(xlim=(0, 1.15 * max(weights.values())), xlabel="share of the score")
+        axes.set(xlim=(0, 1.3 * max(weights.values())))
+        figure.supxlabel("share of the score", fontsize=11)
         said = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
         return drawn(figure, "importance", f"Importance for the score: {said}.", "PED-ANOVA, all together 1.")

@@ -6,10 +6,11 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from solution.contracts import Recipe
-from solution.recipes.files import recipe_in
+from solution.recipes.catalogue import recipe_in
 from solution.runtime import written_whole
 
 _WIDTH = 100
@@ -18,7 +19,7 @@ _STEP = "    "
 
 def write_recipe(path: Path, recipe: Recipe, about: str) -> None:
     """Write `recipe` to `path`, whole, with `about` as the docstring. The file, run, gives the very recipe back."""
-    imports = sorted(f"from {kind.__module__} import {kind.__name__}" for kind in set(_kinds(recipe)))
+    imports = sorted({f"from {kind.__module__} import {kind.__name__}" for kind in _kinds(recipe)})
     text = "\n".join(
         [
             f'"""{about}"""\n',
@@ -36,9 +37,11 @@ def write_recipe(path: Path, recipe: Recipe, about: str) -> None:
             raise RuntimeError(f"the file would give another recipe back:\n{found}\ninstead of\n{recipe}")
 
 
-def _kinds(value: Any) -> Iterator[type]:
-    """Every dataclass in `value`."""
-    if dataclasses.is_dataclass(value):
+def _kinds(value: Any) -> Iterator[type | FunctionType]:
+    """Every dataclass and every function in `value`."""
+    if isinstance(value, FunctionType):
+        yield value
+    elif dataclasses.is_dataclass(value):
         yield type(value)
         for _, item in _changed(value):
             yield from _kinds(item)
@@ -63,6 +66,8 @@ def _default(field: dataclasses.Field) -> Any:
 
 def spelled(value: Any, indent: str = "") -> str:
     """`value` as Python, broken into lines where it is long. The first line stands behind `indent`."""
+    if isinstance(value, FunctionType):
+        return value.__name__
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if dataclasses.is_dataclass(value):

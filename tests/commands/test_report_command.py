@@ -13,10 +13,12 @@ import torch
 
 from solution import checkpoint
 from solution.__main__ import main
-from solution.commands.report import defaults, write_docs
+from solution.commands.report import write_docs
 from solution.contracts import Row
 from solution.models.shufflenet import ShuffleNet
-from solution.report.docs import PICTURE, pictures, results
+from solution.recipes.catalogue import info_of
+from solution.recipes.waste.report import PICTURE
+from solution.report.results import pictures, results
 from solution.run_folder import write_rows
 from solution.runtime import ROOT
 
@@ -138,7 +140,7 @@ def test_several_seeds_give_the_spread_and_no_page_unless_asked(run_folder, tmp_
     assert "| before | 20,000 | 900 | 4,000 | 0.6000 ± 0.0000 |" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.html"))
     assert main(["report", *folders, "--html", str(tmp_path / "page.html")]) == 0
-    assert "mean ± standard deviation over seeds" in (tmp_path / "page.html").read_text()
+    assert "Mean ± sample standard deviation over seeds" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -163,8 +165,8 @@ def test_photos_need_checkpoints(tmp_path, photos, capsys):
 def test_the_documentation_fits_the_committed_rows():
     folder = ROOT / "docs"
     said = "docs/results.md is stale: run `python -m solution report --docs` and commit what it writes"
-    assert (folder / "results.md").read_text() == results(folder / "rows", defaults), said
-    for name, drawing in pictures(folder / "rows").items():
+    assert (folder / "results.md").read_text() == results(folder / "rows", info_of), said
+    for name, drawing in pictures(folder / "rows", info_of).items():
         assert escape(drawing.alt) in (folder / name).read_text(), said
 
 

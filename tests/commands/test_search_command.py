@@ -10,7 +10,7 @@ import pytest
 from shell import SMALL, run
 
 from solution.__main__ import main
-from solution.recipes import named
+from solution.recipes.catalogue import named
 from solution.runtime import ROOT
 
 VARY = ["--vary", "train.lr = after.lr=(0.01, 0.2, 'log')", "--vary", "prune_layers.units=[(1, 2, 1), (2, 2, 1)]"]

@@ -16,9 +16,9 @@ from solution.evaluate.speed import Turns
 from solution.export.packed import packed
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
-from solution.recipes import FAMILIES, RECIPES, family_named, named
-from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
-from solution.run_folder import RunFolder, read_rows
+from solution.recipes.catalogue import FAMILIES, RECIPES, family_named, named
+from solution.recipes.four_models.report import TECHNIQUES, epochs_drawing, grid_table, verdict
+from solution.run_folder import RunFolder, read_rows, read_run
 from solution.runtime import ROOT
 from solution.search.cost import total_epochs
 from solution.search.session import Search
@@ -183,7 +183,7 @@ def test_a_cell_runs_to_its_end_and_is_told(photos, tmp_path):
     rows = {row.step: row for row in pipeline.run(recipe, tmp_path / "tiny", log=lambda _: None)}
     assert rows["bits8"].bytes < rows["bits16"].bytes < rows["train"].bytes
     assert rows["student"].params == rows["distilled"].params < 0.5 * rows["train"].params
-    runs = read_grid(tmp_path)
+    runs = {"tiny": read_run(tmp_path / "tiny")}
     assert [line[1] for line in grid_table(runs).rows] == list(TECHNIQUES.values())
     assert len(verdict(runs).rows) == len(TECHNIQUES)
     drawing = epochs_drawing(runs)

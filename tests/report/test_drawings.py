@@ -5,11 +5,20 @@ from hypothesis import strategies as st
 
 from solution.contracts import InputError
 from solution.evaluate.score import Scorer
-from solution.report.classes import MAX_ROWS, class_f1, confusion, predictions
+from solution.recipes.waste.published import AFTER, BEFORE, PUBLISHED, RESULTS, TOLERANCE
+from solution.report.classes import (
+    MAX_CLASSES,
+    MAX_IMAGES,
+    MAX_ROWS,
+    chosen,
+    class_f1,
+    confusion,
+    embed,
+    embedding,
+    predictions,
+)
 from solution.report.curves import training_curves
-from solution.report.embedding import MAX_CLASSES, MAX_IMAGES, chosen, embed, embedding
-from solution.report.front import PUBLISHED, Point, Series, front, pareto
-from solution.report.published import AFTER, BEFORE, RESULTS, TOLERANCE
+from solution.report.front import CostLine, Point, Series, costs_drawing, front, pareto
 from solution.run_folder import read_history
 
 POINTS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=30)
@@ -17,11 +26,13 @@ POINTS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1,
 
 @given(POINTS)
 def test_the_front_is_what_no_point_beats(pairs):
-    points = [Point(macs=macs, f1=f1 / 50) for macs, f1 in pairs]
+    points = [Point(macs=macs, quality=f1 / 50) for macs, f1 in pairs]
     kept = front(points)
     for point in points:
         beaten = any(
-            other.macs <= point.macs and other.f1 >= point.f1 and (other.macs, other.f1) != (point.macs, point.f1)
+            other.macs <= point.macs
+            and other.quality >= point.quality
+            and (other.macs, other.quality) != (point.macs, point.quality)
             for other in points
         )
         assert beaten == (point not in kept)
@@ -38,21 +49,48 @@ def test_the_published_before_does_not():
     assert (AFTER.macs, BEFORE.macs) == (1_083_210, 1_688_940)
 
 
-def test_the_front_says_its_points_and_counts_those_below_the_cliff():
-    ours = Series(name="ours", points=(Point(macs=5e5, f1=0.7), Point(macs=4e5, f1=0.3, name="cut")))
-    drawing = pareto([PUBLISHED, ours])
+def test_ones_own_points_are_always_there_and_published_ones_below_the_cliff_are_counted():
+    ours = Series(name="ours", points=(Point(macs=5e5, quality=0.7), Point(macs=4e5, quality=0.3, name="cut")))
+    drawing = pareto([PUBLISHED, ours], scorer=Scorer())
     assert "15 published results" in drawing.alt
     assert "ours: 500,000 MACs, F1 0.7000" in drawing.alt
-    assert "cut" not in drawing.svg
-    assert "2 below the cliff at F1 0.5" in drawing.caption
+    assert "ours cut: 400,000 MACs, F1 0.3000" in drawing.alt
+    assert ">cut<" in drawing.svg
+    assert "1 published below the cliff at F1 0.5" in drawing.caption
     assert "published After" in drawing.svg
+
+
+def test_without_a_score_there_are_no_lines_of_it_and_the_axis_names_its_figure():
+    ours = Series(name="ours", points=(Point(macs=5e5, quality=0.2), Point(macs=4e5, quality=0.1)))
+    drawing = pareto([ours], quality="mAP50-95")
+    assert ">mAP50-95<" in drawing.svg
+    assert "score" not in drawing.caption
+    assert (
+        drawing.alt
+        == "MACs against mAP50-95. ours: 500,000 MACs, mAP50-95 0.2000; ours: 400,000 MACs, mAP50-95 0.1000."
+    )
+
+
+def places_of(figure, index):
+    """Fractions of the panel's width at which the marks of its `index`-th axes stand."""
+    axes = figure.axes[index]
+    marks = [tuple(offset) for mark in axes.collections for offset in mark.get_offsets()]
+    return axes.transAxes.inverted().transform(axes.transData.transform(marks))[:, 0]
+
+
+def test_the_axis_of_quality_is_cropped_so_that_differences_show(monkeypatch):
+    kept = []
+    monkeypatch.setattr("solution.report.front.drawn", lambda figure, *_: kept.append(figure))
+    costs_drawing([CostLine(name=str(n), megabytes=20.0, quality=55 + 0.1 * n) for n in range(5)], "error, %", "x")
+    assert np.ptp(places_of(kept[0], 1)) > 0.8
+    assert (places_of(kept[0], 0) > 0.9).all()
 
 
 def test_names_of_crowded_points_do_not_cover_one_another(monkeypatch):
     kept = []
     monkeypatch.setattr("solution.report.front.drawn", lambda figure, *_: kept.append(figure))
-    points = tuple(Point(macs=1e6 + 2e4 * i, f1=0.7 + 0.001 * i, name=f"number {i}") for i in range(4))
-    pareto([PUBLISHED, Series(name="crowd", points=points)])
+    points = tuple(Point(macs=1e6 + 2e4 * i, quality=0.7 + 0.001 * i, name=f"number {i}") for i in range(4))
+    pareto([PUBLISHED, Series(name="crowd", points=points)], scorer=Scorer())
     figure = kept[0]
     figure.draw_without_rendering()
     names = [text for text in figure.axes[0].texts if text.get_text().startswith("number")]
@@ -62,7 +100,7 @@ def test_names_of_crowded_points_do_not_cover_one_another(monkeypatch):
 
 
 def test_one_point_alone_can_be_drawn():
-    assert "1,000 MACs" in pareto([Series(name="one", points=(Point(macs=1000, f1=0.9),))]).alt
+    assert "1,000 MACs" in pareto([Series(name="one", points=(Point(macs=1000, quality=0.9),))]).alt
 
 
 def test_histories_are_read_and_drawn(tmp_path):
@@ -101,6 +139,18 @@ def test_many_classes_show_those_that_differ_most():
     assert f"Of 100 classes, the {MAX_ROWS} that differ most" in drawing.caption
     counts = np.eye(100, dtype=int) * 5
     assert ">class 42<" not in confusion(counts, classes, "after").svg
+
+
+def test_marks_of_few_classes_are_whole(monkeypatch):
+    kept = []
+    monkeypatch.setattr("solution.report.classes.drawn", lambda figure, *_: kept.append(figure))
+    class_f1({"before": np.array([0.1, 0.5, 0.9]), "after": np.array([0.2, 0.6, 0.95])}, ("a", "b", "c"))
+    axes = kept[0].axes[0]
+    kept[0].draw_without_rendering()
+    for marks in axes.collections[1:]:
+        for _, row in marks.get_offsets():
+            up = axes.transData.transform((0, row))[1]
+            assert axes.bbox.y0 + 5 <= up <= axes.bbox.y1 - 5
 
 
 def test_predictions_are_percent_with_the_labels_beside_them():

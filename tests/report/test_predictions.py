@@ -8,7 +8,7 @@ from torch import nn
 from solution import checkpoint
 from solution.contracts import InputError
 from solution.models.shufflenet import ShuffleNet
-from solution.report.predictions import look, see
+from solution.report.diagnostics import look, see
 
 CLASSES = ("blue", "green", "red")
 

@@ -4,7 +4,7 @@ import pytest
 
 from solution.contracts import InputError, Row
 from solution.report.spread import spread_table
-from solution.report.tables import COLUMNS, heading, line, side_by_side
+from solution.report.tables import growing, side_by_side
 from solution.run_folder import read_rows, write_rows
 
 ROW = Row(
@@ -30,11 +30,14 @@ def test_a_folder_without_rows_has_none(tmp_path):
     assert read_rows(tmp_path) == []
 
 
-def test_the_growing_table_stays_aligned():
-    wide = sum(width for _, width in COLUMNS) + len(COLUMNS) - 1
-    assert len(heading()) == len(line(ROW)) == wide
-    assert "0.6149" in line(ROW)
-    assert line(dataclasses.replace(ROW, score=None)).split()[-2] == "-"
+def test_the_growing_table_stays_aligned_and_has_the_columns_that_rows_fill():
+    lines = growing([dataclasses.replace(ROW, step="before", score=None), ROW]).splitlines()
+    assert len(set(map(len, lines))) == 1
+    assert lines[0].split() == ["step", "MACs", "params", "KB", "F1", "accuracy", "score", "min"]
+    assert lines[2].split()[-2] == "-"
+    assert "0.6149" in lines[3]
+    found = growing([dataclasses.replace(ROW, score=None, quality={"map50": 0.5, "map": 0.4}, sparsity=10.0)])
+    assert found.splitlines()[0].split() == ["step", "MACs", "params", "KB", "mAP50-95", "mAP50", "zeros,", "%", "min"]
 
 
 def test_side_by_side_says_the_difference():

@@ -4,10 +4,9 @@ import json
 import pytest
 
 from solution.contracts import InputError, Row
-from solution.report.ablation import ablation_table, read_ablation
 from solution.report.page import figures
-from solution.report.spread import shipped, spread
-from solution.report.tables import Table, compared
+from solution.report.spread import ablation_table, read_ablation, shipped, spread
+from solution.report.tables import Table, compared, forms
 from solution.run_folder import command, machines, read_run, write_rows
 
 ROW = Row(
@@ -28,10 +27,10 @@ def test_markdown_has_a_rule_and_a_note():
 
 def test_a_figure_that_one_model_lacks_has_no_difference():
     table = compared({"before": {"macs": 10, "f1": 0.5}, "after": {"macs": 5}})
-    assert table.rows == (("MACs (competition's count)", "10", "5", "-5 (-50.0%)"), ("macro F1", "0.5000", "-", ""))
+    assert table.rows == (("MACs", "10", "5", "-5 (-50.0%)"), ("macro F1", "0.5000", "-", ""))
 
 
-def test_figures_of_runtimes_are_lines_of_their_own_and_means_over_runs(tmp_path):
+def test_every_form_is_a_line_of_its_own_with_means_over_runs(tmp_path):
     exported = {"openvino int8": {"bytes": 3000, "f1": 0.69}}
     before = dataclasses.replace(ROW, step="before", packed_bytes=300, latency_ms={"eager": 4.0})
     after = dataclasses.replace(
@@ -39,23 +38,28 @@ def test_figures_of_runtimes_are_lines_of_their_own_and_means_over_runs(tmp_path
     )
     other = dataclasses.replace(after, latency_ms={"eager": 3.0, "openvino int8": 0.7}, packed_bytes=None)
     runs = [read_run(write_run(tmp_path / name, [before, row])) for name, row in (("a", after), ("b", other))]
-    table = compared({role: figures(runs, role) for role in ("before", "after")})
-    assert table.rows[3:] == (
-        ("packed file, bytes", "300", "-", ""),
+    models = {role: figures(runs, role) for role in ("before", "after")}
+    assert compared(models).rows[3:] == (
         ("macro F1", "0.7000", "0.7000", "0.0000"),
         ("score (lower is better)", "0.3000", "0.3000", "0.0000"),
-        ("ms of one image, eager", "4", "2.5", "-1.5 (-37.5%)"),
-        ("ms of one image, openvino int8", "-", "0.6", ""),
-        ("bytes of the openvino int8 file", "-", "3,000", ""),
-        ("macro F1 of the openvino int8 file", "-", "0.6900", ""),
     )
+    table = forms(models)
+    assert table.headings == ("form", "net", "bytes", "ms of one image", "macro F1")
+    assert table.rows == (
+        ("checkpoint, PyTorch eager", "Before", "400", "4", "0.7000"),
+        ("checkpoint, PyTorch eager", "After", "400", "2.5", "0.7000"),
+        ("packed", "Before", "300", "-", "-"),
+        ("openvino int8", "After", "3,000", "0.6", "0.6900"),
+    )
+    assert forms({"before": {"macs": 1, "bytes": 4}}) is None
 
 
 def test_columns_are_those_that_some_row_fills():
     row = dataclasses.replace(ROW, score=None, quality={"map50": 0.4}, latency_ms={"onnx": 0.254}, sparsity=9.98)
-    table = spread([[row]])
-    assert table.headings == ("step", "MACs", "parameters", "bytes", "zeros, %", "map50", "ms, onnx", "minutes")
-    assert table.rows == (("after", "1,000", "100", "400", "10.0", "0.4000", "0.254", "1.0"),)
+    steps, measured = spread([[row]])
+    assert steps.headings == ("step", "MACs", "parameters", "bytes", "zeros, %", "mAP50", "minutes")
+    assert steps.rows == (("after", "1,000", "100", "400", "10.0", "0.4000", "1.0"),)
+    assert (measured.headings, measured.rows) == (("step", "ms, onnx"), (("after", "0.254"),))
 
 
 def test_forms_that_ship_have_a_table_of_their_own():
@@ -73,7 +77,9 @@ def test_forms_that_ship_have_a_table_of_their_own():
         ("after", "packed", "300", "-", "-", "-"),
         ("after", "openvino int8", "3,000", "0.6900", "0.7000", "0.5"),
     )
-    assert not any("openvino" in heading or "ms" in heading for heading in spread([[plain, row]]).headings)
+    steps, files = spread([[plain, row]])
+    assert files == table
+    assert not any("openvino" in heading or "ms" in heading for heading in steps.headings)
 
 
 def test_a_run_says_what_it_compares(tmp_path):

@@ -52,3 +52,19 @@ def test_every_marker_is_drawn_without_a_warning():
         warnings.simplefilter("error")
         drawing = speed_drawing([speed(f"net{index}.packed", "eager", 1.0 + index) for index in range(len(MARKERS))])
     assert all(f"net{index}.packed" in drawing.svg for index in range(len(MARKERS)))
+
+
+def test_labels_of_the_axis_do_not_overlap(monkeypatch):
+    kept = []
+    monkeypatch.setattr("solution.report.speed.drawn", lambda figure, *_: kept.append(figure))
+    for times in ((0.31, 0.42, 0.55), (0.05, 1.9, 4.0), (0.004, 3.0, 900.0)):
+        speed_drawing([speed(f"net{index}.packed", "eager", ms) for index, ms in enumerate(times)])
+        figure = kept[-1]
+        figure.draw_without_rendering()
+        axis = figure.axes[0].xaxis
+        low, high = axis.get_view_interval()
+        shown = [tick.label1 for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+                 if low <= tick.get_loc() <= high and tick.label1.get_text()]  # fmt: skip
+        boxes = [label.get_window_extent() for label in shown]
+        assert len(boxes) >= 2
+        assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])

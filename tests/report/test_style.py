@@ -70,8 +70,12 @@ def test_the_same_drawing_is_the_same_text(drawings):
         assert drawn(figure, "one", 'A "one" < line', "caption") == drawings[0]
 
 
-def test_a_file_stands_alone(drawings):
+def test_a_file_stands_alone_in_literal_colors_that_every_viewer_knows(drawings):
     text = drawings[0].file_text()
     root = ET.fromstring(text.split("\n", 1)[1])
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "prefers-color-scheme" in root[0].text
+    assert "var(" not in text
+    light, dark = COLORS["after"]
+    assert f"stroke: {light}" in text
+    assert "prefers-color-scheme: dark" in root[0].text
+    assert f'[style*="stroke: {light}"]{{stroke:{dark}!important}}' in root[0].text

@@ -12,7 +12,7 @@ from solution.data.views import Augment
 from solution.losses.classification import Loss
 from solution.losses.mixing import Mixing
 from solution.models.shufflenet import ShuffleNet
-from solution.recipes import RECIPES, SPACES, named, space_named
+from solution.recipes.catalogue import RECIPES, SPACES, named, space_named
 from solution.search.recipe_file import write_recipe
 from solution.search.space import Choices, Range, applied, space_of
 from solution.train.step import Train

@@ -16,7 +16,7 @@ from solution.contracts import InputError, Recipe, Stage
 from solution.data.loaders import Data
 from solution.evaluate.score import Scorer
 from solution.models.shufflenet import ShuffleNet
-from solution.recipes import named
+from solution.recipes.catalogue import named
 from solution.search.cost import Limits, foreseen_macs, stages_to, total_epochs
 from solution.search.session import Search
 from solution.search.study import Figures, TrialRejected, figures_of, is_rejected, latest, rungs_of, tried

@@ -30,6 +30,7 @@ from solution.data.detection import DetectionData
 from solution.models.ssdlite import SsdLite
 from solution.models.weights import OWN
 from solution.models.yolo import Yolo
+from solution.recipes.detector.report import report
 from solution.train.pretraining import Unchanged
 from solution.train.step import TrainDetector
 
@@ -78,6 +79,7 @@ def _recipe(name: str, model: ModelSettings, data: DetectionData, base: Step, si
         after="smaller",
         thorough=True,
         exports=("onnxruntime", "openvino", "openvino int8"),
+        report=report,
     )
 
 

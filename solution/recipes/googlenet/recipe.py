@@ -31,6 +31,7 @@ from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.models.classifiers import Classifier
+from solution.recipes.googlenet.report import report
 from solution.train.step import Train
 
 AS_MANY = 0.36
@@ -78,6 +79,7 @@ def _recipe(name: str, *, epochs: int, more: int, batch_size: int, first_size: i
         after="pruned",
         thorough=True,
         exports=("onnxruntime", "onnxruntime int8", "openvino", "openvino int8"),
+        report=report,
     )
 
 

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from solution.contracts import Row
-from solution.report.googlenet import error_drawing, googlenet_findings, googlenet_table, published_table
+from solution.recipes.googlenet.report import error_drawing, googlenet_findings, published_table, report, step_tables
+from solution.report.sections import Findings
 from solution.run_folder import read_run, write_rows
 
 ROW = Row(
@@ -34,11 +35,20 @@ def run(tmp_path):
 
 
 def test_every_step_has_its_line(run):
-    table = googlenet_table([run])
-    assert [len(line) for line in table.rows] == [len(table.headings)] * 7
-    cells = ("base", "1,000", "20.00", "15.00", "100", "50.00", "20.00", "50.00", "10.00", "9.50", "-", "1.0")
-    assert table.rows[0] == cells
-    assert table.rows[-1][7:10] == ("-", "-", "-")
+    sizes, times = step_tables([run])
+    assert [len(line) for line in sizes.rows] == [len(sizes.headings)] * 7
+    assert sizes.rows[0] == ("base", "1,000", "20.00", "15.00", "100", "50.00", "20.00", "1.0")
+    assert times.headings == ("step", "ms per image", "CPU ms", "CUDA ms", "memory MB")
+    assert times.rows[0] == ("base", "10.00", "9.50", "-", "50.00")
+    assert times.rows[-1] == ("pruned_int8", "-", "-", "-", "-")
+
+
+def test_the_report_of_its_recipe_holds_tables_findings_drawing_and_step_names(run):
+    found = report({"seed0": run}, "tiny")
+    assert len(found.tables) == 3
+    assert list(found.drawings) == ["errors-tiny.svg"]
+    assert "`scratch`: the same shape with new weights" in found.markdown()
+    assert report({}) == Findings()
 
 
 def test_published_figures_stand_beside_those_of_the_same_kind(run):
@@ -69,7 +79,7 @@ def test_the_drawing_shows_exported_forms_too(run):
 
 def test_several_seeds_give_mean_and_spread(run):
     other = dataclasses.replace(run, rows=tuple(dataclasses.replace(row, cpu_ms=10.5) for row in run.rows))
-    assert googlenet_table([run, other]).rows[0][9] == "10.00 ± 0.71"
+    assert step_tables([run, other])[1].rows[0][2] == "10.00 ± 0.71"
 
 
 def test_the_findings_follow_from_the_rows(run):

@@ -20,6 +20,7 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.losses.classification import Loss
 from solution.models.classifiers import Classifier
+from solution.recipes.waste.report import report
 from solution.train.pretraining import Pretrain
 from solution.train.step import Train
 
@@ -43,6 +44,7 @@ def recipe() -> Recipe:
         before="pretrain",
         after="teacher",
         score=True,
+        report=report,
     )
 
 
@@ -68,4 +70,5 @@ def efficientnet() -> Recipe:
         before="probe",
         after="teacher",
         score=True,
+        report=report,
     )

@@ -4,9 +4,10 @@ import json
 import pytest
 
 from solution.contracts import Row
-from solution.report.docs import pictures, results
-from solution.report.grid import TECHNIQUES, epochs_drawing, grid_table, read_grid, verdict
-from solution.run_folder import write_rows
+from solution.recipes.four_models.report import TECHNIQUES, epochs_drawing, grid_table, report, verdict
+from solution.report.results import pictures, results
+from solution.report.sections import RecipeInfo
+from solution.run_folder import read_run, write_rows
 
 ROW = Row(
     step="train",
@@ -37,12 +38,14 @@ def runs(tmp_path):
         (tmp_path / cell / "train" / "history.csv").write_text("epoch,loss,dev_accuracy\n1,2,0.5\n2,1,0.75\n")
         (tmp_path / cell / "pruned").mkdir()
         (tmp_path / cell / "pruned" / "history.csv").write_text("epoch,loss,dev_accuracy\n1,2,0.7\n")
-    write_rows(tmp_path / "other", [ROW])
-    return read_grid(tmp_path)
+    return {cell: read_run(tmp_path / cell) for cell in ("one", "two")}
 
 
-def test_only_runs_of_the_techniques_count(runs):
-    assert list(runs) == ["one", "two"]
+def test_only_cells_that_have_their_base_count(runs, tmp_path):
+    write_rows(tmp_path / "other", [dataclasses.replace(ROW, step="prune")])
+    found = report(runs | {"other": read_run(tmp_path / "other")})
+    assert {line[0] for line in found.tables[0].rows} == {"one", "two"}
+    assert report({}).tables == ()
 
 
 def test_an_unfinished_cell_tells_what_it_has_and_what_it_lacks(runs):
@@ -110,10 +113,11 @@ def test_the_documentation_tells_a_family_once_for_each_data_set(runs, tmp_path)
         }
         (run.folder / "recipe.json").write_text(json.dumps(said))
         run.folder.rename(tmp_path / "rows" / "four" / cell)
-    text = results(tmp_path / "rows", lambda _: {"data.path": None, "train.lr": 2})
+    info = RecipeInfo(defaults={"data.path": None, "train.lr": 2}, report=report, together=True)
+    text = results(tmp_path / "rows", lambda _: info)
     assert text.count("## four_models on four\n") == 1
     assert "| two | 8 bit | 90.00 |" in text
     assert "**4.00x**" in text
     assert "python -m solution run four_models --data mnist.npz --seed 0 --set train.lr=1\n" in text
     assert "](epochs-four.svg)" in text
-    assert pictures(tmp_path / "rows").keys() == {"front.svg", "epochs-four.svg"}
+    assert pictures(tmp_path / "rows", lambda _: info).keys() == {"epochs-four.svg"}

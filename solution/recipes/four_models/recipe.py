@@ -27,6 +27,7 @@ from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.models.classifiers import Classifier
+from solution.recipes.four_models.report import report
 from solution.train.distillation import Distill
 from solution.train.step import Train
 
@@ -66,6 +67,7 @@ def _cells(name: str, data: str | None, epochs: int, more: int, most_images: int
             before="train",
             after="pruned",
             thorough=True,
+            report=report,
         )
         for path in ((data,) if data else DATA)
         for model, settings in MODELS.items()

@@ -8,14 +8,26 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from solution.contracts import Row
-from solution.report.costs import CostLine, costs_drawing
-from solution.report.spread import mean, mean_count
+from solution.report.front import CostLine, costs_drawing
+from solution.report.sections import Findings
+from solution.report.spread import mean, shipped
 from solution.report.style import Drawing
 from solution.report.tables import Table
 from solution.run_folder import Run, machines
 
-STEPS = frozenset({"base", "longer", "pruned", "scratch", "sparse", "int8", "pruned_int8"})
-"""What its recipe is known by."""
+STEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "base": "trained from scratch",
+        "longer": "base trained on: what cut nets are compared with",
+        "prune_channels": "a fifth of the channels of base removed",
+        "pruned": "that net trained on",
+        "scratch": "the same shape with new weights, as many epochs in all",
+        "prune_weights": "as many weights of base set to zero",
+        "sparse": "that net trained on",
+        "int8": "longer in int8, weights and inputs",
+        "pruned_int8": "pruned in int8",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +58,6 @@ PUBLISHED: Mapping[str, PublishedErrors] = MappingProxyType(
                                       cpu_ms=31.761, cuda_ms=10.79, ours="pruned"),
     }
 )  # fmt: skip
-HEADINGS = ("net", "parameters", "MB", "MB packed", "MACs", "top-1 error, %", "top-5 error, %", "memory MB",
-            "ms per image", "CPU ms", "CUDA ms", "minutes")  # fmt: skip
 
 _Value = Callable[[Row], float | None]
 _FIGURES: Mapping[str, tuple[str, _Value]] = MappingProxyType(
@@ -62,42 +72,88 @@ _FIGURES: Mapping[str, tuple[str, _Value]] = MappingProxyType(
         "CUDA ms": ("cuda_ms", lambda row: row.latency_ms.get("cuda")),
     }
 )
-"""{figure: (field of `Published`, the same of our row)}."""
+"""{figure: (field of `PublishedErrors`, the same of our row)}."""
+
+
+def report(runs: Mapping[str, Run], slug: str = "") -> Findings:
+    """Published beside measured, every step, every exported form; errors and costs as a drawing of the first seed."""
+    seeds = list(runs.values())
+    if not seeds:
+        return Findings()
+    name = f"errors-{slug}" if slug else "errors"
+    return Findings(
+        tables=(published_table(seeds), *step_tables(seeds), *filter(None, [shipped([run.rows for run in seeds])])),
+        texts=tuple(googlenet_findings(seeds)),
+        drawings={f"{name}.svg": error_drawing(seeds[0], name)},
+        steps={row.step: STEPS[row.step] for row in seeds[0].rows if row.step in STEPS},
+    )
 
 
 def published_table(runs: Sequence[Run]) -> Table:
     """One line per figure; every published net beside our step of the same kind, means over seeds."""
     steps = {rows[0].step: rows for rows in zip(*(run.rows for run in runs), strict=True)}
-    pairs = {name: said for name, said in PUBLISHED.items() if said.ours in steps}
+    pairs = {name: one for name, one in PUBLISHED.items() if one.ours in steps}
     headings = (
         "",
-        *(heading for name, said in pairs.items() for heading in (f"{name}, published", f"our {said.ours}")),
+        *(heading for name, one in pairs.items() for heading in (f"{name}, published", f"our {one.ours}")),
     )
     lines = []
     for figure, (theirs, ours) in _FIGURES.items():
         cells = []
-        for said in pairs.values():
-            cells += [f"{getattr(said, theirs):.4g}", mean([ours(row) for row in steps[said.ours]], "{:.2f}")]
+        for one in pairs.values():
+            cells += [f"{getattr(one, theirs):.4g}", mean([ours(row) for row in steps[one.ours]], "{:.2f}")]
         lines.append((figure, *cells))
     note = (
         f"The team's nets saw CIFAR-100, ours {runs[0].data()}: errors of other pictures compare within one's own "
         "columns only, and so do times of other machines. The team's count of 20 % fewer parameters is wrong: a fifth "
         "of the channels is over a third of the parameters."
     )
-    return Table(headings=headings, rows=tuple(lines), caption="Published and measured", note=note)
+    return Table(
+        headings=headings,
+        rows=tuple(lines),
+        caption="What a team published, beside our step of the same kind.",
+        note=note,
+    )
 
 
-def googlenet_table(runs: Sequence[Run]) -> Table:
-    """One line per step; mean ± sample standard deviation over seeds."""
-    lines = tuple(_line(rows) for rows in zip(*(run.rows for run in runs), strict=True))
+def step_tables(runs: Sequence[Run]) -> tuple[Table, Table]:
+    """One line per step: size and error, then what takes time to measure; mean ± sample deviation over seeds."""
+    steps = list(zip(*(run.rows for run in runs), strict=True))
     seeds = ", ".join(str(run.seed) for run in runs)
     hardware = machines(row for run in runs for row in run.rows)
-    note = (
-        "ms per image: latency of one image in PyTorch eager, all nets of a run in turns; CPU ms: its processor time, "
-        "all threads; memory: most that a fresh process held for the net and one image. int8 is simulated in PyTorch, "
-        f"so it has no times here; exported files of it do. Seeds {seeds}; {hardware}"
+    sizes: Mapping[str, tuple[_Value, str]] = {
+        "parameters": (lambda row: row.params, "{:,.0f}"),
+        "MB": (lambda row: row.bytes / 1e6, "{:.2f}"),
+        "MB packed": (lambda row: row.packed_bytes and row.packed_bytes / 1e6, "{:.2f}"),
+        "MACs": (lambda row: row.macs, "{:,.0f}"),
+        "top-1 error, %": (lambda row: _error(row, "accuracy"), "{:.2f}"),
+        "top-5 error, %": (lambda row: _error(row, "top5"), "{:.2f}"),
+        "minutes": (lambda row: row.seconds / 60, "{:.1f}"),
+    }
+    times: Mapping[str, tuple[_Value, str]] = {
+        name: (_FIGURES[name][1], "{:.2f}") for name in ("ms per image", "CPU ms", "CUDA ms", "memory MB")
+    }
+    return (
+        _step_table(steps, sizes, "What every step costs, and its errors on val.", f"Seeds {seeds}; {hardware}"),
+        _step_table(steps, times, "How long one image takes in PyTorch, and the memory that this needs.", _TIMES),
     )
-    return Table(headings=HEADINGS, rows=lines, caption="Every step", note=note)
+
+
+_TIMES = (
+    "ms per image: latency of one image in PyTorch eager, all nets of a run in turns; CPU ms: its processor time, all "
+    "threads; memory: the most that a fresh process held for the net and one image. int8 is simulated in PyTorch, so "
+    "it has no times here; exported files of it do."
+)
+
+
+def _step_table(
+    steps: Sequence[Sequence[Row]], columns: Mapping[str, tuple[_Value, str]], caption: str, note: str
+) -> Table:
+    lines = [
+        (rows[0].step, *(mean([value(row) for row in rows], form) for value, form in columns.values()))
+        for rows in steps
+    ]
+    return Table(headings=("step", *columns), rows=tuple(lines), caption=caption, note=note)
 
 
 def error_drawing(run: Run, name: str = "errors") -> Drawing:
@@ -107,30 +163,10 @@ def error_drawing(run: Run, name: str = "errors") -> Drawing:
         packed = row.packed_bytes and row.packed_bytes / 1e6
         own = {"megabytes": row.bytes / 1e6, "quality": _error(row, "accuracy"), "ms": row.latency_ms.get("eager")}
         lines.append(CostLine(name=row.step, packed=packed, **own))
-        for form, said in row.exported.items():
-            error, ms = 100 * (1 - said["accuracy"]), row.latency_ms.get(form)
-            lines.append(CostLine(name=f"{row.step}, {form}", megabytes=said["bytes"] / 1e6, quality=error, ms=ms))
+        for form, file in row.exported.items():
+            error, ms = 100 * (1 - file["accuracy"]), row.latency_ms.get(form)
+            lines.append(CostLine(name=f"{row.step}, {form}", megabytes=file["bytes"] / 1e6, quality=error, ms=ms))
     return costs_drawing(lines, "top-1 error, %", name)
-
-
-def _line(rows: Sequence[Row]) -> tuple[str, ...]:
-    def some(value: Callable[[Row], float | None], form: str = "{:.2f}") -> str:
-        return mean([value(row) for row in rows], form)
-
-    return (
-        rows[0].step,
-        mean_count([row.params for row in rows]),
-        some(lambda row: row.bytes / 1e6),
-        some(lambda row: row.packed_bytes and row.packed_bytes / 1e6),
-        mean_count([row.macs for row in rows]),
-        some(lambda row: _error(row, "accuracy")),
-        some(lambda row: _error(row, "top5")),
-        some(lambda row: row.memory_bytes and row.memory_bytes / 1e6),
-        some(lambda row: row.latency_ms.get("eager")),
-        some(lambda row: row.cpu_ms),
-        some(lambda row: row.latency_ms.get("cuda")),
-        some(lambda row: row.seconds / 60, "{:.1f}"),
-    )
 
 
 def _error(row: Row, name: str) -> float | None:
@@ -139,7 +175,7 @@ def _error(row: Row, name: str) -> float | None:
 
 
 def googlenet_findings(runs: Sequence[Run]) -> list[str]:
-    """What the rows say to the questions that the published table leaves open; means over seeds."""
+    """Answers of the rows to what the published table leaves open; means over seeds."""
     return list(_findings({rows[0].step: rows for rows in zip(*(run.rows for run in runs), strict=True)}))
 
 
@@ -154,7 +190,7 @@ def _findings(rows: dict[str, Sequence[Row]]) -> Iterator[str]:
     yield f"A fifth of the channels is {100 * gone:.1f} % of the parameters (published: 36 %)."
     if all("eager" in row.latency_ms for step in ("pruned", "longer") for row in rows[step]):
         faster = of("longer", lambda row: row.latency_ms["eager"]) / of("pruned", lambda row: row.latency_ms["eager"])
-        yield f"The pruned net answers {faster:.2f} times as fast as the base (published: 0.94 times)."
+        yield f"The pruned net is {faster:.2f} times as fast as the base (published: 0.94 times)."
     yield (
         f"Top-1 error of the pruned net against a base of as many epochs: {points('pruned', 'longer')} points "
         f"(published: +2.89, with fewer epochs for the base); against a net of its own shape from scratch: "

@@ -1,7 +1,7 @@
 """Bits of a weight against what they cost: size of the packed file and quality, for several nets, as table and drawing.
 
 A net's rows are those of a run of `benchmarks/bits.py`: the float net's stage is called "base", the others after their
-bits, such as "bits4". Beside them lies `zipped.json`, which says what plain compression makes of the float net's file.
+bits, such as "bits4". `zipped.json` beside them holds what plain compression makes of the float net's file.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.contracts import Row
+from solution.report.sections import Findings
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
-from solution.run_folder import Run
+from solution.run_folder import Run, machines
 from solution.runtime import write_text
 
 RECIPE, START, BASE, SPARSE, PREFIX = "bits", "start", "base", "sparse", "bits"
 """The name of such runs, and of their stages."""
-ZIPPED = "zipped.json"
+PICTURE, ZIPPED = "bits.svg", "zipped.json"
 _HEADINGS = (
     "net", "bits", "bytes packed", "fp32 file, zip -9", "bytes a parameter", "times smaller", "macro F1", "points lost",
 )  # fmt: skip
+_CAPTION = "How small a net becomes in fewer bits of a weight, and what that costs."
 _NOTE = "Times smaller: than the float net's checkpoint. Points lost: of macro F1 on val, in percent, against that net."
 
 
@@ -45,8 +47,8 @@ class Net:
     zipped_bytes: int | None = None
 
     @property
-    def told(self) -> tuple[Row, ...]:
-        """All of them, as a table tells them."""
+    def rows(self) -> tuple[Row, ...]:
+        """All of them, in the order of the table."""
         return (*filter(None, [self.start, self.base, self.sparse]), *self.fewer)
 
 
@@ -55,7 +57,7 @@ Nets = Mapping[str, Net]
 
 
 def note_zipped(folder: Path, num_bytes: int) -> None:
-    """Say in the run's `folder`, beside its rows, how many bytes zip -9 leaves of the float net's checkpoint."""
+    """Note beside the rows in `folder` how many bytes zip -9 leaves of the float net's checkpoint."""
     write_text(folder / ZIPPED, json.dumps({"zipped_bytes": num_bytes}) + "\n")
 
 
@@ -77,6 +79,21 @@ def nets_of(runs: Mapping[str, Run]) -> Nets:
     return nets
 
 
+def report(runs: Mapping[str, Run], slug: str = "") -> Findings:
+    """All nets in one table and one plot, with the command of each."""
+    nets = nets_of(runs)
+    if not nets:
+        return Findings()
+    seeds = ", ".join(sorted({str(run.seed) for run in runs.values()}))
+    note = f"One run a net, seed {seeds}; {machines(row for run in runs.values() for row in run.rows)}."
+    return Findings(
+        title="Bits of a weight",
+        tables=(bits_table(nets, note),),
+        drawings={PICTURE: bits_drawing(nets)},
+        commands=tuple(bits_command(run) for run in runs.values()),
+    )
+
+
 def bits_command(run: Run) -> str:
     """The command that makes this run again."""
     settings, last = run.settings, run.rows[-1].step
@@ -88,7 +105,7 @@ def bits_command(run: Run) -> str:
         settings["data.path"],
     ]
     words += ["--bits", *(_bits(row) for row in run.rows if row.step.startswith(PREFIX))]
-    told = {
+    options = {
         "sparsity": "prune_weights.sparsity",
         "epochs": f"{last}.train.epochs",
         "lr": f"{last}.train.lr",
@@ -100,7 +117,7 @@ def bits_command(run: Run) -> str:
         "most-images": "data.most_images",
         "precision": f"{last}.train.precision",
     }
-    for option, key in told.items():
+    for option, key in options.items():
         if settings.get(key) not in (None, "auto"):
             words += [f"--{option}", str(settings[key])]
     return shlex.join([*words, "--seed", str(run.seed)])
@@ -108,8 +125,8 @@ def bits_command(run: Run) -> str:
 
 def bits_table(nets: Nets, note: str = "") -> Table:
     """One line per net and number of bits, the float net first."""
-    rows = [(name, *_cells(row, net)) for name, net in nets.items() for row in net.told]
-    return Table(headings=_HEADINGS, rows=tuple(rows), note=f"{_NOTE} {note}".rstrip())
+    rows = [(name, *_cells(row, net)) for name, net in nets.items() for row in net.rows]
+    return Table(headings=_HEADINGS, rows=tuple(rows), caption=_CAPTION, note=f"{_NOTE} {note}".rstrip())
 
 
 def _cells(row: Row, net: Net) -> tuple[str, ...]:
@@ -153,7 +170,7 @@ def bits_drawing(nets: Nets, name: str = "bits") -> Drawing:
         quiet(axes, "both")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         caption = "Up and right is better. Numbers are bits of a weight; beyond one point the scale is logarithmic."
-        return drawn(figure, name, _told(nets), caption)
+        return drawn(figure, name, _alt(nets), caption)
 
 
 def _bits(row: Row) -> str:
@@ -168,11 +185,11 @@ def _lost(row: Row, base: Row) -> float:
     return 100 * (base.quality["f1"] - row.quality["f1"])
 
 
-def _told(nets: Nets) -> str:
-    said = (
+def _alt(nets: Nets) -> str:
+    lines = (
         f"{name} in {_bits(row)} bit{'' if _bits(row) == '1' else 's'}: {_smaller(row, net.base):.1f} times smaller, "
         f"{_lost(row, net.base):.2f} points lost"
         for name, net in nets.items()
         for row in net.fewer
     )
-    return f"Size against quality. {'; '.join(said)}."
+    return f"Size against quality. {'; '.join(lines)}."

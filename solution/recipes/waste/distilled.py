@@ -23,6 +23,7 @@ from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.models.shufflenet import ShuffleNet
+from solution.recipes.waste.report import report
 from solution.train.distillation import Distill
 
 
@@ -43,6 +44,7 @@ def recipe() -> Recipe:
         before="distilled",
         after="after",
         score=True,
+        report=report,
         exports=("onnxruntime", "openvino", "openvino int8"),
     )
 

@@ -2,8 +2,9 @@ import dataclasses
 import json
 
 from solution.contracts import Row
-from solution.report.bits import Net, bits_drawing, bits_table, note_zipped
-from solution.report.docs import pictures, results
+from solution.recipes.bits.report import Net, bits_drawing, bits_table, note_zipped, report
+from solution.report.results import pictures, results
+from solution.report.sections import RecipeInfo
 from solution.run_folder import write_rows
 
 BASE = Row(step="base", macs=1000, params=1000, bytes=4800, packed_bytes=3600, quality={"f1": 0.8})
@@ -58,7 +59,8 @@ def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(
     sparse = dataclasses.replace(BASE, step="sparse", sparsity=60.0, quality={"f1": 0.81})
     saved(tmp_path / "photos" / "theirs", theirs, [start, BASE, sparse, *fewer({4: 0.02})])
     note_zipped(tmp_path / "photos" / "theirs", 4321)
-    text = results(tmp_path, defaults=lambda recipe: {})
+    lookup = lambda _: RecipeInfo(report=report, together=True)  # noqa: E731
+    text = results(tmp_path, lookup)
     assert text.count("## Bits of a weight") == 1
     assert "| ours | 4 | 600 | - | 0.600 | 8.0 | 0.7900 | +1.00 |" in text
     assert "| theirs | 32, as published | 3,600 | 4,321 | 3.600 | 1.3 | 0.8050 | -0.50 |" in text
@@ -68,5 +70,5 @@ def test_the_documentation_tells_all_nets_in_one_table_with_the_command_of_each(
         "benchmarks.bits net.safetensors photos.tar --bits 16 4 --epochs 7 --lr 0.02 --ends-from 0 --batch 64" in text
     )
     assert "benchmarks.bits resnet.th photos.tar --bits 4 --sparsity 0.6 --epochs 7" in text
-    assert "ours in 4 bits: 8.0 times smaller" in pictures(tmp_path)["bits.svg"].alt
+    assert "ours in 4 bits: 8.0 times smaller" in pictures(tmp_path, lookup)["bits.svg"].alt
     assert text.count("--precision") == text.count("--precision bf16 --seed 3") == 1

@@ -18,6 +18,7 @@ from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.models.shufflenet import ShuffleNet
+from solution.recipes.waste.report import report
 from solution.train.step import Train
 
 
@@ -36,6 +37,7 @@ def recipe() -> Recipe:
         before="before",
         after="after",
         score=True,
+        report=report,
         exports=("onnxruntime", "openvino", "openvino int8"),
     )
 

@@ -1,7 +1,7 @@
 """What the competition's teams published, and where their figures contradict the formula.
 
 Task: photos of waste in 9 classes, as few multiply-accumulates and as high a macro F1 as possible. The photos are
-private, so F1 and score of other photos are no repetition of these; MACs are the same count of the same nets.
+private, so F1 and score of other photos do not repeat these; MACs are the same count of the same nets.
 
 Sources: the first seventeen results of the winning team's README (ShuffleNet v1, groups 3, width 1/4, 80 x 80; its
 last row is After) and the public and private leaderboard rows of a second team.
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from solution.report.front import Point, Series
 
 TOLERANCE = 1e-4
 """Published scores are cut or rounded to four digits: compare with this, not by rounding."""
@@ -56,3 +58,26 @@ RESULTS: tuple[PublishedScore, ...] = (
     PublishedScore(name="second team, private", f1=0.4892, macs=1_862_490, score=1.1343),
 )
 """Every published result that follows the formula."""
+
+_NAMES = {"After": "published After", "second team, public": "second team"}
+
+PUBLISHED = Series(
+    name="published (private photos)",
+    points=tuple(Point(macs=one.macs, quality=one.f1, name=_NAMES.get(one.name, "")) for one in RESULTS),
+    look="published",
+    joined=True,
+)
+"""The same as points of a plot."""
+
+PEERS = Series(
+    name="60 plain epochs (recycle9 val)",
+    points=(
+        Point(name="lcnet_035", macs=1_530_000, quality=0.727),
+        Point(name="mobilenetv3_small_050", macs=1_650_000, quality=0.736),
+        Point(name="lcnet_050", macs=2_540_000, quality=0.721),
+        Point(name="shufflenet_v2_x0_5", macs=880_000, quality=0.673),
+        Point(name="4,8,4", macs=1_688_940, quality=0.734),
+        Point(name="2,5,2", macs=1_083_210, quality=0.731),
+    ),
+)
+"""Nets that one would pick instead: timm's at 48 px, torchvision's at 32, our ShuffleNets at 80; one seed each."""

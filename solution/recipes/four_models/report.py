@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from solution.contracts import Row
+from solution.report.sections import Findings
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
-from solution.run_folder import History, Run, machines, read_run
+from solution.run_folder import History, Run, machines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +31,6 @@ TECHNIQUES: Mapping[str, str] = MappingProxyType(
     }
 )
 """{stage: what its row shows}; other stages are on the way."""
-
-_FIRST = ("pruned", "bits16", "bits8")
 
 CURVES: Mapping[str, tuple[str, bool]] = MappingProxyType(
     {
@@ -65,7 +63,7 @@ class CostFigure:
         found = {"byte": row.packed_bytes, "MAC": row.macs, "ms": ms}
         return found[self.name]
 
-    def told(self, row: Row) -> str:
+    def text(self, row: Row) -> str:
         """ "1.2 MB"."""
         value = self.of(row)
         return "-" if value is None else f"{value / (1 if self.name == 'ms' else 1e6):.4g} {self.unit}"
@@ -78,15 +76,29 @@ COSTS = (
 )
 
 
-def read_grid(folder: Path) -> dict[str, Run]:
-    """{cell: its run} of the cells in `folder`, finished or not."""
-    paths = sorted(path.parent for path in folder.glob("*/rows.json"))
-    return {path.name: run for path in paths if is_cell(run := read_run(path))}
+def report(runs: Mapping[str, Run], slug: str = "") -> Findings:
+    """All cells of one data set: techniques, verdict, accuracy against epoch."""
+    cells = {name: run for name, run in runs.items() if _row(run, BASE) is not None}
+    if not cells:
+        return Findings()
+    name = f"epochs-{slug}" if slug else "epochs"
+    trained = any(run.histories() for run in cells.values())
+    return Findings(
+        tables=(grid_table(cells), verdict(cells)),
+        drawings={f"{name}.svg": epochs_drawing(cells, name)} if trained else {},
+        steps=STEPS,
+    )
 
 
-def is_cell(run: Run) -> bool:
-    """Whether this is a run of the techniques that are told here, with at least the first few done."""
-    return {BASE, *_FIRST} <= {row.step for row in run.rows}
+STEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "as trained": "the net from scratch",
+        "pruned by 20 %": "a fifth of the channels removed, then trained on",
+        "16, 8, 4 bit": "weights rounded after training",
+        "1 bit": "weights are signs, trained on",
+        "student": "half of the channels, new weights, alone or with the logits of the net as trained",
+    }
+)
 
 
 def grid_table(runs: Mapping[str, Run]) -> Table:
@@ -101,7 +113,12 @@ def grid_table(runs: Mapping[str, Run]) -> Table:
         "floats that they stand for. Minutes count the steps on the way from "
         f"one line to the next. Seed {seeds}; {hardware}{_missing(runs)}"
     )
-    return Table(headings=headings, rows=tuple(lines), caption="Techniques", note=note)
+    return Table(
+        headings=headings,
+        rows=tuple(lines),
+        caption="Every technique on every net: accuracy, and what it costs.",
+        note=note,
+    )
 
 
 def _missing(runs: Mapping[str, Run]) -> str:
@@ -137,7 +154,7 @@ def _lines(cell: str, run: Run) -> Iterator[tuple[str, ...]]:
 def verdict(runs: Mapping[str, Run]) -> Table:
     """The best technique by accuracy per byte, per MAC and per millisecond.
 
-    Accuracy counts from chance on: a net that guesses is worth nothing, however small. A technique is told by what it
+    Accuracy counts from chance on: a net that guesses is worth nothing, however small. A technique is judged by what it
     makes of the base's figure in the same cell, in the median over cells: one base that hardly learned decides nothing.
     """
     gains = {(step, cost.name): list(_gains(runs, step, cost)) for step in TECHNIQUES for cost in COSTS}
@@ -151,9 +168,14 @@ def verdict(runs: Mapping[str, Run]) -> Table:
             text = "-" if median is None else f"{median:.2f}x"
             cells.append(f"**{text}**" if best[cost.name] == step else text)
         lines.append((technique, *cells))
-    note = " ".join(_said(runs, cost, best[cost.name]) for cost in COSTS if best[cost.name])
+    note = " ".join(_sentence(runs, cost, best[cost.name]) for cost in COSTS if best[cost.name])
     headings = ("technique", *(f"accuracy per {cost.name}" for cost in COSTS))
-    return Table(headings=headings, rows=tuple(lines), caption="Verdict", note=note)
+    return Table(
+        headings=headings,
+        rows=tuple(lines),
+        caption="What each technique is worth: accuracy above chance for one unit of cost, as times the base.",
+        note=note,
+    )
 
 
 def _gains(runs: Mapping[str, Run], step: str, cost: CostFigure) -> Iterator[float]:
@@ -175,14 +197,14 @@ def _best(medians: Mapping[tuple[str, str], float], cost: CostFigure) -> str | N
     return max(known, key=known.get) if known else None
 
 
-def _said(runs: Mapping[str, Run], cost: CostFigure, step: str) -> str:
+def _sentence(runs: Mapping[str, Run], cost: CostFigure, step: str) -> str:
     """A sentence: the technique that wins, and the single net that is worth most."""
     rows = [(cell, row) for cell, run in runs.items() for row in _shown(run) if _worth(row, cost) is not None]
     cell, row = max(rows, key=lambda pair: _worth(pair[1], cost))
     accuracy = f"{100 * row.quality['accuracy']:.2f} %"
     return (
         f"Per {cost.name}: {TECHNIQUES[step]}; the single net that is worth most is {cell} {TECHNIQUES[row.step]}, "
-        f"{accuracy} for {cost.told(row)}."
+        f"{accuracy} for {cost.text(row)}."
     )
 
 
@@ -206,7 +228,7 @@ def epochs_drawing(runs: Mapping[str, Run], name: str = "epochs") -> Drawing:
         figure.supylabel("accuracy on the dev split, %", fontsize=11)
         figure.legend(*_labels(grid[:, 0]), loc="outside upper left", ncols=2)
         caption = "Pruned and 1-bit nets go on where the base ended; students start afresh."
-        return drawn(figure, name, _told(histories), caption)
+        return drawn(figure, name, _alt(histories), caption)
 
 
 def _panel(axes: Axes, found: Mapping[str, History]) -> None:
@@ -228,13 +250,13 @@ def _labels(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
-def _told(histories: Mapping[str, Mapping[str, History]]) -> str:
-    said = []
+def _alt(histories: Mapping[str, Mapping[str, History]]) -> str:
+    lines = []
     for cell, found in histories.items():
         ends = (
             f"{label} {100 * max(found[stage]['dev_accuracy']):.1f} %"
             for stage, (label, _) in CURVES.items()
             if found.get(stage, {}).get("dev_accuracy")
         )
-        said.append(f"{cell}: {', '.join(ends)}")
-    return "Accuracy against epoch, best epochs on the dev split. " + "; ".join(said) + "."
+        lines.append(f"{cell}: {', '.join(ends)}")
+    return "Accuracy against epoch, best epochs on the dev split. " + "; ".join(lines) + "."

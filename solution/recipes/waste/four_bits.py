@@ -19,7 +19,8 @@ from solution.compress.quantize import Convert, Quantize
 from solution.contracts import Recipe, Stage
 from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
-from solution.recipes import waste_distilled
+from solution.recipes.waste import distilled
+from solution.recipes.waste.report import report
 from solution.train.distillation import Distill
 from solution.train.pretraining import Start
 
@@ -31,7 +32,7 @@ POINTWISE = ("*compress*", "*expand*", "output*")
 
 def recipe() -> Recipe:
     """Start -> eight -> four -> taught -> after."""
-    whole = waste_distilled.recipe()
+    whole = distilled.recipe()
     step = Distill(
         epochs=30,
         lr=0.02,
@@ -56,5 +57,6 @@ def recipe() -> Recipe:
         before="start",
         after="after",
         score=True,
+        report=report,
         thorough=True,
     )

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from solution.contracts import Row
-from solution.report.costs import CostLine, costs_drawing
+from solution.report.front import CostLine, costs_drawing
+from solution.report.sections import Findings
 from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 from solution.report.tables import Table
 from solution.run_folder import Run, machines
 
 QUALITY = ("precision", "recall", "map50", "map")
 COLUMNS = ("precision", "recall", "mAP50", "mAP50-95")
-HEADINGS = ("net", *(f"{name}, val" for name in COLUMNS), *(f"{name}, train" for name in COLUMNS), "runtime", "p50 ms",
-            "MB", "MB packed", "sparsity, %", "MACs", "minutes")  # fmt: skip
 SCOPES = ("global", "local")
 EAGER = "eager"
 
@@ -83,26 +82,38 @@ class Shown:
         """Median latency of one image."""
         return self.row.latency_ms.get(self.runtime)
 
-    def cells(self) -> tuple[str, ...]:
-        """As in `HEADINGS`."""
-        row, packed = self.row, self.packed_bytes
-        own = [_said(self.quality.get(name), "{:.3f}") for name in (*QUALITY, *(f"train_{name}" for name in QUALITY))]
-        return (
-            self.name,
-            *own,
-            self.runtime,
-            _said(self.ms, "{:.1f}"),
-            f"{self.num_bytes / 1e6:.2f}",
-            _said(packed and packed / 1e6, "{:.2f}"),
-            f"{row.sparsity:.2f}",
-            f"{row.macs:,}",
-            f"{row.seconds / 60:.1f}",
-        )
+
+STEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "original": "the net that all others are compared with",
+        "float16": "weights in half precision",
+        "global_N": "N % more weights are zero, the smallest of the whole net",
+        "local_N": "N % more in every layer alike",
+        "clustered": "128 shared values for each layer's weights",
+        "int8": "weights and inputs in eight bits, simulated in PyTorch",
+        "cut": "channels removed, a tenth of the MACs",
+        "cut_tuned": "that net trained on for 15 epochs",
+        "smaller": "the original on smaller pictures",
+    }
+)
 
 
-def is_detector(rows: Sequence[Row]) -> bool:
-    """Whether these are rows of a detector."""
-    return bool(rows) and "map" in rows[0].quality
+def report(runs: Mapping[str, Run], slug: str = "") -> Findings:
+    """Published beside measured, every net in every form, the curve of pruning; of several seeds the first."""
+    if not runs:
+        return Findings()
+    run = next(iter(runs.values()))
+    tables = detector_tables(run)
+    if run.rows[0].step == ORIGINAL:
+        tables = (published_table(run), *tables)
+    drawings = {"pruning": pruning_drawing, "costs": cost_drawing}
+    names = {kind: f"{kind}-{slug}" if slug else kind for kind in drawings}
+    return Findings(
+        tables=tables,
+        texts=tuple(detector_findings(run)),
+        drawings={f"{names[kind]}.svg": draw(run, names[kind]) for kind, draw in drawings.items()},
+        steps=STEPS,
+    )
 
 
 def shown(rows: Sequence[Row]) -> list[Shown]:
@@ -112,26 +123,41 @@ def shown(rows: Sequence[Row]) -> list[Shown]:
         found.append(
             Shown(row=row, runtime=EAGER, quality=row.quality, num_bytes=row.bytes, packed_bytes=row.packed_bytes)
         )
-        for runtime, said in row.exported.items():
-            found.append(Shown(row=row, runtime=runtime, quality=said, num_bytes=said["bytes"], packed_bytes=None))
+        for runtime, file in row.exported.items():
+            found.append(Shown(row=row, runtime=runtime, quality=file, num_bytes=file["bytes"], packed_bytes=None))
     return found
 
 
-def detector_table(run: Run) -> Table:
-    """One line per net and runtime."""
-    lines = tuple(one.cells() for one in shown(run.rows))
-    return Table(headings=HEADINGS, rows=lines, caption="Detector", note=" ".join(_notes(run)))
+def detector_tables(run: Run) -> tuple[Table, Table]:
+    """One line per net and runtime: quality, then cost."""
+    quality, costs = [], []
+    for one in shown(run.rows):
+        row, packed = one.row, one.packed_bytes
+        names = (*QUALITY, *(f"train_{name}" for name in QUALITY))
+        quality.append((one.name, *(_number(one.quality.get(name), "{:.3f}") for name in names)))
+        figures = (f"{one.num_bytes / 1e6:.2f}", _number(packed and packed / 1e6, "{:.2f}"), _number(one.ms, "{:.1f}"))
+        costs.append((one.name, *figures, f"{row.sparsity:.2f}", f"{row.macs:,}", f"{row.seconds / 60:.1f}"))
+    headings = ("net", *(f"{name}, val" for name in COLUMNS), *(f"{name}, train" for name in COLUMNS))
+    return (
+        Table(headings=headings, rows=tuple(quality), caption="How well every net and every exported form detects."),
+        Table(
+            headings=("net", "MB", "MB packed", "p50 ms", "sparsity, %", "MACs", "minutes"),
+            rows=tuple(costs),
+            caption="What the same nets and forms cost.",
+            note=" ".join(_notes(run)),
+        ),
+    )
 
 
 def published_table(run: Run) -> Table:
     """What the team published beside our line of the same name; times are shares of the original's."""
     lines = {one.name: one for one in shown(run.rows)}
-    base, theirs = lines[ORIGINAL], PUBLISHED[ORIGINAL]
+    base, first = lines[ORIGINAL], PUBLISHED[ORIGINAL]
     headings = ("net", "ours", "mAP50-95: published", "train", "val", "ms, times the original's: published", "measured",
                 "MB: published", "stored", "packed")  # fmt: skip
     cells = []
-    for name, said in PUBLISHED.items():
-        one = lines.get(said.ours)
+    for name, theirs in PUBLISHED.items():
+        one = lines.get(theirs.ours)
         if one is None:
             continue
         packed = one.packed_bytes
@@ -139,13 +165,13 @@ def published_table(run: Run) -> Table:
             (
                 name,
                 one.name,
-                f"{said.quality[-1]:.3f}",
-                *(_said(one.quality.get(key), "{:.3f}") for key in ("train_map", "map")),
-                f"{said.ms / theirs.ms:.2f}",
-                _said(one.ms and base.ms and one.ms / base.ms, "{:.2f}"),
-                f"{said.megabytes:.2f}",
+                f"{theirs.quality[-1]:.3f}",
+                *(_number(one.quality.get(key), "{:.3f}") for key in ("train_map", "map")),
+                f"{theirs.ms / first.ms:.2f}",
+                _number(one.ms and base.ms and one.ms / base.ms, "{:.2f}"),
+                f"{theirs.megabytes:.2f}",
                 f"{one.num_bytes / 1e6:.2f}",
-                _said(packed and packed / 1e6, "{:.2f}"),
+                _number(packed and packed / 1e6, "{:.2f}"),
             )
         )
     note = (
@@ -153,16 +179,21 @@ def published_table(run: Run) -> Table:
         "gives others, so none of them is compared with it. The published sparsities, 9.98 and 4.99 %, were fractions "
         "there, and the files did not shrink."
     )
-    return Table(headings=headings, rows=tuple(cells), caption="Published and measured", note=note)
+    return Table(
+        headings=headings,
+        rows=tuple(cells),
+        caption="What a team published, beside our line of the same kind.",
+        note=note,
+    )
 
 
 def _notes(run: Run) -> Iterator[str]:
     first = run.rows[0]
     yield (
         f"Pictures: val and train of {run.data()}. Quality is of the exported file where a runtime is named, which is "
-        "left out when it did not say what the net says. Nets that were fitted here are not judged on train. p50 ms: "
-        "median of one image, one thread, all nets in turns; a net that only simulates integers has none; zeros cost "
-        "as much as other weights. MB: the file as stored."
+        "left out when its outputs were not those of the net. Nets that were fitted here are not judged on train. p50 "
+        "ms: median of one image, one thread, all nets in turns; a net that only simulates integers has none; zeros "
+        "cost as much as other weights. MB: the file as stored."
     )
     if first.sparsity > 1:
         yield (
@@ -173,7 +204,7 @@ def _notes(run: Run) -> Iterator[str]:
 
 
 def detector_findings(run: Run) -> list[str]:
-    """What the rows say to the questions that the published table leaves open."""
+    """Answers of the rows to what the published table leaves open."""
     return list(_findings({one.name: one for one in shown(run.rows)}, run.rows[0].step))
 
 
@@ -187,7 +218,7 @@ def _findings(lines: Mapping[str, Shown], base: str) -> Iterator[str]:
         yield f"{name}: {one.num_bytes / 1e6:.2f} MB{packed}, mAP50-95 {gained:+.4f} on val."
     plain, small = lines.get(f"{base}, openvino"), lines.get(f"{base}, openvino int8")
     if plain and small and plain.ms and small.ms:
-        yield f"int8 in OpenVINO answers {plain.ms / small.ms:.2f} times as fast as fp32 there."
+        yield f"int8 in OpenVINO is {plain.ms / small.ms:.2f} times as fast as fp32 there."
     timed = [one for one in lines.values() if one.ms]
     if original.ms:
         least = original.quality["map"] - LOST
@@ -214,12 +245,12 @@ def pruning_drawing(run: Run, name: str = "pruning") -> Drawing:
         axes.set(xlabel="weights that are zero, %", ylabel="mAP50-95 on val", ylim=(0, None))
         quiet(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-        return drawn(figure, name, _told(base, series), "The dotted line is the original. No net was fine-tuned.")
+        return drawn(figure, name, _alt(base, series), "The dotted line is the original. No net was fine-tuned.")
 
 
-def _told(base: Row, series: Mapping[str, Sequence[Row]]) -> str:
-    said = [f"{scope}: {', '.join(_point(row) for row in rows)}" for scope, rows in series.items() if rows]
-    return f"mAP50-95 against sparsity. Original {_point(base)}; {'; '.join(said)}."
+def _alt(base: Row, series: Mapping[str, Sequence[Row]]) -> str:
+    lines = [f"{scope}: {', '.join(_point(row) for row in rows)}" for scope, rows in series.items() if rows]
+    return f"mAP50-95 against sparsity. Original {_point(base)}; {'; '.join(lines)}."
 
 
 def _point(row: Row) -> str:
@@ -237,29 +268,5 @@ def cost_drawing(run: Run, name: str = "costs") -> Drawing:
     return costs_drawing(lines, "mAP50-95 on val", name)
 
 
-_LINE = (("step", 14), ("mAP50-95", 9), ("mAP50", 7), ("recall", 7), ("precision", 10), ("on train", 9), ("KB", 9),
-         ("packed", 9), ("zero %", 7), ("min", 6))  # fmt: skip
-
-
-def heading() -> str:
-    """The names of the columns that `line` fills."""
-    return " ".join(f"{name:<{width}}" if name == "step" else f"{name:>{width}}" for name, width in _LINE)
-
-
-def line(row: Row) -> str:
-    """One row of the table that grows while a recipe runs."""
-    figures = [row.quality.get(name) for name in ("map", "map50", "recall", "precision", "train_map")]
-    packed = row.packed_bytes
-    cells = [
-        *(_said(value, "{:.4f}") for value in figures),
-        f"{row.bytes / 1e3:.1f}",
-        _said(packed and packed / 1e3, "{:.1f}"),
-        f"{row.sparsity:.1f}",
-        f"{row.seconds / 60:.1f}",
-    ]
-    aligned = (f"{cell:>{width}}" for cell, (_, width) in zip(cells, _LINE[1:], strict=True))
-    return " ".join([f"{row.step:<{_LINE[0][1]}}", *aligned])
-
-
-def _said(value: float | None, form: str) -> str:
+def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)

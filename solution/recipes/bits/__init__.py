@@ -1,0 +1,1 @@
+"""Nets in ever fewer bits: what `benchmarks/bits.py` runs."""

@@ -1,0 +1,1 @@
+"""A detector in every form that makes it small: YOLOv8n and SSDLite."""

@@ -1,0 +1,1 @@
+"""GoogLeNet on 100 classes: structured against unstructured pruning, static int8, and both."""
