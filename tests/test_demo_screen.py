@@ -31,7 +31,7 @@ def test_after_stands_beside_before_with_differences(photos, finished, tmp_path)
                 "--json", tmp_path / "figures.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("Before", "After", "Difference", "macro F1", "colors, 18 images"))
-    assert all(words in done.stdout for words in ("packed file, bytes", "ms of one image, eager", "quickest calls"))
+    assert all(words in done.stdout for words in ("packed", "ms of one image", "PyTorch eager", "quickest calls"))
     said = json.loads((tmp_path / "figures.json").read_text())
     assert (said["data"], said["images"], list(said["models"])) == ("colors", 18, ["before", "after"])
     keys = {"macs", "macs_dispatched", "params", "bytes", "packed_bytes", "f1", "accuracy", "score", "latency_ms"}

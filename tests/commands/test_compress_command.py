@@ -33,7 +33,7 @@ def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos
     said = capsys.readouterr().out
     assert "PruneLayers(units=(1, 1, 1), count=None" in said
     assert said.count("blocks  removed") == 2
-    for figure in ("Before", "After", "MACs (competition's count)", "parameters", "file, bytes", "macro F1"):
+    for figure in ("Before", "After", "MACs", "parameters", "checkpoint, bytes", "macro F1"):
         assert figure in said
     assert f"written: {out}" in said
     net, header = checkpoint.load(out)
