@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn
 
 _SPEC, _PLANS = "_featherweight_spec", "_featherweight_plans"
-
 CLASSIFICATION, DETECTION = "classification", "detection"
 """What a net may be for: one class for a picture, or boxes with a class each."""
 _MOST_SIDE = 4096
@@ -40,7 +39,6 @@ class InputError(ValueError):
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 """Batches of (images (B, C, H, W) normalized float32, labels (B,) int64)."""
-
 
 Example: TypeAlias = "Tensor | tuple[Any, ...] | dict[str, Any]"
 """Inputs of one forward: a tensor, a tuple of positional or a dict of keyword arguments."""
@@ -234,7 +232,6 @@ class ModelSettings(Protocol):
 
     def build(self, num_classes: int) -> nn.Module:
         """A freshly initialized net with `num_classes` outputs that remembers its `ModelSpec`."""
-        ...
 
 
 def task_of(settings: ModelSettings) -> str:
