@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import traceback
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from nets.absent import NAN, Present
 from nets.catalogue import UserNet, example_of
 from nets.project import Choice, Refused, call, cut
+from solution.compress.coupling.absent import NAN, Present
+from solution.contracts import copied
 
 RATIOS = (0.3, 0.5, 0.7)
 IMPORTANCES = ("group_norm", "random")
@@ -70,7 +70,7 @@ def verdict(net: nn.Module, example: Any, ratio: float, importance: str) -> Outc
 def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Outcome:
     """Whether `small` equals `net` without the channels that are not in `choice`, and differs from `net`."""
     example = tree_map(_double, example)
-    whole, macs_before = _run(copy.deepcopy(net).double().eval(), example)
+    whole, macs_before = _run(copied(net).double().eval(), example)
     got, macs_after = _run(small.double().eval(), example)
     if [tuple(part.shape) for part in got] != [tuple(part.shape) for part in whole]:
         return Outcome("wrong", f"outputs {[tuple(part.shape) for part in got]}")
@@ -98,7 +98,7 @@ def trains_otherwise(net: nn.Module, small: nn.Module, example: Any) -> str:
 
 
 def _reached(net: nn.Module, example: Any) -> set[str]:
-    net = copy.deepcopy(net).double().train()
+    net = copied(net).double().train()
     outputs = [leaf for leaf in tree_leaves(_values(call(net, example))) if isinstance(leaf, Tensor)]
     sum(leaf.sum() for leaf in outputs if leaf.requires_grad).backward()
     return {_plain_name(name) for name, parameter in net.named_parameters() if parameter.grad is not None}
@@ -128,7 +128,7 @@ def baselines(net: nn.Module, choice: Choice) -> list[nn.Module]:
 
 def _marked(net: nn.Module, choice: Choice, inputs: bool) -> nn.Module:
     """A copy of `net` with marks in its tensors; `inputs` as well as outputs of its layers."""
-    net = copy.deepcopy(net)
+    net = copied(net)
     tensors = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
     with torch.no_grad():
         for name, places in choice.items():
@@ -154,7 +154,7 @@ def _mark(tensor: Tensor, axis: int, groups: int, kept: list[int]) -> None:
 
 def _plain(net: nn.Module) -> nn.Module:
     """A copy of `net` whose computed weights are plain ones, or `net` where none is computed."""
-    original, net = net, copy.deepcopy(net)
+    original, net = net, copied(net)
     changed = False
     for module in net.modules():
         for name in list(getattr(module, "parametrizations", {})):

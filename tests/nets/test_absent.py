@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nets.absent import NAN, Present
+from solution.compress.coupling.absent import NAN, Present
 
 KEPT = (0, 2, 3, 5)
 FUNCTIONS = {

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,13 +24,17 @@ from solution.compress.channels.importance import CRITERIA, component_scores
 from solution.compress.channels.reconstruct import reconstruct
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
 from solution.compress.coupling.budget import CostLimit, Estimator, Targets, bounds_of, meet, spread
+from solution.compress.coupling.equality import verified
 from solution.compress.coupling.fitting import fit
+from solution.compress.coupling.inputs import batch_of, call, prepared, with_tensors
 from solution.compress.coupling.plan import ChannelPlan, written_plan
 from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.tracing import named_tensors
-from solution.compress.parametrized import materialized
+from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
+from solution.evaluate.hooks import watched
+from solution.evaluate.running import as_judged
 
 RANKINGS = ("uniform", "global", "per_cost")
 BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "latency": "ms"}
@@ -56,6 +60,7 @@ class PruneChannels(StructuralStep):
     protect     glob patterns of layers that keep all their channels
     reconstruct fit the layers that read fewer channels to give what they gave before, on calibration batches
     outputs     positions of the outputs that must keep their shape, when a forward returns several; () means all
+    verify      run the cut net and the full one without the channels that go on the example: they must be equal
     """
 
     currency: ClassVar[str | None] = "macs"
@@ -71,6 +76,7 @@ class PruneChannels(StructuralStep):
     protect: tuple[str, ...] = ()
     reconstruct: bool = False
     outputs: tuple[int, ...] = ()
+    verify: bool = True
 
     def __post_init__(self) -> None:
         named = [name for name in ("ratio", *BUDGETS) if getattr(self, name) is not None]
@@ -104,6 +110,8 @@ class PruneChannels(StructuralStep):
 
     def decide(self, model: nn.Module, context: StepContext) -> ChannelPlan:
         """Which channels stay. `InputError` when nothing can go, or the budget cannot be met."""
+        model = prepared(model, context.example)
+        note_computed(model, [path for path, one in model.named_modules() if computed(one)], context.log)
         model = materialized(model)
         _check_numbers(model)
         request = TraceRequest(
@@ -119,13 +127,13 @@ class PruneChannels(StructuralStep):
             return written_plan(full, fit(request, full, targets, bounds.multiple, frozen), score)
 
         if self.ratio is not None:
-            return _checked(planned(bounds.whole(self.ratio)), full)
+            return self._checked(planned(bounds.whole(self.ratio)), full, model, context)
 
         def estimate(targets: Targets) -> float:
             left = {atom: number for atom, number in targets.items() if atom not in frozen}
             return estimator(spread(classes, left))
 
-        return _checked(meet(self._budget(model, context), bounds, estimate, planned), full)
+        return self._checked(meet(self._budget(model, context), bounds, estimate, planned), full, model, context)
 
     def apply(self, plan: ChannelPlan, model: nn.Module, context: StepContext) -> nn.Module:
         """Cut, fit what is left, and measure batch-norm statistics again where calibration batches are given."""
@@ -134,6 +142,21 @@ class PruneChannels(StructuralStep):
             images = [images for images, _ in context.need("calibration", "reconstruct")]
             reconstruct(cut, materialized(model), plan.rows(), images)
         return cut if context.calibration is None else recalibrated(cut, context.calibration)
+
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """Decide, then apply. The net inside a wrapper is cut; lazy layers are initialized by the example."""
+        return super().run(prepared(model, context.example), context)
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The cut itself, which nobody verifies."""
+        return replace(self, verify=False).run(model, context)
+
+    def _checked(self, plan: ChannelPlan, full: Analysis, model: nn.Module, context: StepContext) -> ChannelPlan:
+        """A plan that cuts something, and whose net computes what it should; an error says why it does not."""
+        if not plan.tensors:
+            reasons = sorted(set(plan.kept.values())) or ["it has no layer with channels"]
+            raise InputError(f"nothing would be cut from {len(full.coupling.sides)} axes: {'; '.join(reasons)}")
+        return replace(plan, verified=verified(model, plan, context.example)) if self.verify else plan
 
     def _ranked(self, score: np.ndarray, estimator: Estimator) -> np.ndarray | None:
         """(components,) by what one threshold is drawn, None for equal shares."""
@@ -175,29 +198,34 @@ def _check_numbers(model: nn.Module) -> None:
             )
 
 
-def _checked(plan: ChannelPlan, full: Analysis) -> ChannelPlan:
-    """A plan that cuts nothing is an error that says why."""
-    if not plan.tensors:
-        reasons = sorted(set(plan.kept.values())) or ["it has no layer with channels"]
-        raise InputError(f"nothing would be cut from {len(full.coupling.sides)} axes: {'; '.join(reasons)}")
-    return plan
-
-
 def tensor_bytes(model: nn.Module) -> int:
     """Bytes of all parameters and buffers, each once."""
     return sum(tensor.numel() * tensor.element_size() for tensor in named_tensors(model).values())
 
 
-def median_latency_ms(model: nn.Module, image: Tensor, device: str, runs: int = 21) -> float:
-    """Median milliseconds of a forward on `image` (1, C, H, W) in eval mode, after three to warm up."""
+def _macs(model: nn.Module, example: Any) -> float:
+    """Multiply-accumulates of one sample in the competition's convention."""
+    if isinstance(example, Tensor):
+        return macs(model, example)
+    counts: list[int] = []
+    with as_judged(model), watched(model, lambda _module: None, lambda _module, counted: counts.append(counted)):
+        call(model, example)
+    return sum(counts) / batch_of(example)
+
+
+def median_latency_ms(model: nn.Module, example: Any, device: str, runs: int = 21) -> float:
+    """Median milliseconds of a forward in eval mode on the first image of `example` (B, C, H, W), or on inputs of
+    another form as they are, after three to warm up.
+    """
     training = model.training
-    net, image = model.to(device).eval(), image.to(device)
+    example = example[:1] if isinstance(example, Tensor) else example
+    net, inputs = model.to(device).eval(), with_tensors(lambda one: one.to(device), example)
     times = []
     with torch.inference_mode():
         for _ in range(runs + 3):
             start = time.perf_counter()
-            net(image)
-            if image.is_cuda:
+            call(net, inputs)
+            if torch.device(device).type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
     model.train(training)
@@ -207,9 +235,9 @@ def median_latency_ms(model: nn.Module, image: Tensor, device: str, runs: int = 
 def cost_of(name: str, model: nn.Module, context: StepContext) -> float:
     """What `model` costs in the currency of the budget called `name`."""
     if name == "latency":
-        return median_latency_ms(model, context.example[:1], context.device)
+        return median_latency_ms(model, context.example, context.device)
     if name == "macs":
-        return macs(model, context.example)
+        return _macs(model, context.example)
     return params(model) if name == "params" else tensor_bytes(model)
 
 

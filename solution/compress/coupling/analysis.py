@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from solution.compress.coupling.attributes import Attributes, all_shapes, attributes_after, implied, set_attributes
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, components_of
 from solution.compress.coupling.ids import ChannelIds
+from solution.compress.coupling.inputs import batch_of, call, with_tensors
 from solution.compress.coupling.rules import apply_rule
 from solution.compress.coupling.tracing import Trace, TraceError, meta_copy, named_tensors, shapes_only, trace
 from solution.compress.coupling.walk import walk
@@ -113,20 +115,20 @@ def every_output(_position: int) -> bool:
 class TraceRequest:
     """What is looked at, and what the caller wants left alone.
 
-    example       an input batch, of which one image is looked at
+    example       inputs of one forward: a tensor, or a tuple or dict of tensors
     protected     glob patterns of modules whose own outputs keep all channels ("stem.*", "fc")
     keeps_output  position among the flattened outputs -> whether it must keep its shape
     """
 
     model: nn.Module
-    example: Tensor
+    example: Any
     protected: tuple[str, ...] = ()
     keeps_output: Callable[[int], bool] = every_output
 
-    def image(self) -> Tensor:
-        """One image, where the model is."""
-        device = next((tensor.device for tensor in named_tensors(self.model).values()), self.example.device)
-        return self.example[:1].to(device)
+    def inputs(self) -> Any:
+        """The example where the model is."""
+        tensor = next(iter(named_tensors(self.model).values()), None)
+        return self.example if tensor is None else with_tensors(lambda one: one.to(tensor.device), self.example)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +158,10 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
         meta = meta_copy(request.model, resized)
         if resized:
             set_attributes(meta, attributes_after(request.model, all_shapes(meta)))
-        traces = _traces(meta, request.image(), mode, before)
+        traces = _traces(meta, request.inputs(), mode, before)
         attributes = attributes_after(request.model, all_shapes(meta))
-    ledger = ChannelIds(frozenset() if before is None else before.coupling.readers())
+    grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
+    ledger = ChannelIds(frozenset() if before is None else before.coupling.readers(), frozenset(grouped))
     for one in traces:
         walk(one, ledger, apply_rule, request.keeps_output)
     known = None if before is None else {side.tensor: side.axis for side in before.coupling.sides}
@@ -172,7 +175,7 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
     )
 
 
-def _traces(meta: nn.Module, example: Tensor, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
+def _traces(meta: nn.Module, example: Any, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
     """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads)."""
     if before is not None:
         passes = (meta.train(one.mode == "train") for one in before.traces)
@@ -184,19 +187,23 @@ def _traces(meta: nn.Module, example: Tensor, mode: FakeTensorMode, before: Anal
     return tuple(traces)
 
 
-def _two(example: Tensor) -> Tensor:
+def _two(example: Any) -> Any:
     """Batch norm in training wants more than one value per channel."""
-    return torch.cat([example, example])
+    return (
+        example
+        if batch_of(example) > 1
+        else with_tensors(lambda one: torch.cat([one, one]) if one.ndim else one, example)
+    )
 
 
-def _fitted_trace(meta: nn.Module, example: Tensor, mode: FakeTensorMode, coupling: Coupling) -> Trace:
+def _fitted_trace(meta: nn.Module, example: Any, mode: FakeTensorMode, coupling: Coupling) -> Trace:
     """Trace a skeleton. Where sizes do not match, layers are first fitted to what arrives at them."""
     batch = _two(example) if meta.training else example
     try:
         return trace(meta, batch, mode)
     except TraceError:
         with fitting_inputs(meta, coupling.readers()), torch.no_grad(), suppress(Exception):
-            meta(mode.from_tensor(batch))
+            call(meta, with_tensors(mode.from_tensor, batch))
         return trace(meta, batch, mode)
 
 

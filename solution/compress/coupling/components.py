@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,10 +46,11 @@ class Coupling:
 
     sides      every axis of every tensor along which channels lie
     signature  (components,) a number that is equal for two components exactly when they hold the same number of
-               positions in each group of each axis: they can take each other's place
+               positions in each group of each axis, and go through the same calls: they can take each other's place
     atom       (components,) components made by the same layers have one number, those that nothing makes have -1
     runs       places where a forward takes channels apart into runs of one length, in the shape of sides
     reason     component -> why it must stay; the others may be cut
+    passing    call, by its label -> the components that go through it
     """
 
     sides: tuple[Side, ...]
@@ -57,6 +58,7 @@ class Coupling:
     atom: np.ndarray
     reason: dict[int, str]
     runs: tuple[Side, ...] = ()
+    passing: dict[str, np.ndarray] = field(default_factory=dict)
 
     def side(self, tensor: str, axis: int) -> Side | None:
         """The side called so, if channels lie along it."""
@@ -92,7 +94,8 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
         else:
             first = ids.movedim(side, 0).reshape(ids.shape[side], -1)[:, 0]
             axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
-    return _compacted([_side(axis, label) for axis in axes], reason, [_side(axis, label) for axis in ledger.runs])
+    runs = [_side(axis, label) for axis in ledger.runs]
+    return _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label))
 
 
 def _settled_labels(ledger: ChannelIds) -> np.ndarray:
@@ -143,25 +146,41 @@ def _side(axis: Axis, label: np.ndarray) -> Side:
     return Side(tensor=axis.tensor, axis=axis.axis, role=axis.role, groups=axis.groups, component=component)
 
 
-def _compacted(sides: list[Side], reason: dict[int, str], runs: list[Side]) -> Coupling:
+Passages = list[tuple[str, str, np.ndarray, np.ndarray]]
+"""(call, slot, labels, counts) as in `Passage`."""
+
+
+def _passages(ledger: ChannelIds, label: np.ndarray) -> Passages:
+    return [(one.call, one.slot, label[one.ids.numpy()], one.counts.numpy()) for one in ledger.passages]
+
+
+def _compacted(sides: list[Side], reason: dict[int, str], runs: list[Side], passages: Passages) -> Coupling:
     """Renumber the components by first appearance, and describe each of them."""
     labels = np.concatenate([np.empty(0, dtype=np.int64), *(side.component for side in sides)])
     known, numbers = by_appearance(labels)
-    order = dict(zip(known.tolist(), range(len(known)), strict=True))
+    most = max([0, *(int(some.max()) for _, _, some, _ in passages), *known.tolist(), *reason])
+    order = np.full(most + 1, NO_COMPONENT)
+    order[known] = np.arange(len(known))
     parts = np.split(numbers, np.cumsum([len(side.component) for side in sides])[:-1]) if sides else []
     sides = [replace(side, component=part) for side, part in zip(sides, parts, strict=True)]
-    atom = _atoms(sides, len(order))
-    why = {order[component]: text for component, text in reason.items() if component in order}
+    atom = _atoms(sides, len(known))
+    why = {int(order[component]): text for component, text in reason.items() if order[component] != NO_COMPONENT}
     for component in np.flatnonzero(atom == NO_COMPONENT).tolist():
         why.setdefault(component, FIXED)
     known_runs = [run for run in runs if np.isin(run.component, known).all()]
-    places = [np.array([order[label] for label in run.component.tolist()]) for run in known_runs]
+    signature, passing = _signatures(sides, len(known)), {}
+    for call, slot, some, counts in passages:
+        there = order[some]
+        found = there != NO_COMPONENT
+        np.add.at(signature, there[found], np.int64(_hash(call, slot)) * counts[found])
+        passing[call] = np.union1d(passing.get(call, there[:0]), there[found])
     return Coupling(
         sides=tuple(sides),
-        signature=_signatures(sides, len(order)),
+        signature=signature,
         atom=atom,
         reason=why,
-        runs=tuple(replace(run, component=place) for run, place in zip(known_runs, places, strict=True)),
+        runs=tuple(replace(run, component=order[run.component]) for run in known_runs),
+        passing=passing,
     )
 
 

@@ -1,13 +1,14 @@
-"""Proof of a cut: the cut net equals the full one whose cut channels nobody reads.
+"""Proof of a cut: the cut net equals the full one without the channels that are cut.
 
-Zeroing the columns with which later layers read a channel removes it exactly, whatever lies between (a sigmoid does not
-map zero to zero, so zeroing what makes it would not). Layer and group norms, whose statistics span channels, take them
-over the channels that stay.
+The full net runs once with NaN in place of every number that goes (`absent`), so nothing here knows which layers read
+a channel or what lies between. Where an operation spreads the marks, the channels are hidden by zeros in the columns
+with which later layers read them (`mask`).
 """
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +16,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solution.compress.coupling.analysis import Analysis
+from solution.compress.coupling.absent import NAN, Present
+from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
+from solution.compress.coupling.inputs import call, tensors_in, unwrapped, with_tensors
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.tracing import named_tensors
+from solution.compress.parametrized import materialize_all
+from solution.contracts import InputError, copied
+from solution.evaluate.running import as_judged, while_hooked
 
-ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5}
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-1}
 """How far two ways to add up the same numbers may come apart, relative to the largest output."""
+ALL_SINGLE = 1e-3
+"""The same for a whole net in single precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """Largest differences of outputs, relative to the largest output.
 
-    error  between the cut net and the masked one: rounding only, when the cut is right
+    error  between the cut net and the full one without the channels that go: rounding only, when the cut is right
     moved  between the cut net and the full one: not zero, or the comparison says nothing
     limit  what the error may come to by rounding: more where the forward itself goes down to single precision
     """
@@ -48,47 +57,135 @@ def compare(
     model: nn.Module,
     plan: ChannelPlan,
     full: Analysis,
-    example: Tensor,
+    example: Any,
     dtype: torch.dtype = torch.float64,
     in_place: bool = False,
 ) -> Difference:
-    """Cut and mask copies of `model` in eval mode and `dtype`, and compare what they return for `example`.
+    """Cut copies of `model` in eval mode and `dtype`, and compare what they return for `example`.
 
-    in_place  mask `model` itself: very large nets have no room for another copy
+    in_place  mark `model` itself: very large nets have no room for another copy
     """
     cut = plan.apply(model).to(dtype).eval()
-    whole = (model if in_place else copy.deepcopy(model)).to(dtype).eval()
-    example = example.to(dtype)
+    whole = materialize_all((model if in_place else copied(model)).to(dtype).eval())
+    example = _in(dtype, example)
+    with _Roundings() as roundings:
+        sliced = outputs_of(cut, example)
+    moved = _distance(sliced, outputs_of(whole, example))
+    masked = None if in_place else copied(whole)
+    error = _distance(sliced, outputs_of(marked(whole, plan), example, Present()))
+    if not error < np.inf and masked is not None:
+        error = _distance(sliced, outputs_of(mask(masked, cut, plan, full), example))
+    return Difference(error=error, moved=moved, limit=max(ROUNDING[dtype], roundings.limit))
+
+
+def verified(model: nn.Module, plan: ChannelPlan, example: Any) -> float:
+    """The error of a cut of `model` on `example`, in double precision where that fits into memory.
+
+    `InputError` that names the layer where the cut net first differs.
+    """
+    bytes_needed = 8 * 4 * sum(tensor.numel() for tensor in named_tensors(model).values())
+    fits = bytes_needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    dtype = torch.float64 if fits else torch.float32
+    example = _telling(_in(dtype, example))
+    cut, whole = (net.to(dtype) for net in (plan.apply(model), copied(unwrapped(model))))
+    with _Roundings() as roundings:
+        try:
+            sliced = outputs_of(cut, example)
+        except Exception as error:
+            raise InputError(f"the cut net does not run: {error}. {_REPORT}") from error
+    limit = max(ROUNDING[dtype] if fits else ALL_SINGLE, roundings.limit)
+    error = _distance(sliced, outputs_of(marked(whole, plan), example, Present()))
+    if not error < np.inf:  # an operation spreads the marks
+        whole = materialize_all(copied(unwrapped(model)).to(dtype))
+        request = TraceRequest(model=materialize_all(copied(unwrapped(model))), example=example)
+        error = _distance(sliced, outputs_of(mask(whole, cut, plan, analyze(request)), example))
+    if not error < limit:
+        where = _first_difference(marked(copied(unwrapped(model)).to(dtype), plan), cut, example)
+        raise InputError(f"the cut net would compute something else (by {error:.1g} of its output{where}). {_REPORT}")
+    return error
+
+
+_REPORT = "Protect that layer, or pass verify=False to look at the cut net yourself"
+
+
+def _in(dtype: torch.dtype, example: Any) -> Any:
+    return with_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, example)
+
+
+def _telling(example: Any) -> Any:
+    """Few samples, and random numbers in place of constants, which show little."""
+    generator = torch.Generator().manual_seed(0)
+
+    def telling(one: Tensor) -> Tensor:
+        if one.is_floating_point() and bool((one == one.flatten()[0]).all()):
+            return torch.randn(one.shape, generator=generator, dtype=one.dtype).to(one.device)
+        return one
+
+    return with_tensors(telling, example)
+
+
+def outputs_of(model: nn.Module, example: Any, *modes: TorchDispatchMode) -> list[Tensor]:
+    """The floating-point outputs of `model` in eval mode, attention taken apart, under `modes`."""
+    torch.manual_seed(0)
+    with contextlib.ExitStack() as stack:
+        for context in (as_judged(model), sdpa_kernel(SDPBackend.MATH), *modes):
+            stack.enter_context(context)
+        return [leaf for leaf in tensors_in(call(model, example)) if leaf.is_floating_point()]
+
+
+def _distance(left: list[Tensor], right: list[Tensor]) -> float:
+    """The largest difference, relative to the largest number of each output; infinite where one is not finite."""
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a.shape == b.shape and b.numel()]
+    distances = [float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs]
+    return max((one if one == one else float("inf") for one in distances), default=float("inf"))
+
+
+def marked(model: nn.Module, plan: ChannelPlan) -> nn.Module:
+    """`model` with NaN in place of all numbers that `plan` cuts, in place."""
+    tensors = named_tensors(materialize_all(model))
     with torch.no_grad():
-        with _Roundings() as roundings:
-            sliced = _flat(cut(example))
-        full_sized = _flat(whole(example))
-        masked = _flat(mask(whole, cut, plan, full)(example))
-    limit = ROUNDING[torch.float32 if roundings.seen else dtype]
-    return Difference(error=_distance(sliced, masked), moved=_distance(sliced, full_sized), limit=limit)
+        for name, places in plan.tensors.items():
+            for axis, groups, number in places:
+                kept = np.array([index for index in plan.selections[number] if index >= 0])
+                _fill(tensors[name], axis, groups, kept, NAN)
+    return model
+
+
+def _first_difference(whole: nn.Module, cut: nn.Module, example: Any) -> str:
+    """The first layer of the cut net whose outputs are not those that are left of the full one's."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def watched(net: nn.Module, *modes: TorchDispatchMode) -> list[tuple[str, Tensor]]:
+        seen.clear()
+        handles = [
+            module.register_forward_hook(
+                lambda _module, _inputs, output, path=path: seen.extend((path, one) for one in tensors_in(output))
+            )
+            for path, module in net.named_modules()
+            if next(module.children(), None) is None
+        ]
+        with while_hooked(handles):
+            outputs_of(net, example, *modes)
+        return list(seen)
+
+    for (path, small), (_, full) in zip(watched(cut), watched(whole, Present()), strict=False):
+        one, other = small.flatten().sort()[0], full[~full.isnan()].sort()[0]
+        if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-4, atol=1e-6):
+            return f", first at {path}"
+    return ""
 
 
 class _Roundings(TorchDispatchMode):
-    """Notes whether a forward in double precision takes anything down to single."""
+    """Notes how far down a forward takes anything: what its outputs may come apart by."""
 
-    seen = False
+    limit = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call as it is."""
         result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and args[0].dtype is torch.float64:
-            self.seen |= result.dtype is torch.float32
+        if func is torch.ops.aten._to_copy.default and args[0].is_floating_point():
+            self.limit = max(self.limit, ROUNDING.get(result.dtype, 0.0))
         return result
-
-
-def _flat(output: object) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _distance(left: list[Tensor], right: list[Tensor]) -> float:
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a.shape == b.shape]
-    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
 def mask(model: nn.Module, cut: nn.Module, plan: ChannelPlan, full: Analysis) -> nn.Module:
@@ -104,7 +201,7 @@ def mask(model: nn.Module, cut: nn.Module, plan: ChannelPlan, full: Analysis) ->
         elif place is not None and side.role == "in":
             kept = plan.selections[place[2]]
             with torch.no_grad():
-                _zero_columns(tensors[side.tensor], side.axis, side.groups, np.array([k for k in kept if k >= 0]))
+                _fill(tensors[side.tensor], side.axis, side.groups, np.array([k for k in kept if k >= 0]), 0.0)
         if place is not None and side.role == "joint":
             _norm_over_kept(model.get_submodule(path), cut.get_submodule(path), plan.selections[place[2]])
     return model
@@ -116,14 +213,14 @@ def _place(
     return next((place for place in tensors.get(name, ()) if place[0] == axis), None)
 
 
-def _zero_columns(weight: Tensor, axis: int, groups: int, kept: np.ndarray) -> None:
+def _fill(weight: Tensor, axis: int, groups: int, kept: np.ndarray, value: float) -> None:
     """Columns count the inputs of all groups one after another; each group of rows reads its own."""
     grouped_columns = groups > 1 and axis == 1
     width = weight.shape[axis]
     blocks = weight.chunk(groups, 0) if grouped_columns else [weight]
     for number, block in enumerate(blocks):
         gone = np.setdiff1d(np.arange(width), kept - number * width)
-        block.index_fill_(axis, torch.from_numpy(gone), 0)
+        block.index_fill_(axis, torch.from_numpy(gone).to(block.device), value)
 
 
 def _norm_over_kept(norm: nn.Module, small: nn.Module, kept: tuple[int, ...]) -> None:

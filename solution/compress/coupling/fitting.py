@@ -18,8 +18,9 @@ from torch import nn
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze, atoms_of_tensors, skeleton_sizes
 from solution.compress.coupling.attributes import alike
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side, made_alike
+from solution.compress.coupling.operations import divergence
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
-from solution.compress.coupling.tracing import TraceError
+from solution.compress.coupling.tracing import TraceError, refs_in
 from solution.contracts import InputError
 
 STEPS = (1, 2, 8)
@@ -72,7 +73,7 @@ def fit(
         outcome = _attempt(request, full, classes, counts, attempt >= ONE_BY_ONE)
         if isinstance(outcome, Fit):
             return replace(outcome, frozen=frozen)
-        suspects, reason = outcome
+        suspects, reason, others_may_fit = outcome
         culprits = next((some & set(free) for some in suspects if some & set(free)), set(free))
         if not culprits:
             break
@@ -80,7 +81,7 @@ def fit(
         share = sum(targets[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         for atom in culprits:
             step[atom], targets[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
-        stuck = {atom for atom in culprits if step[atom] == len(ladder[atom])}
+        stuck = {atom for atom in culprits if not others_may_fit or step[atom] == len(ladder[atom])}
         if not runs_tried and any(stuck & _atoms(full.coupling, run) for run in full.coupling.runs):
             runs_tried = True
             counts = count_channels(full.coupling, classes, {atom: first[atom] for atom in free}, multiple, even=True)
@@ -142,26 +143,47 @@ def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
 
 def _attempt(
     request: TraceRequest, full: Analysis, classes: Classes, counts: np.ndarray, alike_too: bool
-) -> Fit | tuple[list[set[int]], str]:
-    """A fit, or sets of atoms that may be in its way (the likeliest first) and what went wrong."""
+) -> Fit | tuple[list[set[int]], str, bool]:
+    """A fit; or sets of atoms that may be in its way (the likeliest first), what went wrong, and whether other sizes
+    may do better.
+    """
     coupling = full.coupling
     try:
         skeleton = analyze(request, skeleton_sizes(coupling, _first_ones(classes, counts)), full)
     except TraceError as error:
         where = error.where or type(request.model).__name__
-        return _near(request.model, coupling, error, alike_too), f"the forward of {where} does not follow a cut of it"
+        passing = _passing(full, error.mode, error.position)
+        passing |= _same_elsewhere(request.model, coupling, passing) if alike_too else set()
+        suspects = [passing, *_near(request.model, coupling, error, alike_too)]
+        return suspects, f"the forward of {where} does not follow a cut of it", True
+    for one, other in zip(full.traces, skeleton.traces, strict=True):
+        if (found := divergence(one, other)) is not None:
+            return [_passing(full, one.mode, found.position)], found.reason, found.steps
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
     misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
     if misfits.any():
-        return [_makers(coupling, skeleton.coupling, misfits)], "its channels would meet others than before"
+        return [_makers(coupling, skeleton.coupling, misfits)], "its channels would meet others than before", True
     return Fit(skeleton=skeleton, replaces=replaces)
+
+
+def _passing(full: Analysis, mode: str, position: int) -> set[int]:
+    """Atoms whose channels go through a call of a pass, or are the weight of one; of the next call that has such."""
+    for trace in full.traces:
+        for call in trace.calls[position:] if trace.mode == mode else ():
+            read = {trace.source(ref) for ref in refs_in(list(call.arguments.values()))} - {None}
+            atoms = atoms_of_tensors(full.coupling, lambda name, role, read=read: name in read and role == "in")
+            passing = full.coupling.passing.get(f"{mode} {call.name}", ())
+            atoms |= set(full.coupling.atom[np.asarray(passing, dtype=np.int64)].tolist()) - {NO_COMPONENT}
+            if atoms:
+                return atoms
+    return set()
 
 
 def _replaced(full: Coupling, classes: Classes, skeleton: Coupling) -> np.ndarray:
     """(components of the skeleton,) the class that each comes from; SPARE beyond what the class had."""
     small = classes_of(skeleton)
     number = {key: n for n, key in enumerate(_keys(full, classes))}
-    comes_from = np.array([number.get(key, SPARE) for key in _keys(skeleton, small)])
+    comes_from = np.array([number.get(key, SPARE) for key in _keys(skeleton, small)], dtype=np.int64)
     rank = _ranks(small)
     replaces = comes_from[small.of]
     return np.where((replaces != SPARE) & (rank < classes.size[replaces]), replaces, SPARE)
@@ -230,6 +252,14 @@ def _same_places(model: nn.Module, path: str) -> list[str]:
         place = f".{name}{place}"
     kind = type(model.get_submodule(owner))
     return [f"{name}{place}".removeprefix(".") for name, other in model.named_modules() if type(other) is kind]
+
+
+def _same_elsewhere(model: nn.Module, coupling: Coupling, atoms: set[int]) -> set[int]:
+    """Atoms that are made at the same places of other blocks as `atoms` are."""
+    makers = [side.tensor for side in coupling.sides if side.role == "out" and atoms & _atoms(coupling, side)]
+    places = {name.rpartition(".")[0] for name in makers}
+    paths = {other for path in places if path for other in _same_places(model, path)}
+    return atoms_of_tensors(coupling, lambda name, role: role == "out" and name.rpartition(".")[0] in paths)
 
 
 def _touching(coupling: Coupling, paths: list[str]) -> set[int]:

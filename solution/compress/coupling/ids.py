@@ -72,20 +72,54 @@ class Axis:
     ids: Tensor
 
 
-class ChannelIds:
-    """Ids handed out so far, ties between them, ids that must stay and why, and the axes they belong to."""
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """Channels that go through a call. Two channels can take each other's place only if they go through the same calls.
 
-    def __init__(self, readers: frozenset[str] = frozenset()) -> None:
-        """readers: weights known to read channels (not depthwise), however few inputs their groups have left."""
-        self.readers = readers
+    call    the call, by its label
+    slot    which argument they are; or which element of another operand they meet
+    ids     (N,) distinct ids of the channels
+    counts  (N,) of how many elements each
+    """
+
+    call: str
+    slot: str
+    ids: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Operands that meet in an element-wise call, some of them stretched over the channels of others."""
+
+    call: str
+    views: list[Tensor]
+    shape: tuple[int, ...]
+    reason: str
+
+
+class ChannelIds:
+    """Ids handed out so far, ties between them, ids that must stay and why, the axes they belong to, and the calls that
+    they go through. `label` is that of the call that is looked at.
+    """
+
+    def __init__(self, readers: frozenset[str] = frozenset(), in_groups: frozenset[str] = frozenset()) -> None:
+        """readers: weights known to read channels (not depthwise), however few inputs their groups have left.
+
+        in_groups: axes known to be normalized in groups of several channels, however few each has left.
+        """
+        self.readers, self.in_groups = readers, in_groups
         self.next_id = 2
         self.ties: list[Tensor] = []
         self.kept: list[tuple[Tensor, str]] = []
         self.axes: dict[tuple[str, int], Axis] = {}
         self.elements: dict[str, Tensor] = {}
         self.derived: set[str] = set()
-        self.postponed: list[tuple[list[Tensor], tuple[int, ...], str]] = []
+        self.postponed: list[Meeting] = []
         self.runs: list[Axis] = []
+        self.label = ""
+        self.passages: list[Passage] = []
+        self._counted: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """New ids, all different."""
@@ -107,6 +141,18 @@ class ChannelIds:
         ids = ids[ids > KEPT]
         if len(ids):
             self.kept.append((ids, reason))
+
+    def passes(self, slot: str, ids: Tensor) -> None:
+        """Channels go through the call that is looked at, as its argument `slot`."""
+        small = slim(ids)
+        key = small.data_ptr(), small.shape, small.stride(), ids.numel()
+        if key not in self._counted:
+            distinct, counts = small.reshape(-1).unique(return_counts=True)
+            channels = distinct > KEPT
+            self._counted[key] = small, distinct[channels], counts[channels] * (ids.numel() // max(1, small.numel()))
+        _, distinct, counts = self._counted[key]
+        if len(distinct):
+            self.passages.append(Passage(call=self.label, slot=slot, ids=distinct, counts=counts))
 
     def axis(self, tensor: str, axis: int, length: int, role: str, groups: int = 1) -> Tensor:
         """The ids (length,) of an axis, handed out on first use and the same ever after."""
@@ -169,7 +215,7 @@ class ChannelIds:
         views = [view for view in views if view is not None]
         stretched = [_is_stretched(view, views) for view in views]
         if any(stretched):
-            self.postponed.append((views, tuple(shape), reason))
+            self.postponed.append(Meeting(call=self.label, views=views, shape=tuple(shape), reason=reason))
             views = [view for view, is_stretched in zip(views, stretched, strict=True) if not is_stretched]
         return self._met(views, shape, reason)
 
@@ -179,23 +225,39 @@ class ChannelIds:
         Where they turn out to meet nothing but one channel they are tied to it. Returns whether any were.
         """
         waiting = []
-        for views, shape, reason in self.postponed:
-            known = [packed(representative[slim(view)]).expand(view.shape) for view in views]
+        for meeting in self.postponed:
+            known = [packed(representative[slim(view)]).expand(view.shape) for view in meeting.views]
             if any(_is_stretched(view, known) for view in known):
-                waiting.append((views, shape, reason))
+                waiting.append(meeting)
             else:
-                self._met(known, shape, reason)
+                self._met(known, meeting.shape, meeting.reason)
         progress = len(waiting) < len(self.postponed)
         self.postponed = waiting
         return progress
 
     def give_up_postponed(self) -> None:
-        """Operands that really are stretched over several channels stay."""
-        for views, _, reason in self.postponed:
-            for view in views:
-                if _is_stretched(view, views):
-                    self.keep(view, f"{reason} stretches it over other channels")
+        """Operands that really are stretched over several channels stay; channels keep the element that they meet."""
+        for meeting in self.postponed:
+            for number, view in enumerate(meeting.views):
+                if _is_stretched(view, meeting.views):
+                    self.keep(view, f"{meeting.reason} stretches it over other channels")
+                    for other in meeting.views:
+                        if other is not view:
+                            self._meets(meeting.call, number, view, slim(other))
         self.postponed = []
+
+    def _meets(self, call: str, number: int, view: Tensor, ids: Tensor) -> None:
+        """Each of `ids` meets an element of operand `number`; which one matters where both change."""
+        dims = [dim for dim in range(ids.ndim) if ids.shape[dim] > 1 and view.shape[dim] > 1]
+        if dims:
+            sizes = [ids.shape[dim] if dim in dims else 1 for dim in range(ids.ndim)]
+            places = torch.arange(torch.Size(sizes).numel()).view(sizes).expand(ids.shape)
+            pairs = torch.stack([places.reshape(-1), ids.reshape(-1)]).unique(dim=1)
+            for place in pairs[0].unique().tolist():
+                some = (pairs[0] == place) & (pairs[1] > KEPT)
+                self.passages.append(
+                    Passage(call=call, slot=f"{number} at {place}", ids=pairs[1, some], counts=some[some].long())
+                )
 
     def _met(self, views: list[Tensor], shape: Sequence[int], reason: str) -> Tensor:
         if not views:

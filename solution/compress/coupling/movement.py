@@ -45,12 +45,18 @@ def _turns_weight(call: OpCall) -> bool:
 def reshaped(call: OpCall) -> Tensor:
     """View, reshape, flatten, unflatten: only the resulting shape matters."""
     ids = call.ids("self")
-    if ids.ndim > 2 and call.shape == (ids.shape[0], call.shape[1], ids.shape[1] // call.shape[1], *ids.shape[2:]):
+    if ids.ndim > 2 and len(call.shape) == ids.ndim + 1 and _in_runs(ids.shape, call.shape):
         call.ledger.in_runs(call.label, ids, 1, call.shape[1])
     try:
         return ids.view(call.shape)
     except RuntimeError:
         return packed(ids.reshape(call.shape)) if ids.numel() <= MOST_ELEMENTS else _kept(call, ids)
+
+
+def _in_runs(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """(B, C, ...) to (B, runs, C // runs, ...)."""
+    runs = after[1]
+    return runs > 0 and after == (before[0], runs, before[1] // runs, *before[2:])
 
 
 def _kept(call: OpCall, ids: Tensor) -> Tensor:

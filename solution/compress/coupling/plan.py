@@ -18,6 +18,7 @@ from solution.compress.coupling.analysis import Analysis
 from solution.compress.coupling.attributes import set_attributes
 from solution.compress.coupling.components import Coupling, Side, made_alike
 from solution.compress.coupling.fitting import SPARE, Fit
+from solution.compress.coupling.inputs import unwrapped
 from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.tracing import layer_macs, named_tensors
 from solution.compress.parametrized import materialize_all
@@ -36,6 +37,7 @@ class ChannelPlan(Plan):
     layers      (layer, channels before, channels after, MACs before, MACs after)
     saves       {"macs": (before, after), "params": (before, after)}
     kept        layer that lost nothing -> why
+    verified    error of the cut net, against the full one without the channels that go; None when nobody looked
     """
 
     kind: ClassVar[str] = "prune_channels"
@@ -46,9 +48,11 @@ class ChannelPlan(Plan):
     layers: tuple[tuple[str, int, int, int, int], ...]
     saves: dict[str, tuple[int, int]]
     kept: dict[str, str]
+    verified: float | None = None
 
     def cut(self, model: nn.Module) -> nn.Module:
         """Slice the tensors and set the attributes, in place."""
+        model = unwrapped(model)
         self._check(materialize_all(model))
         cuts = {
             name: tuple((axis, groups, self.selections[number]) for axis, groups, number in places)
@@ -91,6 +95,7 @@ class ChannelPlan(Plan):
         ]
         lines += [f"{name}: kept whole, {reason}" for name, reason in self.kept.items()]
         lines += [f"{name}: {old:,} -> {new:,} ({new / old - 1:+.1%})" for name, (old, new) in self.saves.items()]
+        lines += [] if self.verified is None else [f"verified: {self.verified:.0e}"]
         return "\n".join(lines)
 
 

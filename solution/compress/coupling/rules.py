@@ -121,11 +121,12 @@ def group_norm(call: OpCall) -> Tensor:
     """Group norm: its groups must keep equal sizes, and statistics are those of the channels that stay."""
     ids, groups = call.ids("input"), call["num_groups"]
     made = channels(call.ledger, ids, 1)
-    groups = 1 if groups == len(made) else groups
+    names = [call[name].name for name in ("weight", "bias") if isinstance(call[name], Weight)] or [f":{call.label}"]
+    groups = 1 if groups == len(made) and names[0] not in call.ledger.in_groups else groups
     for name in ("weight", "bias"):
         carry(call.ledger, call[name], made, "joint", groups)
-    if not isinstance(call["weight"], Weight):
-        call.ledger.tie(call.ledger.axis(f":{call.label}", 0, len(made), "joint", groups), made)
+    if names[0].startswith(":"):
+        call.ledger.tie(call.ledger.axis(names[0], 0, len(made), "joint", groups), made)
     return across(made, call.shape, 1)
 
 

@@ -19,22 +19,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
+from solution.compress.coupling.inputs import call, shapes_of, tensors_in, with_tensors
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes
 from solution.contracts import InputError
 from solution.graph.running import while_hooked
 
+MOST_VALUES = 256
+"""Elements of constants whose values are compared."""
 _OWN_FILES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/")
 
 
 class TraceError(InputError):
-    """The forward pass failed in the module named `where`; the last one that had ended before was `after`."""
+    """The forward pass in `mode` failed after `position` calls in the module named `where`; the last module that had
+    ended before was `after`.
+    """
 
-    def __init__(self, message: str, where: str, after: str) -> None:
+    def __init__(self, message: str, where: str, after: str, mode: str = "eval", position: int = 0) -> None:
         super().__init__(message)
         self.where = where
         self.after = after
+        self.mode = mode
+        self.position = position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +49,10 @@ class Trace:
     """One forward pass.
 
     calls       in the order in which they were made
-    shapes      of every `Ref`: first the tensors below in order, then the input, then what turns up
-    constants   numbers of those that no call made and that are neither: values which the forward holds
+    inputs      the tensors of the example
+    shapes      of every `Ref`: first the tensors below in order, then the inputs, then what turns up
+    constants   numbers of those that no call made and that are neither: values which the forward holds, with a text
+                of the values of the small ones
     outputs     what it returns, a `Ref` for each tensor
     tensors     names of parameters and buffers, each tensor once (the first of its names)
     parameters  which of them are parameters
@@ -51,17 +60,13 @@ class Trace:
     """
 
     calls: tuple[Recorded, ...]
+    inputs: tuple[Ref, ...]
     shapes: tuple[tuple[int, ...], ...]
-    constants: frozenset[int]
+    constants: dict[int, str]
     outputs: Any
     tensors: tuple[str, ...]
     parameters: frozenset[str]
     mode: str
-
-    @property
-    def image(self) -> Ref:
-        """The input."""
-        return Ref(len(self.tensors))
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
         """Shape of a tensor of the pass."""
@@ -118,29 +123,42 @@ def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Mod
         return copy.deepcopy(model, memo)
 
 
-def trace(meta: nn.Module, example: Tensor, mode: FakeTensorMode) -> Trace:
-    """What ``hollow(example)`` calls in the mode (train or eval) that `hollow` is in.
+def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
+    """What a forward of `meta` on `example` calls, in the mode (train or eval) that `meta` is in.
 
     Raises `TraceError` naming the line and the module when the forward fails or branches on tensor values.
     """
-    tensors, image = named_tensors(meta), mode.from_tensor(example)
-    recorder = Recorder([*tensors.values(), image])
+    tensors, fake = named_tensors(meta), with_tensors(mode.from_tensor, example)
+    inputs = tensors_in(fake)
+    recorder = Recorder([*tensors.values(), *inputs])
     with _module_path(meta) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
         try:
             with recorder:
-                outputs = meta(image)
+                outputs = call(meta, fake)
         except Exception as error:
             where, after = (names[-1] if names else "" for names in (path, ended))
-            raise TraceError(_message(error, meta, example, path), where, after) from error
+            made = "train" if meta.training else "eval"
+            message = _message(error, meta, example, path)
+            raise TraceError(message, where, after, made, len(recorder.calls)) from error
     return Trace(
         calls=tuple(recorder.calls),
-        outputs=[recorder.refs(leaf) for leaf in torch.utils._pytree.tree_leaves(outputs)],
+        inputs=tuple(recorder.refs(one) for one in inputs),
+        outputs=[recorder.refs(leaf) for leaf in tensors_in(outputs)],
         shapes=tuple(tuple(tensor.shape) for tensor in recorder.tensors),
-        constants=frozenset(recorder.constants),
+        constants={number: _values(recorder.tensors[number]) for number in recorder.constants},
         tensors=tuple(tensors),
         parameters=frozenset(dict(meta.named_parameters())),
         mode="train" if meta.training else "eval",
     )
+
+
+def _values(tensor: Tensor) -> str:
+    """The elements of a small tensor that has memory."""
+    held = tensor.constant if isinstance(tensor, FakeTensor) else tensor
+    if held is None or held.numel() > MOST_VALUES or held.is_meta:
+        return ""
+    with unset_fake_temporarily():
+        return str(held.tolist())
 
 
 @contextlib.contextmanager
@@ -185,7 +203,7 @@ def _quiet() -> Iterator[None]:
             logger.disabled, logger.handlers = disabled, handlers
 
 
-def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str]) -> str:
+def _message(error: Exception, model: nn.Module, example: Any, path: list[str]) -> str:
     where = f"{type(model).__name__}{'.' + path[-1] if path and path[-1] else ''}"
     line = _users_line(error)
     text = str(error).strip().splitlines()
@@ -195,8 +213,8 @@ def _message(error: Exception, model: nn.Module, example: Tensor, path: list[str
             "data. Move that decision out of the forward, or compress the part around it"
         )
     return (
-        f"{where} does not run on an example of shape {tuple(example.shape)} ({line}): "
-        f"{text[0] if text else type(error).__name__}. Pass an example of the shape that the model expects"
+        f"{where} does not run on an example of shape {shapes_of(example)} ({line}): "
+        f"{text[0] if text else type(error).__name__}. Pass an example of the shapes and types that the model expects"
     )
 
 
@@ -227,10 +245,10 @@ OTHERS = ""
 
 def layer_macs(trace: Trace) -> dict[str, int]:
     """Weight -> multiply-accumulates of one image in the layers that use it."""
-    batch = trace.shape(trace.image)[0]
+    batch = next((trace.shape(one)[0] for one in trace.inputs if trace.shape(one)), 1)
     found: dict[str, int] = {}
-    for call in trace.calls:
-        weight, macs = _cost(call, trace)
+    for one in trace.calls:
+        weight, macs = _cost(one, trace)
         if macs:
             name = OTHERS if weight is None else trace.source(weight) or OTHERS
             found[name] = found.get(name, 0) + macs // batch

@@ -37,8 +37,8 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int]]:
         weight = call.arguments.get("weight") if call.name.startswith("conv") else None
         if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
             past = _past(weight.number, maker)
-            sources = sorted(past - maker.keys() - trace.constants)
-            derived = None if trace.image.number in past else _derived(weight.number, sources, trace)
+            sources = sorted(past - maker.keys() - trace.constants.keys())
+            derived = None if past & {one.number for one in trace.inputs} else _derived(weight.number, sources, trace)
             if derived is not None:
                 found[weight.number] = derived
                 between |= past & maker.keys()
@@ -148,7 +148,7 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
 
 
 def _sources(trace: Trace) -> Values:
-    values: Values = {trace.image.number: uniform(KEPT, trace.shape(trace.image))}
+    values: Values = {one.number: uniform(KEPT, trace.shape(one)) for one in trace.inputs}
     for number, name in enumerate(trace.tensors):
         values[number] = Weight(name=name, shape=trace.shapes[number])
     for number in trace.constants:
@@ -173,7 +173,12 @@ def _looked_up(value: Any, values: Values) -> Any:
 
 def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode: str) -> Any:
     arguments = {name: _looked_up(argument, values) for name, argument in call.arguments.items()}
-    return rule(OpCall(ledger=ledger, op=call.op, label=f"{mode} {call.name}", arguments=arguments, result=call.result))
+    ledger.label = f"{mode} {call.name}"
+    for name, argument in arguments.items():
+        for number, one in enumerate(argument if isinstance(argument, list) else [argument]):
+            if isinstance(one, Tensor):
+                ledger.passes(f"{name} {number}", one)
+    return rule(OpCall(ledger=ledger, op=call.op, label=ledger.label, arguments=arguments, result=call.result))
 
 
 def _keep_outputs(outputs: list[Any], ledger: ChannelIds, keeps_output: Callable[[int], bool], mode: str) -> None:

@@ -1,0 +1,74 @@
+"""Whether a net at other sizes computes what the full one does: the calls of two passes side by side.
+
+A forward can use its own width: divide by its root, branch on it, loop over it. A net at other sizes then computes
+something else. Numbers that only say where elements lie may differ, for channel ids show what follows from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from solution.compress.coupling.movement import MOVES, VIEWS
+from solution.compress.coupling.recorder import Recorded, Ref
+from solution.compress.coupling.tracing import Trace, refs_in
+
+SIZES = frozenset(("size", "shape", "sizes", "normalized_shape", "groups", "num_groups", "repeats"))
+"""Arguments that are sizes: what is wrong with them shows in shapes."""
+MOVING = frozenset((*MOVES.split(), *VIEWS, "expand", "expand_as", "broadcast_to", "as_strided"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The first call that differs.
+
+    position  its place among the calls of the full pass
+    reason    what differs
+    steps     whether other sizes may agree: a branch was taken otherwise; a number alone differs at all sizes
+    """
+
+    position: int
+    reason: str
+    steps: bool
+
+
+def divergence(full: Trace, small: Trace) -> Divergence | None:
+    """Where `small`, a pass at other sizes, first computes otherwise than the `full` net; None where it never does."""
+    for position, (one, other) in enumerate(zip_longest(full.calls, small.calls)):
+        if one is None or other is None or one.name != other.name:
+            return Divergence(position=position, reason="its forward branches on their number", steps=True)
+        if not _alike(one, other, full, small):
+            return Divergence(position=position, reason="its forward computes with their number", steps=False)
+    if full.outputs != small.outputs:
+        return Divergence(position=len(full.calls) - 1, reason="its forward branches on their number", steps=True)
+    return None
+
+
+def _alike(one: Recorded, other: Recorded, full: Trace, small: Trace) -> bool:
+    if one.op is not other.op:
+        return False
+    kind = one.op._overloadpacket.__name__.rstrip("_")
+    for name, value in one.arguments.items():
+        theirs = other.arguments[name]
+        if name in SIZES or repr(value) == repr(theirs):
+            continue
+        dims = None if name == "pad" else _dims(one.arguments)
+        if not (name == "pad" or kind in MOVING) or not _resized(one, other, full, small, dims):
+            return False
+    numbers = [ref.number for ref in refs_in(list(one.arguments.values()))]
+    return all(full.constants.get(number) == small.constants.get(number) for number in numbers)
+
+
+def _dims(arguments: dict[str, Any]) -> list[int] | None:
+    dims = arguments.get("dim", arguments.get("dims"))
+    return [dims] if isinstance(dims, int) else dims or None
+
+
+def _resized(one: Recorded, other: Recorded, full: Trace, small: Trace, dims: list[int] | None) -> bool:
+    """Whether what is moved has other sizes along all `dims`, or anywhere."""
+    source = one.arguments.get("self", one.arguments.get("input"))
+    if not isinstance(source, Ref):
+        return False
+    before, after = full.shape(source), small.shape(source)
+    return before != after if dims is None else all(before[dim] != after[dim] for dim in dims)
