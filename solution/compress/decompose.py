@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from solution.budget import Budget
@@ -33,10 +34,10 @@ from solution.compress.ranks import (
     whole_macs,
     within_budget,
 )
-from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
+from solution.contracts import Example, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params
 from solution.evaluate.counts import counted_class
-from solution.graph.running import as_judged, images_for, run
+from solution.graph.running import as_judged, call, one_for, run
 from solution.text import columns
 
 METHODS = ("auto", "svd", "spatial", "tucker")
@@ -127,17 +128,37 @@ class Decompose(StructuralStep):
         candidates = self._candidates(model, context.example, modules, left)
         before = macs(model, context.example)
         by_rule = self.macs is None
-        chosen = self._by_rule(candidates, left) if by_rule else self._within_budget(candidates, before, left)
-        if not chosen:
-            raise InputError(f"nothing would be split: {_named(left) or 'no layer was chosen'}")
-        layers = {path: one.row(chosen[path]) for path, one in candidates.items() if path in chosen}
+        while True:
+            chosen = self._by_rule(candidates, left) if by_rule else self._within_budget(candidates, before, left)
+            if not chosen:
+                raise InputError(f"nothing would be split: {_named(left) or 'no layer was chosen'}")
+            layers = {path: one.row(chosen[path]) for path, one in candidates.items() if path in chosen}
+            read = self._read_outside(model, context.example, layers)
+            if not read:
+                break
+            left |= dict.fromkeys(read, "its weight is read by other modules")
+            candidates = {path: one for path, one in candidates.items() if path not in read}
         note_computed(note_from, tuple(layers), context.log)
         smaller = DecomposePlan(layers=layers, saves={}, left=left).cut(copied(model))
         saves = {"macs": (before, macs(smaller, context.example)), "params": (params(model), params(smaller))}
         return DecomposePlan(layers=layers, saves=saves, left=left)
 
+    def _read_outside(self, model: nn.Module, example: Example, layers: dict[str, dict[str, Any]]) -> list[str]:
+        """The layers that the net cannot do without as they are: it fails when they are split."""
+
+        def runs(layers: dict[str, dict[str, Any]]) -> bool:
+            probe = DecomposePlan(layers=layers, saves={}, left={}).cut(copied(model)).eval()
+            try:
+                with torch.no_grad():  # not as judged: the fast paths of PyTorch's transformers read weights too
+                    call(probe, one_for(probe, example))
+            except Exception:  # whatever the net does with a weight that is gone
+                return False
+            return True
+
+        return [] if runs(layers) else [path for path, row in layers.items() if not runs({path: row})]
+
     def _candidates(
-        self, model: nn.Module, example: Tensor, modules: Mapping[str, nn.Module], left: dict[str, str]
+        self, model: nn.Module, example: Example, modules: Mapping[str, nn.Module], left: dict[str, str]
     ) -> dict[str, _Candidate]:
         """The layers that can be split; the others are added to `left`."""
         places, found = _places(model, example, modules), {}
@@ -225,7 +246,7 @@ def _misfit(module: nn.Module, method: str) -> str:
     return "" if max(module.kernel_size) > 1 else "tucker is for k x k convolutions"
 
 
-def _places(model: nn.Module, example: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Places]:
+def _places(model: nn.Module, example: Example, modules: Mapping[str, nn.Module]) -> dict[str, Places]:
     """Where each layer computes on one image; zeros for a layer whose weight is read without calling it."""
     found = dict.fromkeys(modules, Places())
 
@@ -246,7 +267,7 @@ def _places(model: nn.Module, example: Tensor, modules: Mapping[str, nn.Module])
             with_kwargs=True,
         )
     with as_judged(probe):
-        run(probe, images_for(probe, example[:1]))
+        run(probe, one_for(probe, example))
     return found
 
 

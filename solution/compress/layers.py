@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from solution.compress.parametrized import computed
-from solution.contracts import InputError
+from solution.contracts import Example, InputError
 from solution.evaluate.counts import counted_class
-from solution.graph.running import as_judged, images_for, run, while_hooked
+from solution.graph.running import as_judged, one_for, run, while_hooked
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -132,7 +132,7 @@ class Layers:
     kept: dict[str, str]
 
 
-def find_layers(model: nn.Module, example: Tensor, protect: tuple[str, ...] = ()) -> Layers:
+def find_layers(model: nn.Module, example: Example, protect: tuple[str, ...] = ()) -> Layers:
     """Every convolution and linear layer of `model`, and what keeps some of them, or other weights, in float.
 
     protect: glob patterns of layers that stay as they are. `InputError` for one that matches no layer.
@@ -144,7 +144,7 @@ def find_layers(model: nn.Module, example: Tensor, protect: tuple[str, ...] = ()
     return Layers(paths=tuple(sorted(found.keys() - kept.keys(), key=order.index)), kept=kept)
 
 
-def _executed(model: nn.Module, example: Tensor) -> list[str]:
+def _executed(model: nn.Module, example: Example) -> list[str]:
     """Paths of modules in the order in which they are first called."""
     order: dict[str, None] = {}
     handles = [
@@ -152,7 +152,7 @@ def _executed(model: nn.Module, example: Tensor) -> list[str]:
         for path, module in model.named_modules()
     ]
     with while_hooked(handles), as_judged(model):
-        run(model, images_for(model, example[:1]))
+        run(model, one_for(model, example))
     return list(order)
 
 

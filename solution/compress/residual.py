@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from solution.compress.layers import module_at
 from solution.compress.parametrized import materialize_all
-from solution.contracts import copied
+from solution.contracts import Example, copied
 from solution.evaluate.cost import params
 from solution.evaluate.counts import watched
-from solution.graph.running import as_judged, images_for, run, while_hooked
+from solution.graph.running import as_judged, call, one_for, run, while_hooked
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 LOUD = 100.0
@@ -65,7 +65,7 @@ class PassThrough(nn.Module):
         return x
 
 
-def stages_of(model: nn.Module, example: Tensor) -> tuple[ResidualStage, ...]:
+def stages_of(model: nn.Module, example: Example) -> tuple[ResidualStage, ...]:
     """Every container with blocks of a kind that can go somewhere in the net; one may have none left that can.
 
     example: (B, C, H, W); its first image is run. `InputError` when the net does not take it.
@@ -81,7 +81,7 @@ def stages_of(model: nn.Module, example: Tensor) -> tuple[ResidualStage, ...]:
     return tuple(stages)
 
 
-def blocks_of(model: nn.Module, example: Tensor) -> tuple[Block, ...]:
+def blocks_of(model: nn.Module, example: Example) -> tuple[Block, ...]:
     """Every block without which the net still returns the same shape, in order of execution."""
     probe = materialize_all(copied(model))  # weights that are computed would not stay zero
     seen = _watch(probe, example)
@@ -124,7 +124,7 @@ class _Recorded:
     sequences: set[str] = field(default_factory=set)
 
 
-def _watch(model: nn.Module, example: Tensor) -> _Recorded:
+def _watch(model: nn.Module, example: Example) -> _Recorded:
     """Run `model` and remember the calls of the weighty children of containers that kept the shape of their input."""
     seen = _Recorded()
     handles = [
@@ -136,7 +136,7 @@ def _watch(model: nn.Module, example: Tensor) -> _Recorded:
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
     ]
     with while_hooked(handles), as_judged(model):
-        run(model, images_for(model, example[:1]))
+        run(model, one_for(model, example))
     return seen
 
 
@@ -169,7 +169,7 @@ def _returns_input(module: nn.Module, call: _Call) -> bool:
     return loud.numel() > 0 and float(torch.isin(loud, noise).float().mean()) > 0.5
 
 
-def _macs_inside(model: nn.Module, example: Tensor, paths: Iterable[str]) -> dict[str, int]:
+def _macs_inside(model: nn.Module, example: Example, paths: Iterable[str]) -> dict[str, int]:
     """Path -> multiply-accumulates that one image spends in that module. The modules do not hold each other."""
     names = {model.get_submodule(path): path for path in paths}
     spent, inside = dict.fromkeys(names.values(), 0), []
@@ -185,11 +185,11 @@ def _macs_inside(model: nn.Module, example: Tensor, paths: Iterable[str]) -> dic
             inside.pop()
 
     with as_judged(model), watched(model, entered, left):
-        run(model, images_for(model, example[:1]))
+        run(model, one_for(model, example))
     return spent
 
 
-def _spared(model: nn.Module, example: Tensor, blocks: list[Block]) -> tuple[Block, ...]:
+def _spared(model: nn.Module, example: Example, blocks: list[Block]) -> tuple[Block, ...]:
     """The blocks without which the net runs. All at once is the usual case; one by one is looked at when it fails."""
     shape = _output_shape(model, example)
     if _output_shape(taken_out(model, blocks), example) == shape:
@@ -197,11 +197,11 @@ def _spared(model: nn.Module, example: Tensor, blocks: list[Block]) -> tuple[Blo
     return tuple(block for block in blocks if _output_shape(taken_out(model, [block]), example) == shape)
 
 
-def _output_shape(model: nn.Module, example: Tensor) -> tuple[int, ...] | None:
+def _output_shape(model: nn.Module, example: Example) -> tuple[int, ...] | None:
     """The shape of the output for one image; None when the net does not run."""
     try:
         with as_judged(model):
-            output = model(images_for(model, example[:1]))
+            output = call(model, one_for(model, example))
     except Exception:  # whatever a net cannot do without the block, the block has to stay
         return None
     return tuple(getattr(output, "shape", ()))

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from solution.contracts import InputError
+from solution.contracts import Example, InputError
 from solution.evaluate.counts import Dispatched, watched
-from solution.graph.running import as_judged, images_for, run
+from solution.graph.running import as_judged, one_for, run
 
 _WARM_UP = 3
 
 
-def macs(model: nn.Module, example: Tensor) -> int:
+def macs(model: nn.Module, example: Example) -> int:
     """Multiply-accumulates of one image in the competition's convention: ptflops 0.7.5, module hooks only.
 
     example: (B, C, H, W); its first image is run. Convolution + 2 x BatchNorm elements + pooling inputs + linear
@@ -27,24 +27,24 @@ def macs(model: nn.Module, example: Tensor) -> int:
     """
     calls: list[int] = []
     with as_judged(model), watched(model, lambda module: None, lambda module, counted: calls.append(counted)):
-        run(model, images_for(model, example[:1]))
+        run(model, one_for(model, example))
     return sum(calls)
 
 
-def macs_dispatched(model: nn.Module, example: Tensor) -> int:
+def macs_dispatched(model: nn.Module, example: Example) -> int:
     """Multiply-accumulates of one image at the dispatcher: every convolution and matrix product that really ran."""
     counter = Dispatched()
     with as_judged(model), counter:
-        run(model, images_for(model, example[:1]))
+        run(model, one_for(model, example))
     return counter.macs
 
 
-def processor_ms(model: nn.Module, example: Tensor, calls: int = 20) -> float:
+def processor_ms(model: nn.Module, example: Example, calls: int = 20) -> float:
     """Processor time of one image in milliseconds: of all threads, user and system, the median of `calls` forwards.
 
     Unlike a latency it hardly changes when other work holds the processor.
     """
-    image, times = images_for(model, example[:1]), []
+    image, times = one_for(model, example), []
     with as_judged(model):
         for _ in range(calls + _WARM_UP):
             start = time.process_time()

@@ -4,23 +4,66 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.hooks import RemovableHandle
 
-from solution.contracts import InputError
+from solution.contracts import Example, InputError
 
 
 def images_for(model: nn.Module, images: Tensor) -> Tensor:
-    """`images` (B, C, H, W) on the device and in the precision of the model's weights."""
+    """`images` (B, C, H, W) on the device and in the precision of the model's weights; whole numbers stay whole."""
     if images.dim() < 2 or len(images) == 0:
         raise InputError(f"an example must be a batch of at least one image, got the shape {tuple(images.shape)}")
-    weight = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), None)
-    if weight is not None:
-        return images.to(device=weight.device, dtype=weight.dtype)
-    stored = next(model.buffers(), None)  # a net whose weights are all codes
-    return images if stored is None else images.to(stored.device)
+    return _moved(images, *_place(model))
+
+
+def one_for(model: nn.Module, example: Example) -> Example:
+    """The first sample of `example`, on the device and in the precision of the model's weights.
+
+    Of a tuple or dict, tensors that share their first size, of at least 2, are taken to be batches.
+    """
+    if isinstance(example, Tensor):
+        return images_for(model, example[:1])
+    place, tensors = _place(model), [part for part in tree_leaves(example) if isinstance(part, Tensor)]
+    sizes = {len(tensor) for tensor in tensors if tensor.dim()}
+    if not tensors or 0 in sizes:
+        raise InputError("an example must hold at least one tensor, and none that is empty")
+    batched = len(sizes) == 1
+    return tree_map(
+        lambda part: _moved(part[:1] if batched and part.dim() else part, *place) if isinstance(part, Tensor) else part,
+        example,
+    )
+
+
+def _place(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+    """Where the weights are and in which precision it computes, as far as it has weights."""
+    tensors = [tensor for tensor in model.parameters() if tensor.is_floating_point()]
+    if not tensors:  # a net whose weights are all codes
+        tensors = [
+            getattr(module, name).detach()
+            for module in model.modules()
+            if parametrize.is_parametrized(module)
+            for name in tuple(module.parametrizations)[:1]
+        ][:1]
+    tensors = tensors or list(model.buffers())
+    dtype = tensors[0].dtype if tensors and tensors[0].is_floating_point() else None
+    return (tensors[0].device, dtype) if tensors else (None, None)
+
+
+def _moved(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+def call(model: nn.Module, inputs: Example) -> Any:
+    """The model's output: a tuple holds positional, a dict keyword arguments."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 @contextlib.contextmanager
@@ -51,12 +94,12 @@ def while_hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
             handle.remove()
 
 
-def run(model: nn.Module, images: Tensor) -> None:
-    """One forward pass. `InputError` with the net's own complaint when it cannot take such images."""
+def run(model: nn.Module, inputs: Example) -> None:
+    """One forward pass. `InputError` with the net's own complaint when it cannot take such inputs."""
     try:
-        model(images)
+        call(model, inputs)
     except Exception as error:
-        shape = " x ".join(str(size) for size in images.shape)
-        raise InputError(
-            f"{type(model).__name__} does not run on images of {shape} (B x C x H x W): {error}"
-        ) from error
+        shapes = [" x ".join(map(str, part.shape)) for part in tree_leaves(inputs) if isinstance(part, Tensor)]
+        images = isinstance(inputs, Tensor)
+        what = f"images of {shapes[0]} (B x C x H x W)" if images else f"inputs of {', '.join(shapes)}"
+        raise InputError(f"{type(model).__name__} does not run on {what}: {error}") from error

@@ -288,3 +288,14 @@ def test_nan_weights_wrong_inputs_and_other_nets_are_named():
     net[4] = nn.Conv2d(96, 64, 1, groups=2)
     with pytest.raises(InputError, match="another net: 4 cannot be split so, its convolution is grouped"):
         plan.apply(net)
+
+
+def test_a_layer_whose_weight_others_read_stays_whole():
+    """PyTorch's encoder layer reads the weights of its linear layers on its fast path."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), nn.Linear(32, 32)).eval()
+    x = torch.randn(2, 5, 32)
+    plan = Decompose(rank=4).plan(net, x)
+    assert list(plan.layers) == ["1"]
+    assert plan.left["0.linear1"] == plan.left["0.linear2"] == "its weight is read by other modules"
+    assert plan.apply(net)(x).shape == x.shape

@@ -1,5 +1,6 @@
 """The steps `Quantize` and `Convert`: what they decide, what they make, and what they refuse."""
 
+import copy
 import dataclasses
 import json
 
@@ -382,3 +383,23 @@ def test_a_plan_for_another_net_is_refused(small_net, toy):
         ConvertPlan(schemes={"output": "int8"}).apply(small_net)
     with pytest.raises(InputError, match="output is no batch norm"):
         QuantizePlan(schemes={}, folded={"output": "features.init_block.conv"}).apply(small_net)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    ("step", "tolerance"),
+    [
+        (Quantize(scheme="int8"), 0.02),
+        (Quantize(scheme="int8", activations=8), 0.03),
+        (Quantize(scheme="int8", activations=8, observer="dynamic", fold_norms=True, cross_layer_equalize=True), 0.03),
+        (Quantize(scheme="int4", qat=True), 0.3),
+        (Quantize(scheme="bfloat16"), 0.02),
+    ],
+)
+def test_nets_in_other_precisions_keep_theirs(small_net, toy, dtype, step, tolerance):
+    net = copy.deepcopy(small_net).to(dtype)
+    x = toy.example.to(dtype)
+    made = step(net, toy).eval()
+    assert made(x).dtype is dtype
+    expected = small_net(toy.example)
+    assert float((made(x).float() - expected).norm() / expected.norm()) < tolerance
