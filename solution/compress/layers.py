@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from solution.compress.parametrized import computed
 from solution.contracts import Example, InputError
 from solution.evaluate.counts import counted_class
-from solution.graph.running import as_judged, one_for, run, while_hooked
+from solution.graph.observe import observe
+from solution.graph.running import as_judged, one_for, run
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -147,11 +148,8 @@ def find_layers(model: nn.Module, example: Example, protect: tuple[str, ...] = (
 def _executed(model: nn.Module, example: Example) -> list[str]:
     """Paths of modules in the order in which they are first called."""
     order: dict[str, None] = {}
-    handles = [
-        module.register_forward_hook(lambda *_, path=path: order.setdefault(path))
-        for path, module in model.named_modules()
-    ]
-    with while_hooked(handles), as_judged(model):
+    modules = dict(model.named_modules())
+    with observe(modules, after=lambda path, *_: order.setdefault(path)), as_judged(model):
         run(model, one_for(model, example))
     return list(order)
 

@@ -17,7 +17,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ from solution.compress.residual import Block, ResidualStage, stages_of, taken_ou
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
-from solution.graph.running import as_judged, images_for, while_hooked
+from solution.graph.observe import modules_at, observe
+from solution.graph.running import as_judged, images_for
 from solution.text import columns
 
 RANKINGS = ("dev", "influence", "last")
@@ -260,21 +261,18 @@ def block_influence(model: nn.Module, blocks: Sequence[Block], batches: Batches)
 
     The similarity is taken over all values of an image, so that it does not matter along which axis channels lie.
     """
-    total, images, handles = dict.fromkeys(blocks, 0.0), 0, []
-    entered: dict[Block, Tensor] = {}
-    for block in blocks:
+    total, images = {block.path: 0.0 for block in blocks}, 0
+    entered: dict[str, Tensor] = {}
 
-        def before(_module: nn.Module, inputs: tuple[Tensor, ...], block: Block = block) -> None:
-            entered[block] = inputs[0].flatten(1).clone()  # the block may work in place
+    def before(path: str, _module: nn.Module, inputs: tuple[Any, ...], _named: dict[str, Any]) -> None:
+        entered[path] = inputs[0].flatten(1).clone()  # the block may work in place
 
-        def after(_module: nn.Module, _inputs: object, output: Tensor, block: Block = block) -> None:
-            alike = F.cosine_similarity(entered.pop(block).double(), output.flatten(1).double(), dim=1)  # (B,)
-            total[block] += float((1 - alike).sum())
+    def after(path: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        alike = F.cosine_similarity(entered.pop(path).double(), output.flatten(1).double(), dim=1)  # (B,)
+        total[path] += float((1 - alike).sum())
 
-        module = model.get_submodule(block.path)
-        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    with as_judged(model), while_hooked(handles):
+    with as_judged(model), observe(modules_at(model, total), before=before, after=after):
         for x, _ in batches:
             model(images_for(model, x))
             images += len(x)
-    return {block: value / images for block, value in total.items()}
+    return {block: total[block.path] / images for block in blocks}

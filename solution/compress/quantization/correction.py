@@ -8,7 +8,8 @@ outputs; the shift, measured on calibration images, goes into the layer's bias o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from solution.compress.fold_norms import Wiring
 from solution.compress.layers import convolutions, module_at
 from solution.compress.parametrized import plain
 from solution.compress.quantization.forms import set_values
-from solution.graph.running import images_for, while_hooked
+from solution.graph.observe import modules_at, observe
+from solution.graph.running import images_for
 
 Chain = tuple[str, str, tuple[int, ...]]
 """Two layers, and the groups of the channel shuffles on the way from one to the other."""
@@ -112,29 +114,19 @@ def _shifts(model: nn.Module, exact: nn.Module, paths: tuple[str, ...], images: 
     wanted: dict[str, list[Tensor]] = {path: [] for path in paths}
     shifts: dict[str, list[Tensor]] = {path: [] for path in paths}
 
-    def note(path: str, module: nn.Module, output: Tensor) -> None:
+    def note(path: str, module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
         wanted[path].append(_channel_means(output, module))
 
-    def mend(path: str, module: nn.Module, output: Tensor) -> Tensor:
+    def mend(path: str, module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         shift = _channel_means(output, module) - wanted[path][len(shifts[path])]
         shifts[path].append(shift)
         axis = output.dim() - 1 if isinstance(module, nn.Linear) else 1
         return output - shift.to(output.dtype).view([-1 if dim == axis else 1 for dim in range(output.dim())])
 
     for net, see in ((exact, note), (model, mend)):
-        _run(net, paths, see, images)
+        with observe(modules_at(net, paths), after=see), torch.no_grad():
+            net(images_for(net, images))
     return {path: torch.stack(shifts[path]).mean(0) for path in paths}
-
-
-def _run(
-    model: nn.Module, paths: Iterable[str], see: Callable[[str, nn.Module, Tensor], Tensor | None], images: Tensor
-) -> None:
-    handles = [
-        model.get_submodule(path).register_forward_hook(lambda module, _, out, path=path: see(path, module, out))
-        for path in paths
-    ]
-    with while_hooked(handles), torch.no_grad():
-        model(images_for(model, images))
 
 
 def _channel_means(output: Tensor, module: nn.Module) -> Tensor:

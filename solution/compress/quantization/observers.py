@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from solution.graph.running import images_for, while_hooked
+from solution.graph.observe import modules_at, observe
+from solution.graph.running import images_for
 
 Range = tuple[float, float]
 
@@ -142,11 +143,10 @@ def histograms(model: nn.Module, paths: Iterable[str], batches: list[Tensor]) ->
 
 
 def _run(model: nn.Module, paths: Iterable[str], batches: list[Tensor], see: Callable[[str, Tensor], None]) -> None:
-    handles = [
-        model.get_submodule(path).register_forward_pre_hook(lambda _, inputs, path=path: see(path, inputs[0]))
-        for path in paths
-    ]
-    with while_hooked(handles), torch.inference_mode():
+    with (
+        observe(modules_at(model, paths), before=lambda path, _, inputs, named: see(path, inputs[0])),
+        torch.inference_mode(),
+    ):
         for images in batches:
             model(images_for(model, images))
 
