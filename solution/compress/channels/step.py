@@ -33,8 +33,8 @@ from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
-from solution.evaluate.hooks import watched
-from solution.evaluate.running import as_judged
+from solution.evaluate.counts import watched
+from solution.graph.running import as_judged
 
 RANKINGS = ("uniform", "global", "per_cost")
 BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "latency": "ms"}
