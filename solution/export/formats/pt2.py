@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +25,11 @@ from solution.export.formats.base import (
     first_and_last_layers,
 )
 from solution.export.formats.exported import KEY, Exported, Metadata
+from solution.export.formats.pt2_check import checked
 from solution.runtime import needed
 
 _EXTRA = f"{KEY}.json"
-_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError, TypeError, AttributeError)
-"""What a damaged archive makes of its reader."""
+_QUANTIZED = b"torch.ops.quantized_decomposed."
 
 
 class Pt2(Format):
@@ -79,6 +80,7 @@ class Pt2(Format):
     def write(self, graph: Any, metadata: Metadata, path: Path) -> None:
         """One file, without the inputs that the net was traced with and without places of this machine."""
         graph.example_inputs = None
+        graph._guards_code = []  # code, which no reader should run; shapes are checked when the file is opened
         _strip(graph)
         # A file that is written by its name has that name, a temporary one, on every folder inside.
         whole = io.BytesIO()
@@ -86,15 +88,21 @@ class Pt2(Format):
         path.write_bytes(whole.getvalue())
 
     def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
-        """On PyTorch's threads. A file that holds a pickle is refused."""
-        data = path.read_bytes()
-        check_without_pickles(data, path)
+        """On PyTorch's threads. A file that holds a pickle, or anything else that could run code, is refused."""
+        data = checked(path.read_bytes(), path)
+        if _QUANTIZED in data:
+            from torch.ao.quantization.fx import _decomposed  # noqa: F401 - it defines the operators of int8
         extra = {_EXTRA: ""}
+        logger = logging.getLogger("torch.export")
+        level = logger.level
         try:
+            logger.setLevel(logging.CRITICAL)  # of a damaged graph it would print its own stack
             program = torch.export.load(io.BytesIO(data), extra_files=extra)
             net, shapes = program.module(), _shapes(program)
         except Exception as error:  # whatever a damaged graph makes of the reader
             raise InputError(f"{path} cannot be opened as a pt2 file ({error})") from error
+        finally:
+            logger.setLevel(level)
         metadata = Metadata.from_text(extra[_EXTRA], path, task)
         metadata.check_signature(path, *shapes)
 
@@ -186,33 +194,3 @@ def _line(archive: zipfile.ZipFile, config: str, name: str, entry: dict) -> Line
     sizes = entry["tensor_meta"]["sizes"]
     stored = archive.getinfo(f"{config.rpartition('/')[0]}/{entry['path_name']}")
     return Line.of(name, (size["as_int"] for size in sizes), stored.file_size)
-
-
-def check_without_pickles(data: bytes, path: Path) -> None:
-    """`InputError` for a .pt2 that is damaged, or that holds what its reader would unpickle, which could run code."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = archive.namelist()
-            # Its reader takes other archives for an older format, which is pickled throughout.
-            if not any("/models/" in name for name in names) or any("/" not in name for name in names):
-                raise InputError(f"{path} holds no model: it is not a pt2 file")
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise InputError(f"{path} is compressed, which a pt2 file never is")
-            if len(set(names)) != len(names) or archive.testzip() is not None:
-                raise InputError(f"{path} is damaged; copy or export it again")
-            for info in archive.infolist():
-                _check_member(info.filename.partition("/")[2], archive.read(info), path)
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise InputError(f"{path} is not a pt2 file, or it is damaged ({error})") from error
-
-
-def _check_member(name: str, content: bytes, path: Path) -> None:
-    pickled = name.startswith("data/sample_inputs/") and content
-    pickled = pickled or name.startswith(("data/constants/custom_obj", "data/constants/opaque", "data/aotinductor"))
-    pickled = pickled or (name.startswith(("data/weights/", "data/constants/")) and name.endswith(".pt"))
-    if name.endswith("_config.json"):
-        pickled = pickled or any(entry["use_pickle"] for entry in json.loads(content)["config"].values())
-    if pickled:
-        raise InputError(f"{path} holds a pickle ({name}): it could run code and is never loaded")
