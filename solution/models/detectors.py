@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,10 +34,25 @@ def ultralytics_net(name: str, num_classes: int = 80) -> nn.Module:
                 f'{name} needs ultralytics (AGPL-3.0), which does not import ({error}): pip install -e ".[detection]"'
             ) from error
         kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "DetectionModel")
-        try:
-            return getattr(tasks, kind)(f"{name}.yaml", nc=num_classes, verbose=False)
-        except FileNotFoundError as error:
-            raise InputError(f"ultralytics knows no net {name!r}: take one of its names, such as yolov8n") from error
+        return getattr(tasks, kind)(_described(name), nc=num_classes, verbose=False)
+
+
+def _described(name: str) -> dict[str, Any]:
+    """The library's own description of one of its nets. `InputError` for any other name.
+
+    Given a path or a URL, the library would evaluate what the description there says; given a name, it would look in
+    the folder that the process is in first.
+    """
+    import ultralytics
+    import yaml
+
+    known = {path.stem: path for path in Path(ultralytics.__file__).parent.glob("cfg/models/*/*.yaml")}
+    parts = re.fullmatch(r"(\D+\d+)([nslmx]?)(.*)", name)
+    family, scale, ending = parts.groups() if parts else (name, "", "")
+    path = known.get(name) or known.get(family + ending)
+    if path is None:
+        raise InputError(f"ultralytics knows no net {name!r}: take one of its names, such as yolov8n")
+    return yaml.safe_load(path.read_text(encoding="utf-8")) | {"scale": scale, "yaml_file": f"{name}.yaml"}
 
 
 @contextmanager
