@@ -28,10 +28,7 @@ _MOST_SIDE = 4096
 
 
 class InputError(ValueError):
-    """Something the user handed us is wrong. The message says what, where, and what to do; the shell exits with 2.
-
-    Names from foreign files that are part of a message come out `printable`.
-    """
+    """Something the user handed us is wrong. The message, always `printable`, says what, where, and what to do."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message), lines=True))

@@ -28,8 +28,8 @@ from solution.data.source import (
     digest,
     in_order,
     sorted_classes,
-    split_called,
 )
+from solution.data.splits import split_called
 from solution.names import safe_name
 from solution.runtime import ROOT, cache_folder
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import mmap
 import os
 import shutil
-import struct
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -17,15 +17,28 @@ from typing import IO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from solution.contracts import InputError
 from solution.data.source import Item, Source, UnreadableImage, digest
 from solution.runtime import cache_folder, write_text, written_whole
 
 MAX_PIXELS = 100_000_000
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc")
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""{orientation in EXIF: what turns the picture upright}."""
+VERSION = 1
+MAX_UNREADABLE = 0.01
+_SHOWN = 5
 
 
 def decode(data: bytes, name: str, at_least: int | None = None) -> np.ndarray:
@@ -33,19 +46,28 @@ def decode(data: bytes, name: str, at_least: int | None = None) -> np.ndarray:
 
     The kind of file is told by its content, not by its name. With `at_least`, a large JPEG is decoded at a fraction of
     its size, but not below `at_least` pixels a side. Raises `UnreadableImage`, which says what is wrong, for a
-    file that is empty, cut short or no picture, and for one above `MAX_PIXELS`.
+    file that is empty, cut short or no picture, and for one above `MAX_PIXELS`; nothing else, whatever the decoder did.
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats()) as image:
             return _pixels(image, name, at_least)
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(name, "not an image (neither JPEG, PNG, WebP, BMP nor GIF by its content)") from None
+        if data[4:12] in _HEIC:
+            raise UnreadableImage(name, "a HEIC photo, which is not read here: convert it to JPEG") from None
+        raise UnreadableImage(name, f"not an image by its content; {', '.join(_formats())} are read") from None
     except UnreadableImage:
         raise
-    except _BROKEN as error:
+    except Exception as error:
         raise UnreadableImage(name, f"broken or cut short ({error})") from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those kinds of files that the installed Pillow reads."""
+    Image.init()
+    return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
 def _pixels(image: Image.Image, name: str, at_least: int | None) -> np.ndarray:
@@ -54,14 +76,18 @@ def _pixels(image: Image.Image, name: str, at_least: int | None) -> np.ndarray:
         raise UnreadableImage(name, f"{width} x {height} pixels are more than {MAX_PIXELS:,}: refused")
     if at_least is not None and image.mode in ("L", "RGB"):
         image.draft(None, (at_least, at_least))
-    ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(_rgb(image))  # (H, W, 3)
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        turn = None
+    return np.asarray(_rgb(image if turn is None else image.transpose(turn)))  # (H, W, 3)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):
+    if image.mode.startswith(("I", "F")):
         return _eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -70,9 +96,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit gray picture's high bytes; Pillow's own conversion would clip at 255 instead."""
-    values = np.asarray(image).astype(np.int64)  # (H, W)
-    return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    """A 16-bit gray picture's high bytes, and 255 times a float one's; Pillow's own conversion would clip at 255."""
+    values = np.nan_to_num(np.asarray(image))  # (H, W)
+    if image.mode == "F":
+        values = values * (65535 if values.max() <= 1 else 257)
+    return Image.fromarray((values.clip(0, 65535).astype(np.int64) >> 8).astype(np.uint8))
 
 
 VERSION = 1

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from solution.contracts import InputError
 from solution.data.files import Files, limit, one_form
-from solution.data.source import Item, UnreadableImage, class_name, in_order, sorted_classes, split_called
+from solution.data.source import Item, UnreadableImage, class_name, in_order, sorted_classes
+from solution.data.splits import KNOWN, split_called
 from solution.names import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 EXPECTED = (
     "<split>/<Class>/*.jpg (splits train, val, test), or <Class>/*.jpg, "
-    "or train/*.jpg and val/*.jpg with train.csv and val.csv beside them"
+    f"or train/*.jpg and val/*.jpg with train.csv and val.csv beside them; pictures end in {', '.join(SUFFIXES)}"
 )
 
 
@@ -56,7 +58,14 @@ def split_folders(files: Files, root: str) -> Layout | None:
     pictures = [name[len(root) :] for name in files.stamps if name.startswith(root) and is_picture(name)]
     splits = _splits(files, {name.split("/")[0] for name in pictures if name.count("/") >= 2})
     chosen = [name for name in pictures if name.count("/") == 2 and name.split("/")[0] in splits]
-    return _layout(files, root, chosen, splits) if chosen else None
+    others = [name for name in pictures if name.count("/") == 2 and name.split("/")[0] not in splits]
+    if chosen and others:
+        counts = Counter(name.split("/")[0] for name in others)
+        unknown = ", ".join(f"{printable(name)}/ ({count:,} pictures)" for name, count in counts.most_common(5))
+        warnings.warn(
+            f"{files.path}: {unknown} is no split that is known, and is not used; rename it: {KNOWN}", stacklevel=2
+        )
+    return _layout(files, root, chosen, splits, noted=others) if chosen else None
 
 
 def _splits(files: Files, folders: Iterable[str]) -> dict[str, str]:
@@ -78,8 +87,8 @@ def class_folders(files: Files, root: str) -> Layout | None:
     return _layout(files, root, chosen, {})
 
 
-def _layout(files: Files, root: str, chosen: list[str], splits: dict[str, str]) -> Layout:
-    _warn_ignored(files, {root + name for name in chosen}, root)
+def _layout(files: Files, root: str, chosen: list[str], splits: dict[str, str], noted: Sequence[str] = ()) -> Layout:
+    _warn_ignored(files, {root + name for name in (*chosen, *noted)}, root)
     folders = {name.rpartition("/")[0] for name in chosen} | _empty_classes(files, root, splits)
     classes = sorted_classes(class_name(folder.rpartition("/")[2]) for folder in folders)
     label = {name: number for number, name in enumerate(classes)}
@@ -102,9 +111,11 @@ def _warn_ignored(files: Files, used: Collection[str], root: str) -> None:
     """Name the files that lie in folders but are no pictures of a class."""
     ignored = sorted(name for name in files.stamps if name not in used and "/" in name[len(root) :])
     if ignored:
+        endings = Counter(PurePosixPath(name).suffix.lower() or "without an ending" for name in ignored)
+        kinds = ", ".join(f"{count:,} {printable(ending)}" for ending, count in endings.most_common(5))
         warnings.warn(
-            f"{files.path}: {len(ignored)} files are ignored (such as {printable(ignored[0])}): "
-            f"only {', '.join(SUFFIXES)} directly in a class folder count",
+            f"{files.path}: {len(ignored)} files are ignored (such as {printable(ignored[0])}; {kinds}): "
+            f"only {', '.join(SUFFIXES)} directly in a class folder count; convert photos of other kinds",
             stacklevel=2,
         )
 

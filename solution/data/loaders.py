@@ -218,6 +218,8 @@ class Data:
         by_split = {split: tuple(item for item in source.items if item.split == split) for split in source.splits}
         train = by_split.get("train") or by_split.get("") or ()
         val, made = by_split.get("val") or by_split.get("test") or (), "as given"
+        if "val" in by_split and "test" in by_split:
+            made = "as given; val judges, test is not used"
         if self.folds > 1 and train:
             train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed, source.classes))
             made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"

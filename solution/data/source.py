@@ -13,7 +13,6 @@ import numpy as np
 
 from solution.names import printable
 
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SPLITS = ("train", "val", "test", "")
 
 
@@ -89,11 +88,6 @@ class Source(ABC):
         """The splits that hold pictures, in the order of `SPLITS`."""
         found = {item.split for item in self.items}
         return tuple(split for split in SPLITS if split in found)
-
-
-def split_called(folder: str) -> str | None:
-    """The split that a folder or table of this name stands for, or None: "Validation" is "val"."""
-    return _SPLITS.get(folder.lower())
 
 
 def in_order(items: Iterable[Item]) -> tuple[Item, ...]:

@@ -5,11 +5,28 @@ Train learns, dev decides, val judges. Dev is a part of train that `loaders` set
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from solution.contracts import InputError
+
+_CALLED = {
+    "train": "train|training",
+    "val": "val|valid|validate|validation|dev|devel|development",
+    "test": "test|testing|eval|evaluation|hold[ _-]?out",
+}
+_AFTER = r"([ _-]?set)?[ _-]?\d*"
+KNOWN = "train, training; val, valid, validation, dev; test, testing, eval, evaluation, holdout"
+
+
+def split_called(folder: str) -> str | None:
+    """The split that a folder or table of this name stands for, or None: "Validation_set" is "val", "train2017" train.
+
+    What others call dev is val here: it is there from the start, and judges. A split called test judges without one.
+    """
+    return next((split for split, names in _CALLED.items() if re.fullmatch(f"({names}){_AFTER}", folder.lower())), None)
 
 
 def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -89,7 +89,7 @@ def test_names_in_the_data_never_command_the_terminal(photos, tmp_path, capsys, 
     (photos / "val/Bowl/broken.jpg").rename(photos / "val/Bowl/br\x1b[2Joken.jpg")
     (photos / "train/Bowl/0.png").rename(photos / "train/Bowl/\x1b[31m.png")
     (photos / "train/no\x1b[2Jtes.txt").write_text("x")
-    with pytest.warns(UserWarning, match=r"ignored \(such as train/no\\x1b\[2Jtes\.txt\)"):
+    with pytest.warns(UserWarning, match=r"ignored \(such as train/no\\x1b\[2Jtes\.txt; 1 \.txt\)"):
         run(photos, "--out", tmp_path / "out")
     said = capsys.readouterr().out
     assert "br\\x1b[2Joken" in said

@@ -1,5 +1,6 @@
 import io
 import random
+import struct
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def _color(size=(6, 4), color=(200, 60, 20), mode="RGB"):
     return Image.new("RGB", size, color).convert(mode)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"])
 def test_every_kind_of_file_is_told_by_its_content(kind):
     image = decode(_file(_color(), kind), "wrong-name.txt")
     assert image.shape == (4, 6, 3)
@@ -100,7 +101,7 @@ def test_large_jpegs_may_come_smaller_but_not_too_small():
 def test_damaged_files_decode_or_are_unreadable_and_nothing_else():
     chance = random.Random(0)
     files = [_file(Image.fromarray(SHADES), "PNG"), _file(_color(mode="P"), "PNG", transparency=3)]
-    files += [_file(_color(), kind) for kind in ("JPEG", "WEBP", "BMP", "GIF")]
+    files += [_file(_color(), kind) for kind in ("JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")]
     for _ in range(3000):
         data = bytearray(chance.choice(files))
         for _ in range(chance.randint(1, 6)):
@@ -110,3 +111,62 @@ def test_damaged_files_decode_or_are_unreadable_and_nothing_else():
             assert (image.ndim, image.shape[2], image.dtype) == (3, 3, np.uint8)
         except UnreadableImage:
             pass
+
+
+def _exif(*entries):
+    """A block of EXIF with (tag, kind, count, value) entries, as a camera with faults writes them."""
+    listed, more, start = struct.pack("<H", len(entries)), b"", 8 + 2 + 12 * len(entries) + 4
+    for tag, kind, count, value in entries:
+        if isinstance(value, bytes):
+            listed, more = listed + struct.pack("<HHLL", tag, kind, count, start + len(more)), more + value
+        else:
+            listed += struct.pack("<HHLL", tag, kind, count, value)
+    return b"Exif\0\0II*\0" + struct.pack("<L", 8) + listed + struct.pack("<L", 0) + more
+
+
+ODD = {
+    "a maker that is a fraction": (0x010F, 5, 1, struct.pack("<LL", 7, 2)),
+    "a maker that is a number": (0x010F, 3, 1, 9),
+    "a fraction over zero": (0x011A, 5, 1, struct.pack("<LL", 1, 0)),
+    "a block of a kind that is not": (0x8769, 99, 1, 3),
+    "a pointer beyond the end": (0x8825, 4, 1, 4_000_000_000),
+    "text with zeros": (0x010E, 2, 4, 0),
+    "a size of four billion": (0x0110, 2, 4_000_000_000, 60),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_turned_photo_with_odd_exif_is_a_good_photo(odd):
+    image = Image.fromarray(SHADES)
+    entries = sorted([ODD[odd], (0x0112, 3, 1, 6)])
+    found = decode(_file(image, "JPEG", exif=_exif(*entries), quality=100), "a")
+    assert np.abs(found[..., 0].astype(int) - np.rot90(SHADES, -1)).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(orientation):
+    found = decode(_file(Image.fromarray(SHADES), "JPEG", exif=_exif((0x0112, 3, 1, orientation))), "a")
+    assert found.shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("error", [AttributeError("x"), KeyError("x"), ZeroDivisionError(), MemoryError(), TypeError()])
+def test_whatever_a_decoder_raises_the_picture_is_unreadable_by_name(monkeypatch, error):
+    def stumble(*_, **__):
+        raise error
+
+    data = _file(_color())
+    monkeypatch.setattr(Image.Image, "load", stumble)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", stumble)
+    with pytest.raises(UnreadableImage, match=r"photos/a\.png: broken or cut short"):
+        decode(data, "photos/a.png")
+
+
+def test_a_heic_photo_is_called_so():
+    with pytest.raises(UnreadableImage, match="a HEIC photo, which is not read here: convert it to JPEG"):
+        decode(b"\0\0\0\x18ftypheic" + bytes(100), "a.heic")
+
+
+def test_float_tiffs_are_fractions_or_bytes():
+    values = (SHADES / 255).astype(np.float32)
+    assert np.abs(decode(_file(Image.fromarray(values), "TIFF"), "a")[..., 0].astype(int) - SHADES).max() <= 1
+    assert (decode(_file(Image.fromarray(SHADES.astype(np.float32)), "TIFF"), "a")[..., 0] == SHADES).all()

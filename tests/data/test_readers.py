@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from solution.contracts import InputError
+from solution.data.loaders import Data
 from solution.data.readers import UnreadableImage, open_source
 from solution.data.source import in_order, sorted_classes
+from solution.data.splits import split_called
 
 
 def _put(root, *names):
@@ -71,7 +73,9 @@ def test_other_files_are_ignored_with_a_warning(tmp_path):
     root = _put(tmp_path / "waste", "train/Glass/1.jpg", "train/Glass/deep/2.jpg", "train/Metal/3.jpg")
     (root / "train" / "Glass" / "notes.txt").write_text("x")
     (root / "README.md").write_text("x")
-    with pytest.warns(UserWarning, match=r"waste: 2 files are ignored \(such as train/Glass/deep/2\.jpg\)"):
+    with pytest.warns(
+        UserWarning, match=r"waste: 2 files are ignored \(such as train/Glass/deep/2\.jpg; 1 \.jpg, 1 \.txt\)"
+    ):
         source = open_source(root)
     assert len(source.items) == 2
 
@@ -141,3 +145,55 @@ def test_the_order_of_items_does_not_depend_on_the_order_of_files(names):
 def test_numbered_classes_sort_by_value():
     assert sorted_classes(["10", "2", "0"]) == ("0", "2", "10")
     assert sorted_classes(["b", "10", "2"]) == ("10", "2", "b")
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("Training", "train"), ("train2017", "train"), ("TRAIN_SET", "train"), ("trainset", "train"),
+        ("valid", "val"), ("Validation_set", "val"), ("dev", "val"), ("val-2", "val"),
+        ("Testing", "test"), ("evaluation", "test"), ("Eval", "test"), ("holdout", "test"), ("hold_out_1", "test"),
+        ("dataset", None), ("devices", None), ("trainer", None), ("tests", None), ("latest", None), ("set", None),
+    ],
+)  # fmt: skip
+def test_splits_by_their_usual_names(folder, split):
+    assert split_called(folder) == split
+
+
+@pytest.mark.parametrize("judge", ["Testing", "evaluation", "dev", "holdout_set"])
+def test_whatever_the_other_split_is_called_it_judges(tmp_path, judge):
+    root = _put(tmp_path, *(f"Training/{name}/{k}.png" for name in "AB" for k in range(9)), f"{judge}/A/x.png")
+    data = Data(path=str(root), size=8)
+    with warnings.catch_warnings(action="error"):
+        info = data.info()
+    assert (info.split, info.counts["val"]) == ("as given", {"A": 1, "B": 0})
+
+
+def test_with_val_and_test_it_is_said_which_one_judges(tmp_path):
+    names = [f"{split}/{name}/{k}.png" for split in ("train", "val", "test") for name in "AB" for k in range(9)]
+    assert Data(path=str(_put(tmp_path, *names)), size=8).info().split == "as given; val judges, test is not used"
+
+
+def test_a_folder_that_is_no_known_split_is_named(tmp_path):
+    root = _put(tmp_path, "train/A/1.png", "train/B/2.png", "Prüfung/A/3.png", "Prüfung/B/4.png")
+    with pytest.warns(UserWarning, match="no split that is known") as caught:
+        assert len(open_source(root).items) == 2
+    (said,) = [str(warning.message) for warning in caught]
+    assert "Prüfung/ (2 pictures) is no split that is known, and is not used; rename it: train, training" in said
+
+
+def test_photos_of_kinds_that_are_not_read_are_counted_by_ending(tmp_path):
+    root = _put(tmp_path, "train/A/1.png", "train/B/2.png", "train/A/3.heic", "train/A/4.HEIC", "train/B/5.cr2")
+    said = r"3 files are ignored .*2 \.heic, 1 \.cr2\).*\.tiff, \.avif.*convert photos"
+    with pytest.warns(UserWarning, match=said):
+        open_source(root)
+
+
+@pytest.mark.parametrize("ending", ["jfif", "gif", "tif", "TIFF", "avif"])
+def test_pictures_of_other_endings_count(tmp_path, ending):
+    for name in "AB":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        kind = {"jfif": "JPEG", "tif": "TIFF"}.get(ending)
+        Image.new("RGB", (16, 16), "red").save(tmp_path / f"train/{name}/1.{ending}", kind)
+    source = open_source(tmp_path)
+    assert [source.image(item).shape for item in source.items] == [(16, 16, 3)] * 2
