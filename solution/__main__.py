@@ -40,7 +40,7 @@ COMMANDS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, or 2 after bad input, which is explained on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m solution", description="Featherweight: image models made small.")
+    parser = argparse.ArgumentParser(prog="featherweight", description="Featherweight: image models made small.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))

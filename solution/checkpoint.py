@@ -196,7 +196,7 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
         )
     try:
         with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size):
-            model = copy.deepcopy(into) if into is not None else header.spec.build()
+            model = header.spec.build() if into is None else copy.deepcopy(into)
             remember(model, header.spec)
             for plan in header.plans:
                 model = plan.apply(model)
@@ -219,7 +219,7 @@ def filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> n
     return model
 
 
-def _known(kinds: Mapping[str, type], kind: str) -> type:
+def _known(kinds: Mapping[str, Any], kind: str) -> Any:
     if kind not in kinds:
         raise InputError(f"its header tells of {kind!r}, which this project does not know: it is newer, so update")
     return kinds[kind]

@@ -59,7 +59,7 @@ class StepContext:
     log          takes one line for the user
     """
 
-    example: Tensor
+    example: Any
     train: Batches | None = None
     dev: Batches | None = None
     calibration: Batches | None = None

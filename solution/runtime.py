@@ -58,6 +58,11 @@ def pick_device(name: str = "auto") -> str:
     return name
 
 
+def input_folder() -> Path:
+    """Where data sets lie: `input` of this checkout, or of the current folder where the package is installed."""
+    return ROOT / "input" if (ROOT / "input").is_dir() else Path("input")
+
+
 def data_folder() -> Path | None:
     """Where tests and benchmarks find real images: SOLUTION_DATA, else ../shared/data when it is there."""
     path = Path(os.environ.get("SOLUTION_DATA", ROOT.parent / "shared" / "data"))
@@ -118,6 +123,8 @@ def needed(what: str, extra: str = "runtimes") -> Iterator[None]:
 
 def commit() -> str:
     """The short commit of this checkout, with "+" when the tree is changed, or "" outside git."""
+    if not (ROOT / ".git").exists():  # installed: another project's checkout may lie around it
+        return ""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=10"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -141,7 +148,7 @@ def check_writable(path: Path) -> None:
         fine = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
         reason = "" if fine else f"nothing can be made in {nearest}"
     except OSError as error:
-        reason = error.strerror
+        reason = error.strerror or str(error)
     if reason:
         raise InputError(f"{path} cannot be written ({reason}): name another place")
 
@@ -178,7 +185,7 @@ def no_room(error: BaseException) -> str:
     number = getattr(error, "errno", None) or next(
         (one for one in _NO_ROOM if os.strerror(one) in str(error) or f"os error {one})" in str(error)), None
     )
-    return _NO_ROOM.get(number, "")
+    return "" if number is None else _NO_ROOM.get(number, "")
 
 
 def write_text(path: Path, text: str) -> None:

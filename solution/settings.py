@@ -97,7 +97,7 @@ def _restaged(stage: Stage, changes: Mapping[str, Any]) -> Stage:
     return dataclasses.replace(stage, step=_replaced(stage.step, others, stage.name))
 
 
-def _unknown(key: str, known: dict[str, Any]) -> str:
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
     siblings = [other for other in known if other.partition(".")[0] == key.partition(".")[0]]
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""

@@ -31,7 +31,7 @@ from solution.data.source import (
 )
 from solution.data.splits import split_called
 from solution.names import safe_name
-from solution.runtime import ROOT, cache_folder
+from solution.runtime import cache_folder, input_folder
 
 _SMALL_BYTES, _BLOCK_BYTES = 64 << 20, 1 << 20
 _IMAGES = ("x", "images", "image", "data", "img")
@@ -282,7 +282,7 @@ NAMES = ("cifar10", "cifar100", "svhn")
 
 def open_torchvision(name: str, folder: Path | None = None) -> ArraySource:
     """The data set `name`, downloaded into `folder` (input/<name>) when it is not there yet. Raises `InputError`."""
-    folder = folder or ROOT / "input" / name
+    folder = folder or input_folder() / name
     try:
         train, test = _fetch(name, folder, True), _fetch(name, folder, False)
     except (OSError, RuntimeError) as error:

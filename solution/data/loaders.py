@@ -31,7 +31,7 @@ from solution.data.views import (
     plain_loader,
     train_loader,
 )
-from solution.runtime import ROOT
+from solution.runtime import input_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,11 +180,11 @@ class Data:
         """The data set itself. The rendered demo data are made when they are not there yet."""
         if self.path is not None:
             return open_source(self.path, self.zip_encoding)
-        if (ROOT / "input" / "data").exists():
-            return open_source(ROOT / "input" / "data")
+        if (input_folder() / "data").exists():
+            return open_source(input_folder() / "data")
         from solution.data.rendered import ensure_rendered
 
-        return open_source(ensure_rendered(ROOT / "input" / "rendered"))
+        return open_source(ensure_rendered(input_folder() / "rendered"))
 
     def open(
         self,

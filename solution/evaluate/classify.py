@@ -86,7 +86,9 @@ def classify(predict: Predict, batches: Batches) -> Classified:
     Raises `InputError` when there are no images, when a logit is not a finite number, or when the answers do not fit
     the labels.
     """
-    labels, predictions, among_five, num_classes = [], [], 0, 0
+    labels: list[np.ndarray] = []
+    predictions: list[np.ndarray] = []
+    among_five, num_classes = 0, 0
     with torch.inference_mode():
         for images, batch_labels in batches:
             logits, wanted = predict(images).cpu(), batch_labels.cpu()  # (B, num_classes), (B,)
@@ -213,11 +215,10 @@ def evaluate(net: nn.Module, batches: Batches | None = None, example: Example | 
 
     example  one input batch, for the cost; by default the first images of `batches`
     """
-    if batches is None and example is None:
-        raise InputError("evaluate needs batches, for quality, or an example, for cost alone: evaluate(net, loader)")
-    if example is None:
-        example = next(iter(batches))[0][:2]
     quality: Mapping[str, float] = {}
     if batches is not None:
+        example = next(iter(batches))[0][:2] if example is None else example
         quality = classify(predictor(net, str(next(net.parameters()).device)), batches).quality()
+    if example is None:
+        raise InputError("evaluate needs batches, for quality, or an example, for cost alone: evaluate(net, loader)")
     return {"macs": macs(net, example), "params": params(net), **quality}

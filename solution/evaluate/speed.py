@@ -101,7 +101,7 @@ class Speed:
     def figures(self) -> dict[str, Any]:
         """All of it but the single calls."""
         rates = self.images_per_s()
-        best = max(rates, key=rates.get)
+        best = max(rates, key=lambda batch: rates[batch])
         named = {name: getattr(self, name) for name in ("model", "runtime", "precision", "threads")}
         return named | {
             "latency_batch": self.latency_batch,
@@ -167,7 +167,7 @@ class _Worker:
 @contextlib.contextmanager
 def _started(case: BenchmarkCase) -> Iterator[_Worker]:
     """A process that has loaded the subject, and that ends with the block."""
-    context = multiprocessing.get_context(_start_method())
+    context: Any = multiprocessing.get_context(_start_method())
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, case), daemon=True)
     process.start()
@@ -212,7 +212,8 @@ def _work(pipe: Connection, case: BenchmarkCase) -> None:
 
 
 def _timed(opened: Opened, batch: int, seconds: float) -> list[float]:
-    images, times = _images(batch, opened.shape), []
+    times: list[float] = []
+    images = _images(batch, opened.shape)
     end = time.perf_counter() + seconds
     while len(times) < _LEAST_CALLS or time.perf_counter() < end:
         start = time.perf_counter()
@@ -227,7 +228,8 @@ def _images(batch: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _above(before: int | None) -> int | None:
-    return None if before is None else max(_held_bytes("VmHWM") - before, 0)
+    peak = _held_bytes("VmHWM")
+    return None if before is None or peak is None else max(peak - before, 0)
 
 
 def _held_bytes(name: str) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +84,9 @@ class MarginHead(nn.Module):
         """`InputError` when `classifier` is anything but a linear map of the features."""
         super().__init__()
         self.settings, self.plain = settings, _maker(classifier)
-        rows = classifier.weight.detach().flatten(1)[:, None]  # (C, 1, F)
+        weight = classifier.weight
+        assert isinstance(weight, Tensor)  # `_maker` refused all else
+        rows = weight.detach().flatten(1)[:, None]  # (C, 1, F)
         others = rows + rows.std() * torch.randn_like(rows.expand(-1, settings.centers - 1, -1))
         self.weight = nn.Parameter(torch.cat((rows, others), 1))  # (C, centers, F)
         self.norm = nn.BatchNorm1d(rows.shape[2], affine=False)
@@ -102,12 +105,15 @@ class MarginHead(nn.Module):
 
     def _directions(self) -> Tensor:
         """(C, centers, F) of length 1, around no common direction, at right angles to the mean of the features."""
-        mean = F.normalize(self.norm.running_mean / self._std(), dim=0)
+        mean = F.normalize(self._statistic("running_mean") / self._std(), dim=0)
         rows = self.weight - self.weight.mean((0, 1))
         return F.normalize(rows - (rows @ mean)[..., None] * mean, dim=2, eps=1e-6)
 
     def _std(self) -> Tensor:
-        return (self.norm.running_var + self.norm.eps).sqrt()
+        return (self._statistic("running_var") + self.norm.eps).sqrt()
+
+    def _statistic(self, name: str) -> Tensor:
+        return self.norm.get_buffer(name)
 
     def with_margin(self, logits: Tensor, targets: Tensor) -> Tensor:
         """This head's logits (B, C) made harder for their targets, for the training loss alone."""
@@ -150,7 +156,7 @@ class MarginHead(nn.Module):
         return plain
 
 
-def _maker(classifier: nn.Module) -> functools.partial[nn.Module]:
+def _maker(classifier: nn.Module) -> Callable[[], nn.Linear | nn.Conv2d]:
     """What builds a classifier of the same kind, shape and keys."""
     has_bias = getattr(classifier, "bias", None) is not None
     if isinstance(classifier, nn.Linear):

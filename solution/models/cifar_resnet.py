@@ -45,9 +45,10 @@ class CifarResNetModule(nn.Module):
         self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         units = (settings.depth - 2) // 6
-        for number, (before, channels) in enumerate(zip((stem, *widths), widths, strict=False), start=1):
-            blocks = [BasicBlock(before if index == 0 else channels, channels) for index in range(units)]
-            setattr(self, f"layer{number}", nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = (
+            nn.Sequential(*[BasicBlock(before if index == 0 else channels, channels) for index in range(units)])
+            for before, channels in zip((stem, *widths), widths, strict=False)
+        )
         self.linear = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

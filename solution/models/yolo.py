@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,15 @@ class YoloNet(nn.Module):
     could be pruned or quantized like any other, and must not be.
     """
 
+    net: Any
+    """Ultralytics' own module."""
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
-        head = net.model[-1]
+        head = self.net.model[-1]
         head.dfl = nn.Identity()
-        net.args = _GAINS
+        self.net.args = _GAINS
         self.strides = tuple(int(stride) for stride in head.stride)
         self.bins = head.reg_max
         self.train()
@@ -114,7 +117,7 @@ class Yolo:
     def build(self, num_classes: int) -> nn.Module:
         """The net for `num_classes`. `InputError` when the library is missing, or the weights are another net's."""
         net = ultralytics_net(self.name, num_classes)
-        head = net.model[-1]
+        head = cast(Any, net).model[-1]
         if getattr(head, "one2one_cv2", None) is not None or getattr(head, "reg_max", 1) == 1:
             raise InputError(f"{self.name} has a head of another kind than yolov8's: take yolov8n, yolov5n or yolo11n")
         if self.weights == OWN:
@@ -134,8 +137,9 @@ def _fuse(net: nn.Module) -> None:
     mode = net.training
     net.eval()
     for module in net.modules():
-        if isinstance(getattr(module, "bn", None), nn.BatchNorm2d):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+        conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            module.conv, module.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
     net.train(mode)
 
 
@@ -146,7 +150,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
     path = cache_folder() / f"{name}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return YOLO(path).model.state_dict()
+        return cast(Any, YOLO(path).model).state_dict()
     except Exception as error:  # the library's, its network's
         raise InputError(
             f"ultralytics' own weights of {name} could not be had ({error}): put {path.name} into {path.parent}, or "

@@ -48,7 +48,7 @@ class AssistPlan(Plan):
 
     def cut(self, model: nn.Module) -> nn.Module:
         """The `Sum` of `model` and a fresh assistant that says nothing yet."""
-        assistant = ShuffleNet(**self.assistant).build(self.num_classes)
+        assistant: Any = ShuffleNet(**self.assistant).build(self.num_classes)
         nn.init.zeros_(assistant.output.weight)
         model.requires_grad_(False)
         return Sum(model, assistant)
@@ -92,7 +92,10 @@ class Assist(Distill):
 
 
 class Residual(DistillObjective):
-    """What the teachers say and the student does not."""
+    """The part of the teachers' logits that the student misses."""
+
+    settings: Assist
+    net: Sum
 
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), targets, and the teachers' stored logits (B, num_classes), if any."""

@@ -75,27 +75,30 @@ class Distill(Train):
         if self.live:
             return fit(model, self, context, self.objective)
         loader = context.need("train", "distillation")
-        if not isinstance(loader, TrainLoader) or not loader.batch_sampler.num_views:
-            raise InputError("stored answers need a number of views: --set data.views=20, or set live=True")
-        said = [self._stored(name, loader, context) for name in self.teachers]
-        distilled = with_teacher_logits(loader, said[0] if len(said) == 1 else np.mean(said, axis=0), context.log)
-        return fit(model, self, dataclasses.replace(context, train=distilled), self.objective)
-
-    def _stored(self, name: str, loader: TrainLoader, context: StepContext) -> np.ndarray:
-        teacher, header = find_net(name, context)
-        views = as_teacher_sees(loader.dataset, header.size, (header.mean, header.std))
-        num_views = loader.batch_sampler.num_views
-        return store_teacher_logits(teacher, views, num_views, context.log, bf16=self.bf16_answers)
+        num_views = getattr(getattr(loader, "batch_sampler", None), "num_views", 0)
+        if not isinstance(loader, TrainLoader) or not isinstance(loader.dataset, Views) or not num_views:
+            raise InputError("stored logits need a number of views: --set data.views=20, or set live=True")
+        stored = []
+        for name in self.teachers:
+            teacher, header = find_net(name, context)
+            views = as_teacher_sees(loader.dataset, header.size, (header.mean, header.std))
+            stored.append(store_teacher_logits(teacher, views, num_views, context.log, bf16=self.bf16_answers))
+        logits = stored[0] if len(stored) == 1 else np.mean(stored, axis=0)
+        train = with_teacher_logits(loader, logits, context.log)
+        return fit(model, self, dataclasses.replace(context, train=train), self.objective)
 
 
 class DistillObjective(Objective):
-    """A student's lesson: labels, and the teachers' answers, stored or live."""
+    """What a student minimizes: its loss on labels, and its distance from the teachers' outputs, stored or live."""
+
+    settings: Distill
 
     def __init__(self, net: nn.Module, settings: Distill, context: StepContext) -> None:
         super().__init__(net, settings, context)
         # In a tuple, so that teachers are no part of what is trained and saved.
         self.teachers = tuple(LiveTeacher(name, context) for name in settings.teachers) if settings.live else ()
-        self.map, self.projection = "", None
+        self.map = ""
+        self.projection: nn.Conv2d | None = None
         if settings.distill_loss.needs_features:
             shapes = scales(net, context.example)
             self.map = list(shapes)[-1]
@@ -109,13 +112,17 @@ class DistillObjective(Objective):
         share = self.settings.share
         student = NetOutput(logits, features.maps[self.map].float() if self.map else None)
         matched = self.settings.distill_loss(student, self.said(images, teacher_logits), targets, self.projection)
-        return (
-            share * matched if share == 1 else (1 - share) * self.on_labels(logits, targets, features) + share * matched
-        )
+        if share == 1:
+            return matched
+        return (1 - share) * self.on_labels(logits, targets, features) + share * matched
 
     def said(self, images: Tensor, teacher_logits: Tensor | None) -> NetOutput:
         """The teachers' logits, and the first one's last feature map when features are matched."""
         if not self.teachers:
+            if teacher_logits is None:
+                raise InputError(
+                    "stored logits are missing from the batch: set live=True, or give the step a TrainLoader"
+                )
             return NetOutput(teacher_logits)
         with torch.no_grad():
             seen = [teacher(images, bool(self.map)) for teacher in self.teachers]
@@ -188,6 +195,8 @@ def find_net(name: str, context: StepContext) -> tuple[nn.Module, Any]:
     `InputError` when it knows other classes than the data.
     """
     path = net_file(name)
+    if context.load is None:
+        raise InputError("nothing here can read checkpoints: pass StepContext(load=...)")
     net, header = context.load(path)
     if header.classes != context.classes:
         raise InputError(

@@ -45,18 +45,19 @@ class Objective(nn.Module):
     def on_labels(self, logits: Tensor, targets: Tensor, features: FeatureExtractor) -> Tensor:
         """The loss on labels, with the margin and the auxiliary heads that the settings ask for."""
         counts = self.context.counts
-        harder = self.net.get_submodule(self.head).with_margin(logits, targets) if self.head else logits
+        head = self.net.get_submodule(self.head) if self.head else None
+        harder = head.with_margin(logits, targets) if isinstance(head, MarginHead) else logits
         total = self.settings.loss(harder, targets, counts)
         if not self.auxiliary:
             return total
-        aside = [head(features.maps[name.replace("/", ".")]).float() for name, head in self.auxiliary.items()]
+        aside = [auxiliary(features.maps[name.replace("/", ".")]).float() for name, auxiliary in self.auxiliary.items()]
         losses = [self.settings.loss(said, targets, counts) for said in aside]
         return total + self.settings.auxiliary * torch.stack(losses).mean()
 
     def finished(self, net: nn.Module) -> nn.Module:
         """`net`, a copy of this objective's with the weights that are kept, without what this objective added to it."""
-        if self.head:
-            head = net.get_submodule(self.head)
+        head = net.get_submodule(self.head) if self.head else None
+        if isinstance(head, MarginHead):
             dominant = _dominant(net, head, self.context) if head.settings.centers > 1 else None
             replace(net, self.head, head.fold(dominant))
         return net
@@ -94,6 +95,9 @@ def _dominant(net: nn.Module, head: MarginHead, context: StepContext) -> Tensor:
 
 class DetectionObjective(nn.Module):
     """A detector and its own loss."""
+
+    net: Any
+    """Has `loss(images, targets)`."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

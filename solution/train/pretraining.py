@@ -46,26 +46,30 @@ class Pretrain(Train):
         own = net.get_submodule(name)
         seed_everything(context.seed)
         replace_classifier(net, len(loaders.info.classes))
-        trained = fit(net, self, _given(loaders, context), self.objective)
+        counts = tuple(loaders.info.counts["train"].values())
+        other = dataclasses.replace(
+            context, classes=loaders.info.classes, counts=counts, train=loaders.train, dev=None, calibration=None
+        )
+        trained = fit(net, self, other, self.objective)
         replace(trained, name, own.cpu())
         return trained.eval()
 
     def _open(self, context: StepContext) -> Loaders:
         """The other set, as the task's training pictures are seen."""
         side, workers = context.example.shape[2], getattr(context.train, "num_workers", 0)
-        about = {"size": side, "cache_size": side, "batch_size": self.batch_size, "workers": workers}
-        data, seen = Data(path=self.path, use_all_train=True, **about), {}
+        data = Data(
+            path=self.path,
+            use_all_train=True,
+            size=side,
+            cache_size=side,
+            batch_size=self.batch_size,
+            workers=workers,
+        )
         task = getattr(context.train, "dataset", None)
-        if isinstance(task, Views):
-            data = dataclasses.replace(data, augment=task.view.augment)
-            seen = {"normalization": task.normalization}
-        return data.open(seed=context.seed, splits=("train",), **seen)
-
-
-def _given(loaders: Loaders, context: StepContext) -> StepContext:
-    counts = tuple(loaders.info.counts["train"].values())
-    other = {"train": loaders.train, "dev": None, "calibration": None}
-    return dataclasses.replace(context, classes=loaders.info.classes, counts=counts, **other)
+        if not isinstance(task, Views):
+            return data.open(seed=context.seed, splits=("train",))
+        data = dataclasses.replace(data, augment=task.view.augment)
+        return data.open(seed=context.seed, splits=("train",), normalization=task.normalization)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,8 +78,8 @@ class Trainer:
             context.log(_IMITATED)
         self.exceptions = Float32Depthwise() if on_cpu_in_bf16 else contextlib.nullcontext()
         train = context.need("train", "training")
-        self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
-        self.steps = len(self.batches)
+        self.batches: Any = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
+        self.steps: int = len(self.batches)
         if not self.steps:
             raise InputError("the training split makes no batch: it is empty")
         if settings.first_size:
@@ -91,7 +91,8 @@ class Trainer:
         self.objective = self.accelerator.prepare(objective(net, context))
         self.optimizer = self.accelerator.prepare(_optimizer(self.objective, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
-        self.best_f1, self.best = -1.0, None
+        self.best_f1 = -1.0
+        self.best: dict[str, Tensor] = {}
 
     @property
     def net(self) -> nn.Module:
@@ -196,7 +197,7 @@ class Trainer:
             "objective": self.accelerator.unwrap_model(self.objective).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "best": self.best,
+            "best": self.best or None,
             "best_f1": self.best_f1,
             "random": torch.get_rng_state(),
         }
@@ -212,7 +213,7 @@ class Trainer:
         _lay_out_like_parameters(self.optimizer)
         if self.average:
             self.average.load_state_dict(state["average"])
-        self.best, self.best_f1 = state["best"], state["best_f1"]
+        self.best, self.best_f1 = state["best"] or {}, state["best_f1"]
         torch.set_rng_state(state["random"])
         context.log(f"going on after epoch {len(state['history'])} of {self.settings.epochs}")
         return state["history"]
@@ -256,7 +257,7 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
 
 
 def _average(net: nn.Module, decay: float) -> AveragedModel:
-    def update(averaged: list[Tensor], current: list[Tensor], step: int | Tensor) -> None:
+    def update(averaged: Any, current: Any, step: int | Tensor) -> None:
         weight = 1 - ema_decay(int(step), decay)
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, weight)

@@ -223,7 +223,7 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         (folder / "rendered.json").write_text(json.dumps({}))
         return folder
 
-    monkeypatch.setattr(loaders_file, "ROOT", tmp_path)
+    monkeypatch.setattr(loaders_file, "input_folder", lambda: tmp_path / "input")
     monkeypatch.setattr(rendered, "ensure_rendered", ensure)
     info = _small(None).info()
     assert (info.title, info.rendered) == ("rendered demo data", True)
