@@ -77,7 +77,7 @@ class Trainer:
         if on_cpu_in_bf16 and imitates_bf16():
             context.log(_IMITATED)
         self.exceptions = Float32Depthwise() if on_cpu_in_bf16 else contextlib.nullcontext()
-        train = context.need("train", "training")
+        train: Any = context.need("train", "training")
         self.batches: Any = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
         self.steps: int = len(self.batches)
         if not self.steps:
