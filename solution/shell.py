@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -48,8 +49,13 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
     return 0
 
 
+def without_password(text: str) -> str:
+    """`text` with *** in place of the passwords of its URLs."""
+    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)
+
+
 def _say(line: str, code: int) -> int:
-    print(line, file=sys.stderr, flush=True)
+    print(without_password(line), file=sys.stderr, flush=True)
     return code
 
 
@@ -58,7 +64,7 @@ def _plain_warnings() -> Iterator[None]:
     """Inside: a warning is one line without a place in some file."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+        print(without_password(f"warning: {' '.join(str(message).split())}"), file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

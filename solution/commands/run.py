@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     set_threads()
     log = functools.partial(print, flush=True) if is_main_process() else _nothing
-    _store(arguments)  # before hours of training, and before several processes would make it at once
+    _store(arguments, log)  # before hours of training, and before several processes would make it at once
     cells = family_named(arguments.recipe, arguments.data)
     if cells:
         from solution.commands.family import run_family
@@ -89,7 +89,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
     from solution.run_folder import read_rows, read_run
     from solution.runtime import pick_device
 
-    store, rows = _store(arguments), []
+    store, rows = _store(arguments, log), []
     device, later = pick_device(arguments.device), arguments.measure_later
     for row in pipeline.run(recipe, out, device=device, resume=arguments.resume, measure_later=later, log=log):
         rows.append(row)
@@ -102,7 +102,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
     if own := recipe.report:
         write_findings(own({out.name: read_run(out)}, ""), out, log)
     if store and _note(store, out, log):
-        log(f"\ntracked in {store.uri}")
+        log(f"\ntracked in {store.name}")
     log(f"\nrows, checkpoints and histories are in {out}")
     return rows
 
@@ -121,24 +121,30 @@ def write_findings(own: Findings, out: Path, log: Callable[[str], None]) -> None
 
 def _note(store: Store, out: Path, log: Callable[[str], None]) -> bool:
     """Note the rows so far, and return whether that went well: a store that fails costs no training."""
+    from solution.shell import without_password
+
     try:
         store.note(out)
     except Exception as error:  # a store can be any server, with errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        log(f"\nnot noted in {store.uri} ({reason}); rows.json has everything, and --resume notes it later")
+        reason = without_password((str(error).splitlines() or [type(error).__name__])[0])
+        log(f"\nnot noted in {store.name} ({reason}); rows.json has everything, and --resume notes it later")
         return False
     return True
 
 
-def _store(arguments: argparse.Namespace) -> Store | None:
+def _store(arguments: argparse.Namespace, log: Callable[[str], None]) -> Store | None:
     """Where rows are noted besides the folder, if they are; of several processes the first one notes."""
     from solution.runtime import is_main_process
 
     if arguments.track is None or not is_main_process():
         return None
-    from solution.report.tracking import open_store
+    from solution.report.tracking import ServerDownError, open_store
 
-    return open_store(arguments.track)
+    try:
+        return open_store(arguments.track)
+    except ServerDownError as error:
+        log(f"{error}\nrows go to files alone; the same command with --resume notes them when it answers")
+        return None
 
 
 def _nothing(_: str) -> None:

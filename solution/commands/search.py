@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ GO_ON = "the same command goes on where this one was"
 
 
 _SINGLE = (
-    *("data", "trials", "storage", "out", "name", "objective"),
+    *("data", "trials", "out", "name", "objective"),
     *("first_epochs", "max_macs", "hope", "seed", "device"),
 )
 """Flags of one value that a worker is started with."""
+STORAGE = "SOLUTION_STORAGE"
+"""The environment variable that may hold --storage: a list of processes shows every flag, a password too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
     parser.add_argument("--trials", metavar="N", type=int, default=100, help="trials in all (default: 100)")
     parser.add_argument("--workers", metavar="N", type=int, default=1, help="processes that train (default: 1)")
-    parser.add_argument("--storage", metavar="URL", help="SQLAlchemy URL, or a journal file (default: in --out)")
+    parser.add_argument(
+        "--storage", metavar="URL", help=f"SQLAlchemy URL, or a journal file (default: ${STORAGE}, else in --out)"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where results go (default: runs/search_RECIPE)")
     parser.add_argument("--name", help="of the study (default: the recipe's)")
     parser.add_argument("--objective", choices=("score", "front"), default="score",
@@ -76,7 +81,12 @@ def _lead(search: Search, arguments: argparse.Namespace) -> None:
         log(f"{name}: {offered}")
     command = [sys.executable, "-m", "solution", "search", *_words(arguments), "--worker"]
     pool = WorkerPool(
-        command=command, size=arguments.workers, logs=search.folder / "workers", queue=search.queue, log=log
+        command=command,
+        size=arguments.workers,
+        logs=search.folder / "workers",
+        queue=search.queue,
+        secrets={STORAGE: search.storage} if search.storage else {},
+        log=log,
     )
     pool.run()
     files = search.outcome().write()
@@ -97,7 +107,7 @@ def _described(arguments: argparse.Namespace) -> Search:
         space=_space(arguments),
         folder=arguments.out or Path("runs") / f"search_{recipe.name}",
         trials=arguments.trials,
-        storage=arguments.storage,
+        storage=arguments.storage or os.environ.get(STORAGE),
         name=arguments.name,
         objective=arguments.objective,
         first_epochs=arguments.first_epochs,

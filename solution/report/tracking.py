@@ -18,6 +18,7 @@ from typing import Any
 from solution.contracts import InputError, Row
 from solution.report.curves import training_curves
 from solution.run_folder import History, Run, flat, read_run
+from solution.shell import without_password
 
 DEFAULT = "sqlite:///runs/mlflow.db"
 FOLDER, STEP, PARENT = "featherweight.folder", "featherweight.step", "mlflow.parentRunId"
@@ -32,6 +33,10 @@ _MOST = 1000
 """Metrics that one call may send."""
 
 
+class ServerDownError(InputError):
+    """A server that may answer later."""
+
+
 def open_store(uri: str = "") -> Store:
     """The store at `uri`, made when it is a SQLite file that is not there; "" means `DEFAULT`.
 
@@ -39,6 +44,9 @@ def open_store(uri: str = "") -> Store:
     """
     # The library otherwise reports its use to its makers.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # It otherwise asks a server that is down for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -53,7 +61,8 @@ def open_store(uri: str = "") -> Store:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, OSError, ValueError) as error:
-        raise InputError(f"cannot track in {uri}: {str(error).splitlines()[0]}") from error
+        kind = ServerDownError if uri.startswith(("http://", "https://")) else InputError
+        raise kind(without_password(f"cannot track in {uri}: {str(error).splitlines()[0]}")) from error
     return Store(client=client, uri=uri, artifacts=artifacts)
 
 
@@ -67,6 +76,11 @@ class Store:
     client: Any
     uri: str
     artifacts: str | None
+
+    @property
+    def name(self) -> str:
+        """The URI as it may be shown."""
+        return without_password(self.uri)
 
     def note(self, folder: Path) -> None:
         """Note what the run in `folder` has done and the store does not hold yet. May be called after every row."""

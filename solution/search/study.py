@@ -7,7 +7,6 @@ next one is written; results are on the disk before a worker goes on.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from solution.contracts import InputError
 from solution.evaluate.score import Scorer
 from solution.locks import held
+from solution.shell import without_password
 
 OBJECTIVES = {"score": ("minimize",), "front": ("maximize", "minimize")}
 """What is sought: the best score, or the front of macro F1 against MACs."""
@@ -210,17 +210,9 @@ def open_storage(where: str | Path) -> BaseStorage:
     except Exception as error:  # every driver has its own errors
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise InputError(
-            f"cannot reach the storage {_without_password(str(where))}: {reason}. "
+            f"cannot reach the storage {without_password(str(where))}: {without_password(reason)}. "
             "Check the key, or leave --storage away to keep trials in a file"
         ) from error
-
-
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-
-    with contextlib.suppress(Exception):
-        return make_url(url).render_as_string(hide_password=True)
-    return url
 
 
 class Sampler(TPESampler):

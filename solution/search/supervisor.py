@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +80,7 @@ class WorkerPool:
     """The worker processes of one start.
 
     command  what starts a worker
+    secrets  environment variables of a worker: what nobody should read in a list of processes
     logs     the folder that their output goes to
     """
 
@@ -86,6 +88,7 @@ class WorkerPool:
     size: int
     logs: Path
     queue: TrialQueue
+    secrets: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] = print
     processes: dict[int, subprocess.Popen] = field(default_factory=dict)
 
@@ -129,7 +132,9 @@ class WorkerPool:
 
     def _start(self, number: int) -> None:
         with self._log(number).open("ab") as log:
-            self.processes[number] = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.processes[number] = subprocess.Popen(
+                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.secrets}
+            )
 
     def _log(self, number: int) -> Path:
         return self.logs / f"{number}.log"

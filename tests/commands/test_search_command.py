@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from optuna.storages import InMemoryStorage
 from shell import SMALL, run
 
 from solution.__main__ import main
@@ -62,6 +63,21 @@ def test_bad_words_end_with_one_clear_line(photos, tmp_path, capsys, more, messa
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert message in said
+
+
+def test_a_password_is_shown_nowhere(photos, tmp_path, capsys, monkeypatch):
+    pools = []
+    monkeypatch.setattr("solution.search.session.open_storage", lambda where: InMemoryStorage())
+    monkeypatch.setattr("solution.search.supervisor.WorkerPool.run", pools.append)
+    url = "postgresql://me:hush@host/trials"
+    assert main([*words(photos, tmp_path)[3:], "--storage", url]) == 2  # nothing was trained
+    assert "hush" not in " ".join(pools[0].command)
+    assert pools[0].secrets == {"SOLUTION_STORAGE": url}
+    monkeypatch.undo()
+    assert main([*words(photos, tmp_path)[3:], "--storage", "postgresql+none://me:hush@host/trials"]) == 2
+    captured = capsys.readouterr()
+    assert "hush" not in captured.out + captured.err
+    assert "postgresql+none://me:***@host/trials" in captured.err
 
 
 def test_an_unknown_recipe(tmp_path, capsys):

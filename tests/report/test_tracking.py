@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import socket
+import subprocess
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ from solution.__main__ import main
 from solution.contracts import InputError, Row
 from solution.report.tracking import FOLDER, PARENT, STEP, open_store
 from solution.run_folder import read_rows, write_rows
+from solution.runtime import ROOT
 
 ROW = Row(step="train", macs=1000, params=100, bytes=400, quality={"accuracy": 0.7}, seconds=6.0, hardware="a CPU")
 
@@ -108,6 +111,22 @@ def test_a_store_that_fails_costs_no_training(store, tmp_path, photos, capsys, m
     said = capsys.readouterr().out
     assert f"not noted in {store.uri} (database is locked); rows.json has everything" in said
     assert "\ntracked in" not in said
+    assert len(read_rows(tmp_path / "run")) == 2
+
+
+def test_a_server_that_is_down_costs_no_training_and_shows_no_password(tmp_path, photos):
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    (tmp_path / "mine.py").write_text(RECIPE)
+    words = [sys.executable, "-m", "solution", "run", tmp_path / "mine.py", "--data", photos, "--out", tmp_path / "run"]
+    with socket.socket() as deaf:  # takes connections and never answers
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        uri = f"http://me:hush@127.0.0.1:{deaf.getsockname()[1]}"
+        done = subprocess.run([*words, "--device", "cpu", "--track", uri], cwd=ROOT, capture_output=True, text=True,
+                              timeout=100)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "cannot track in http://me:***@127.0.0.1" in done.stdout
+    assert "hush" not in done.stdout + done.stderr
     assert len(read_rows(tmp_path / "run")) == 2
 
 
