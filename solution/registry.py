@@ -37,7 +37,7 @@ from solution.models.yolo import Yolo
 from solution.settings import parse
 from solution.train.assist import Assist, AssistPlan
 from solution.train.distillation import Distill
-from solution.train.pretraining import Autoencode, Pretrain, Start
+from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
 from solution.train.step import Train, TrainDetector
 
 STEPS: dict[str, type[Step]] = {
@@ -58,6 +58,7 @@ STEPS: dict[str, type[Step]] = {
     "pretrain": Pretrain,
     "autoencode": Autoencode,
     "start": Start,
+    "unchanged": Unchanged,
 }
 
 PLANS: dict[str, type[Plan]] = {

@@ -1,12 +1,19 @@
-"""Steps as they are written in the shell."""
+"""The registry names everything that there is, and reads steps as they are written in the shell."""
+
+import dataclasses
+import importlib
+import inspect
+import re
 
 import pytest
 
 from solution.compress.channels.step import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
-from solution.contracts import InputError, Step
-from solution.registry import STEPS, step_from
+from solution.contracts import InputError, ModelSpec, Plan, Step
+from solution.export.formats.base import Format
+from solution.registry import FORMATS, MODELS, PLANS, STEPS, step_from
+from solution.runtime import ROOT
 
 
 @pytest.mark.parametrize(
@@ -40,5 +47,33 @@ def test_wrong_ones_are_explained(text, message):
         step_from(text)
 
 
-def test_every_step_of_the_table_is_a_step():
-    assert all(issubclass(step, Step) for step in STEPS.values())
+def every_class():
+    """All classes that any file of the package defines."""
+    for file in sorted((ROOT / "solution").rglob("*.py")):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name not in ("solution.__main__",):
+            module = importlib.import_module(name)
+            yield from (kind for kind in vars(module).values() if inspect.isclass(kind) and kind.__module__ == name)
+
+
+def concrete(base):
+    return {kind for kind in every_class() if issubclass(kind, base) and not inspect.isabstract(kind)}
+
+
+def test_every_step_plan_and_format_is_in_the_registry():
+    assert concrete(Step) == set(STEPS.values())
+    assert concrete(Plan) == set(PLANS.values())
+    assert concrete(Format) == {type(format) for format in FORMATS.values()}
+
+
+def test_every_model_is_in_the_registry():
+    models = {
+        kind for kind in every_class() if dataclasses.is_dataclass(kind) and callable(getattr(kind, "build", None))
+    }
+    assert models - {ModelSpec} == set(MODELS.values())
+
+
+def test_names_are_those_by_which_things_call_themselves():
+    assert all(kind.kind == name for name, kind in PLANS.items())
+    assert all(format.name == name for name, format in FORMATS.items())
+    assert all(re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__).lower() == name for name, kind in STEPS.items())
