@@ -70,8 +70,8 @@ def verdict(net: nn.Module, example: Any, ratio: float, importance: str) -> Outc
 def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Outcome:
     """Whether `small` equals `net` without the channels that are not in `choice`, and differs from `net`."""
     example = tree_map(_double, example)
-    whole, macs_before = _run(copied(net).double().eval(), example)
-    got, macs_after = _run(small.double().eval(), example)
+    whole, macs_before = _run(_frozen(net), example)
+    got, macs_after = _run(_frozen(small), example)
     if [tuple(part.shape) for part in got] != [tuple(part.shape) for part in whole]:
         return Outcome("wrong", f"outputs {[tuple(part.shape) for part in got]}")
     errors = []
@@ -181,6 +181,11 @@ def _plain_name(name: str) -> str:
     return (
         f"{head}.{tail.partition('.')[0]}" if tail else name.removesuffix("_orig").removesuffix("_v").removesuffix("_g")
     )
+
+
+def _frozen(net: nn.Module) -> nn.Module:
+    """A copy in double precision that only answers; the counter of products stumbles over what still learns."""
+    return copied(net).double().eval().requires_grad_(False)
 
 
 def _double(leaf: Any) -> Any:

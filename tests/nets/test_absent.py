@@ -20,6 +20,7 @@ FUNCTIONS = {
     "sorted": lambda x: x.sort(1, descending=True)[0][:, :4],
     "layer norm": lambda x: F.layer_norm(x, x.shape[1:]),
     "group norm": lambda x: F.group_norm(x, 2),
+    "norm of weights": lambda x: F.batch_norm(x.flatten(1).unsqueeze(0), None, None, training=True),
     "rms norm": lambda x: F.rms_norm(x.movedim(1, 3), (x.shape[1],)).movedim(3, 1),
     "gram": lambda x: (x.flatten(2) @ x.flatten(2).mT).softmax(-1) @ x.flatten(2),
     "distances": lambda x: torch.cdist(x.flatten(2).mT, x.flatten(2).mT),

@@ -138,6 +138,17 @@ def group_norm(func: Any, given: Arguments) -> Any:
     return (_scaled(result, weight, bias), middle, spread)
 
 
+def batch_norm(func: Any, given: Arguments) -> Any:
+    """Statistics of the batch; those that were noted before need no rule."""
+    if not given.get("training", given.get("train", True)):
+        return func(**given)
+    x = given["input"]
+    middle, spread = moments(x, [dim for dim in range(x.ndim) if dim != 1])
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    weight, bias = (part if part is None else part.view(shape) for part in (given["weight"], given["bias"]))
+    return (_scaled((x - middle) / (spread + given["eps"]).sqrt(), weight, bias), middle, spread)
+
+
 def rms_norm(func: Any, given: Arguments) -> Any:
     x = given["input"]
     dims = list(range(x.ndim - len(given["normalized_shape"]), x.ndim))
@@ -221,6 +232,7 @@ RULES: dict[str, Callable[[Any, Arguments], Any]] = {
     "cumsum": along(0.0),
     "cumprod": along(1.0),
     "cummax": along(-math.inf),
+    "native_batch_norm": batch_norm,
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
     "_fused_rms_norm": rms_norm,
