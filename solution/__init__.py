@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from solution.runtime import turn_off_telemetry
+
 if TYPE_CHECKING:
     from solution.api import (
         Assist,
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
         save,
         save_plan,
     )
+
+turn_off_telemetry()
 
 __version__ = "0.2.0"
 __all__ = [

@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,21 @@ from solution.contracts import InputError
 from solution.temporaries import file_beside
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+_QUIET = {"DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
+          "NO_ALBUMENTATIONS_UPDATE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}  # fmt: skip
+
+
+def turn_off_telemetry() -> None:
+    """Libraries that this process imports from now on report nothing over the network, and ask for no newer version.
+
+    OpenVINO and NNCF report through a package that cannot be told not to: for this process it is not there. What the
+    user's own environment says of the others is left as it is.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    sys.modules.setdefault("openvino_telemetry", None)  # an import of it fails, as where it is not installed
 
 
 def set_threads(count: int | None = None) -> int:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     limit_bytes = round(arguments.limit_mb * _MB)
     with tempfile.TemporaryDirectory() as folder:
         panel = Panel(nets=open_nets(arguments.files or _pretrained(), arguments.runtime, Path(folder)))
-        made = server(application(panel, limit_bytes), arguments.host, arguments.port, limit_bytes)
+        made = server(application(panel, limit_bytes, arguments.host), arguments.host, arguments.port, limit_bytes)
         if arguments.host not in ("127.0.0.1", "localhost", "::1"):
             print(f"anyone who reaches {arguments.host} can open this page; there is no password", flush=True)
         host, port = getattr(made, "effective_listen", [(made.effective_host, made.effective_port)])[0]

@@ -41,18 +41,19 @@ MAX_UNREADABLE = 0.01
 _SHOWN = 5
 
 
-def decode(data: bytes, name: str, at_least: int | None = None) -> np.ndarray:
+def decode(data: bytes, name: str, at_least: int | None = None, most_pixels: int | None = None) -> np.ndarray:
     """The picture in `data` as (H, W, 3) uint8 RGB, upright, transparency laid over white.
 
     The kind of file is told by its content, not by its name. With `at_least`, a large JPEG is decoded at a fraction of
     its size, but not below `at_least` pixels a side. Raises `UnreadableImage`, which says what is wrong, for a
     file that is empty, cut short or no picture, and for one above `MAX_PIXELS`; nothing else, whatever the decoder did.
+    `most_pixels` is a lower limit, of what is really decoded.
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats()) as image:
-            return _pixels(image, name, at_least)
+            return _pixels(image, name, at_least, most_pixels or MAX_PIXELS)
     except Image.UnidentifiedImageError:
         if data[4:12] in _HEIC:
             raise UnreadableImage(name, "a HEIC photo, which is not read here: convert it to JPEG") from None
@@ -70,12 +71,12 @@ def _formats() -> tuple[str, ...]:
     return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
-def _pixels(image: Image.Image, name: str, at_least: int | None) -> np.ndarray:
+def _pixels(image: Image.Image, name: str, at_least: int | None, most: int) -> np.ndarray:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(name, f"{width} x {height} pixels are more than {MAX_PIXELS:,}: refused")
-    if at_least is not None and image.mode in ("L", "RGB"):
+    if width * height <= MAX_PIXELS and at_least is not None and image.mode in ("L", "RGB"):
         image.draft(None, (at_least, at_least))
+    if image.width * image.height > most:
+        raise UnreadableImage(name, f"{width} x {height} pixels are more than {most:,}: refused")
     image.load()
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,8 +61,6 @@ class Augment:
 
     def pipeline(self, size: int) -> Any:
         """An `albumentations.Compose` that turns (H, W, 3) uint8 into (size, size, 3) uint8."""
-        # Albumentations otherwise asks the network for a newer version whenever it is imported.
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations as A
 
         whole = self.crop_scale == (1, 1)

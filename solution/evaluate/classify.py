@@ -193,9 +193,12 @@ def _pixels(path: Path, size: int) -> np.ndarray | UnreadableImage:
         return error
 
 
-def prepared(photo: bytes, name: str, size: int) -> np.ndarray:
-    """An encoded photo as a net of this input side sees it, (size, size, 3) uint8. Raises `UnreadableImage`."""
-    return resize(decode(photo, name, 2 * size), size)
+def prepared(photo: bytes, name: str, size: int, most_pixels: int | None = None) -> np.ndarray:
+    """An encoded photo as a net of this input side sees it, (size, size, 3) uint8. Raises `UnreadableImage`.
+
+    most_pixels  as in `decode`
+    """
+    return resize(decode(photo, name, 2 * size, most_pixels), size)
 
 
 def _asked(net: Predict, images: np.ndarray, normalization: Normalization) -> np.ndarray:

@@ -79,7 +79,7 @@ PAGE = """\
 <main>
 {% for section in sections %}
 <section class="{{ 'half' if section.half else 'wide' }}" id="{{ section.id }}" \
-aria-labeledby="{{ section.id }}-title">
+aria-labelledby="{{ section.id }}-title">
 <h2 id="{{ section.id }}-title">{{ section.title }}</h2>
 {% for text in section.texts %}<p>{{ text }}</p>{% endfor %}
 {% for table in section.tables %}{{ grid(table) }}{% endfor %}

@@ -8,7 +8,6 @@ Without MLflow nothing is missing: `rows.json` and `rows.csv` are complete.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,8 +41,6 @@ def open_store(uri: str = "") -> Store:
 
     `InputError` without MLflow, and for a store that cannot be reached.
     """
-    # The library otherwise reports its use to its makers.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # It otherwise asks a server that is down for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")

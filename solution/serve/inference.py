@@ -1,4 +1,4 @@
-"""Nets that wait for a photo, and what they answer to it: classes, probabilities, milliseconds."""
+"""Nets that classify one photo at a time: classes, probabilities, milliseconds."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from solution.export import files
 from solution.export.formats.exported import Exported
 from solution.export.runtimes import form_for, is_checkpoint, open_in, own_runtime
 
+MOST_PIXELS = 25_000_000
+"""Of a photo as it is decoded, which takes a dozen bytes a pixel; a large JPEG is decoded at a fraction of its size."""
 _SECONDS, _MOST_ROUNDS, _CALLS = 0.8, 25, 3
 """How long all nets together are timed for one photo, in how many turns at most, and the calls of one turn."""
 
@@ -29,7 +31,7 @@ class Net:
 
     role       what it is called on the page: "Before", "After", or its file's name
     file       the file as it was named; `num_bytes` are its own, not those of a form made for a runtime
-    macs       of one image, competition's count; None for an exported file, which does not tell
+    macs       of one image, competition's count; None for an exported file, whose graph is not counted
     """
 
     role: str
@@ -41,7 +43,7 @@ class Net:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a net says of one photo: {class: probability}, the likeliest first, and its quickest call's time."""
+    """{class: probability} of one photo, the likeliest first, and the time of the net's quickest call."""
 
     classes: dict[str, float]
     ms: float
@@ -75,7 +77,7 @@ def _opened(role: str, path: Path, runtime: str, folder: Path) -> Net:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Panel:
-    """Nets that are asked one photo at a time: two at once would share the processor, and no time would be true.
+    """Nets that share the processor, so that they classify one photo at a time: else no time would be true.
 
     quickest_ms   of all calls so far, per net: what else the machine does only ever slows, and photos differ in nothing
                   that takes time
@@ -85,21 +87,21 @@ class Panel:
     lock: threading.Lock = field(default_factory=threading.Lock)
     quickest_ms: dict[Net, float] = field(default_factory=dict)
 
-    def ask(self, photo: bytes, name: str) -> list[Prediction]:
-        """One answer per net, all asked in turns after one warm-up. Raises `UnreadableImage`."""
+    def predict(self, photo: bytes, name: str) -> list[Prediction]:
+        """One prediction per net; they are timed in turns after one warm-up. Raises `UnreadableImage`."""
         with self.lock:
-            seen = [_seen(net.exported, photo, name) for net in self.nets]
-            said = [net.exported.run(images) for net, images in zip(self.nets, seen, strict=True)]
-            self._time(seen)
+            inputs = [_input(net.exported, photo, name) for net in self.nets]
+            logits = [net.exported.run(images) for net, images in zip(self.nets, inputs, strict=True)]
+            self._time(inputs)
         return [
-            Prediction(classes=_ranked(net.exported.metadata.labels, logits), ms=self.quickest_ms[net])
-            for net, logits in zip(self.nets, said, strict=True)
+            Prediction(classes=_ranked(net.exported.metadata.labels, own), ms=self.quickest_ms[net])
+            for net, own in zip(self.nets, logits, strict=True)
         ]
 
-    def _time(self, seen: Sequence[np.ndarray]) -> None:
+    def _time(self, inputs: Sequence[np.ndarray]) -> None:
         end = time.perf_counter() + _SECONDS
         for _ in range(_MOST_ROUNDS):
-            for net, images in zip(self.nets, seen, strict=True):
+            for net, images in zip(self.nets, inputs, strict=True):
                 times = [_call_ms(net.exported, images) for _ in range(_CALLS)]
                 self.quickest_ms[net] = min(self.quickest_ms.get(net, math.inf), *times)
             if time.perf_counter() >= end:
@@ -112,10 +114,10 @@ def _call_ms(exported: Exported, images: np.ndarray) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _seen(exported: Exported, photo: bytes, name: str) -> np.ndarray:
+def _input(exported: Exported, photo: bytes, name: str) -> np.ndarray:
     """(1, 3, size, size) float32, normalized."""
     metadata = exported.metadata
-    images = as_batch(prepared(photo, name, metadata.size)[None], (metadata.mean, metadata.std))
+    images = as_batch(prepared(photo, name, metadata.size, MOST_PIXELS)[None], (metadata.mean, metadata.std))
     return np.ascontiguousarray(images.numpy())
 
 

@@ -33,8 +33,8 @@ figcaption{color:var(--faint);font-size:0.85rem;overflow-wrap:anywhere}
 .facts dt{color:var(--faint);font-size:0.85rem} .facts div{min-width:0}
 .facts dd{margin:0;font-size:0.95rem;font-variant-numeric:tabular-nums;font-weight:600}
 ol{list-style:none;padding:0;margin:0.6rem 0 0;display:grid;gap:0.5rem}
-.said{display:flex;justify-content:space-between;gap:1rem;font-variant-numeric:tabular-nums}
-.said span:first-child{overflow-wrap:anywhere} li:first-child .said{font-weight:650}
+.row{display:flex;justify-content:space-between;gap:1rem;font-variant-numeric:tabular-nums}
+.row span:first-child{overflow-wrap:anywhere} li:first-child .row{font-weight:650}
 .track{height:0.75rem;border-radius:0.2rem;background:var(--paper);overflow:hidden}
 .bar{height:100%;min-width:2px;border-radius:0.2rem} .after .bar{background:var(--after)}
 .before .bar{border:2px solid var(--before)}
@@ -82,11 +82,11 @@ PAGE = """\
 </head>
 <body>
 <h1>{{ nets | map(attribute="role") | join(" and ") }}</h1>
-<p class="faint">Drop a photo: every net here answers, and the milliseconds of its quickest call yet are told. The photo
+<p class="faint">Drop a photo: every net classifies it. Milliseconds are those of its quickest call so far. The photo
 stays on this machine and is not kept.</p>
 <form method="post" enctype="multipart/form-data" data-limit="{{ limit_bytes }}" data-too-large="{{ too_large }}">
 <label class="drop"><strong>Drop a photo here, paste it, or choose a file</strong>
-<span class="faint">JPEG, PNG, WebP, BMP or GIF, up to {{ limit }}</span>
+<span class="faint">JPEG, PNG, WebP and others, up to {{ limit }}</span>
 <input type="file" name="photo" accept="image/*" required>
 <button>Classify</button></label>
 </form>
@@ -98,18 +98,18 @@ stays on this machine and is not kept.</p>
 {% endif %}
 <div class="panels">
 {% for net in nets %}
-<section class="net {{ net.look }}" aria-labeledby="net{{ loop.index }}">
+<section class="net {{ net.look }}" aria-labelledby="net{{ loop.index }}">
 <h2 id="net{{ loop.index }}">{{ net.role }}</h2>
 <p class="faint file">{{ net.file }}, in {{ net.runtime }}</p>
 <dl class="facts">
-<div><dt>milliseconds</dt><dd>{{ answers[loop.index0].ms if answers else "-" }}</dd></div>
+<div><dt>milliseconds</dt><dd>{{ predictions[loop.index0].ms if predictions else "-" }}</dd></div>
 <div><dt>MACs</dt><dd>{{ net.macs }}</dd></div>
 <div><dt>bytes</dt><dd>{{ net.bytes }}</dd></div>
 </dl>
-{% if answers %}
+{% if predictions %}
 <ol>
-{% for name, share in answers[loop.index0].classes %}
-<li><div class="said"><span>{{ name }}</span><span>{{ "%.1f" | format(100 * share) }} %</span></div>
+{% for name, share in predictions[loop.index0].classes %}
+<li><div class="row"><span>{{ name }}</span><span>{{ "%.1f" | format(100 * share) }} %</span></div>
 <div class="track" aria-hidden="true">\
 <div class="bar" style="width:{{ "%.2f" | format(100 * share) }}%"></div></div></li>
 {% endfor %}

@@ -1,4 +1,4 @@
-"""What the page says: facts of the nets, the photo, the answers, whether they agree."""
+"""What the page shows: facts of the nets, the photo, the predictions, whether they agree."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 
 from solution.data.decode import decode
 from solution.report.style import css_variables
-from solution.serve.inference import Net, Panel, Prediction
+from solution.serve.inference import MOST_PIXELS, Net, Panel, Prediction
 from solution.serve.template import CSS, SCRIPT
 
 _SHOWN_CLASSES, _SHOWN_SIDE = 5, 480
 
 
 def too_large(limit_bytes: int) -> str:
-    """What is said of a file over the limit."""
+    """The message about a file over the limit."""
     return f"This file is larger than {limit_bytes / 1e6:g} MB, the most that is taken."
 
 
@@ -40,39 +40,38 @@ def _facts(net: Net) -> dict[str, str]:
         "look": net.role.lower() if net.role in ("Before", "After") else "after",
         "file": str(net.file),
         "runtime": net.exported.runtime,
-        "macs": "not told" if net.macs is None else f"{net.macs:,}",
+        "macs": "not counted" if net.macs is None else f"{net.macs:,}",
         "bytes": f"{net.num_bytes:,}",
     }
 
 
 def answered(panel: Panel, data: bytes, name: str) -> dict[str, Any]:
-    """The photo and what all nets say of it. Raises `UnreadableImage`."""
-    answers = panel.ask(data, name)
-    told = [{"ms": f"{answer.ms:.3g}", "classes": list(answer.classes.items())[:_SHOWN_CLASSES]} for answer in answers]
+    """The photo and the predictions of all nets. Raises `UnreadableImage`."""
+    predictions = panel.predict(data, name)
+    shown = [{"ms": f"{own.ms:.3g}", "classes": list(own.classes.items())[:_SHOWN_CLASSES]} for own in predictions]
     with panel.lock:  # decoding a very large photo takes memory: one at a time
         photo = {"name": name, "source": _preview(data, name)}
-    return {"photo": photo, "answers": told, "verdict": " ".join(_verdict(panel.nets, answers))}
+    return {"photo": photo, "predictions": shown, "verdict": " ".join(_verdict(panel.nets, predictions))}
 
 
 def _preview(data: bytes, name: str) -> str:
     """A small copy as a data URI, whatever format was sent."""
-    image = Image.fromarray(decode(data, name, _SHOWN_SIDE))
+    image = Image.fromarray(decode(data, name, _SHOWN_SIDE, MOST_PIXELS))
     image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
     target = io.BytesIO()
     image.save(target, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(target.getvalue()).decode()}"
 
 
-def _verdict(nets: tuple[Net, ...], answers: list[Prediction]) -> Iterator[str]:
+def _verdict(nets: tuple[Net, ...], predictions: list[Prediction]) -> Iterator[str]:
     """Whether the nets agree; of two, what After saves."""
-    said = dict.fromkeys(answer.best for answer in answers)
-    if len(said) > 1:
-        each = (f"{net.role} says {own.best}" for net, own in zip(nets, answers, strict=True))
+    if len({own.best for own in predictions}) > 1:
+        each = (f"{net.role} predicts {own.best}" for net, own in zip(nets, predictions, strict=True))
         yield f"They differ: {', '.join(each)}."
     elif len(nets) > 1:
-        yield f"{'Both' if len(nets) == 2 else 'All'} say {answers[0].best}."
+        yield f"{'Both' if len(nets) == 2 else 'All'} predict {predictions[0].best}."
     if len(nets) == 2:
-        yield f"After against Before: {', '.join(_saved(*nets, answers[0].ms / answers[1].ms))}."
+        yield f"After against Before: {', '.join(_saved(*nets, predictions[0].ms / predictions[1].ms))}."
 
 
 def _saved(before: Net, after: Net, speedup: float) -> Iterator[str]:

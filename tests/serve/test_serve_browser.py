@@ -43,7 +43,7 @@ async function visit(frame) {
   const root = frame.contentDocument.documentElement, image = all(frame, "img")[0];
   await image.decode();
   const said = { roles: texts(frame, "h2"), verdict: texts(frame, ".verdict")[0], figures: texts(frame, "dd"),
-    classes: texts(frame, ".said span:first-child"), overflow: root.scrollWidth - root.clientWidth,
+    classes: texts(frame, ".row span:first-child"), overflow: root.scrollWidth - root.clientWidth,
     bars: all(frame, ".bar").map(bar => bar.getBoundingClientRect().width), image: image.naturalWidth,
     tops: all(frame, ".net").map(net => Math.round(net.getBoundingClientRect().top)) };
   drop(frame, [new Uint8Array(limit + 1)], "large.jpg");
@@ -121,7 +121,7 @@ def test_a_photo_dropped_in_a_real_browser_is_answered_by_both(key, tmp_path):
         assert all(float(ms) > 0 for ms in seen["figures"][::3])
         assert len(seen["classes"]) == len(seen["bars"]) == 10
         assert seen["bars"][0] > 20
-        assert re.match(r"(Both say|They differ)", seen["verdict"])
+        assert re.match(r"(Both predict|They differ)", seen["verdict"])
         assert seen["image"] > 50
         assert seen["overflow"] == 0
         assert seen["large"] == "This file is larger than 0.3 MB, the most that is taken."

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +65,7 @@ class OpenVino(Format):
         loses. With `fine_outputs` they are as NNCF takes them, to the mean of the images' extremes, and whatever
         follows the last layers stays in float.
         """
-        with needed("int8 in the OpenVINO format"), _without_telemetry():
+        with needed("int8 in the OpenVINO format"):
             import nncf
             from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -139,18 +137,6 @@ class OpenVino(Format):
 
 
 OPENVINO = OpenVino()
-
-
-@contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """NNCF reports its use over the network, unless it is first imported where CI is set."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        os.environ.pop("CI")
-        os.environ.update({} if before is None else {"CI": before})
 
 
 def after_weights(model: Any) -> list[str]:
