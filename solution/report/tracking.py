@@ -8,6 +8,7 @@ Without MLflow nothing is missing: `rows.json` and `rows.csv` are complete.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
