@@ -36,11 +36,14 @@ class Outcome:
     kind   cut, refused, wrong or crash
     detail the reason, the error or the last lines of the traceback
     macs   the share of the full net's multiply-accumulates that is left, where it was cut
+    plain  whether the full net with zeros in the columns that read the channels that went gives the same, too: a proof
+           without marks, which holds where no statistic spans the channels
     """
 
     kind: str
     detail: str = ""
     macs: float = 1.0
+    plain: bool = False
 
 
 def outcome_of(user: UserNet, ratio: float, importance: str) -> Outcome:
@@ -82,7 +85,8 @@ def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Ou
             moved, changed = _distance(got, whole), trains_otherwise(net, small, example)
             kind = "cut" if moved > LEAST_MOVE and not changed else "wrong"
             detail = changed or f"error {errors[number]:.0e}, moved {moved:.0e}"
-            return Outcome(kind, detail, macs_after / max(macs_before, 1))
+            zeroed = _distance(got, _run(hidden(net, choice).double(), example, counted=False)[0])
+            return Outcome(kind, detail, macs_after / max(macs_before, 1), zeroed < TOLERANCE)
     return Outcome("wrong", "differs by " + " or ".join(f"{error:.0e}" for error in errors))
 
 
@@ -122,19 +126,24 @@ def baselines(net: nn.Module, choice: Choice) -> list[nn.Module]:
     if all(name in tensors for name in choice):
         found = [_marked(net, choice, inputs) for inputs in (True, False)]
     plain = _plain(net)
-    renamed = {_plain_name(name): places for name, places in choice.items()}
-    return found if plain is net else [*found, _marked(plain, renamed, True)]
+    return found if plain is net else [*found, _marked(plain, _plain_choice(choice), True)]
 
 
-def _marked(net: nn.Module, choice: Choice, inputs: bool) -> nn.Module:
-    """A copy of `net` with marks in its tensors; `inputs` as well as outputs of its layers."""
+def hidden(net: nn.Module, choice: Choice) -> nn.Module:
+    """A copy of `net` whose layers do not read the channels that go."""
+    return _marked(_plain(net), _plain_choice(choice), True, outputs=False, value=0.0)
+
+
+def _marked(net: nn.Module, choice: Choice, inputs: bool, outputs: bool = True, value: float = NAN) -> nn.Module:
+    """A copy of `net` with marks in its tensors, along the inputs or the outputs of its layers."""
     net = copied(net)
     tensors = dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers(remove_duplicate=False))
     with torch.no_grad():
         for name, places in choice.items():
             for axis, groups, kept in places:
-                if inputs or tensors[name].ndim == 1 or not _reads(net, name, axis):
-                    _mark(tensors[name], axis, groups, [index for index in kept if index >= 0])
+                reads = tensors[name].ndim > 1 and _reads(net, name, axis)
+                if inputs if reads else outputs:
+                    _mark(tensors[name], axis, groups, [index for index in kept if index >= 0], value)
     return net
 
 
@@ -143,13 +152,13 @@ def _reads(net: nn.Module, name: str, axis: int) -> bool:
     return axis == (0 if getattr(layer, "transposed", False) else 1)
 
 
-def _mark(tensor: Tensor, axis: int, groups: int, kept: list[int]) -> None:
+def _mark(tensor: Tensor, axis: int, groups: int, kept: list[int], value: float) -> None:
     """Along axis 1 of a grouped convolution `kept` counts the inputs of all groups one after another."""
     width = tensor.shape[axis]
     blocks = tensor.chunk(groups, 0) if groups > 1 and axis == 1 else [tensor]
     for number, block in enumerate(blocks):
         gone = sorted(set(range(width)) - {index - number * width for index in kept})
-        block.index_fill_(axis, torch.tensor(gone, dtype=torch.long), NAN)
+        block.index_fill_(axis, torch.tensor(gone, dtype=torch.long), value)
 
 
 def _plain(net: nn.Module) -> nn.Module:
@@ -178,9 +187,14 @@ def _plain(net: nn.Module) -> nn.Module:
 
 def _plain_name(name: str) -> str:
     head, _, tail = name.partition(".parametrizations.")
-    return (
-        f"{head}.{tail.partition('.')[0]}" if tail else name.removesuffix("_orig").removesuffix("_v").removesuffix("_g")
-    )
+    if tail:
+        return f"{head}.{tail.partition('.')[0]}"
+    return name.removesuffix("_orig").removesuffix("_v").removesuffix("_g")
+
+
+def _plain_choice(choice: Choice) -> Choice:
+    names = sorted(choice, key=lambda name: len(choice[name]))  # lengths have one axis, directions have two
+    return {_plain_name(name): choice[name] for name in names}
 
 
 def _frozen(net: nn.Module) -> nn.Module:

@@ -16,21 +16,3 @@ KNOWN: dict[str, str] = {
     "weights.pixel_by_pixel_functional": "refused",
 }
 """Net -> the worst that comes of it at any ratio and ranking."""
-
-KNOWN_PIECES: tuple[str, ...] = (
-    *(
-        "by_root",
-        "by_number",
-        "by_branch",
-        "by_slope",
-        "chunks",
-        "slices",
-        "unbound",
-        "interleaved",
-        "literal",
-        "stored",
-    ),
-    *("literal", "stored", "in_place_share", "in_place_literal", "in_place_stride", "group_scale", "group_gate"),
-    *("group_norm", "bare_groups", "mirrored"),
-)
-"""Pieces of random nets that are cut wrong today: random nets go without them."""

@@ -52,7 +52,9 @@ def summary(found: Outcomes) -> str:
     refused = sum(
         NETS[name].cuttable and worst(list(of_net.values())).kind == "refused" for name, of_net in found.items()
     )
+    cuts = [outcome for of_net in found.values() for outcome in of_net.values() if outcome.kind == "cut"]
     return (
+        f"{sum(cut.plain for cut in cuts)} of {len(cuts)} cuts are proven by zeros alone, too\n"
         f"{len(found)} nets: {counts}; {refused} of the refused should have been cut\n"
         f"{small_share(found):.0%} of the nets that can be cut keep at most 0.4 of their MACs at ratio 0.5"
     )

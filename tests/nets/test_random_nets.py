@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from nets.checking import IMPORTANCES, RATIOS, randomized, verdict
 from nets.grammar import JOINS, MAKERS, SIZE, grown, specs
-from nets.known import KNOWN_PIECES
 
 SETTING = st.tuples(st.sampled_from(RATIOS), st.sampled_from(IMPORTANCES))
 QUIET = tuple(HealthCheck)
@@ -20,44 +19,41 @@ def outcome(pieces, ratio, importance):
     return verdict(net, torch.randn(2, 3, SIZE, SIZE, generator=generator), ratio, importance)
 
 
-def assert_never_wrong(pieces, setting):
-    found = outcome(pieces, *setting)
-    assert found.kind in ("cut", "refused"), found.detail
+def refusals(number):
+    """Cuts `number` random nets, none of them wrong or with a crash; returns how many were refused."""
+    refused = []
+
+    @settings(max_examples=number, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
+    @given(specs(), SETTING)
+    def cut_right_or_refused(pieces, setting):
+        found = outcome(pieces, *setting)
+        assert found.kind in ("cut", "refused"), found.detail
+        refused.extend([found.detail] * (found.kind == "refused"))
+
+    cut_right_or_refused()
+    return refused
 
 
-@settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
-@given(specs(without=KNOWN_PIECES), SETTING)
-def test_random_nets(pieces, setting):
-    assert_never_wrong(pieces, setting)
+def test_random_nets():
+    assert len(refusals(25)) <= 2
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET)
-@given(specs(without=KNOWN_PIECES), SETTING)
-def test_two_thousand_random_nets(pieces, setting):
-    assert_never_wrong(pieces, setting)
-
-
-def piece_outcomes(kind):
-    """Of the piece after a convolution, and of the piece before a shuffle."""
-    return {
-        outcome(pieces, ratio, IMPORTANCES[number % 2]).kind
-        for number in range(6)
-        for pieces in ((("conv", number, ()), (kind, number, ())), ((kind, number, ()), ("shuffle", number, ())))
-        for ratio in RATIOS
-    }
+def test_two_thousand_random_nets():
+    refused = refusals(2000)
+    assert len(refused) <= 100, sorted(refused)[::10]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_every_piece(kind):
-    failures = piece_outcomes(kind) & {"wrong", "crash"}
-    if kind in KNOWN_PIECES:
-        assert failures, f"{kind} is no longer wrong: take it off KNOWN_PIECES"
-    else:
-        assert not failures
+    """Each piece after a convolution, and before a shuffle."""
+    for number in range(6):
+        for pieces in ((("conv", number, ()), (kind, number, ())), ((kind, number, ()), ("shuffle", number, ()))):
+            for ratio in RATIOS:
+                found = outcome(pieces, ratio, IMPORTANCES[number % 2])
+                assert found.kind == "cut" or (kind, found.kind) == ("mirrored", "refused"), found.detail
 
 
-def test_known_pieces_are_pieces():
-    assert set(KNOWN_PIECES) <= set(MAKERS)
+def test_kinds_have_one_maker_each():
     assert not set(JOINS) & set(MAKERS)

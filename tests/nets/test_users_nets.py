@@ -43,6 +43,11 @@ def test_a_few_of_every_kind(worker, name):
     assert expected(name, found), line(name, found)
 
 
+@pytest.mark.parametrize("name", ["residual.dense", "splits.glu", "detection.CenterLike", "generative.Generator"])
+def test_zeros_in_the_columns_that_read_a_channel_prove_the_same(worker, name):
+    assert worker.outcomes(NETS[name], ((0.3, "group_norm"),))[0.3, "group_norm"].plain
+
+
 def test_known_failures_are_nets_of_the_suite():
     assert set(KNOWN) <= set(NETS)
     assert set(KNOWN.values()) <= {"refused", "wrong", "crash"}
