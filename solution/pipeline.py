@@ -30,10 +30,12 @@ from solution.export.runtimes import EAGER, case
 from solution.locks import claimed
 from solution.run_folder import RunFolder, data_facts
 from solution.runtime import commit, hardware, seed_everything, set_threads
+from solution.settings import in_short
 from solution.tasks import judge, task_named
 from solution.train.distillation import net_file
 
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
+_NAMES = 9
 _AT_ONCE = 8
 """Nets that take turns: each is a process that holds its runtime, and a small machine has no room for thirty."""
 
@@ -67,6 +69,7 @@ def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool,
     loaders = opener(recipe.data, recipe.seed)
     stages = stage_runs(recipe, recipe.stages, folder, loaders, **shared)
     processes.wait_for_everyone()
+    log(_head(next(iter(stages.values())).loaders))
     if processes.is_main_process:
         folder.begin(recipe, data_facts(next(iter(stages.values())).loaders), log)
     yield from rows
@@ -99,6 +102,14 @@ def stage_runs(
         )
         for stage in stages
     }
+
+
+def _head(loaders: Loaders) -> str:
+    """The data in a line: name, classes, pictures."""
+    names, parts = loaders.info.classes, {"train": loaders.train, "dev": loaders.dev, "val": loaders.val}
+    shown = ", ".join([*names[:_NAMES], *(["..."] if len(names) > _NAMES else [])])
+    counts = ", ".join(f"{len(loader.dataset):,} {split}" for split, loader in parts.items() if loader is not None)
+    return f"{loaders.info.title}: {len(names)} classes ({shown}); pictures: {counts}"
 
 
 def _processes(device: str) -> Any:
@@ -146,6 +157,11 @@ class StageRun:
         return self.stage.name
 
     @property
+    def place(self) -> str:
+        """Such as "stage 2 of 4"."""
+        return f"stage {self.recipe.stages.index(self.stage) + 1} of {len(self.recipe.stages)}"
+
+    @property
     def path(self) -> Path:
         """Its checkpoint."""
         return self.folder.checkpoint(self.name)
@@ -153,7 +169,7 @@ class StageRun:
     def step(self) -> tuple[nn.Module, float]:
         """The model that the stage makes, and the seconds it took. A structural step says its plan first."""
         self.folder.stage(self.name).mkdir(parents=True, exist_ok=True)
-        self.log(f"\n{self.name}: {self.stage.step}")
+        self.log(f"\n{self.place}, {self.name}: {in_short(self.stage.step)}")
         # What a stopped run has done of this stage counts as well.
         start = time.perf_counter() - (self.folder.seconds_so_far(self.name) if self.resume else 0)
         source, context, step = self.source(), self.context(), self.stage.step
@@ -204,6 +220,8 @@ class StageRun:
         figures = judge(
             model, self.example(), batches, task=task, device=self.device, score=self.recipe.score, log=self.log
         )
+        if task.at_chance(figures["quality"], self.loaders.info.counts.get("val", {})):
+            self.log(f"{self.name} is at chance level: a guess does as well ({task.title} of val)")
         header = self.header(model, figures)
         checkpoint.save(self.path, model, header)
         return Row(

@@ -24,7 +24,7 @@ import platform
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -220,6 +220,7 @@ class Run:
     settings   {key: value} of every setting, as JSON gives them back
     rows       one per finished stage
     compared   the stages called Before and After
+    counts     {split: {class: pictures}}; empty for runs of older versions
     """
 
     folder: Path
@@ -228,6 +229,7 @@ class Run:
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
     compared: tuple[str, str]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def row(self, role: str) -> Row:
         """The row of "before" or "after"."""
@@ -266,6 +268,7 @@ def read_run(folder: Path) -> Run:
         settings=about.get("settings", {}),
         rows=tuple(rows),
         compared=own.stages_compared([row.step for row in rows]),
+        counts=about.get("data", {}).get("counts", {}),
     )
 
 

@@ -1,4 +1,4 @@
-"""One address for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``.
+"""One key for every setting of a recipe: ``data.size``, ``model.units``, ``<stage>.lr``, ``data.augment.flip``.
 
 A stage that brings a net of its own, or a size, has these too: ``<stage>.model.units``, ``<stage>.size``.
 ``every.epochs`` is that setting of all stages that have it.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import inspect
+import re
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -18,7 +20,7 @@ from solution.contracts import InputError, Recipe, Stage
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """Every address with its value, in reading order."""
+    """Every key with its value, in reading order."""
     parts = {"data": recipe.data, "model": recipe.model}
     for stage in recipe.stages:
         parts[stage.name] = stage.step
@@ -33,17 +35,74 @@ def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
     return [pair for field in fields for pair in _flat(f"{key}.{field.name}", getattr(value, field.name))]
 
 
+def meanings(recipe: Recipe) -> dict[str, str]:
+    """{key: what it is for} of every setting, from the docstrings of the dataclasses; "" where they are silent."""
+    parts: dict[str, Any] = {"data": recipe.data, "model": recipe.model}
+    parts |= {stage.name: stage.step for stage in recipe.stages}
+    found = {key: text for name, part in parts.items() for key, text in _meanings_in(name, part)}
+    stage_fields = field_meanings(Stage)
+    return {key: found.get(key, stage_fields.get(key.rpartition(".")[2], "")) for key in settings_of(recipe)}
+
+
+def _meanings_in(key: str, value: Any) -> list[tuple[str, str]]:
+    known, pairs = field_meanings(type(value)), []
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        own = f"{key}.{field.name}"
+        pairs += _meanings_in(own, inner) if dataclasses.is_dataclass(inner) else [(own, known.get(field.name, ""))]
+    return pairs
+
+
+def field_meanings(kind: type) -> dict[str, str]:
+    """{field: its line in the docstring} of a dataclass and of those that it is derived from.
+
+    A line is "name   text" or "name, other   text", and goes on where the text is indented.
+    """
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        names: list[str] = []
+        for line in inspect.cleandoc(one.__dict__.get("__doc__") or "").splitlines():
+            start = re.match(r"(\w+(?:, \w+)*)\s{2,}(\S.*)", line)
+            if start:
+                names = start[1].split(", ")
+                found |= dict.fromkeys(names, start[2])
+            elif line.startswith("  ") and names:
+                found |= {name: f"{found[name]} {line.strip()}" for name in names}
+            else:
+                names = []
+    return found
+
+
+def changed_fields(value: Any) -> list[tuple[str, Any]]:
+    """(name, value) of the fields of a dataclass that do not have their default value."""
+    pairs = [(field, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init]
+    return [(field.name, item) for field, item in pairs if item != default_of(field)]
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default value of a field; `dataclasses.MISSING` without one."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def in_short(value: Any) -> str:
+    """A step or another dataclass with those settings alone that are not the defaults: "Train(epochs=30)"."""
+    if not dataclasses.is_dataclass(value):
+        return repr(value)
+    listed = ", ".join(f"{name}={in_short(item)}" for name, item in changed_fields(value))
+    return f"{type(value).__name__}({listed})"
+
+
 def with_setting(recipe: Recipe, key: str, value: Any) -> Recipe:
-    """`with_knobs` for one setting."""
+    """`with_settings` for one setting."""
     return with_settings(recipe, {key: value})
 
 
 def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with these settings changed, all at once: some go together only.
 
-    {address: value}; ``every.`` addresses all stages that have the setting, of two values for one setting the last
+    {key: value}; ``every.`` stands for all stages that have the setting, of two values for one setting the last
     counts, and a string is read as the setting's type ("2,5,2" as a tuple). Raises `InputError` that lists the right
-    addresses for an unknown one, and the type wanted for a wrong value.
+    keys for an unknown one, and the type wanted for a wrong value.
     """
     known = settings_of(recipe)
     asked = {member: value for key, value in changes.items() for member in _keys_of(key, known)}
@@ -69,7 +128,7 @@ def _keys_of(key: str, known: Mapping[str, Any]) -> list[str]:
 
 
 def gathered(changes: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The same {address: value}, where one value stands for all stages that have a setting among `known`: as every."""
+    """The same {key: value}, where one value stands for all stages that have a setting among `known`: as every."""
     said = {}
     for key, value in changes.items():
         _, _, rest = key.partition(".")
@@ -80,7 +139,7 @@ def gathered(changes: Mapping[str, Any], known: Collection[str]) -> dict[str, An
 
 
 def _members(setting: str, known: Collection[str]) -> list[str]:
-    """The addresses of one setting in all stages."""
+    """The keys of one setting in all stages."""
     parts = (key.partition(".") for key in known)
     return [f"{name}.{rest}" for name, _, rest in parts if rest == setting and name not in ("data", "model")]
 
@@ -105,7 +164,7 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
 
 
 def _replaced(part: Any, changes: Mapping[str, Any], key: str) -> Any:
-    """`part`, which has this address, with {path in it: value}."""
+    """`part`, which has this key, with {path in it: value}."""
     if not changes:
         return part
     nested: dict[str, dict[str, Any]] = {}

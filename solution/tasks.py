@@ -36,6 +36,7 @@ class Task:
     judges_train   whether nets that learned nothing in a run are judged on train's pictures too
     most_lost      {precision of an exported file: most of `figure` that it may lose}
     at_chance      quality, and the pictures of each class -> whether a guess does as well
+    next           commands after a run, with {out}, its folder, and {data}, the flag that names the data
     """
 
     name: str
@@ -48,6 +49,7 @@ class Task:
     judges_train: bool = False
     most_lost: Mapping[str, float] = field(default_factory=dict)
     at_chance: Callable[[Quality, Mapping[str, int]], bool] = lambda quality, counts: False
+    next: tuple[str, ...] = ("report {out}",)
 
     def num_outputs(self, num_classes: int) -> int:
         """Size of the outputs' second dimension."""
@@ -74,6 +76,12 @@ CLASSIFICATION = Task(
     rank=2,
     most_lost={"fp32": 0.001, "fp16": 0.003, "int8": 0.02},
     at_chance=_classes_at_chance,
+    next=(
+        "report {out}{data}",
+        "predict {out}/after.safetensors PHOTO",
+        "serve {out}/before.safetensors {out}/after.safetensors",
+        "export {out}/after.safetensors --format onnx{data}",
+    ),
 )
 DETECTION = Task(
     name=contracts.DETECTION,

@@ -9,7 +9,7 @@ from solution import __main__
     ("words", "said"),
     [
         (["run", "waste_shufflenet"], "; the best epoch so far is kept; run the same command with --resume to go on"),
-        (["compress", "net.safetensors", "--out", "small.safetensors"], ""),
+        (["export", "net.safetensors", "--format", "onnx"], ""),
     ],
 )
 def test_only_a_command_that_can_go_on_says_so(words, said, monkeypatch, capsys):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import json
+import shlex
+import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from solution.commands import listing
 from solution.contracts import InputError, StepContext
 
 if TYPE_CHECKING:
@@ -19,41 +25,53 @@ if TYPE_CHECKING:
     from solution.data.loaders import Loaders
 
 HELP = "make a net smaller by steps such as prune_channels, or measure how sensitive its layers are"
+GO_ON = "what was trained is kept; run the same command with --resume to go on"
 SIZE, CLASSES = 224, 1000
 """Input side and outputs of a library's net that no data speak for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, what to do with it, and where it goes."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint or packed file of ours, or timm:NAME, "
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a checkpoint or packed file of ours, or timm:NAME, "
                         "torchvision:NAME, pytorchcv:NAME")  # fmt: skip
     parser.add_argument("--step", metavar='"NAME FIELD=VALUE ..."', action="append", default=[], dest="steps",
                         help='such as "prune_channels ratio=0.5"; may be given several times')  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="what steps there are, with their fields; nothing else")
     parser.add_argument("--sensitivity", action="store_true", help="prune one layer at a time, judge, draw")
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
-    parser.add_argument("--out", metavar="PATH", type=Path, required=True,
+    parser.add_argument("--out", metavar="PATH", type=Path,
                         help="the new checkpoint, or packed file (.packed); with --sensitivity a folder")  # fmt: skip
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (default: the checkpoint's, "
                         f"else {SIZE})")  # fmt: skip
     parser.add_argument("--pretrained", action="store_true", help="start from the library's published weights")
     parser.add_argument("--seed", type=int, default=0, help="of new weights, order and augmentation (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
+    parser.add_argument("--score", action="store_true", help="compute the competition's score too")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Cut and write a file, or measure and write table and picture."""
+    if arguments.list:
+        listing.show(("step", "default", "meaning"), listing.steps())
+        return
+    if arguments.model is None or arguments.out is None:
+        raise InputError("name a model and --out; `python -m solution compress --list` shows the steps")
     if bool(arguments.steps) == arguments.sensitivity:
         raise InputError("give either --step, once or several times, or --sensitivity")
+    from solution.locks import claimed
     from solution.registry import step_from
     from solution.runtime import check_writable, set_threads
 
     set_threads()
     steps = [step_from(text) for text in arguments.steps]
     check_writable(arguments.out / "sensitivity.csv" if arguments.sensitivity else arguments.out)
-    if arguments.sensitivity:
-        _measure(arguments, opened(arguments, steps))
-    else:
-        _compress(arguments, opened(arguments, steps), steps)
+    with claimed(arguments.out):
+        loaded = opened(arguments, steps)
+        if arguments.sensitivity:
+            _measure(arguments, loaded)
+        else:
+            _compress(arguments, loaded, steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +79,14 @@ class LoadedModel:
     """The net, what is known of it, and what its steps may use.
 
     loaders  None without --data
+    score    whether the competition's score is computed
     """
 
     model: nn.Module
     header: Header
     context: StepContext
     loaders: Loaders | None
+    score: bool = False
 
     def figures(self, model: nn.Module, header: Header, path: Path) -> dict[str, Any]:
         """Write `model` to `path` and judge it; quality on the val split where there are data."""
@@ -75,7 +95,7 @@ class LoadedModel:
         from solution.tasks import judge
 
         batches = {} if self.loaders is None else {"": self.loaders.val}
-        figures = judge(model, self.context.example, batches, device=self.context.device)
+        figures = judge(model, self.context.example, batches, device=self.context.device, score=self.score)
         figures |= figures.pop("quality")
         files.save(path, model, dataclasses.replace(header, figures=figures))
         return {**figures, "bytes": file_bytes(path)}
@@ -103,7 +123,7 @@ def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
         model = settings.build(len(classes) or CLASSES).eval()
         header = checkpoint.header_of(model, classes=classes, mean=MEAN, std=STD, size=size)
     context = _given(loaders, header.size, device, arguments.seed)
-    return LoadedModel(model=model, header=header, context=context, loaders=loaders)
+    return LoadedModel(model=model, header=header, context=context, loaders=loaders, score=arguments.score)
 
 
 def _classifier(arguments: argparse.Namespace) -> Any:
@@ -143,25 +163,66 @@ def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> StepCo
 
 
 def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:
-    """Each step says its plan; then the net before stands beside the net after."""
+    """Each step prints its plan; then the net before stands beside the net after."""
     from solution.contracts import plans_of
     from solution.report.tables import side_by_side
+    from solution.settings import in_short
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"before{arguments.out.suffix}")
         before = loaded.figures(loaded.model, loaded.header, path)
     model = loaded.model
-    for step in steps:
-        known = len(plans_of(model))
-        model = step(model, loaded.context).cpu()
-        print(f"\n{step}")
-        for plan in plans_of(model)[known:]:
-            print(plan)
-    recipe = {"name": "compress", "seed": arguments.seed, "model": arguments.model, "steps": arguments.steps}
-    header = dataclasses.replace(loaded.header, plans=plans_of(model), recipe=recipe)
-    after = loaded.figures(model, header, arguments.out)
+    with _work_folder(arguments) as work:
+        for number, (step, text) in enumerate(zip(steps, arguments.steps, strict=True), start=1):
+            print(f"\nstep {number} of {len(steps)}: {in_short(step)}")
+            known = len(plans_of(model))
+            model = _stepped(loaded, model, step, work / f"{number}_{text.split()[0]}", arguments.resume)
+            for plan in plans_of(model)[known:]:
+                print(plan)
+        recipe = {"name": "compress", "seed": arguments.seed, "model": arguments.model, "steps": arguments.steps}
+        header = dataclasses.replace(loaded.header, plans=plans_of(model), recipe=recipe)
+        after = loaded.figures(model, header, arguments.out)
     print("\n" + side_by_side({"before": before, "after": after}))
-    print(f"\nwritten: {arguments.out}")
+    print(f"\nwritten: {arguments.out}\n\nnext:")
+    print(f"  python -m solution inspect {shlex.quote(str(arguments.out))}")
+    data = f" --data {shlex.quote(arguments.data)}" if arguments.data else ""
+    print(f"  python -m solution export {shlex.quote(str(arguments.out))} --format onnx{data}")
+
+
+@contextlib.contextmanager
+def _work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
+    """Beside --out: what the steps have done so far. It stays when a signal or a kill ends the command."""
+    from solution.runtime import write_text
+
+    names = ("model", "steps", "data", "size", "pretrained", "seed")
+    words = json.dumps({name: getattr(arguments, name) for name in names}, indent=1) + "\n"
+    folder = arguments.out.with_name(f"{arguments.out.name}.work")
+    note = folder / "compress.json"
+    if not arguments.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif note.is_file() and note.read_text(encoding="utf-8") != words:
+        raise InputError(f"{folder} was begun with other words than these: say the same, or leave --resume away")
+    write_text(note, words)
+    try:
+        yield folder
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
+
+
+def _stepped(loaded: LoadedModel, model: nn.Module, step: Step, folder: Path, resume: bool) -> nn.Module:
+    """What `step` makes of `model`, from `folder` when a stopped command has made it before."""
+    from solution import checkpoint
+    from solution.contracts import plans_of, spec_of
+    from solution.run_folder import MODEL
+
+    path = folder / MODEL
+    if path.is_file():
+        return checkpoint.load(path, None if spec_of(model) else loaded.model)[0]
+    made = step(model, dataclasses.replace(loaded.context, folder=folder, resume=resume)).cpu()
+    checkpoint.save(path, made, dataclasses.replace(loaded.header, plans=plans_of(made)))
+    return made
 
 
 def _measure(arguments: argparse.Namespace, loaded: LoadedModel) -> None:

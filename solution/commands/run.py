@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from solution.commands import listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +23,10 @@ GO_ON = "the best epoch so far is kept; run the same command with --resume to go
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RECIPE and its options."""
-    parser.add_argument("recipe", metavar="RECIPE", help="such as waste_shufflenet")
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="such as waste_shufflenet")
+    parser.add_argument("--list", action="store_true", help="what recipes there are, and nothing else")
+    parser.add_argument("--settings", action="store_true", dest="show_settings",
+                        help="the recipe's settings: key, value, meaning, and nothing else")  # fmt: skip
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
     parser.add_argument(
         "--weights", metavar="PATH", help="what a net with weights of its own starts from: model.weights"
@@ -38,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--exports", metavar="FORMS",
                         help="instead of the recipe's: 'onnxruntime, openvino int8'; '' exports nothing")  # fmt: skip
+    parser.add_argument("--score", action="store_true", help="compute the competition's score too")
     parser.add_argument("--measure-later", action="store_true",
                         help="leave exports and times to --resume, perhaps on another machine")  # fmt: skip
     parser.add_argument("--track", metavar="URI", nargs="?", const="",
@@ -51,6 +58,14 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.recipes.catalogue import family_named
     from solution.runtime import is_main_process, set_threads
 
+    if arguments.list:
+        listing.show(("recipe", "what it is"), listing.recipes())
+        return
+    if arguments.recipe is None:
+        raise InputError("name a recipe: `python -m solution run --list` shows them")
+    if arguments.show_settings:
+        listing.show(("key", "value", "meaning"), listing.settings(_one(arguments)))
+        return
     set_threads()
     log = functools.partial(print, flush=True) if is_main_process() else _nothing
     _store(arguments, log)  # before hours of training, and before several processes would make it at once
@@ -103,8 +118,19 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
         write_findings(own({out.name: read_run(out)}, ""), out, log)
     if store and _note(store, out, log):
         log(f"\ntracked in {store.name}")
-    log(f"\nrows, checkpoints and histories are in {out}")
+    log(f"\nrows, checkpoints and histories are in {out}\n\nnext:\n{_next(recipe, out)}")
     return rows
+
+
+def _next(recipe: Recipe, out: Path) -> str:
+    """The commands that one types after a run."""
+    from solution.contracts import task_of
+    from solution.tasks import task_named
+
+    path = getattr(recipe.data, "path", None)
+    data = f" --data {shlex.quote(path)}" if path else ""
+    known = {"out": shlex.quote(str(out)), "data": data}
+    return "\n".join(f"  python -m solution {line.format(**known)}" for line in task_named(task_of(recipe.model)).next)
 
 
 def write_findings(own: Findings, out: Path, log: Callable[[str], None]) -> None:
@@ -151,6 +177,14 @@ def _nothing(_: str) -> None:
     """What the helpers of a main process say."""
 
 
+def _one(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the flags describe; of a family its first cell."""
+    from solution.recipes.catalogue import family_named
+
+    cells = family_named(arguments.recipe, arguments.data)
+    return changed(next(iter(cells.values())), arguments) if cells else chosen(arguments)
+
+
 def chosen(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the flags describe."""
     from solution.recipes.catalogue import named
@@ -167,7 +201,7 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     from solution.contracts import InputError
     from solution.settings import with_settings
 
-    recipe = dataclasses.replace(recipe, seed=arguments.seed)
+    recipe = dataclasses.replace(recipe, seed=arguments.seed, score=recipe.score or getattr(arguments, "score", False))
     changes = {} if getattr(arguments, "weights", None) is None else {"model.weights": arguments.weights}
     if getattr(arguments, "exports", None) is not None:
         forms = tuple(filter(None, (form.strip() for form in arguments.exports.split(","))))

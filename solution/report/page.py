@@ -17,6 +17,7 @@ from solution.report.style import css_variables
 from solution.report.tables import QUALITY, Table, compared, forms, main_quality
 from solution.report.template import CSS, PAGE
 from solution.run_folder import ROLES, Run, command, flat
+from solution.tasks import TASKS
 
 if TYPE_CHECKING:
     from solution.report.diagnostics import Look
@@ -112,8 +113,16 @@ def _compared(runs: Sequence[Run]) -> Section:
     texts = [f"Before is the stage {before}, After the stage {after}."] if runs[0].compared != ROLES else []
     if len(runs) > 1:
         texts.append("Means over the seeds; the spread is in the next table.")
+    guessing = [role.capitalize() for role in ROLES if any(_is_at_chance(run, role) for run in runs)]
+    if guessing:
+        texts.append(f"{' and '.join(guessing)}: at chance level, a guess does as well.")
     tables = tuple(table for table in (compared(models), forms(models)) if table)
     return Section(id="compared", title="Before and After", texts=tuple(texts), tables=tables)
+
+
+def _is_at_chance(run: Run, role: str) -> bool:
+    quality = run.row(role).quality
+    return any(task.at_chance(quality, run.counts.get("val", {})) for task in TASKS.values() if task.figure in quality)
 
 
 def _steps(runs: Sequence[Run], own: Findings) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from solution.search.plots import front_drawing, history_drawing, importance_dra
 from solution.search.recipe_file import write_recipe
 from solution.search.space import Space, applied
 from solution.search.study import Figures, Tried, figures_of, objective_of, tried
+from solution.text import columns
 
 BEST = "best.py"
 _SHOWN = 10
@@ -127,17 +129,17 @@ def importance(study: Study) -> dict[str, float]:
 
 
 def table(study: Study) -> str:
-    """The best trials as aligned text."""
+    """The best trials as aligned text, then those that ended before their end, as far as there is room."""
+    order = ("complete", "resting", "refused", "failed", "running")
     lines = [tried(trial) for trial in study.get_trials(deepcopy=False)]
-    done = sorted((line for line in lines if line.state == "complete"), key=lambda line: line.score)[:_SHOWN]
-    rows = [("trial", "MACs", "F1", "score", "settings")]
-    rows += [
-        (str(line.number), f"{line.macs:,}", f"{line.f1:.4f}", f"{line.score:.4f}", _settings(line)) for line in done
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
-    )
+    lines.sort(key=lambda line: (order.index(line.state), math.inf if line.score is None else line.score))
+    rows = [("trial", "MACs", "F1", "score", "state", "settings")]
+    for line in lines[:_SHOWN]:
+        figures = ((line.macs, ","), (line.f1, ".4f"), (line.score, ".4f"))
+        shown = ("-" if value is None else format(value, form) for value, form in figures)
+        state = f"resting after {line.epochs} epochs" if line.epochs else line.state
+        rows.append((str(line.number), *shown, state, _settings(line)))
+    return "\n".join(columns(rows, left=(4, 5)))
 
 
 def _settings(line: Tried) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from solution.contracts import Recipe
 from solution.recipes.catalogue import recipe_in
 from solution.runtime import written_whole
+from solution.settings import changed_fields
 
 _WIDTH = 100
 _STEP = "    "
@@ -43,7 +44,7 @@ def _kinds(value: Any) -> Iterator[type | FunctionType]:
         yield value
     elif dataclasses.is_dataclass(value):
         yield type(value)
-        for _, item in _changed(value):
+        for _, item in changed_fields(value):
             yield from _kinds(item)
     elif isinstance(value, tuple | list):
         for item in value:
@@ -53,17 +54,6 @@ def _kinds(value: Any) -> Iterator[type | FunctionType]:
             yield from _kinds(item)
 
 
-def _changed(value: Any) -> list[tuple[str, Any]]:
-    """(name, value) of the fields of a dataclass that do not have their default value."""
-    pairs = [(field, getattr(value, field.name)) for field in dataclasses.fields(value) if field.init]
-    return [(field.name, item) for field, item in pairs if item != _default(field)]
-
-
-def _default(field: dataclasses.Field) -> Any:
-    made = field.default_factory is not dataclasses.MISSING
-    return field.default_factory() if made else field.default
-
-
 def spelled(value: Any, indent: str = "") -> str:
     """`value` as Python, broken into lines where it is long. The first line stands behind `indent`."""
     if isinstance(value, FunctionType):
@@ -71,7 +61,7 @@ def spelled(value: Any, indent: str = "") -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if dataclasses.is_dataclass(value):
-        named = [(f"{name}=", item) for name, item in _changed(value)]
+        named = [(f"{name}=", item) for name, item in changed_fields(value)]
         return _bracketed(f"{type(value).__name__}(", named, ")", indent)
     if isinstance(value, tuple | list):
         opening, closing = "()" if isinstance(value, tuple) else "[]"

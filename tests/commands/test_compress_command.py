@@ -1,5 +1,10 @@
 """``python -m solution compress``: cut by steps, or measure."""
 
+import dataclasses
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +15,8 @@ from solution.__main__ import main
 from solution.contracts import plans_of
 from solution.export import files
 from solution.models.shufflenet import ShuffleNet
+from solution.registry import STEPS
+from solution.runtime import ROOT
 
 
 def saved(path, units=(2, 2, 1), classes=("blue", "green", "red")):
@@ -31,7 +38,7 @@ def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos
     steps = ["--step", "prune_layers count=1", "--step", "prune_layers units=1,1,1 ranking=last"]
     assert main(["compress", str(net_file), *steps, "--data", str(photos), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "PruneLayers(units=(1, 1, 1), count=None" in said
+    assert "step 2 of 2: PruneLayers(units=(1, 1, 1), ranking='last')" in said
     assert said.count("blocks  removed") == 2
     for figure in ("Before", "After", "MACs", "parameters", "checkpoint, bytes", "macro F1"):
         assert figure in said
@@ -64,6 +71,57 @@ def test_sensitivity_writes_a_table_and_a_picture(photos, tmp_path, capsys):
     assert heading == "method,layer,ratio,f1,accuracy,macs"
     with Image.open(tmp_path / "sensitivity.png") as image:
         assert image.format == "PNG"
+
+
+def test_the_score_is_computed_where_it_is_asked_for(net_file, photos, tmp_path, capsys):
+    words = ["compress", str(net_file), "--step", "prune_layers count=1 ranking=last", "--data", str(photos)]
+    assert main([*words, "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert "(lower is better)" not in capsys.readouterr().out
+    assert main([*words, "--out", str(tmp_path / "b.safetensors"), "--score"]) == 0
+    assert "score (lower is better)" in capsys.readouterr().out
+
+
+def test_what_a_stopped_command_trained_is_not_lost(net_file, photos, tmp_path):
+    out, whole = tmp_path / "small.safetensors", tmp_path / "whole.safetensors"
+    steps = ["--step", "prune_layers count=1 ranking=last", "--step", "train epochs=10 lr=0.05"]
+    words = [sys.executable, "-m", "solution", "compress", str(net_file), *steps, "--data", str(photos)]
+    started = subprocess.Popen([*words, "--out", str(out)], cwd=ROOT, text=True, stderr=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    state = tmp_path / "small.safetensors.work" / "2_train" / "training.safetensors"
+    while not state.exists() and started.poll() is None:
+        time.sleep(0.02)
+    started.terminate()
+    _, error = started.communicate(timeout=60)
+    assert (started.returncode, error.strip()) == (
+        143, "stopped; what was trained is kept; run the same command with --resume to go on"
+    )  # fmt: skip
+    assert not out.exists()
+    done = subprocess.run([*words, "--out", str(out), "--resume"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stdout
+    assert not state.parent.parent.exists()
+    subprocess.run([*words, "--out", str(whole)], cwd=ROOT, check=True, capture_output=True)
+    first, second = (checkpoint.load(path)[0].state_dict() for path in (out, whole))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_going_on_with_other_words_is_refused(net_file, tmp_path, capsys):
+    out = tmp_path / "small.safetensors"
+    work = tmp_path / "small.safetensors.work"
+    work.mkdir()
+    (work / "compress.json").write_text("{}")
+    words = ["compress", str(net_file), "--step", "prune_layers count=1 ranking=last", "--out", str(out), "--resume"]
+    assert main(words) == 2
+    assert "was begun with other words" in capsys.readouterr().err
+
+
+def test_steps_are_listed_with_fields_defaults_and_meanings(capsys):
+    assert main(["compress", "--list"]) == 0
+    said = capsys.readouterr().out
+    for name, kind in STEPS.items():
+        assert f"\n {name} " in said
+        assert all(f"   {field.name} " in said for field in dataclasses.fields(kind))
+    assert "passes over the training split" in said
 
 
 @pytest.mark.parametrize(
