@@ -215,6 +215,7 @@ class InputSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
             raise InputError(f"classes must be names, got {str(self.classes)[:80]}")
+        object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
         if not isinstance(self.size, int) or not 0 <= self.size <= _MOST_SIDE:
             raise InputError(f"size must be the side of the input in pixels, 1 to {_MOST_SIDE}, got {self.size!r}")
         if not self.size and not self.mean and not self.std:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solution.contracts import InputError
+from solution.contracts import InputError, InputSpec
 from solution.names import printable, safe_name
 
 
@@ -82,3 +82,7 @@ def test_names_that_differ_by_case_alone_are_told_apart():
     assert [safe_name(name, taken) for name in ("Glass", "glass", "GLASS", "Glass~2", "e\u0301", "\u00e9")] == [
         "Glass", "glass~2", "GLASS~3", "Glass~2~2", "\u00e9", "\u00e9~2",
     ]  # fmt: skip
+
+
+def test_classes_of_a_foreign_net_are_fit_to_be_shown():
+    assert InputSpec(classes=("Glass", "\x1b[2J\u202eMetal")).classes == ("Glass", "\\x1b[2J\\u202eMetal")

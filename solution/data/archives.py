@@ -59,7 +59,7 @@ class ZipFiles(Files):
         self.stamps = {name: (member.file_size, member.CRC) for name, member in self._members.items()}
 
     def _check(self, members: Sequence[zipfile.ZipInfo], count: int) -> None:
-        """Raise unless the list of members is whole and says of each what stands before its bytes."""
+        """Raise unless the list of members is whole and agrees with the header of each."""
         if len(members) != count:
             raise zipfile.BadZipFile(f"{len(members)} of {count} members are listed")
         with self.path.open("rb") as file:
@@ -70,15 +70,15 @@ class ZipFiles(Files):
                 if local[:4] != _LOCAL or file.read(length) != _raw_name(member):
                     raise zipfile.BadZipFile(f"the header of the member {member.filename!r} is damaged")
 
-    def _list(self, member: zipfile.ZipInfo, told: str) -> None:
-        name = one_form(_path_inside(told, self.path), self._members)
+    def _list(self, member: zipfile.ZipInfo, written: str) -> None:
+        name = one_form(_path_inside(written, self.path), self._members)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise InputError(f"{self.path}: the member {told!r} is a link; pack the file itself")
+            raise InputError(f"{self.path}: the member {written!r} is a link; pack the file itself")
         if member.flag_bits & 1:
-            raise InputError(f"{self.path}: the member {told!r} is encrypted; pack it without a password")
+            raise InputError(f"{self.path}: the member {written!r} is encrypted; pack it without a password")
         if hidden(name):
             return
-        if told.endswith("/"):
+        if written.endswith("/"):
             self.folders.add(name)
         else:
             self._members[name] = member

@@ -62,7 +62,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The pictures of an array, each made (H, W, 3) uint8 when it is asked for.
+    """The pictures of an array, each made (H, W, 3) uint8 when it is indexed.
 
     rows   (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)
     scale  what its values are multiplied with
@@ -160,7 +160,7 @@ def open_npz(path: Path) -> ArraySource:
 
 
 def _load(path: Path) -> dict[str, np.ndarray | Rows]:
-    """{key: array}. `InputError` unless every array is there to its last byte, as its checksum says."""
+    """{key: array}. `InputError` unless every array is whole by its checksum."""
     try:
         files = ZipFiles(path)
         return {name.removesuffix(".npy"): _array(files, name) for name in files.stamps if name.endswith(".npy")}

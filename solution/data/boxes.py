@@ -19,6 +19,7 @@ from solution.data.decode import decode
 from solution.data.files import Files, FolderFiles
 from solution.data.layout import is_picture
 from solution.data.source import UnreadableImage, class_name
+from solution.data.splits import split_called
 from solution.names import safe_name
 
 NAMES, YAML = "classes.txt", "data.yaml"
@@ -31,7 +32,7 @@ _COCO = (
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 )
 COCO = tuple(_COCO.split(","))
-_EXPECTED = "images/<split>/*.jpg with labels/<split>/*.txt beside them, split being train... or val..."
+_EXPECTED = "images/<split>/*.jpg with labels/<split>/*.txt, split being train, val or another usual name"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +84,8 @@ def _files(where: Path) -> Files:
 
 
 def _split(folder: str) -> str | None:
-    return next((split for split in ("train", "val") if folder.lower().startswith(split)), None)
+    starts = (split for split in ("train", "val") if folder.lower().startswith(split))
+    return split_called(folder) or next(starts, None)
 
 
 def _classes(files: Files) -> tuple[str, ...]:

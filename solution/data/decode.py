@@ -44,8 +44,8 @@ _SHOWN = 5
 def decode(data: bytes, name: str, at_least: int | None = None, most_pixels: int | None = None) -> np.ndarray:
     """The picture in `data` as (H, W, 3) uint8 RGB, upright, transparency laid over white.
 
-    The kind of file is told by its content, not by its name. With `at_least`, a large JPEG is decoded at a fraction of
-    its size, but not below `at_least` pixels a side. Raises `UnreadableImage`, which says what is wrong, for a
+    The kind of file is recognized by its content. With `at_least`, a large JPEG is decoded at a fraction of its size,
+    but not below `at_least` pixels a side. Raises `UnreadableImage`, which says what is wrong, for a
     file that is empty, cut short or no picture, and for one above `MAX_PIXELS`; nothing else, whatever the decoder did.
     `most_pixels` is a lower limit, of what is really decoded.
     """

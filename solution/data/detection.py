@@ -30,7 +30,7 @@ _LEAST_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Placing:
-    """Where a picture lies on the square: its width and height in pixels, its corner, whether it is mirrored."""
+    """The place of a picture on the square: its width and height in pixels, its corner, whether it is mirrored."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ class Vary:
                 raise InputError(f"vary.{name} must lie in [0, 1), got {getattr(self, name)}")
 
     def placing(self, shape: tuple[int, ...], size: int, chance: np.random.Generator) -> Placing:
-        """A random place; a picture larger than the square loses what lies beyond."""
+        """A random place; a picture larger than the square is cut at its edges."""
         zoom = 1 + chance.uniform(-self.zoom, self.zoom)
         width, height = _sides(shape, size * zoom)
         left, top = (round(chance.uniform(*sorted((0, size - side)))) for side in (width, height))
@@ -142,7 +142,7 @@ class DetectionLoaders(Loaders):
 class DetectionData:
     """Which data set, and how its pictures are sized, varied and batched.
 
-    path                where it lies: see `solution.data.boxes`
+    path                folder or archive: see `solution.data.boxes`
     size                side of the square that a net sees, in pixels
     batch_size          pictures in a training batch
     vary                how training pictures differ from epoch to epoch
@@ -184,6 +184,8 @@ class DetectionData:
 
     def _part(self, scenes: Scenes, split: str) -> list[Scene]:
         found = [scene for scene in scenes.items if scene.split == split]
+        if split == "val" and not found:
+            found = [scene for scene in scenes.items if scene.split == "test"]
         if not found:
             raise InputError(f"{scenes.path}: no pictures in a {split} split")
         return found[: self.most_images or len(found)]

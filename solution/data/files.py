@@ -1,4 +1,4 @@
-"""The files of a folder: what lies where, and its bytes. Archives look the same: see `archives`."""
+"""The files of a folder: their names and their bytes. Archives look the same: see `archives`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from solution.contracts import InputError
 from solution.data.source import UnreadableImage, digest
@@ -17,7 +17,7 @@ _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 class Files(ABC):
-    """A tree of files that is read where it lies.
+    """A tree of files that is read in place.
 
     path     the folder or archive
     stamps   {path inside the tree: anything that changes when the file does}; hidden files are left out
@@ -77,12 +77,15 @@ class FolderFiles(Files):
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`."""
-        place = self.path / self._written.get(name, name)
         try:
-            refuse_huge(name, place.stat().st_size)
-            return place.read_bytes()
+            refuse_huge(name, self.place(name).stat().st_size)
+            return self.place(name).read_bytes()
         except OSError as error:
             raise UnreadableImage(name, f"cannot be read ({error.strerror})") from None
+
+    def place(self, name: str) -> Path:
+        """Where the file `name` is on disk."""
+        return self.path / self._written.get(name, name)
 
 
 def one_form(name: str, taken: Container[str] = ()) -> str:
@@ -109,4 +112,4 @@ def limit(name: str, usual: int) -> int:
 
 def hidden(name: str) -> bool:
     """Whether a path is nobody's data: a dot file, or what macOS and Windows leave behind."""
-    return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
+    return any(part.startswith(".") or part in _JUNK for part in name.split("/"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -32,7 +33,7 @@ class Layout:
 
 def is_picture(name: str) -> bool:
     """Whether a file is called like a picture."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return posixpath.splitext(name)[1].lower() in SUFFIXES
 
 
 def root_of(files: Files) -> str:
@@ -124,7 +125,7 @@ _COLUMNS = ("file", "label")
 
 
 def flat_folders(files: Files, root: str) -> Layout | None:
-    """The layout told by the tables beside the flat folders below `root`, or None when there are no tables.
+    """The layout by the tables that describe the flat folders below `root`, or None when there are no tables.
 
     Raises `InputError`, which names the rows, when a table and its folder do not agree.
     """
@@ -132,7 +133,7 @@ def flat_folders(files: Files, root: str) -> Layout | None:
     if not tables:
         return None
     rows = {split: _rows(files, table, root) for split, table in tables.items()}
-    _refuse_untold(files, root, tables)
+    _refuse_without_table(files, root, tables)
     classes = sorted_classes(label for labels in rows.values() for label in labels.values())
     number = {name: position for position, name in enumerate(classes)}
     items = (
@@ -218,7 +219,7 @@ def _find(files: Files, root: str, folder: str, file: str) -> str | None:
     return next((name for name in candidates if name in files.stamps), None)
 
 
-def _refuse_untold(files: Files, root: str, tables: dict[str, str]) -> None:
+def _refuse_without_table(files: Files, root: str, tables: dict[str, str]) -> None:
     for name in sorted(files.stamps):
         folder, _, file = name[len(root) :].partition("/")
         split = split_called(folder)

@@ -47,7 +47,7 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Loaders:
-    """The batches of a data set: (images (B, 3, H, W) normalized float32, labels (B,) int64); None when not asked for.
+    """The batches of a data set: (images (B, 3, H, W) normalized float32, labels (B,) int64); None when not opened.
 
     train        learns: random views; ``train.set_epoch(e)`` before each epoch, also after Accelerate has prepared it
     dev          decides: a stratified part of train, not augmented
@@ -111,7 +111,7 @@ class Loaders:
 class Data:
     """Which data set, and how it is split, resized, varied and batched.
 
-    path                where it lies, or a name of torchvision's; None takes input/data, else the rendered demo data
+    path                folder, archive, .npz or a name of torchvision's; None takes input/data, else the demo data
     size                side of the pictures that a net sees, in pixels
     mean, std           per channel, of values from 0 to 1, that pictures are normalized with; a net with published
                         weights wants its own
@@ -119,7 +119,7 @@ class Data:
     batch_size          pictures in a training batch
     sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
     views               different views of each training picture, shown in turn; 0 makes a new one every epoch.
-                        Cached teachers need a number: they answer each view once
+                        Stored teachers' logits need a number: one set for each view
     most_images         training pictures at most, dev's among them, as large a share of every class; 0 takes all
     dev_share           part of train that becomes dev, which decides in place of val
     val_share           part of the whole that becomes val when the data set has no val or test split
@@ -194,7 +194,7 @@ class Data:
     ) -> Loaders:
         """Loaders of the named `splits`; only these are decoded. `seed` sets the order and the views of train.
 
-        Raises `InputError` when the data set cannot serve, which says why.
+        Raises `InputError` when the data set cannot serve.
         """
         source = self.source()
         normalization = normalization or (self.mean, self.std)

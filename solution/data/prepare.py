@@ -215,7 +215,7 @@ def _stage_one(image: np.ndarray, item: Item, place: tuple[Path, str], settings:
 
 def _check_unreadable(source: Source, wrong: Sequence[str], num_items: int) -> None:
     if num_items == 0:
-        raise InputError(f"{source.path}: there are no images of the classes asked for")
+        raise InputError(f"{source.path}: there are no images of the chosen classes")
     if len(wrong) > MAX_UNREADABLE * num_items:
         shown = "; ".join(wrong[:5]) + ("; ..." if len(wrong) > 5 else "")
         raise InputError(

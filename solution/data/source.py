@@ -17,7 +17,7 @@ SPLITS = ("train", "val", "test", "")
 
 
 class UnreadableImage(ValueError):  # noqa: N818  (it names a picture, not a mistake)
-    """A picture that cannot be decoded. `name` is where it lies in the data set, `reason` what is wrong with it."""
+    """A picture that cannot be decoded. `name` is its path in the data set, `reason` what is wrong with it."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = printable(name), printable(reason)
@@ -47,7 +47,7 @@ class Source(ABC):
     """A data set where it lies: folder, archive, table or array. Nothing is unpacked and nothing is unpickled.
 
     name      what the data set is called: its root folder, or the stem of its file; fit to be part of a path
-    path      where it lies
+    path      of the folder or file
     classes   class names, sorted
     items     all pictures, sorted by split, class and name
     rendered  made by this project's generator, thus no photos
@@ -96,7 +96,7 @@ def in_order(items: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def class_name(found: str) -> str:
-    """What a class is called whose folder, label or list says `found`: one Unicode form, and fit to be shown."""
+    """The name of a class whose folder or label is `found`: in one Unicode form, and fit to be shown."""
     return printable(unicodedata.normalize("NFC", found))
 
 

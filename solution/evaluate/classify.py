@@ -160,8 +160,9 @@ def find_photos(words: Iterable[str]) -> list[Path]:
 def _named(word: str) -> Iterator[Path]:
     matching = [] if Path(word).exists() else sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - may be absolute
     for path in map(Path, matching or [word]):
-        inside = sorted(filter(is_picture, FolderFiles(path).stamps)) if path.is_dir() else []
-        yield from (path / name for name in inside) if inside else [path]
+        files = FolderFiles(path) if path.is_dir() else None
+        inside = sorted(filter(is_picture, files.stamps)) if files else []
+        yield from (files.place(name) for name in inside) if files and inside else [path]
 
 
 def probabilities(

@@ -141,3 +141,12 @@ def test_training_batches_depend_on_seed_and_epoch_alone(scenes_tar):
     assert epoch(0, 1) == epoch(0, 1)
     assert epoch(0, 1) != epoch(0, 2)
     assert epoch(0, 1) != epoch(1, 1)
+
+
+def test_splits_by_other_names_and_names_that_command_a_terminal(tmp_path):
+    pictures = {"x/images/Training/1.png": PICTURE, "x/images/testing/2.png": PICTURE}
+    path = write_tar(tmp_path / "a.tar", pictures | {"x/classes.txt": b"cup\nk\x1b[2J\xff"})
+    assert open_scenes(path).classes == ("cup", "k\\x1b[2J\\udcff")
+    loaders = DetectionData(path=str(path), size=32).open()
+    assert (loaders.num_images("train"), loaders.num_images("val"), loaders.dev) == (1, 1, None)
+    assert loaders.context().example.shape == (1, 3, 32, 32)

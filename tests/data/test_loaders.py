@@ -322,3 +322,37 @@ def test_a_context_has_what_a_step_may_use_and_no_val(tmp_path):
     assert loaders.val not in vars(context).values()
     with pytest.raises(InputError, match="open the data with splits="):
         _small(tmp_path / "waste").open(splits=("val",)).context()
+
+
+MEMORY = """
+import resource, sys, tracemalloc, warnings, zipfile
+import numpy as np
+from solution.data.loaders import Data
+from solution.data.views import Augment
+
+def loaded(path, count):
+    with zipfile.ZipFile(path, "w", int(sys.argv[2])) as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as file:
+            about = {"descr": "|u1", "fortran_order": False, "shape": (count, 32, 32, 3)}
+            np.lib.format.write_array_header_1_0(file, about)
+            for _ in range(count // 1000):
+                file.write(np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8).tobytes())
+        with archive.open("y.npy", "w") as file:
+            np.lib.format.write_array(file, np.arange(count) % 10)
+    plain = Augment(crop_scale=(1, 1), flip=0, quarter_turn=0, color=0)
+    loaders = Data(path=path, size=32, cache_size=32, workers=0, batch_size=100, augment=plain).open()
+    assert sum(len(labels) for _, labels in loaders.train) + sum(len(labels) for _, labels in loaders.val) > 0.8 * count
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+small = loaded(sys.argv[1] + "/small.npz", 25_000)
+print(loaded(sys.argv[1] + "/large.npz", 75_000) - small)
+"""
+
+
+@pytest.mark.parametrize("kind", ["stored", "compressed"])
+def test_three_times_the_pictures_take_no_more_memory(tmp_path, kind):
+    """50,000 more pictures are 150 MB: neither the array nor the cache nor an epoch may hold them."""
+    how = {"stored": "0", "compressed": "8"}[kind]
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path), how], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 40
