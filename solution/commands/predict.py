@@ -58,11 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
+    from solution.names import printable
     from solution.runtime import write_text
 
     text = _FORMATS[arguments.format](answers)
     if arguments.out is None:
-        print(text)
+        print(printable(text, lines=True))
         return
     write_text(arguments.out, f"{text}\n")
     print(f"{len(answers)} answers: {arguments.out}")

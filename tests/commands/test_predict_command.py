@@ -142,3 +142,14 @@ def test_the_example_needs_nothing_of_this_project(net_file, onnx_file, tmp_path
     for image, name, share in lines:
         # Pillow and OpenCV average pixels a little differently when they shrink a photo.
         assert answers[image][name] == pytest.approx(float(share), abs=0.05)
+
+
+def test_names_of_photos_never_command_the_terminal(capsys, net_file, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a\x1b]0;x\x07\u202e.png")
+    (tmp_path / "b\x1b[2J.png").write_bytes(b"none")
+    for format_ in ("table", "csv", "json"):
+        assert main(["predict", str(net_file), str(tmp_path), "--format", format_]) == 2
+        captured = capsys.readouterr()
+        assert "u202e.png" in captured.out
+        assert "b\\x1b[2J.png" in captured.err
+        assert not {"\x1b", "\x07", "\u202e"} & set(captured.out + captured.err)

@@ -70,3 +70,11 @@ def test_more_photos_than_a_batch_keep_their_order(photos):
 def test_answers_that_are_no_numbers_are_refused(photos):
     with pytest.raises(InputError, match="answers with NaN or infinity"):
         list(probabilities(lambda images: brightest(images) / 0, [photos / "val/red/0.png"], 32, NORMALIZATION))
+
+
+def test_photos_are_found_in_whatever_unicode_form_their_names_are(photos, tmp_path):
+    for name in ("e\u0301.png", "\u00e9.png"):
+        (tmp_path / name).write_bytes((photos / "val/red/0.png").read_bytes())
+    found = find_photos([str(tmp_path)])
+    assert len(found) == 2
+    assert all(path.is_file() for path in found)
