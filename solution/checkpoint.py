@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -37,8 +38,10 @@ from solution.models.weights import Bounded
 from solution.registry import MODELS, PLANS
 from solution.runtime import check_readable, written_whole
 
-VERSION = 2
-"""1: plans lay within "net", and some of their fields had other names (`_upgraded`)."""
+VERSION = 3
+"""2: no checksum. 1: plans lay within "net" too, and some of their fields had other names (`_upgraded`)."""
+_CHECKSUM, _NONE = "sha256", "0" * 64
+"""The metadata's field that holds the SHA-256 of the file, as it would be with zeros there."""
 
 _FETCHED = ("pretrained", "weights")
 """Settings that start a net from weights of elsewhere: no file of ours asks for them, for it has weights."""
@@ -118,7 +121,7 @@ _RENAMED = {"learn": "qat", "equalised": "equalized", "others": "other_dtype"}
 
 def _upgraded(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The header of an older version as this one writes it."""
-    if fields["version"] == VERSION:
+    if fields["version"] > 1:
         return fields
     net = dict(fields["net"])
     plans = [{_RENAMED.get(name, name): value for name, value in plan.items()} for plan in net.pop("plans")]
@@ -129,11 +132,14 @@ def _upgraded(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def save(path: Path, model: nn.Module, header: Header) -> None:
     """Write `model` and `header` to `path`, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as as_bytes
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with written_whole(path) as temporary:
-        save_file(state, temporary, metadata={"featherweight": json.dumps(header.to_fields())})
+        data = bytearray(as_bytes(state, {"featherweight": json.dumps(header.to_fields()), _CHECKSUM: _NONE}))
+        place = data.index(f'"{_CHECKSUM}":"{_NONE}"'.encode()) + len(_CHECKSUM) + 4
+        data[place : place + len(_NONE)] = hashlib.sha256(data).hexdigest().encode()
+        temporary.write_bytes(data)
 
 
 def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, Header]:
@@ -142,26 +148,45 @@ def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, Header]:
     into  a fresh module of the net's own code, as it was before the first step; it is left untouched
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load as from_bytes
 
     header = read_header(path)
     try:
-        state = load_file(path)
+        data = Path(path).read_bytes()
+        _check_sum(data, path)
+        state = from_bytes(data)
+    except InputError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
     return filled(rebuilt(header, path, into), state, path).eval(), header
 
 
+def _check_sum(data: bytes, path: Path) -> None:
+    """`InputError` when the file is not as it was written; those of versions below 3 tell nothing of that."""
+    start = data[8 : 8 + struct.unpack_from("<Q", data)[0]]
+    metadata = json.loads(start)["__metadata__"]
+    if _CHECKSUM not in metadata and json.loads(metadata["featherweight"])["version"] < VERSION:
+        return
+    found = str(metadata.get(_CHECKSUM, "")).encode()
+    place = 8 + start.find(f'"{_CHECKSUM}":"'.encode() + found) + len(_CHECKSUM) + 4
+    whole = hashlib.sha256(memoryview(data)[:place])
+    whole.update(_NONE.encode())
+    whole.update(memoryview(data)[place + len(_NONE) :])
+    if whole.hexdigest().encode() != found:
+        raise InputError(f"{path} is damaged (its SHA-256 is not the one that it names); copy or train it again")
+
+
 def read_header(path: Path) -> Header:
-    """The header alone: reads the first kilobytes, no weights."""
+    """The header alone: reads the first kilobytes, no weights, so that it cannot tell whether the file is whole."""
     fields = _metadata(Path(path)).get("featherweight")
     if fields is None:
         raise InputError(f"{path} holds weights, but not how to build their net: it was not written by this project")
     try:
-        said = json.loads(fields)
+        read = json.loads(fields)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} has a broken header ({error!r}); copy or make it again") from error
-    return Header.from_fields(said, path)
+    return Header.from_fields(read, path)
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
@@ -176,12 +201,14 @@ def _metadata(path: Path) -> Mapping[str, str]:
         header = json.loads(text)
         ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
         wanted = 8 + length + max(ends, default=0)
-        said = dict(header.get("__metadata__", {}))
+        metadata = header.get("__metadata__", {})
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("metadata are texts")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a checkpoint, or it is cut short; copy or train it again") from error
     if path.stat().st_size != wanted:
         raise InputError(f"{path} is cut short: it should have {wanted} bytes; copy it again")
-    return said
+    return metadata
 
 
 def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Module:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 import struct
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from solution import PruneChannels, PruneWeights, checkpoint
@@ -112,11 +113,13 @@ def test_a_pickle_in_disguise_is_never_loaded(tmp_path):
 
 
 def rewritten(path, change):
-    """The file with its header changed."""
+    """The file with its header changed, as version 2 wrote it, which had no checksum."""
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
     fields = json.loads(header["__metadata__"]["featherweight"])
+    fields["version"] = 2
+    del header["__metadata__"]["sha256"]
     change(header, fields)
     if "__metadata__" in header:
         header["__metadata__"]["featherweight"] = json.dumps(fields)
@@ -146,6 +149,50 @@ def test_a_header_that_does_not_fit_is_explained(saved, change, message):
         checkpoint.load(saved)
 
 
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(fields=ANY_JSON, within=st.sampled_from(["featherweight", "net", "plans", "classes", "version", "size", "mean"]))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_header_of_any_type_is_refused_by_a_line_or_is_one(saved, fields, within):
+    def change(header, own):
+        if within == "featherweight":
+            header["__metadata__"][within] = json.dumps(fields)
+        else:
+            header["__metadata__"]["featherweight"] = json.dumps(own | {within: fields})
+
+    path = saved.with_name("changed.safetensors")
+    raw = saved.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    change(header, json.loads(header["__metadata__"]["featherweight"]))
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+    with pytest.raises(InputError):
+        checkpoint.load(path)
+
+
+def test_a_file_of_before_there_were_checksums_is_read(saved, small_net):
+    rewritten(saved, lambda header, fields: None)
+    again, _ = checkpoint.load(saved)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in small_net.state_dict().items())
+
+
+def test_every_flipped_bit_is_refused(saved):
+    chance, data = random.Random(0), saved.read_bytes()
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    places = [*chance.sample(range(header), 250), *chance.sample(range(header, len(data)), 250), len(data) - 1]
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << chance.randrange(8)
+        saved.write_bytes(changed)
+        with pytest.raises(InputError):
+            checkpoint.load(saved)
+
+
 @pytest.mark.parametrize("text", [b"[]", b"3", b'{"__metadata__": [3]}', b"[" * 100_000])
 def test_a_header_of_another_kind_is_no_checkpoint(tmp_path, text):
     path = tmp_path / "net.safetensors"
@@ -169,7 +216,7 @@ def test_a_failed_write_leaves_the_old_file(saved, small_net, monkeypatch):
     def full_disk(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr(safetensors.torch, "save", full_disk)
     with pytest.raises(OSError, match="no space"):
         checkpoint.save(saved, small_net, checkpoint.header_of(small_net, **ABOUT))
     assert saved.read_bytes() == old

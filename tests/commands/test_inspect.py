@@ -62,7 +62,7 @@ def test_a_missing_or_foreign_file_is_bad_input(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda header: header.update(version=99), "version 99, newer than 2: update the project"),
+        (lambda header: header.update(version=99), "version 99, newer than 3: update the project"),
         (lambda header: header["plans"].append({"kind": "fold_space"}), "'fold_space', which this project does"),
     ],
 )

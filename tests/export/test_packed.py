@@ -147,7 +147,7 @@ def test_damage_is_named(data, tmp_path):
     refused(data[:-1], "bytes and should have", tmp_path)
     refused(data + b"x", "bytes and should have", tmp_path)
     refused(data[:20], "cut short", tmp_path)
-    refused(data[:4] + b"\x02" + data[5:], "format version 2, newer than 2: update", tmp_path)
+    refused(data[:4] + b"\x02" + data[5:], "format version 2, newer than 1: update", tmp_path)
     refused(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:], "SHA-256", tmp_path)
     refused(b"other" + data, "not a packed file", tmp_path)
     with pytest.raises(InputError, match="no packed file"):
@@ -351,7 +351,7 @@ def test_no_mutation_of_a_net_crashes_hangs_allocates_or_lies(toy, tmp_path, mon
         (lambda header: header["net"].update(kind="ssdlite", settings={"weights": "own"}), "weights of elsewhere"),
         (lambda header: header.update(size="48"), "size must be the side"),
         (lambda header: header.update(std=[0.2, 0.2, 0]), "mean and std must be"),
-        (lambda header: header.update(version=99), "version 99, newer than 2: update the project"),
+        (lambda header: header.update(version=99), "version 99, newer than 3: update the project"),
         (lambda header: header.update(plans=[{"kind": "fold_space"}]), "'fold_space', .*newer, so update"),
         (lambda header: header.update(net=[]), "broken header"),
     ],
