@@ -127,8 +127,9 @@ def judge(
         for prefix, some in (batches or {}).items()
         for name, value in task.judge(predict, some).items()
     }
+    cost = macs(model, example)
     found = {
-        "macs": macs(model, example),
+        "macs": cost,
         "macs_dispatched": macs_dispatched(model, example),
         "score": None,
         "params": params(model),
@@ -143,4 +144,4 @@ def judge(
         return found
     if warning := scorer.warning(quality["f1"]):
         log(f"warning: {warning}")
-    return found | {"score": scorer(found["macs"], quality["f1"])}
+    return found | {"score": scorer(cost, quality["f1"])}

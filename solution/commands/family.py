@@ -35,7 +35,7 @@ def run_family(
     _check(cells, out, arguments)
     if arguments.workers > 1:
         _fetch(cells)
-    failed = {}
+    failed: dict[str, str] = {}
     outcomes = _one_by_one if arguments.workers == 1 else _side_by_side
     for name, error in outcomes(cells, out, arguments, run_once, log):
         log(f"\n{name}: {f'failed ({error})' if error else 'done'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +42,13 @@ def one_for(model: nn.Module, example: Example) -> Example:
 
 def _place(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
     """Where the weights are and in which precision it computes, as far as it has weights."""
-    tensors = [tensor for tensor in model.parameters() if tensor.is_floating_point()]
+    tensors: list[Tensor] = [tensor for tensor in model.parameters() if tensor.is_floating_point()]
     if not tensors:  # a net whose weights are all codes
         tensors = [
             getattr(module, name).detach()
             for module in model.modules()
             if parametrize.is_parametrized(module)
-            for name in tuple(module.parametrizations)[:1]
+            for name in [name for name, _ in cast(nn.ModuleDict, module.parametrizations).items()][:1]
         ][:1]
     tensors = tensors or list(model.buffers())
     dtype = tensors[0].dtype if tensors and tensors[0].is_floating_point() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], role: str) -> Drawing:
         return drawn(figure, f"confusion-{role}", _confusion_alt(counts, classes, role))
 
 
-def _square(row: int, column: int, box: Mapping[str, object]) -> object:
+def _square(row: int, column: int, box: Mapping[str, Any]) -> object:
     from matplotlib.patches import Rectangle
 
     return Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, **box)

@@ -58,7 +58,8 @@ class Predictions:
 def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Predictions:
     """Run `model` over all batches and keep its answers."""
     logits, features = [], []
-    predict, last = predictor(model, device), {}
+    last: dict[str, Tensor] = {}
+    predict = predictor(model, device)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     hooks = [layer.register_forward_pre_hook(lambda _, inputs: last.update(inputs=inputs[0])) for layer in layers]
 
@@ -167,7 +168,7 @@ def _worst(look: Look) -> Section:
 def _photo(look: Look, place: int) -> Photo:
     picture, label = look.pictures.images[place], look.classes[look.pictures.labels[place]]
     answers = []
-    for role, seen in reversed(look.seen.items()):
+    for role, seen in reversed(list(look.seen.items())):
         likeliest = int(seen.judged.predictions[place])
         answers.append(f"{role.capitalize()}: {look.classes[likeliest]}, {seen.probabilities[place, likeliest]:.0%}")
     alt = f"Photo labeled {label}. {'; '.join(answers)}."

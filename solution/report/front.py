@@ -113,7 +113,8 @@ def _draw(axes: Axes, series: Series, index: int) -> None:
 def _name(axes: Axes, series: Sequence[Series]) -> None:
     """Names beside the points that have one, at the corner, near or farther off, that covers least; the first choice is
     away from the front's line, on the side that has room."""
-    axes.figure.draw_without_rendering()  # the layout is settled: what covers what can be measured
+    if figure := axes.get_figure(root=True):
+        figure.draw_without_rendering()  # the layout is settled: what covers what can be measured
     places = [(point.macs / 1e6, point.quality) for one in series for point in one.points]
     marks = axes.transData.transform(places) if places else ()
     middle = statistics.mean(axes.get_xlim())
@@ -137,7 +138,7 @@ def _name(axes: Axes, series: Sequence[Series]) -> None:
 
 
 def _named(axes: Axes, point: Point, spot: tuple[int, int], **options: Any) -> Annotation:
-    look = {"fontsize": 9, "color": color("faint")}
+    look: dict[str, Any] = {"fontsize": 9, "color": color("faint")}
     look |= {"ha": "left" if spot[0] > 0 else "right", "va": "bottom" if spot[1] > 0 else "top"}
     return axes.annotate(
         point.name, (point.macs / 1e6, point.quality), spot, textcoords="offset points", **look, **options

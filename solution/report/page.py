@@ -49,8 +49,8 @@ def figures(runs: Sequence[Run], role: str) -> dict[str, Any]:
     tables = [{**flat(row), **row.quality} for row in rows]
     means: dict[str, Any] = {}
     for name in tables[0]:
-        values = [table.get(name) for table in tables]
-        if all(isinstance(value, int | float) for value in values):
+        values = [value for table in tables if isinstance(value := table.get(name), int | float)]
+        if len(values) == len(tables):
             field, _, rest = name.partition(".")
             form, _, figure = rest.rpartition(".")
             own = means

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +96,8 @@ def canvas(height_inches: float, rows: int = 1, **options: Any) -> Iterator[tupl
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_settings()):
+    settings: Any = _settings()
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
         yield figure, figure.subplots(rows, 1, **options)
 
@@ -124,7 +125,7 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def quiet(axes: Axes, grid: str = "y") -> None:
+def quiet(axes: Axes, grid: Literal["x", "y", "both"] = "y") -> None:
     """Light lines behind the marks along `grid` ("x", "y" or "both"), and no ticks."""
     axes.grid(axis=grid, linewidth=0.8)
     axes.tick_params(length=0)
@@ -144,7 +145,7 @@ def drawn(figure: Figure, name: str, alt: str, caption: str = "") -> Drawing:
 def _cleaned(text: str, name: str, alt: str) -> str:
     """The markup from <svg> on: fluid, with a text alternative, with variables, with no id that another may have."""
     text = text[text.index("<svg") :].strip()
-    box = re.search(r'viewBox="([^"]+)"', text)[1]
+    ((box,),) = [found.groups() for found in [re.search(r'viewBox="([^"]+)"', text)] if found]
     body = text[text.index(">") + 1 :]
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))

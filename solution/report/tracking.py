@@ -108,7 +108,7 @@ class Store:
         if found is None:
             name = f"{run.recipe} on {run.data()}, seed {run.seed}: {run.folder.name}"
             found = self.client.create_run(experiment, tags=tags | {STEP: "all"}, run_name=name)
-            self._send(found.info.run_id, run.settings | {"seed": run.seed}, [])
+            self._send(found.info.run_id, {**run.settings, "seed": run.seed}, [])
         return found.info.run_id
 
     def _row(self, experiment: str, parent: str, run: Run, row: Row) -> None:

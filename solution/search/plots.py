@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,10 +18,11 @@ _OUTLIER = 1.3
 
 def history_drawing(lines: Sequence[Tried]) -> Drawing:
     """Score of each trial in the order of their numbers, and the best so far."""
-    done = [line for line in lines if line.state == "complete"]
-    resting = [line for line in lines if line.state == "resting" and line.score is not None]
-    scores = [line.score for line in (*done, *resting)]
-    best = np.minimum.accumulate([line.score for line in done])
+    scored = {line.number: line.score for line in lines if line.score is not None}
+    done = [line for line in lines if line.state == "complete" and line.number in scored]
+    resting = [line for line in lines if line.state == "resting" and line.number in scored]
+    scores = [scored[line.number] for line in (*done, *resting)]
+    best = np.minimum.accumulate([scored[line.number] for line in done])
     top = _OUTLIER * float(np.quantile(scores, 0.9))
     hidden = sum(score > top > 0 for score in scores)
     with canvas(3.6) as (figure, axes):
@@ -39,8 +41,9 @@ def history_drawing(lines: Sequence[Tried]) -> Drawing:
         quiet(axes)
         axes.set(xlabel="trial", ylabel="score on the dev split")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-        first = min(done, key=lambda line: line.score)
-        said = f"{len(done)} trials trained to the end, the best, {first.number}, with score {first.score:.4f}"
+        first = min(done, key=lambda line: scored[line.number])
+        score = scored[first.number]
+        said = f"{len(done)} trials trained to the end, the best, {first.number}, with score {score:.4f}"
         above = f" {hidden} far above are not shown." if hidden else ""
         return drawn(figure, "history", said + "." + above, "Lower is better." + above)
 
@@ -48,9 +51,11 @@ def history_drawing(lines: Sequence[Tried]) -> Drawing:
 def front_drawing(lines: Sequence[Tried], reference: Sequence[Series] = (), scored: bool = False) -> Drawing:
     """Macro F1 against MACs: the trials and their front beside `reference`; with lines of equal score when `scored`."""
     done = [line for line in lines if line.state == "complete"]
-    best = min(done, key=lambda line: line.score)
+    best = min(done, key=lambda line: math.inf if line.score is None else line.score)
     points = tuple(
-        Point(macs=line.macs, quality=line.f1, name=f"trial {line.number}" if line is best else "") for line in done
+        Point(macs=line.macs, quality=line.f1, name=f"trial {line.number}" if line is best else "")
+        for line in done
+        if line.macs is not None and line.f1 is not None
     )
     trials = Series(name="trials (dev split)", points=points, look="after", joined=True)
     return pareto([*reference, trials], name="search-front", scorer=Scorer() if scored else None)

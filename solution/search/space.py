@@ -63,7 +63,7 @@ class Range:
     def distribution(self) -> BaseDistribution:
         """As Optuna knows it."""
         if self._is_whole:
-            return IntDistribution(self.low, self.high, log=self.log)
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def read(self, stored: float) -> float:
@@ -121,7 +121,7 @@ class Space:
         return {name: str(field) for name, field in self.fields}
 
 
-def _drawn(trial: Trial, name: str, kind: BaseDistribution) -> Any:
+def _drawn(trial: Trial, name: str, kind: Any) -> Any:
     if isinstance(kind, CategoricalDistribution):
         return trial.suggest_categorical(name, kind.choices)
     draw = trial.suggest_int if isinstance(kind, IntDistribution) else trial.suggest_float

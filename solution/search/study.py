@@ -69,9 +69,8 @@ def open_study(storage: BaseStorage, name: str, objective: str, about: Mapping[s
         study = optuna.load_study(study_name=name, storage=storage)
         _check(name, study.user_attrs.get("about", about), about)
     else:
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=OBJECTIVES[objective], load_if_exists=True
-        )
+        directions: Any = OBJECTIVES[objective]
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     if "about" not in study.user_attrs:
         study.set_user_attr("about", about)
     return study
@@ -136,6 +135,8 @@ def tried(trial: FrozenTrial) -> Tried:
     """The table's line of `trial`."""
     macs, f1 = trial.user_attrs.get("macs"), trial.user_attrs.get("f1")
     score = trial.user_attrs.get("score")
+    if score is None and macs is not None and f1 is not None:
+        score = Scorer()(macs, f1)
     return Tried(
         number=trial.number,
         root=root_of(trial),
@@ -143,7 +144,7 @@ def tried(trial: FrozenTrial) -> Tried:
         epochs=max(rungs_of(trial), default=None) if trial.state != TrialState.COMPLETE else None,
         macs=macs,
         f1=f1,
-        score=Scorer()(macs, f1) if score is None and f1 is not None else score,
+        score=score,
         drawn=dict(trial.params),
         said=trial.user_attrs.get("refused") or trial.user_attrs.get("error", ""),
     )

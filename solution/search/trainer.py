@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from solution import checkpoint
 from solution.contracts import InputError, Recipe
@@ -57,8 +58,8 @@ class Follower:
     def look(self) -> None:
         """Record the rungs that were reached. The figure of a rung is the best epoch of its stage until then."""
         self.task.check_alive()
-        path = self.folder / HISTORY
-        history = read_history(path).get("dev_f1", ()) if path.exists() else ()
+        path = self.folder / HISTORY if self.folder else None
+        history = read_history(path).get("dev_f1", ()) if path and path.exists() else ()
         for rung in self.task.open_rungs():
             if self.before < rung <= self.before + len(history):
                 f1 = max(history[: rung - self.before])
@@ -108,7 +109,7 @@ class Trainer:
 
         @cache
         def watched(size: int) -> Loaders:
-            plain = opened(size).train
+            plain: Any = opened(size).train
             train = train_loader(plain.dataset, Watched(plain.batch_sampler, follower.look), plain.num_workers)
             return dataclasses.replace(opened(size), train=train)
 
@@ -116,8 +117,9 @@ class Trainer:
         return stage_runs(recipe, way, RunFolder(path=folder), watched, device=self.device, resume=True, log=self.log)
 
     def _judged(self, after: StageRun) -> Figures:
-        model, reasons = checkpoint.load(after.path)[0], []
-        batches = {"": after.loaders.dev}
+        reasons: list[str] = []
+        model = checkpoint.load(after.path)[0]
+        batches: Any = {"": after.loaders.dev}
         found = judge(model, after.example(), batches, device=self.device, score=True, log=reasons.append)
         if found["score"] is None:
             raise InputError("; ".join(reasons))

@@ -76,11 +76,11 @@ class TrialQueue:
                     if self._still_runs(trial):
                         return self._taken(trial, lock)
                     lock.release()
-            trial = self._next()
-            if trial is None:
+            following = self._next()
+            if following is None:
                 return None
-            trial.user_attrs |= {"home": self.home}
-            self.study.add_trial(trial)
+            following.user_attrs |= {"home": self.home}
+            self.study.add_trial(following)
             added = self._running()[-1]
             lock = try_lock(self.trial_folder(added) / "lock")
             return self._taken(added, lock) if lock else None

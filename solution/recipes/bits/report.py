@@ -7,6 +7,7 @@ bits, such as "bits4". `zipped.json` beside them holds what plain compression ma
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,12 +131,12 @@ def bits_table(nets: Nets, note: str = "") -> Table:
 
 
 def _cells(row: Row, net: Net) -> tuple[str, ...]:
-    base = net.base
+    base, packed = net.base, row.packed_bytes or 0
     return (
         _form(row),
-        f"{row.packed_bytes:,}",
+        f"{packed:,}",
         "-" if net.zipped_bytes is None else f"{net.zipped_bytes:,}",
-        f"{row.packed_bytes / base.params:.3f}",
+        f"{packed / base.params:.3f}",
         f"{_smaller(row, base):.1f}",
         f"{row.quality['f1']:.4f}",
         "" if row is base else f"{_lost(row, base):+.2f}",
@@ -178,7 +179,7 @@ def _bits(row: Row) -> str:
 
 
 def _smaller(row: Row, base: Row) -> float:
-    return base.bytes / row.packed_bytes
+    return base.bytes / row.packed_bytes if row.packed_bytes else math.nan
 
 
 def _lost(row: Row, base: Row) -> float:

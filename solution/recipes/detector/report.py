@@ -103,7 +103,7 @@ def report(runs: Mapping[str, Run], slug: str = "") -> Findings:
     if not runs:
         return Findings()
     run = next(iter(runs.values()))
-    tables = detector_tables(run)
+    tables: tuple[Table, ...] = detector_tables(run)
     if run.rows[0].step == ORIGINAL:
         tables = (published_table(run), *tables)
     drawings = {"pruning": pruning_drawing, "costs": cost_drawing}
@@ -219,17 +219,17 @@ def _findings(lines: Mapping[str, Shown], base: str) -> Iterator[str]:
     plain, small = lines.get(f"{base}, openvino"), lines.get(f"{base}, openvino int8")
     if plain and small and plain.ms and small.ms:
         yield f"int8 in OpenVINO is {plain.ms / small.ms:.2f} times as fast as fp32 there."
-    timed = [one for one in lines.values() if one.ms]
+    timed = [(one.ms, one) for one in lines.values() if one.ms]
     if original.ms:
         least = original.quality["map"] - LOST
-        best = min((one for one in timed if one.quality["map"] >= least), key=lambda one: one.ms)
-        first = min(timed, key=lambda one: one.ms)
+        best_ms, best = min((pair for pair in timed if pair[1].quality["map"] >= least), key=lambda pair: pair[0])
+        first_ms, first = min(timed, key=lambda pair: pair[0])
         yield (
-            f"The fastest that loses at most {LOST} is {best.name}: {original.ms / best.ms:.1f} times as fast as the "
+            f"The fastest that loses at most {LOST} is {best.name}: {original.ms / best_ms:.1f} times as fast as the "
             "original in PyTorch eager."
         )
         if first is not best:
-            yield f"The fastest of all is {first.name}: {original.ms / first.ms:.1f} times as fast."
+            yield f"The fastest of all is {first.name}: {original.ms / first_ms:.1f} times as fast."
 
 
 def pruning_drawing(run: Run, name: str = "pruning") -> Drawing:
@@ -263,8 +263,8 @@ def cost_drawing(run: Run, name: str = "costs") -> Drawing:
     for one in shown(run.rows):
         if not one.row.step.startswith(tuple(f"{scope}_" for scope in SCOPES)):
             packed = one.packed_bytes and one.packed_bytes / 1e6
-            own = {"megabytes": one.num_bytes / 1e6, "quality": one.quality["map"], "ms": one.ms}
-            lines.append(CostLine(name=one.name, packed=packed, **own))
+            size, worth = one.num_bytes / 1e6, one.quality["map"]
+            lines.append(CostLine(name=one.name, packed=packed, megabytes=size, quality=worth, ms=one.ms))
     return costs_drawing(lines, "mAP50-95 on val", name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,8 @@ def _lines(cell: str, run: Run) -> Iterator[tuple[str, ...]]:
         seconds += row.seconds
         if row.step not in TECHNIQUES:
             continue
-        accuracy, difference = row.quality["accuracy"], row.quality["accuracy"] - base.quality["accuracy"]
+        accuracy = row.quality["accuracy"]
+        difference = accuracy - base.quality["accuracy"] if base else math.nan
         packed, ms = row.packed_bytes, row.latency_ms.get("eager")
         yield (
             cell,
@@ -168,7 +170,7 @@ def verdict(runs: Mapping[str, Run]) -> Table:
             text = "-" if median is None else f"{median:.2f}x"
             cells.append(f"**{text}**" if best[cost.name] == step else text)
         lines.append((technique, *cells))
-    note = " ".join(_sentence(runs, cost, best[cost.name]) for cost in COSTS if best[cost.name])
+    note = " ".join(_sentence(runs, cost, winner) for cost in COSTS if (winner := best[cost.name]))
     headings = ("technique", *(f"accuracy per {cost.name}" for cost in COSTS))
     return Table(
         headings=headings,
@@ -188,19 +190,19 @@ def _gains(runs: Mapping[str, Run], step: str, cost: CostFigure) -> Iterator[flo
 
 def _worth(row: Row | None, cost: CostFigure) -> float | None:
     """Accuracy above chance for one unit of cost."""
-    paid = None if row is None else cost.of(row)
-    return max(row.quality["accuracy"] - CHANCE, 0.0) / paid if paid else None
+    paid = cost.of(row) if row else None
+    return max(row.quality["accuracy"] - CHANCE, 0.0) / paid if row and paid else None
 
 
 def _best(medians: Mapping[tuple[str, str], float], cost: CostFigure) -> str | None:
     known = {step: medians[step, cost.name] for step in TECHNIQUES if (step, cost.name) in medians}
-    return max(known, key=known.get) if known else None
+    return max(known, key=lambda step: known[step]) if known else None
 
 
 def _sentence(runs: Mapping[str, Run], cost: CostFigure, step: str) -> str:
     """A sentence: the technique that wins, and the single net that is worth most."""
     rows = [(cell, row) for cell, run in runs.items() for row in _shown(run) if _worth(row, cost) is not None]
-    cell, row = max(rows, key=lambda pair: _worth(pair[1], cost))
+    cell, row = max(rows, key=lambda pair: _worth(pair[1], cost) or 0.0)
     accuracy = f"{100 * row.quality['accuracy']:.2f} %"
     return (
         f"Per {cost.name}: {TECHNIQUES[step]}; the single net that is worth most is {cell} {TECHNIQUES[row.step]}, "
@@ -238,13 +240,13 @@ def _panel(axes: Axes, found: Mapping[str, History]) -> None:
             continue
         epochs = [epoch + goes_on * start for epoch in found[stage]["epoch"]]
         percent = [100 * value for value in found[stage]["dev_accuracy"]]
-        marks = {"marker": MARKERS[index], "markersize": 4, "markevery": max(1, len(epochs) // 8)}
+        marks: dict[str, Any] = {"marker": MARKERS[index], "markersize": 4, "markevery": max(1, len(epochs) // 8)}
         axes.plot(epochs, percent, DASHES[index % len(DASHES)], color=color(HUES[index]), label=label, **marks)
 
 
 def _labels(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
     """Every line once, whichever panel has it."""
-    found = {}
+    found: dict[str, Any] = {}
     for axes in panels:
         found |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     return list(found.values()), list(found)

@@ -161,8 +161,8 @@ def error_drawing(run: Run, name: str = "errors") -> Drawing:
     lines = []
     for row in run.rows:
         packed = row.packed_bytes and row.packed_bytes / 1e6
-        own = {"megabytes": row.bytes / 1e6, "quality": _error(row, "accuracy"), "ms": row.latency_ms.get("eager")}
-        lines.append(CostLine(name=row.step, packed=packed, **own))
+        error, ms = 100 * (1 - row.quality["accuracy"]), row.latency_ms.get("eager")
+        lines.append(CostLine(name=row.step, packed=packed, megabytes=row.bytes / 1e6, quality=error, ms=ms))
         for form, file in row.exported.items():
             error, ms = 100 * (1 - file["accuracy"]), row.latency_ms.get(form)
             lines.append(CostLine(name=f"{row.step}, {form}", megabytes=file["bytes"] / 1e6, quality=error, ms=ms))
@@ -183,8 +183,11 @@ def _findings(rows: dict[str, Sequence[Row]]) -> Iterator[str]:
     def of(step: str, value: Callable[[Row], float]) -> float:
         return statistics.mean(value(row) for row in rows[step])
 
+    def top1_error(step: str) -> float:
+        return of(step, lambda row: 100 * (1 - row.quality["accuracy"]))
+
     def points(step: str, other: str) -> str:
-        return f"{of(step, lambda row: _error(row, 'accuracy')) - of(other, lambda row: _error(row, 'accuracy')):+.2f}"
+        return f"{top1_error(step) - top1_error(other):+.2f}"
 
     gone = 1 - of("pruned", lambda row: row.params) / of("base", lambda row: row.params)
     yield f"A fifth of the channels is {100 * gone:.1f} % of the parameters (published: 36 %)."

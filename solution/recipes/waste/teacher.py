@@ -15,6 +15,8 @@ split, seed 0: macro F1 0.8075, accuracy 0.8175. Time: 50 minutes on one core.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
@@ -52,7 +54,9 @@ def efficientnet() -> Recipe:
     """Published weights -> a new classifier on them -> all of them, at gentle rates, averaged."""
     augment = Augment(crop_scale=(0.35, 1.0), quarter_turn=0.1, color=0.3, erase=0.1)
     half = (0.5, 0.5, 0.5)
-    gentle = {"optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 0.5, "frozen_norms": True, "loss": _LOSS}
+    gentle = Train(
+        optimizer="adamw", weight_decay=0.05, warmup_epochs=0.5, frozen_norms=True, loss=_LOSS, precision="bf16"
+    )
     return Recipe(
         name="waste_teacher_efficientnet",
         data=Data(size=160, cache_size=160, mean=half, std=half, batch_size=32, augment=augment),
@@ -60,11 +64,11 @@ def efficientnet() -> Recipe:
         stages=(
             Stage(
                 name="probe",
-                step=Train(epochs=1, lr=1e-3, fitted="classifier", ema_decay=0.99, precision="bf16", **gentle),
+                step=replace(gentle, epochs=1, lr=1e-3, fitted="classifier", ema_decay=0.99),
             ),
             Stage(
                 name="teacher",
-                step=Train(epochs=10, lr=2e-4, first_size=128, ema_decay=0.998, precision="bf16", **gentle),
+                step=replace(gentle, epochs=10, lr=2e-4, first_size=128, ema_decay=0.998),
             ),
         ),
         before="probe",
