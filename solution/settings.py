@@ -209,7 +209,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise TypeError(text) from error
 
 
