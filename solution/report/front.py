@@ -75,7 +75,7 @@ def pareto(
         seen = [_above(one, scorer.cliff_f1) if one.look == "published" else one for one in series]
     hidden = sum(len(one.points) for one in series) - sum(len(one.points) for one in seen)
     seen = [one for one in seen if one.points]
-    with canvas(4.0) as (figure, axes):
+    with canvas(4.8) as (figure, axes):
         for index, one in enumerate(seen):
             _draw(axes, one, index)
         axes.margins(0.12)

@@ -128,7 +128,7 @@ def _settings() -> dict[str, Any]:
 def quiet(axes: Axes, grid: Literal["x", "y", "both"] = "y") -> None:
     """Light lines behind the marks along `grid` ("x", "y" or "both"), and no ticks."""
     axes.grid(axis=grid, linewidth=0.8)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, which="both")
 
 
 def drawn(figure: Figure, name: str, alt: str, caption: str = "") -> Drawing:

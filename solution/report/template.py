@@ -35,14 +35,18 @@ svg.drawing{display:block;width:100%;height:auto}
 .photos .name{overflow-wrap:anywhere;font-size:0.75rem}
 pre{background:var(--shade);border-radius:0.5rem;padding:0.7rem 0.9rem;overflow-x:auto;font-size:0.86rem}
 pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere} summary{cursor:pointer;padding:0.4rem 0}
-@media (max-width:30rem){table{font-size:0.8rem} th,td{padding:0.35rem 0.3rem;white-space:normal}}
+.hint{display:none}
+@media (max-width:40rem){table{font-size:0.8rem} th,td{padding:0.35rem 0.4rem} thead th{white-space:normal}
+.wide-table .hint{display:inline} .wide-table tr>:first-child{position:sticky;left:0;background:var(--paper)}
+.wide-table{border-right:3px dotted var(--grid)}}
 @media print{body{max-width:none} details{display:none}}
 """
 
 PAGE = """\
 {% macro grid(table) %}
-<div class="scroll" tabindex="0" role="region" aria-label="{{ table.caption }}">
-<table><caption>{{ table.caption }}</caption>
+<div class="scroll{{ ' wide-table' if table.headings | length > 4 }}" tabindex="0" role="region" \
+aria-label="{{ table.caption }}">
+<table><caption>{{ table.caption }}<span class="hint"> Swipe sideways for all columns.</span></caption>
 <thead><tr>{% for cell in table.headings %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for cells in table.rows %}<tr><th scope="row">{{ cells[0] }}</th>\

@@ -72,7 +72,7 @@ def _series(name: str, runs: Sequence[Run]) -> Series:
         rows = [run.row(role) for run in runs]
         macs = statistics.mean(row.macs for row in rows)
         f1 = statistics.mean(row.quality["f1"] for row in rows)
-        points.append(Point(macs=macs, quality=f1, name=f"{name} {role.capitalize()}"))
+        points.append(Point(macs=macs, quality=f1, name=f"{name.rpartition('/')[2]} {role.capitalize()}"))
     before, after = points
     together = abs(before.macs / after.macs - 1) < 0.05 and abs(before.quality - after.quality) < 0.005
     shown = (after,) if together else (before, after)  # two marks and two words in one place cannot be read
