@@ -5,6 +5,9 @@
 
 How a layer is split stands in `solution.compress.factors`, how ranks are found in `solution.compress.ranks`. The plan
 holds methods and ranks; the factors are computed from the weights of the net that it is applied to.
+
+Where there are calibration images, ranks are chosen by what outputs lose, factors are fitted to the outputs, biases and
+statistics of norms are measured again, unless the outputs change less without.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from solution.budget import Budget
-from solution.compress.factors import factored
+from solution.compress.channels.step import recalibrated
+from solution.compress.factors import factored, grouped
 from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
+from solution.compress.moments import Inputs, change
 from solution.compress.parametrized import materialize, materialized, note_computed
 from solution.compress.ranks import (
     Choice,
     Curve,
+    Front,
     Places,
     Rule,
     best,
@@ -37,11 +43,15 @@ from solution.compress.ranks import (
 from solution.contracts import Example, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params
 from solution.evaluate.counts import counted_class
-from solution.graph.running import as_judged, call, one_for, run
+from solution.graph.running import as_judged, call, images_for, one_for, run
 from solution.text import columns
 
 METHODS = ("auto", "svd", "spatial", "tucker")
 _SHOWN = 4
+_HARM_IMAGES = 64
+"""Calibration images by which the harm of splitting a layer is measured, one layer at a time."""
+_HARM_SHARE = 0.75
+"""The share of its MACs that a layer is then left with, as nearly as its ranks allow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,7 @@ class DecomposePlan(Plan):
     """Which layers are split, how, and at what ranks.
 
     layers  path -> {"method", "ranks", "shape": of its weight, "macs": (before, after) without the bias,
-            "lost": fraction of the squared weights}
+            "lost": fraction of the squared weights, or of the squared outputs by calibration images}
     saves   {"macs": (before, after), "params": (before, after)}
     left    path -> why it stays in one piece
     """
@@ -84,15 +94,16 @@ class DecomposePlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class Decompose(StructuralStep):
-    """Split layers into thin ones. Grouped convolutions, and layers that would not gain, are left and named.
+    """Split layers into thin ones, grouped convolutions group by group. Layers that would not gain are left and named.
 
     method   "svd": 1x1 convolutions and linear layers; "spatial" or "tucker": k x k convolutions; "auto": all, and of
              these two the one that loses less at equal MACs
     rank     "vbmf": what is signal and not noise in the weights; "energy": what keeps the fraction `energy` of the
              squared weights; a whole number: that rank everywhere; a fraction below 1: of each layer's full rank
-    energy   in (0, 1)
+    energy   in (0, 1); of the squared outputs where there are calibration images
     macs     instead of `rank`, what the whole net may cost at most (`Budget`: "60%", "12M"), in the competition's
-             convention. Never exceeded; the ranks lose the least energy per MAC saved
+             convention. Never exceeded; the ranks lose the least energy per MAC saved. With calibration images a
+             layer's energy counts as much as the net's outputs change when that layer alone is split
     layers   glob patterns of the layers to split
     protect  glob patterns of layers that stay in one piece
     """
@@ -125,40 +136,50 @@ class Decompose(StructuralStep):
         """Choose methods and ranks. `InputError` when no layer would gain, or the budget cannot be reached."""
         note_from, model = model, materialized(model)
         modules, left = layers_of(model, self.layers, self.protect)
-        candidates = self._candidates(model, context.example, modules, left)
+        inputs = Inputs.of(model, modules, _images(context))
+        candidates = self._candidates(model, context.example, modules, left, inputs)
         before = macs(model, context.example)
-        by_rule = self.macs is None
-        while True:
-            chosen = self._by_rule(candidates, left) if by_rule else self._within_budget(candidates, before, left)
-            if not chosen:
-                raise InputError(f"nothing would be split: {_named(left) or 'no layer was chosen'}")
-            layers = {path: one.row(chosen[path]) for path, one in candidates.items() if path in chosen}
-            read = self._read_outside(model, context.example, layers)
-            if not read:
-                break
-            left |= dict.fromkeys(read, "its weight is read by other modules")
-            candidates = {path: one for path, one in candidates.items() if path not in read}
-        note_computed(note_from, tuple(layers), context.log)
+        if self.macs is None:
+            chosen = self._by_rule(candidates, left)
+        else:
+            fronts = self._fronts(candidates, before, left)
+            excess = before - Budget.of(self.macs, "macs").limit(before)
+            chosen = within_budget(fronts, excess, _harm(model, candidates, fronts, inputs))
+            left |= dict.fromkeys((path for path in fronts if path not in chosen), "the budget is met without it")
+        if not chosen:
+            raise InputError(f"nothing would be split: {_named(left) or 'no layer was chosen'}")
+        note_computed(note_from, tuple(chosen), context.log)
+        layers = {path: one.row(chosen[path]) for path, one in candidates.items() if path in chosen}
         smaller = DecomposePlan(layers=layers, saves={}, left=left).cut(copied(model))
         saves = {"macs": (before, macs(smaller, context.example)), "params": (params(model), params(smaller))}
         return DecomposePlan(layers=layers, saves=saves, left=left)
 
-    def _read_outside(self, model: nn.Module, example: Example, layers: dict[str, dict[str, Any]]) -> list[str]:
-        """The layers that the net cannot do without as they are: it fails when they are split."""
-
-        def runs(layers: dict[str, dict[str, Any]]) -> bool:
-            probe = DecomposePlan(layers=layers, saves={}, left={}).cut(copied(model)).eval()
-            try:
-                with torch.no_grad():  # not as judged: the fast paths of PyTorch's transformers read weights too
-                    call(probe, one_for(probe, example))
-            except Exception:  # whatever the net does with a weight that is gone
-                return False
-            return True
-
-        return [] if runs(layers) else [path for path, row in layers.items() if not runs({path: row})]
+    def apply(self, plan: DecomposePlan, model: nn.Module, context: StepContext) -> nn.Module:
+        """Split, and where there are calibration images fit to the outputs and measure norms again, as far as that
+        changes the net's outputs less.
+        """
+        whole = materialized(model)
+        inputs = Inputs.of(whole, {path: whole.get_submodule(path) for path in plan.layers}, _images(context))
+        if not inputs.images:
+            return plan.apply(model)
+        fitted = plan.apply(model)
+        inputs.fit(fitted, whole, plan.layers)
+        ways = {"fitted factors": fitted, "the nearest factors": plan.apply(model)}
+        batches = [(images_for(fitted, images), torch.empty(0)) for images in inputs.images]
+        ways |= {f"{name}, norms measured again": recalibrated(copied(net), batches) for name, net in ways.items()}
+        exact = inputs.outputs(whole)
+        lost = {name: change(inputs.outputs(net), exact) for name, net in ways.items()}
+        best_way = min(lost, key=lost.__getitem__)
+        context.log(f"{best_way}: the outputs for calibration images change by {100 * lost[best_way]:.2f} %")
+        return ways[best_way]
 
     def _candidates(
-        self, model: nn.Module, example: Example, modules: Mapping[str, nn.Module], left: dict[str, str]
+        self,
+        model: nn.Module,
+        example: Example,
+        modules: Mapping[str, nn.Module],
+        left: dict[str, str],
+        inputs: Inputs,
     ) -> dict[str, _Candidate]:
         """The layers that can be split; the others are added to `left`."""
         places, found = _places(model, example, modules), {}
@@ -169,10 +190,13 @@ class Decompose(StructuralStep):
             if not methods or not places[path].outputs:
                 left[path] = "it is never called" if methods else next(iter(reasons.values()))
                 continue
-            weight = sound_weight(path, module)
-            curves = [curve(method, weight, places[path]) for method in methods]
-            found[path] = _Candidate(weight=weight, whole=whole_macs(weight.shape, places[path]), curves=curves)
-        return found
+            shape, weight = tuple(sound_weight(path, module).shape), grouped(module)
+            curves = [curve(method, inputs.weigh(path, method, weight), places[path]) for method in methods]
+            whole = whole_macs(shape, places[path])
+            found[path] = _Candidate(weight=weight, shape=shape, whole=whole, curves=curves)
+        read = _read_outside(model, example, {path: one.row(one.curves[0].choice(0)) for path, one in found.items()})
+        left |= dict.fromkeys(read, "its weight is read by other modules")
+        return {path: one for path, one in found.items() if path not in read}
 
     def _by_rule(self, candidates: Mapping[str, _Candidate], left: dict[str, str]) -> dict[str, Choice]:
         """Choices by `rank` for the layers that gain; the others are added to `left`."""
@@ -191,31 +215,30 @@ class Decompose(StructuralStep):
                 chosen[path] = choice
         return chosen
 
-    def _within_budget(
-        self, candidates: Mapping[str, _Candidate], before: int, left: dict[str, str]
-    ) -> dict[str, Choice]:
-        """Choices by which the whole net, of `before` MACs, meets the budget; other layers are added to `left`."""
-        limit = Budget.of(self.macs, "macs").limit(before)
+    def _fronts(self, candidates: Mapping[str, _Candidate], before: int, left: dict[str, str]) -> dict[str, Front]:
+        """What the layers that gain may become; the others are added to `left`. `InputError` when all is too little."""
+        limit = Budget.of(self.macs or 0, "macs").limit(before)
         if limit >= before:
             raise InputError(f"nothing to do: macs must come below {before:,}, which the net has, got {limit:,.0f}")
         fronts = {path: front(one.curves, one.whole) for path, one in candidates.items()}
-        stuck = [path for path, one in fronts.items() if not one.choices]
-        left |= dict.fromkeys(stuck, "it would not gain at any rank")
+        left |= {path: "it would not gain at any rank" for path, one in fronts.items() if not one.choices}
         fronts = {path: one for path, one in fronts.items() if one.choices}
         least = before - sum(one.whole - one.choices[-1].macs for one in fronts.values())
         if least > limit:
             protected = f". What stays in one piece: {_named(left)}" if left else ""
             raise InputError(f"macs {limit:,.0f} cannot be reached: the least is {least:,}{protected}")
-        chosen = within_budget(fronts, before - limit)
-        left |= dict.fromkeys((path for path in fronts if path not in chosen), "the budget is met without it")
-        return chosen
+        return fronts
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A layer that can be split: its values, its MACs in one piece, what its methods cost and lose."""
+    """A layer that can be split: its values (G, O, I, kh, kw), its MACs in one piece, what its methods cost and lose.
+
+    shape: of the weight as it is stored.
+    """
 
     weight: Tensor
+    shape: tuple[int, ...]
     whole: int
     curves: list[Curve]
 
@@ -224,10 +247,45 @@ class _Candidate:
         return {
             "method": choice.method,
             "ranks": choice.ranks,
-            "shape": tuple(self.weight.shape),
+            "shape": self.shape,
             "macs": (self.whole, choice.macs),
             "lost": choice.lost,
         }
+
+
+def _read_outside(model: nn.Module, example: Example, layers: dict[str, dict[str, Any]]) -> list[str]:
+    """The layers without which, as they are, the net does not run."""
+
+    def runs(layers: dict[str, dict[str, Any]]) -> bool:
+        probe = DecomposePlan(layers=layers, saves={}, left={}).cut(copied(model)).eval()
+        try:
+            with torch.no_grad():  # not as judged: the fast paths of PyTorch's transformers read weights too
+                call(probe, one_for(probe, example))
+        except Exception:  # whatever the net does with a weight that is gone
+            return False
+        return True
+
+    return [] if runs(layers) else [path for path, row in layers.items() if not runs({path: row})]
+
+
+def _images(context: StepContext) -> list[Tensor]:
+    return [] if context.calibration is None else [images for images, _ in context.calibration]
+
+
+def _harm(
+    model: nn.Module, candidates: Mapping[str, _Candidate], fronts: Mapping[str, Front], inputs: Inputs
+) -> dict[str, float]:
+    """{layer: how far the net's outputs change for the energy that this layer alone loses when it is split}."""
+    if not inputs.images:
+        return {}
+    exact, found = inputs.outputs(model, _HARM_IMAGES), {}
+    for path, one in fronts.items():
+        choice = min(one.choices, key=lambda choice: abs(choice.macs - _HARM_SHARE * one.whole))
+        row = {path: candidates[path].row(choice)}
+        probe = DecomposePlan(layers=row, saves={}, left={}).cut(copied(model))
+        inputs.fit(probe, model, row)
+        found[path] = change(inputs.outputs(probe, _HARM_IMAGES), exact) / max(choice.lost, 1e-6)
+    return found
 
 
 def _misfit(module: nn.Module, method: str) -> str:
@@ -237,8 +295,6 @@ def _misfit(module: nn.Module, method: str) -> str:
         return "" if method == "svd" else f"{method} is for k x k convolutions"
     if kind is not nn.Conv2d:
         return f"it is a {kind.__name__}: only plain Conv2d and Linear are split"
-    if module.groups > 1:
-        return f"its convolution is grouped ({module.groups} groups)"
     if method == "svd":
         return "" if module.kernel_size == (1, 1) else "svd is for 1x1 convolutions and linear layers"
     if method == "spatial":

@@ -38,7 +38,9 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to write a layer. macs: of one image, without the bias; lost: fraction of the squared weights."""
+    """One way to write a layer. macs: of one image, without the bias; lost: fraction of the squared weights, or of the
+    squared outputs where moments of the inputs are given.
+    """
 
     method: str
     ranks: tuple[int, ...]
@@ -71,19 +73,22 @@ def whole_macs(shape: tuple[int, ...], places: Places) -> int:
 
 
 def curve(method: str, weight: Tensor, places: Places) -> Curve:
-    """What each rank costs and loses. For tucker the loss is that of one round, an upper bound."""
-    outputs, inputs, height, width = (*weight.shape, 1, 1)[:4]
+    """What each rank costs and loses. For tucker the loss is that of one round, an upper bound.
+
+    weight: (G, O, I, kh, kw) of G groups, as it is or `whitened`.
+    """
+    groups, outputs, inputs, height, width = weight.shape
     if method == "tucker":
         ranks, lost = _tucker_losses(weight)
         core = ranks[:, 0] * ranks[:, 1] * height * width
-        macs = inputs * ranks[:, 1] * places.inputs + (core + ranks[:, 0] * outputs) * places.outputs
+        macs = groups * (inputs * ranks[:, 1] * places.inputs + (core + ranks[:, 0] * outputs) * places.outputs)
         return Curve(method=method, ranks=ranks, macs=macs, lost=lost)
-    energies = principal(*unfoldings(method, weight))[0].cpu().numpy()
+    energies = principal(*unfoldings(method, weight))[0].sum(0).cpu().numpy()
     ranks = np.arange(1, len(energies) + 1)
     if method == "svd":
-        each = (inputs + outputs) * places.outputs
+        each = groups * (inputs + outputs) * places.outputs
     else:
-        each = inputs * height * places.between + outputs * width * places.outputs
+        each = groups * (inputs * height * places.between + outputs * width * places.outputs)
     return Curve(method=method, ranks=ranks[:, None], macs=ranks * each, lost=_lost(np.cumsum(energies)))
 
 
@@ -94,10 +99,10 @@ def _lost(kept: np.ndarray) -> np.ndarray:
 
 def _tucker_losses(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of ranks (N, 2) and what they lose (N,): the core's energies, summed up along both of its axes."""
-    core = tucker_core(weight.detach().double(), *(bases(matrix) for matrix in unfoldings("tucker", weight)))
-    kept = core.square().sum((2, 3)).cumsum(0).cumsum(1).cpu().numpy()
+    core = tucker_core(weight, *(bases(matrix) for matrix in unfoldings("tucker", weight)))
+    kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1).cpu().numpy()
     ranks = np.stack(np.indices(kept.shape), -1).reshape(-1, 2) + 1
-    area = math.prod(weight.shape[2:])
+    area = math.prod(weight.shape[3:])
     # More outputs than the core's other sides allow, or inputs, would be linear combinations of the rest.
     useful = (ranks[:, 0] <= ranks[:, 1] * area) & (ranks[:, 1] <= ranks[:, 0] * area)
     return ranks[useful], _lost(kept.ravel())[useful]
@@ -130,7 +135,7 @@ def by_number(rank: float) -> Rule:
 def by_vbmf(curve: Curve, weight: Tensor) -> Choice | None:
     """As many components as are signal and not noise (`rank_by_vbmf`)."""
     ranks = [
-        rank_by_vbmf(principal(matrix)[0].cpu().numpy(), max(matrix.shape))
+        max(rank_by_vbmf(energies, max(matrix.shape[1:])) for energies in principal(matrix)[0].cpu().numpy())
         for matrix in unfoldings(curve.method, weight)
     ]
     return _nearest(curve, np.array(ranks)) if min(ranks) else None
@@ -183,13 +188,18 @@ def front(curves: list[Curve], whole: int) -> Front:
     return Front(whole=whole, choices=[curves[owner[i]].choice(place[i]) for i in order[better]])
 
 
-def within_budget(fronts: Mapping[str, Front], excess: float) -> dict[str, Choice]:
+def within_budget(
+    fronts: Mapping[str, Front], excess: float, harm: Mapping[str, float] | None = None
+) -> dict[str, Choice]:
     """Choices that together save at least `excess` MACs, by the steps that lose the least energy per MAC saved.
+
+    harm  what it costs the net when a layer loses all of its energy, in any unit; None takes all layers for equal
 
     On the convex hulls of the layers these greedy steps are the best there is; the last one is then made as small as
     still suffices. `fronts` must be able to save so much.
     """
-    steps = [(slope, path, choice) for path, one in fronts.items() for slope, choice in one.hull()]
+    harm = harm or {}
+    steps = [(slope * harm.get(path, 1.0), path, c) for path, one in fronts.items() for slope, c in one.hull()]
     taken: dict[str, Choice] = {}
     for _, path, choice in sorted(steps, key=lambda step: step[0]):
         before = taken[path].macs if path in taken else fronts[path].whole
