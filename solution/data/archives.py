@@ -115,11 +115,11 @@ class TarFiles(Files):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.folders = set()
-        self._mode = "gz" if path.suffix.lower() in (".gz", ".tgz") else ""
+        self._packed = path.suffix.lower() in (".gz", ".tgz")
         self._members: dict[str, tarfile.TarInfo] = {}
         links: dict[str, str] = {}
         try:
-            with tarfile.open(path, f"r:{self._mode}") as tar:
+            with tarfile.open(path, "r:gz" if self._packed else "r:") as tar:
                 for number, member in enumerate(tar, start=1):
                     refuse_many(path, number)
                     self._list(member, links)
@@ -178,9 +178,9 @@ class TarFiles(Files):
         return data
 
     @cached_property
-    def _stream(self) -> IO[bytes]:
+    def _stream(self) -> IO[bytes] | gzip.GzipFile:
         # Stays open: a compressed stream goes forward cheaply, but starts afresh whenever it is opened.
-        return gzip.open(self.path) if self._mode else self.path.open("rb")
+        return gzip.open(self.path) if self._packed else self.path.open("rb")
 
     def read_each(self, names: Sequence[str]) -> Iterator[tuple[int, bytes | UnreadableImage]]:
         """Every member of `names` as (position, bytes or what is wrong), in the order of the archive: one pass."""

@@ -255,7 +255,7 @@ def _as_pictures(array: np.ndarray | Rows, key: str, path: Path) -> Pictures:
 
 
 def _as_labels(array: np.ndarray | Rows, key: str, path: Path) -> np.ndarray:
-    labels = array[:] if array.ndim else array
+    labels = array if isinstance(array, np.ndarray) else array[:]
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or (labels.dtype.kind not in "iuU" and not _whole(labels)):
         raise InputError(f"{path}: {key} is {array.dtype} of shape {array.shape}; labels are N whole numbers or names")

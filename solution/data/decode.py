@@ -26,7 +26,7 @@ from solution.runtime import cache_folder, write_text, written_whole
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc")
-_UPRIGHT = {
+_UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -229,8 +229,9 @@ def _load(path: Path, size: int, count: int) -> tuple[np.ndarray, dict[int, str]
         notes = json.loads(path.with_suffix(".json").read_text())
         bad = {int(position): str(reason) for position, reason in notes["unreadable"].items()}
         images = mapped(path, (count - len(bad), size, size, 3))
-        whole = images is not None and images.dtype == np.uint8 and checksum(path) == notes["checksum"]
-        return (images, bad) if whole else None
+        if images is None or images.dtype != np.uint8 or checksum(path) != notes["checksum"]:
+            return None
+        return images, bad
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 

@@ -48,7 +48,7 @@ def signature(image: np.ndarray) -> Signature:
     thumbnail = picture.resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BOX)
     packed = np.packbits(imagehash.phash(picture).hash)
     return Signature(
-        digest=hashlib.blake2b(np.ascontiguousarray(image), digest_size=16, person=_shape(image)).hexdigest(),
+        digest=hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, person=_shape(image)).hexdigest(),
         bits=int.from_bytes(packed.tobytes(), "big"),
         thumbnail=np.asarray(thumbnail),
     )
@@ -88,7 +88,7 @@ def near_pairs(signatures: Sequence[Signature]) -> np.ndarray:
     Every pair of hashes is compared, a block of rows at a time: 50 million comparisons take about 0.2 s.
     """
     bits = np.array([one.bits for one in signatures], np.uint64)
-    thumbnails = _centerd([one.thumbnail for one in signatures])
+    thumbnails = _centered([one.thumbnail for one in signatures])
     found = [_alike(thumbnails, some) for some in _close_hashes(bits)]
     return np.concatenate(found) if found else np.empty((0, 2), np.int64)
 
@@ -102,7 +102,7 @@ def _close_hashes(bits: np.ndarray) -> Iterator[np.ndarray]:
             yield pairs[cut : cut + _PAIRS_AT_ONCE]
 
 
-def _centerd(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
+def _centered(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
     flat = np.array(thumbnails, np.float32).reshape(len(thumbnails), _THUMBNAIL_SIDE**2 * 3)  # (N, 768)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)

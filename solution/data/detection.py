@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,7 +62,7 @@ class Vary:
         """A random place; a picture larger than the square is cut at its edges."""
         zoom = 1 + chance.uniform(-self.zoom, self.zoom)
         width, height = _sides(shape, size * zoom)
-        left, top = (round(chance.uniform(*sorted((0, size - side)))) for side in (width, height))
+        left, top = (round(float(chance.uniform(*sorted((0, size - side))))) for side in (width, height))
         return Placing(width=width, height=height, left=left, top=top, mirrored=bool(chance.random() < self.flip))
 
     def colored(self, image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
@@ -70,7 +71,7 @@ class Vary:
         return np.clip(image * gains, 0, 255).astype(np.uint8)
 
 
-def centerd(shape: tuple[int, ...], size: int) -> Placing:
+def centered(shape: tuple[int, ...], size: int) -> Placing:
     """As large as fits, in the middle."""
     width, height = _sides(shape, size)
     return Placing(width=width, height=height, left=(size - width) // 2, top=(size - height) // 2)
@@ -130,8 +131,8 @@ class DetectionLoaders(Loaders):
 
     def fingerprint(self) -> dict[str, str]:
         """{"labels", "pixels"}: keys of what train and val hold, in order."""
-        scenes = [scene for loader in (self.seen, self.val) for scene in loader.dataset.part]
-        files = self.val.dataset.scenes.files
+        shown: list[Any] = [loader.dataset for loader in (self.seen, self.val) if loader is not None]
+        scenes, files = [scene for own in shown for scene in own.part], shown[0].scenes.files
         return {
             "labels": digest([self.info.classes, *((scene.name, scene.boxes.tolist()) for scene in scenes)]),
             "pixels": digest(zlib.crc32(files.read(scene.name)) for scene in scenes),
@@ -213,7 +214,7 @@ class Framed(Dataset):
 
     def _one(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         image = self.scenes.image(scene)
-        placing = centerd(image.shape, self.size)
+        placing = centered(image.shape, self.size)
         return framed(image, placing, self.size), corners(scene.boxes, placing)
 
 

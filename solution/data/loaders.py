@@ -69,7 +69,7 @@ class Loaders:
 
     def fingerprint(self) -> dict[str, str]:
         """{"labels", "pixels"}: keys of what train, dev and val hold, in order."""
-        shown = [loader.dataset for loader in (self.train, self.dev, self.val) if loader is not None]
+        shown: list[Any] = [loader.dataset for loader in (self.train, self.dev, self.val) if loader is not None]
         return {
             "labels": digest([self.info.classes, *(own.labels.tolist() for own in shown)]),
             "pixels": digest(checksum(Path(own.images.filename)) for own in shown),

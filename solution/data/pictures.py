@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,7 +94,12 @@ def _draw_bars(axes: Axes, description: Description, num_classes: int) -> None:
     counts = description.counts()[:num_classes]  # (classes, splits)
     left = np.zeros(num_classes)
     for split, column in zip(description.info.counts, counts.T, strict=True):
-        style = {"color": _COLORS[split], "hatch": _HATCHES.get(split), "edgecolor": "white", "linewidth": 0}
+        style: dict[str, Any] = {
+            "color": _COLORS[split],
+            "hatch": _HATCHES.get(split),
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
         axes.barh(range(num_classes), column, left=left, height=0.62, label=split or "images", **style)
         left += column
     for row, total in enumerate(left):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -95,7 +95,7 @@ class Viewer:
         """(H, W, 3) uint8 -> (size, size, 3) uint8."""
         # The leading bit gives all keys one length: Python seeds index 2 of epochs 0 and 1 alike otherwise.
         self._chance.seed((1 << 128) | (self.seed << 64) | (epoch << 32) | index)
-        position = {"state": self._chance.getrandbits(128), "inc": 1}
+        position: Any = {"state": self._chance.getrandbits(128), "inc": 1}
         self._numbers.state = {"bit_generator": "PCG64", "state": position, "has_uint32": 0, "uinteger": 0}
         return self._pipeline(image=image)["image"]
 
@@ -119,7 +119,7 @@ class Plain(Dataset):
     """Cached pictures as they are; fetched a batch at a time."""
 
     def __init__(self, cached: Cached, normalization: Normalization) -> None:
-        self.images = cached.images
+        self.images: Any = cached.images
         self.labels = torch.from_numpy(cached.labels)
         self.normalization = normalization
 
@@ -144,7 +144,7 @@ class Views(Dataset):
         self.view, self.normalization = viewer, normalization
         self.teacher_logits: np.ndarray | None = None
         self.pixels: np.memmap | None = None
-        self.images = cached.images
+        self.images: Any = cached.images
         self.labels = torch.from_numpy(cached.labels)
 
     def __len__(self) -> int:
@@ -153,7 +153,11 @@ class Views(Dataset):
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
         """(B, 3, size, size) normalized float32, (B,) int64, and (B, K) float32 teacher's logits, if any."""
         shown, positions = zip(*pairs, strict=True)
-        pixels = self._made(pairs) if self.pixels is None else self.pixels[list(shown), list(positions)]
+        if self.pixels is None:
+            pixels = self._made(pairs)
+        else:
+            pixels = self.pixels[list(shown), list(positions)]
+            let_go(self.pixels)
         batch = as_batch(pixels, self.normalization), self.labels[list(positions)]
         if self.teacher_logits is None:
             return batch
@@ -170,7 +174,7 @@ class Views(Dataset):
         about = made_by, num_views, self.view.size, self.view.augment, self.view.seed
         content = hashlib.sha256(repr(about).encode())
         for start in range(0, len(self), 1024):
-            content.update(np.ascontiguousarray(self.images[start : start + 1024]))
+            content.update(np.ascontiguousarray(self.images[start : start + 1024]).data)
             let_go(self.images)
         return content.hexdigest()[:32]
 
@@ -203,7 +207,7 @@ class Views(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker that is not forked opens the files itself, instead of being sent all pictures."""
-        pixels = None if self.pixels is None else Path(self.pixels.filename)
+        pixels = None if self.pixels is None else Path(str(self.pixels.filename))
         return {**self.__dict__, "images": Path(self.images.filename), "pixels": pixels}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -262,12 +266,15 @@ class TrainLoader(DataLoader):
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
-        self.batch_sampler.set_epoch(epoch)
+        sampler: Any = self.batch_sampler
+        sampler.set_epoch(epoch)
 
 
-def train_loader(views: Views, sampler: EpochSampler, workers: int) -> TrainLoader:
+def train_loader(views: Dataset, sampler: EpochSampler, workers: int) -> TrainLoader:
     """Batches of random views, made by `workers` processes that stay alive, or in this process when that is 0."""
-    alive = {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _alone} if workers else {}
+    alive: dict[str, Any] = (
+        {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _alone} if workers else {}
+    )
     # A generator of its own, because a loader otherwise draws from the global one whenever an epoch begins.
     own = torch.Generator()
     return TrainLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=as_is, generator=own, **alive)
@@ -277,9 +284,10 @@ def with_teacher_logits(
     loader: TrainLoader, teacher_logits: np.ndarray, log: Callable[[str], None] = print
 ) -> TrainLoader:
     """The same batches, stored, with a third part: the teacher's (num_views, N, K) logits of each view and picture."""
-    richer = loader.dataset.stored(len(teacher_logits), log)
+    views, sampler = cast("Views", loader.dataset), cast("EpochSampler", loader.batch_sampler)
+    richer = views.stored(len(teacher_logits), log)
     richer.teacher_logits = teacher_logits
-    return train_loader(richer, loader.batch_sampler, loader.num_workers)
+    return train_loader(richer, sampler, loader.num_workers)
 
 
 def plain_loader(cached: Cached, batch_size: int, normalization: Normalization) -> DataLoader:
@@ -295,7 +303,7 @@ def _opened(path: Path) -> np.memmap:
     return images
 
 
-def as_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def as_is(batch: Any) -> Any:
     """What a data set made is a batch already: nothing is left to collate."""
     return batch
 

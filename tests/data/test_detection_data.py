@@ -9,7 +9,7 @@ from scenes import write_scenes, write_tar
 
 from solution.contracts import InputError
 from solution.data.boxes import COCO, open_scenes
-from solution.data.detection import GRAY, DetectionData, Placing, Vary, centerd, corners, framed, visible
+from solution.data.detection import GRAY, DetectionData, Placing, Vary, centered, corners, framed, visible
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_other_layouts_and_no_path_are_refused(tmp_path):
 
 def test_a_picture_lies_in_the_middle_on_grey_and_its_boxes_with_it():
     image = np.full((40, 80, 3), 255, np.uint8)
-    placing = centerd(image.shape, 160)
+    placing = centered(image.shape, 160)
     assert placing == Placing(width=160, height=80, left=0, top=40)
     square = framed(image, placing, 160)
     assert (square[40:120] == 255).all()

@@ -70,7 +70,7 @@ def _paste(scene: np.ndarray, sheet: Sheet, pose: np.ndarray, rng: Generator) ->
     """Lay the object and its soft shadow over `scene`, in place."""
     layer = cv2.warpPerspective(sheet.pixels, pose, (SIDE, SIDE), flags=cv2.INTER_LINEAR).astype(np.float32)
     alpha = layer[..., 3:] / 255
-    offset = np.float32([(1, 0, rng.uniform(-5, 5)), (0, 1, rng.uniform(0, 6))])
+    offset = np.array([(1, 0, rng.uniform(-5, 5)), (0, 1, rng.uniform(0, 6))], dtype=np.float32)
     shadow = cv2.blur(cv2.warpAffine(alpha, offset, (SIDE, SIDE)), (7, 7))[..., None]
     scene *= (1 - rng.uniform(0.2, 0.6) * shadow) * (1 - alpha)
     scene += layer[..., :3]
@@ -104,7 +104,7 @@ def _tiles(rng: Generator) -> np.ndarray:
 
 
 def _gravel(rng: Generator) -> np.ndarray:
-    return (0.8 + 0.4 * bumps(rng, rng.integers(20, 60), SIDE))[..., None]
+    return (0.8 + 0.4 * bumps(rng, int(rng.integers(20, 60)), SIDE))[..., None]
 
 
 def _blotches(rng: Generator) -> np.ndarray:
