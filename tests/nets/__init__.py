@@ -7,6 +7,7 @@ from nets import (
     metric,
     mixers,
     numbers,
+    rearranged,
     residual,
     restoration,
     segmentation,
@@ -22,7 +23,7 @@ from nets import (
 from nets.catalogue import UserNet
 
 GROUPS = (
-    *(students, residual, splits, numbers, weights, segmentation, detection, restoration),
+    *(students, residual, splits, rearranged, numbers, weights, segmentation, detection, restoration),
     *(generative, signals, attention, tokens, mixers, metric, several, unusual, wrapped),
 )
 NETS: dict[str, UserNet] = {net.name: net for group in GROUPS for net in group.NETS}
