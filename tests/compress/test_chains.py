@@ -106,12 +106,14 @@ def test_a_long_chain_reloads_in_a_fresh_process(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["channels", "decompose"])
-def test_reshaping_folds_a_sparse_and_clustered_net_first(name):
+@pytest.mark.parametrize(
+    "step", [STEPS["channels"], Decompose(rank="energy", energy=0.6, layers=("features.init_block.*", "output*"))]
+)
+def test_reshaping_folds_a_sparse_and_clustered_net_first(step):
     torch.manual_seed(0)
     net = chained(NETS[0].build(3), ["weights, local", "cluster"], train=True)
     before, answer = sparsity(net), net(EXAMPLE)
-    smaller = STEPS[name](net, GIVEN)
+    smaller = step(net, GIVEN)
     assert sparsity(smaller) > 0.7 * before
     assert sparsity(net) == before
     assert torch.equal(net(EXAMPLE), answer)
