@@ -13,16 +13,15 @@ EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Stubborn(nn.Module):
-    """A residual block whose forward splits by a number that nobody can know of."""
+    """A residual block of 8 channels whose forward splits by numbers that are written out."""
 
     def __init__(self, channels):
         super().__init__()
-        self.parts = (channels // 4, channels - channels // 4)
         self.into = nn.Conv2d(channels, channels, 1)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x):
-        one, other = self.into(x).split(self.parts, 1)
+        one, other = self.into(x).split((2, 6), 1)
         return x + self.out(torch.cat((other.relu(), one), 1))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from solution.compress.coupling.attributes import Attributes, all_shapes, attributes_after, implied, set_attributes
+from solution.compress.coupling.attributes import (
+    Attributes,
+    Stored,
+    all_shapes,
+    attributes_after,
+    implied,
+    set_attributes,
+)
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, components_of
 from solution.compress.coupling.ids import ChannelIds
 from solution.compress.coupling.inputs import batch_of, call, with_tensors
@@ -118,12 +125,14 @@ class TraceRequest:
     example       inputs of one forward: a tensor, or a tuple or dict of tensors
     protected     glob patterns of modules whose own outputs keep all channels ("stem.*", "fc")
     keeps_output  position among the flattened outputs -> whether it must keep its shape
+    learned       numbers that modules store, as they are found (`stored`)
     """
 
     model: nn.Module
     example: Any
     protected: tuple[str, ...] = ()
     keeps_output: Callable[[int], bool] = every_output
+    learned: Stored = field(default_factory=dict)
 
     def inputs(self) -> Any:
         """The example where the model is."""
@@ -157,9 +166,9 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
         resized = {} if before is None else shapes_at(request.model, before.coupling, sizes or {})
         meta = meta_copy(request.model, resized)
         if resized:
-            set_attributes(meta, attributes_after(request.model, all_shapes(meta)))
+            set_attributes(meta, attributes_after(request.model, all_shapes(meta), request.learned))
         traces = _traces(meta, request.inputs(), mode, before)
-        attributes = attributes_after(request.model, all_shapes(meta))
+        attributes = attributes_after(request.model, all_shapes(meta), request.learned)
     grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
     ledger = ChannelIds(frozenset() if before is None else before.coupling.readers(), frozenset(grouped))
     for one in traces:

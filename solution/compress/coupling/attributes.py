@@ -23,6 +23,7 @@ def adapted(
     """
     return {
         **_attention_heads(module, prefix, before, after),
+        **_packed_projection(module, prefix, after),
         **_split_sizes(module, prefix, after),
         **_half_width(module, prefix, before, after),
         **_gated_halves(module, prefix, after),
@@ -55,6 +56,15 @@ def _attention_heads(
         share = changed["num_heads"], module.num_heads
         changed |= {name: size * share[0] // share[1] for name, size in sizes.items() if isinstance(size, int)}
     return changed
+
+
+def _packed_projection(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+    """PyTorch's own attention: as many heads as are left, of the size that they had."""
+    packed = after.get(f"{prefix}in_proj_weight")
+    if not isinstance(module, nn.MultiheadAttention) or packed is None:
+        return {}
+    rows, width = packed
+    return {"num_heads": rows // 3 // module.head_dim, **dict.fromkeys(("embed_dim", "kdim", "vdim"), width)}
 
 
 def _split_sizes(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
@@ -130,6 +140,8 @@ def alike(module: nn.Module, prefix: str) -> tuple[str, ...]:
             return (prefix + name,)
     if not hasattr(module, "num_heads"):
         return ()
+    if isinstance(module, nn.MultiheadAttention):
+        return f"{prefix}in_proj_weight", f"{prefix}out_proj.weight"
     layers = ("qkv", "proj") if hasattr(module, "shift_size") else ("qkv.conv", "proj.conv")
     return tuple(f"{prefix}{layer}.weight" for layer in layers)
 
@@ -144,17 +156,36 @@ def all_shapes(model: nn.Module) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
-def attributes_after(model: nn.Module, shapes: Mapping[str, Shape]) -> Attributes:
-    """What must be set on the modules of `model` once its tensors have `shapes`."""
+Stored = dict[tuple[type, str], tuple[str, int]]
+"""(Class of a module, attribute) -> (tensor of the module, axis) whose length it is in proportion to."""
+
+
+def attributes_after(model: nn.Module, shapes: Mapping[str, Shape], learned: Stored | None = None) -> Attributes:
+    """What must be set on the modules of `model` once its tensors have `shapes`; `learned` by `stored`."""
     before, changed = all_shapes(model), {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         own = {name: shapes[prefix + name] for name in _own_names(module)}
         values = {**implied(module, own), **adapted(module, prefix, before, shapes)}
+        for (kind, name), (tensor, axis) in (learned or {}).items():
+            if type(module) is kind and prefix + tensor in before:
+                old, new = before[prefix + tensor][axis], shapes[prefix + tensor][axis]
+                if (scaled := _in_proportion(getattr(module, name, None), old, new)) is not None:
+                    values.setdefault(name, scaled)
         values = {name: value for name, value in values.items() if _differs(getattr(module, name, value), value)}
         if values:
             changed[path] = values
     return changed
+
+
+def _in_proportion(value: object, old: int, new: int) -> int | Shape | None:
+    """`value`, a number or several, once what it goes along with went from `old` to `new`; the last takes the rest."""
+    if isinstance(value, int):
+        return value * new // old if value * new % old == 0 else None
+    if not isinstance(value, list | tuple) or sum(value) * new % old:
+        return None
+    first = [one * new // old for one in value[:-1]]
+    return (*first, sum(value) * new // old - sum(first))
 
 
 def _differs(old: object, new: object) -> bool:

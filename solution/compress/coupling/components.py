@@ -51,6 +51,7 @@ class Coupling:
     runs       places where a forward takes channels apart into runs of one length, in the shape of sides
     reason     component -> why it must stay; the others may be cut
     passing    call, by its label -> the components that go through it
+    views      view, by its label -> along which dimensions of its result channels lie
     """
 
     sides: tuple[Side, ...]
@@ -59,6 +60,7 @@ class Coupling:
     reason: dict[int, str]
     runs: tuple[Side, ...] = ()
     passing: dict[str, np.ndarray] = field(default_factory=dict)
+    views: dict[str, tuple[bool, ...]] = field(default_factory=dict)
 
     def side(self, tensor: str, axis: int) -> Side | None:
         """The side called so, if channels lie along it."""
@@ -95,7 +97,8 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
             first = ids.movedim(side, 0).reshape(ids.shape[side], -1)[:, 0]
             axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
     runs = [_side(axis, label) for axis in ledger.runs]
-    return _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label))
+    coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label))
+    return replace(coupling, views=ledger.views)
 
 
 def _settled_labels(ledger: ChannelIds) -> np.ndarray:

@@ -15,11 +15,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze, atoms_of_tensors, skeleton_sizes
-from solution.compress.coupling.attributes import alike
+from solution.compress.coupling.analysis import (
+    Analysis,
+    Sizes,
+    TraceRequest,
+    analyze,
+    atoms_of_tensors,
+    shapes_at,
+    skeleton_sizes,
+)
+from solution.compress.coupling.attributes import alike, all_shapes
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side, made_alike
-from solution.compress.coupling.operations import divergence
+from solution.compress.coupling.operations import divergence, misshapen
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
+from solution.compress.coupling.stored import Failed, learn
 from solution.compress.coupling.tracing import TraceError, refs_in
 from solution.contracts import InputError
 
@@ -147,9 +156,9 @@ def _attempt(
     """A fit; or sets of atoms that may be in its way (the likeliest first), what went wrong, and whether other sizes
     may do better.
     """
-    coupling = full.coupling
+    coupling, stays = full.coupling, skeleton_sizes(full.coupling, _first_ones(classes, counts))
     try:
-        skeleton = analyze(request, skeleton_sizes(coupling, _first_ones(classes, counts)), full)
+        skeleton = _with_stored_numbers(request, full, stays)
     except TraceError as error:
         where = error.where or type(request.model).__name__
         passing = _passing(full, error.mode, error.position)
@@ -162,8 +171,34 @@ def _attempt(
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
     misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
     if misfits.any():
-        return [_makers(coupling, skeleton.coupling, misfits)], "its channels would meet others than before", True
+        first = _first_of(skeleton.coupling, misfits)
+        suspects = [_makers(coupling, skeleton.coupling, some) for some in (first, misfits)]
+        return suspects, "its channels would meet others than before", True
     return Fit(skeleton=skeleton, replaces=replaces)
+
+
+def _with_stored_numbers(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
+    """The skeleton of these sizes, numbers that modules store set to what lets its forward run."""
+    before = all_shapes(request.model)
+    after = {**before, **shapes_at(request.model, full.coupling, stays)}
+    while True:
+        try:
+            return _analyzed(request, full, stays)
+        except TraceError as error:
+            trace = next(one for one in full.traces if one.mode == error.mode)
+            failed = Failed(trace=trace, error=error, before=before, after=after)
+            if not learn(request.model, request.learned, failed, lambda: _analyzed(request, full, stays)):
+                raise
+
+
+def _analyzed(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
+    """The skeleton. `TraceError` also for a view that puts other elements together than in the full net."""
+    skeleton = analyze(request, stays, full)
+    for one, other in zip(full.traces, skeleton.traces, strict=True):
+        if (place := misshapen(one, other, full.coupling.views)) is not None:
+            where = one.calls[place].where
+            raise TraceError(f"a view in {where} mixes channels with positions", where, "", one.mode, place)
+    return skeleton
 
 
 def _passing(full: Analysis, mode: str, position: int) -> set[int]:
@@ -203,6 +238,16 @@ def _misfits(full: Coupling, skeleton: Coupling, spare: np.ndarray) -> np.ndarra
         if spare[members].mean() > MOST_SPARE:
             misfit |= members & spare
     return misfit
+
+
+def _first_of(skeleton: Coupling, misfits: np.ndarray) -> np.ndarray:
+    """Those `misfits` that go through a call before all others: what comes after may follow from them."""
+    for passing in skeleton.passing.values():
+        if misfits[passing].any():
+            first = np.zeros_like(misfits)
+            first[passing] = misfits[passing]
+            return first
+    return misfits
 
 
 def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:

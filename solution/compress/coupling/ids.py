@@ -119,6 +119,7 @@ class ChannelIds:
         self.runs: list[Axis] = []
         self.label = ""
         self.passages: list[Passage] = []
+        self.views: dict[str, tuple[bool, ...]] = {}
         self._counted: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def fresh(self, shape: Sequence[int]) -> Tensor:

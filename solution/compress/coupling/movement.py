@@ -45,6 +45,13 @@ def _turns_weight(call: OpCall) -> bool:
 def reshaped(call: OpCall) -> Tensor:
     """View, reshape, flatten, unflatten: only the resulting shape matters."""
     ids = call.ids("self")
+    result = _reshaped(call, ids)
+    if int(slim(result).max()) > KEPT:
+        call.ledger.views[call.label] = tuple(varies(result, dim) for dim in range(result.ndim))
+    return result
+
+
+def _reshaped(call: OpCall, ids: Tensor) -> Tensor:
     if ids.ndim > 2 and len(call.shape) == ids.ndim + 1 and _in_runs(ids.shape, call.shape):
         call.ledger.in_runs(call.label, ids, 1, call.shape[1])
     try:

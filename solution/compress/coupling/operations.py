@@ -6,6 +6,7 @@ something else. Numbers that only say where elements lie may differ, for channel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -42,6 +43,20 @@ def divergence(full: Trace, small: Trace) -> Divergence | None:
             return Divergence(position=position, reason="its forward computes with their number", steps=False)
     if full.outputs != small.outputs:
         return Divergence(position=len(full.calls) - 1, reason="its forward branches on their number", steps=True)
+    return None
+
+
+def misshapen(full: Trace, small: Trace, views: Mapping[str, tuple[bool, ...]]) -> int | None:
+    """The first view that changes in dimensions along which no channels lie: one that puts other elements together.
+
+    views  of the full pass, by their labels -> along which dimensions channels lie
+    """
+    for position, (one, other) in enumerate(zip(full.calls, small.calls, strict=False)):
+        dims = views.get(f"{full.mode} {one.name}")
+        if dims is not None and one.name == other.name:
+            before, after = one.result.shape, other.result.shape
+            if len(after) != len(dims) or any(before[d] != after[d] for d, lies in enumerate(dims) if not lies):
+                return position
     return None
 
 

@@ -34,6 +34,7 @@ class Recorded:
     arguments  by the names of the operator's schema, a `Ref` for each tensor
     result     what it returned: tensors without memory
     made       the same with a `Ref` for each tensor
+    where      path of the module whose forward made it
     """
 
     op: torch._ops.OpOverload
@@ -41,6 +42,7 @@ class Recorded:
     arguments: dict[str, Any]
     result: Any
     made: Any
+    where: str = ""
 
 
 class Recorder(SchemaCheckMode):
@@ -56,6 +58,7 @@ class Recorder(SchemaCheckMode):
         self.calls: list[Recorded] = []
         self.constants: set[int] = set()
         self.tensors: list[Tensor] = []  # all of them, which also keeps their identities from being used again
+        self.path: list[str] = []  # of the modules that are running, outermost first
         self._refs: dict[int, Ref] = {}
         self._blanks: dict[tuple[int, torch.Size], Ref] = {}
         self._counts: Counter[str] = Counter()
@@ -77,7 +80,8 @@ class Recorder(SchemaCheckMode):
         name, made = f"{kind}_{self._counts[kind]}", self._made(result)
         if not types and isinstance(made, Ref):
             self._blanks[result.untyped_storage()._cdata, result.shape] = made
-        self.calls.append(Recorded(op=func, name=name, arguments=arguments, result=result, made=made))
+        where = self.path[-1] if self.path else ""
+        self.calls.append(Recorded(op=func, name=name, arguments=arguments, result=result, made=made, where=where))
         return result
 
     def refs(self, value: Any) -> Any:

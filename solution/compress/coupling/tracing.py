@@ -132,6 +132,7 @@ def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
     inputs = tensors_in(fake)
     recorder = Recorder([*tensors.values(), *inputs])
     with _module_path(meta) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
+        recorder.path = path
         try:
             with recorder:
                 outputs = call(meta, fake)
