@@ -170,7 +170,8 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
         traces = _traces(meta, request.inputs(), mode, before)
         attributes = attributes_after(request.model, all_shapes(meta), request.learned)
     grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
-    ledger = ChannelIds(frozenset() if before is None else before.coupling.readers(), frozenset(grouped))
+    decided = None if before is None else before.coupling.over_all
+    ledger = ChannelIds(frozenset() if before is None else before.coupling.readers(), frozenset(grouped), decided)
     for one in traces:
         walk(one, ledger, apply_rule, request.keeps_output)
     known = None if before is None else {side.tensor: side.axis for side in before.coupling.sides}

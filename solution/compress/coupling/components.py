@@ -51,6 +51,7 @@ class Coupling:
     runs       places where a forward takes channels apart into runs of one length, in the shape of sides
     reason     component -> why it must stay; the others may be cut
     passing    call, by its label -> the components that go through it
+    over_all   calls over all channels that tie none of them together
     views      view, by its label -> along which dimensions of its result channels lie
     """
 
@@ -61,6 +62,7 @@ class Coupling:
     runs: tuple[Side, ...] = ()
     passing: dict[str, np.ndarray] = field(default_factory=dict)
     views: dict[str, tuple[bool, ...]] = field(default_factory=dict)
+    over_all: frozenset[str] = frozenset()
 
     def side(self, tensor: str, axis: int) -> Side | None:
         """The side called so, if channels lie along it."""
@@ -98,7 +100,7 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
             axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
     runs = [_side(axis, label) for axis in ledger.runs]
     coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label))
-    return replace(coupling, views=ledger.views)
+    return replace(coupling, views=ledger.views, over_all=frozenset(ledger.over_all))
 
 
 def _settled_labels(ledger: ChannelIds) -> np.ndarray:

@@ -103,12 +103,20 @@ class ChannelIds:
     they go through. `label` is that of the call that is looked at.
     """
 
-    def __init__(self, readers: frozenset[str] = frozenset(), in_groups: frozenset[str] = frozenset()) -> None:
-        """readers: weights known to read channels (not depthwise), however few inputs their groups have left.
+    def __init__(
+        self,
+        readers: frozenset[str] = frozenset(),
+        in_groups: frozenset[str] = frozenset(),
+        decided: frozenset[str] | None = None,
+    ) -> None:
+        """What is known from the full net, for one that may have few channels left.
 
-        in_groups: axes known to be normalized in groups of several channels, however few each has left.
+        readers    weights that read channels (not depthwise)
+        in_groups  axes that are normalized in groups of several channels
+        decided    calls over all channels that tie none of them together (`over_all`)
         """
-        self.readers, self.in_groups = readers, in_groups
+        self.readers, self.in_groups, self.decided = readers, in_groups, decided
+        self.over_all: set[str] = set()
         self.next_id = 2
         self.ties: list[Tensor] = []
         self.kept: list[tuple[Tensor, str]] = []
@@ -154,6 +162,20 @@ class ChannelIds:
         _, distinct, counts = self._counted[key]
         if len(distinct):
             self.passages.append(Passage(call=self.label, slot=slot, ids=distinct, counts=counts))
+
+    def is_over_all(self, condition: bool) -> bool:
+        """Whether the call that is looked at takes all channels together, such as a mean: it is then one over those
+        that stay. In the full net this is so if `condition` holds.
+        """
+        holds = condition if self.decided is None else self.label in self.decided
+        if holds:
+            self.over_all.add(self.label)
+        return holds
+
+    def statistic(self, ids: Tensor) -> None:
+        """The call that is looked at computes something from all of `ids`."""
+        places = slim(ids).reshape(-1)
+        self.tie(self.axis(f":{self.label}", 0, len(places), "joint"), places)
 
     def axis(self, tensor: str, axis: int, length: int, role: str, groups: int = 1) -> Tensor:
         """The ids (length,) of an axis, handed out on first use and the same ever after."""

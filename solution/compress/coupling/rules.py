@@ -200,12 +200,20 @@ def same(call: OpCall) -> Tensor:
 
 
 def softmax(call: OpCall) -> Tensor:
-    """Everything along `dim` depends on everything else there."""
-    return call.ledger.collapse(call.ids("self"), [call["dim"] % len(call.shape)])
+    """Everything along `dim` depends on everything else there: over all channels, on those that stay."""
+    ids, over = call.ids("self"), call["dim"] % len(call.shape)
+    if call.ledger.is_over_all([dim for dim in range(ids.ndim) if varies(ids, dim)] == [over]):
+        call.ledger.statistic(ids)
+        return ids.expand(call.shape)
+    return call.ledger.collapse(ids, [over])
+
+
+PICKING = ("argmax", "argmin", "any", "all")
+"""Reductions that return where something is, or whether."""
 
 
 def reduction(call: OpCall) -> Any:
-    """Sum, mean, maximum, norm: what is reduced goes together."""
+    """Sum, mean, maximum, norm. Over all channels it is one over those that stay; over some, these go together."""
     if "other" in call.arguments:
         return pointwise(call)
     ids = call.ids("self")
@@ -214,6 +222,11 @@ def reduction(call: OpCall) -> Any:
     dims = [dim % max(1, ids.ndim) for dim in dims]
     single = isinstance(call.result, torch.Tensor)
     shape = tuple((call.result if single else call.result[0]).shape)
+    along = {dim for dim in range(ids.ndim) if varies(ids, dim)}
+    over_all = bool(along) and along <= set(dims) and call.name not in PICKING and not call.picks
+    if call.ledger.is_over_all(over_all):
+        call.ledger.statistic(ids)
+        return uniform(NEUTRAL, shape) if single else [uniform(NEUTRAL, shape) for _ in call.result]
     result = movement.restored(call.ledger, ids, dims, shape, bool(call["keepdim"]))
     return result if single else [result for _ in call.result]
 
@@ -242,6 +255,10 @@ def matmul(call: OpCall) -> Any:
         return unknown(call)
     batch = any(varies(side, dim) for side in (left, right) for dim in range(side.ndim - 2))
     inner = varies(left, -1) or varies(right, -2)
+    contracts = inner and not batch and not _headed(left, right) and not varies(left, -2) and not varies(right, -1)
+    if call.ledger.is_over_all(contracts and all(int(slim(ids).max()) > KEPT for ids in (left, right))):
+        call.ledger.tie(channels(call.ledger, left, -1), channels(call.ledger, right, -2))
+        return uniform(NEUTRAL, call.shape)
     if batch or inner or (varies(left, -2) and varies(right, -1)) or _headed(left, right):
         return heads(call, [left, right])
     side = left.narrow(-1, 0, 1) if varies(left, -2) else right.narrow(-2, 0, 1)

@@ -80,13 +80,17 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class OpCall:
-    """One call of the graph: its arguments by the names of the operator's schema, and the shape of what it returns."""
+    """One call of the graph: its arguments by the names of the operator's schema, and the shape of what it returns.
+
+    picks  it returns indices that are read later
+    """
 
     ledger: ChannelIds
     op: torch._ops.OpOverload
     label: str
     arguments: Mapping[str, Any]
     result: Any
+    picks: bool = False
 
     @property
     def name(self) -> str:
@@ -134,6 +138,8 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
     values = _sources(trace)
     derived, between = derived_weights(trace)
+    read = {ref.number for call in trace.calls for ref in refs_in(list(call.arguments.values()))}
+    read |= {ref.number for ref in refs_in(trace.outputs)}
     for call in trace.calls:
         number = call.made.number if isinstance(call.made, Ref) else None
         if number in derived:
@@ -143,7 +149,7 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
         elif number in between:
             values[number] = None
         else:
-            _assign(call.made, _called(call, values, ledger, rule, trace.mode), values)
+            _assign(call.made, _called(call, values, ledger, rule, trace.mode, read), values)
     _keep_outputs(_looked_up(trace.outputs, values), ledger, keeps_output, trace.mode)
 
 
@@ -171,14 +177,21 @@ def _looked_up(value: Any, values: Values) -> Any:
     return [_looked_up(item, values) for item in value] if isinstance(value, list) else value
 
 
-def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode: str) -> Any:
+def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode: str, read: set[int]) -> Any:
     arguments = {name: _looked_up(argument, values) for name, argument in call.arguments.items()}
     ledger.label = f"{mode} {call.name}"
     for name, argument in arguments.items():
         for number, one in enumerate(argument if isinstance(argument, list) else [argument]):
             if isinstance(one, Tensor):
                 ledger.passes(f"{name} {number}", one)
-    return rule(OpCall(ledger=ledger, op=call.op, label=ledger.label, arguments=arguments, result=call.result))
+    results = call.result if isinstance(call.result, list | tuple) else ()
+    picks = any(
+        isinstance(one, Tensor) and not one.is_floating_point() and ref is not None and ref.number in read
+        for one, ref in zip(results, refs_in(call.made), strict=False)
+    )
+    return rule(
+        OpCall(ledger=ledger, op=call.op, label=ledger.label, arguments=arguments, result=call.result, picks=picks)
+    )
 
 
 def _keep_outputs(outputs: list[Any], ledger: ChannelIds, keeps_output: Callable[[int], bool], mode: str) -> None:
