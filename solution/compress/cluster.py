@@ -53,7 +53,7 @@ class Codebook(nn.Module):
     """Parametrization of a weight by what its weights share.
 
     The parameter is the codebook (G, K): K values for each of G groups of rows. The buffer `codes`, uint8 in the
-    weight's shape, says which of them each weight has; with `zero`, code 0 is a zero that no training moves and code 1
+    weight's shape, is the index of each weight's value; with `zero`, code 0 is a zero that no training moves and code 1
     the first value. The gradient of a value is the mean of its weights' gradients, so that each step is the projection
     of the step that the weights would take, and a learning rate means what it means for them.
     """
@@ -104,7 +104,7 @@ def codes_of(weight: Tensor, layer: dict[str, Any], init: str, seed: int) -> Ten
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterPlan(Plan):
-    """Which layers get codebooks, of what size; the values are found in the net that it is applied to.
+    """Which layers get codebooks, of what size; the values are computed from the net that it is applied to.
 
     bits    of a code
     init    where k-means starts

@@ -12,6 +12,7 @@ statistics of norms are measured again, unless the outputs change less without.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -154,6 +155,10 @@ class Decompose(StructuralStep):
         saves = {"macs": (before, macs(smaller, context.example)), "params": (params(model), params(smaller))}
         return DecomposePlan(layers=layers, saves=saves, left=left)
 
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The split by weights alone: the budget, or the rule for ranks, decides what it costs."""
+        return self.run(model, dataclasses.replace(context, calibration=None))
+
     def apply(self, plan: DecomposePlan, model: nn.Module, context: StepContext) -> nn.Module:
         """Split, and where there are calibration images fit to the outputs and measure norms again, as far as that
         changes the net's outputs less.
@@ -243,7 +248,7 @@ class _Candidate:
     curves: list[Curve]
 
     def row(self, choice: Choice) -> dict[str, Any]:
-        """What the plan says of this layer."""
+        """The row of this layer in the plan."""
         return {
             "method": choice.method,
             "ranks": choice.ranks,

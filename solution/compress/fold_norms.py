@@ -136,7 +136,7 @@ class Wiring:
         except Exception as error:
             raise InputError(
                 f"the forward of {type(model).__name__} cannot be recorded ({error}), so no norm can be folded: "
-                "leave out the step fold_norms, or the settings fold_norms and equalize"
+                "leave out the step fold_norms, or the settings fold_norms and cross_layer_equalize"
             ) from error
         self.calls = Counter(node.target for node in self.nodes if node.op == "call_module")
 

@@ -1,4 +1,4 @@
-"""What layers see in calibration images: second moments, for factors and ranks that keep outputs and not weights."""
+"""Second moments of layers' inputs on calibration images, for factors and ranks that keep outputs, not weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST = 2304
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What calibration images say of layers; nothing when there are none.
+    """Statistics of layers' inputs on calibration images; empty when there are none.
 
     images   batches (B, C, H, W)
     means    layer -> mean of its patches (G, D)

@@ -1,10 +1,10 @@
 """Quantization: fewer bits for every weight, in one step after training or with a training in between.
 
-After training:     Quantize(scheme="int8")                       codes at once
-Inputs, static:     Quantize(scheme="int8", activations=8)        ranges from calibration images
-Inputs, dynamic:    Quantize(scheme="int8", activations=8, observer="dynamic")
-With training:      Quantize(scheme="int4", qat=True), Train(...), Convert()
-A mix under budget: Quantize(scheme="int8", lower=("int4", "int2"), bytes="20%")
+After training:     fw.Quantize(scheme="int8")                       codes at once
+Inputs, static:     fw.Quantize(scheme="int8", activations=8)        ranges from calibration images
+Inputs, dynamic:    fw.Quantize(scheme="int8", activations=8, observer="dynamic")
+With training:      fw.Quantize(scheme="int4", qat=True), fw.Train(...), fw.Convert()
+A mix under budget: fw.Quantize(scheme="int8", lower=("int4", "int2"), bytes="20%")
 
 Weights lie on a grid per output channel, inputs (`activations`) on one per layer. A finished weight is stored as small
 integers and scales (`quantization.forms`). Running a net in integers is the runtimes' work: see `solution.export`.
@@ -46,14 +46,14 @@ class Quantize(StructuralStep):
     lower        schemes that layers may take instead, least sensitive first, under one budget:
     bytes        what the net may take at most (`Budget`: "20%" of the float net's bytes, "64 KiB")
     f1_drop      or: macro F1 that may be lost on the dev split
-    qat          float weights behind grids that train (LSQ; signs for binary): a `Train` and a `Convert` should follow
+    qat          float weights behind grids that train (LSQ; signs for binary); `Train` and `Convert` should follow
     activations  bits of the layers' inputs, 2 to 8; 0 leaves them in float
     observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy (static);
                  or dynamic: each image brings its own, at every layer. That needs no calibration and cuts nothing off,
                  but a runtime must look for the range at every call, where a fixed one costs nothing
-    images       calibration images to look at; the user is told when there are fewer
+    images       calibration images to use; a line of log says when there are fewer
     fold_norms   batch norms go into the convolution before them
-    equalize     bring channels of neighboring layers to one range; needs fold_norms
+    cross_layer_equalize  bring channels of neighboring layers to one range; needs fold_norms
     correct_bias undo the mean error of each layer, measured on calibration images, where such are given
     other_dtype  float32, float16 or bfloat16: how all other parameters are kept
     spare        groups (first, last, depthwise) to leave in float where that is measured to be better
@@ -93,7 +93,7 @@ class Quantize(StructuralStep):
         if self.images < 1:
             raise InputError(f"images must be at least 1, got {self.images}")
         if self.cross_layer_equalize and not self.fold_norms:
-            raise InputError("equalize needs fold_norms=True: a norm between two layers hides what they share")
+            raise InputError("cross_layer_equalize needs fold_norms=True: a norm lies between two layers")
         self._check_names()
         self._check_qat(max(bits))
 
@@ -110,13 +110,13 @@ class Quantize(StructuralStep):
 
     def _check_qat(self, bits: int) -> None:
         if self.qat and bits > 8:
-            raise InputError(f"learn is for grids of 8 bits and fewer, got {self.scheme}")
+            raise InputError(f"qat is for grids of 8 bits and fewer, got {self.scheme}")
         if self.qat and self.other_dtype != "float32":
             raise InputError(f"a training needs float32: give other_dtype={self.other_dtype!r} to Convert instead")
 
     @property
     def currency(self) -> str | None:
-        """Bytes; a net that is to learn first carries its float weights on."""
+        """Bytes; with `qat` the float weights stay until `Convert`."""
         return None if self.qat else "bytes"
 
     def decide(self, model: nn.Module, context: StepContext) -> QuantizePlan:
@@ -133,7 +133,7 @@ class Quantize(StructuralStep):
         plan = self._fitting(self._with_chains(plan, model), model)
         if not plan.schemes:
             raise InputError(f"nothing can be quantized: {_reasons(plan)}")
-        self._tell_if_few(context)
+        self._note_if_few(context)
         plan = self._spared(self._with_ranges(plan, model, context), model, context)
         if self.lower:
             plan = dataclasses.replace(plan, schemes=self._mix(plan, model, context))
@@ -158,7 +158,7 @@ class Quantize(StructuralStep):
         return self.mended(plan.apply(model), plan, model, context)
 
     def mended(self, cut: nn.Module, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
-        """`cut`, made from `model` by `plan`, with corrected biases where that is asked for and possible, in place."""
+        """`cut`, made from `model` by `plan`, with biases corrected on calibration images if there are any, in place."""
         if not self._corrects or context.calibration is None:
             return cut
         behind = {layer: norm for norm, layer in _norms_of(model).items() if norm not in plan.folded}
@@ -209,14 +209,14 @@ class Quantize(StructuralStep):
     def _corrects(self) -> bool:
         return self.correct_bias and not self.qat
 
-    def _tell_if_few(self, context: StepContext) -> None:
+    def _note_if_few(self, context: StepContext) -> None:
         if context.calibration is None or not (self._observes or self._corrects):
             return
-        found = sum(len(images) for images in _first(context.calibration, self.images))
-        if not found:
+        count = sum(len(images) for images in _first(context.calibration, self.images))
+        if not count:
             raise InputError("there are no calibration images to quantize with")
-        if found < self.images:
-            context.log(f"asked for {self.images} calibration images, there are {found}: going on with these")
+        if count < self.images:
+            context.log(f"images={self.images}, but there are {count} calibration images: these are used")
 
     def _mix(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> Mix:
         """A scheme for each layer within the budget; what `spare` left in float stays so."""
@@ -247,7 +247,7 @@ class Convert(StructuralStep):
     """Weights behind grids that have trained become codes: the same values, without the float weights.
 
     fold_norms  batch norms go into the convolution before them: a norm's factor goes into the scales
-    others      float32, float16 or bfloat16: how all other parameters are kept
+    other_dtype float32, float16 or bfloat16: how all other parameters are kept
     """
 
     currency: ClassVar[str | None] = "bytes"
@@ -263,7 +263,7 @@ class Convert(StructuralStep):
         grids = {path: grid_of(module) for path, module in model.named_modules()}
         schemes = {path: grid.scheme.name for path, grid in grids.items() if grid is not None}
         if not schemes:
-            raise InputError("there is nothing to freeze: no weight has a grid that trains; Quantize(qat=True) first")
+            raise InputError("there is nothing to convert: no weight has a grid that trains; Quantize(qat=True) first")
         folded = Wiring(model).norms() if self.fold_norms else {}
         plan = ConvertPlan(schemes=schemes, folded=folded, other_dtype=self.other_dtype)
         saves = {"bytes": (stored_bytes(model), stored_bytes(plan.cut(copied(model))))}

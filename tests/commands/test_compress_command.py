@@ -174,10 +174,10 @@ def test_a_step_gets_as_many_calibration_images_as_it_asks_for(net_file, tmp_pat
     pixels = chance.integers(0, 256, (420, 32, 32, 3), dtype=np.uint8)
     many = {"classes": ["blue", "green", "red"], "x_val": pixels[:6], "y_val": labels[:6]}
     np.savez(tmp_path / "many.npz", x_train=pixels, y_train=labels, **many)
-    for count, told in ((300, ""), (1000, "asked for 1000 calibration images, there are 378")):
+    for count, told in ((300, ""), (1000, "images=1000, but there are 378 calibration images")):
         words = ["--step", f"quantize activations=8 observer=minmax images={count}"]
         words += ["--data", str(tmp_path / "many.npz"), "--out", str(tmp_path / "int8.packed")]
         assert main(["compress", str(net_file), *words]) == 0
         said = capsys.readouterr().out
         assert told in said
-        assert ("calibration images, there are" in said) == bool(told)
+        assert ("calibration images: these are used" in said) == bool(told)

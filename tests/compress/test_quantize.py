@@ -260,7 +260,7 @@ def test_layers_that_cannot_be_quantized_are_named_and_kept(small_net, toy):
 def test_fewer_calibration_images_than_asked_are_said(small_net, toy):
     said = []
     Quantize(activations=8, images=100).plan(small_net, dataclasses.replace(toy, log=said.append))
-    assert said == ["asked for 100 calibration images, there are 32: going on with these"]
+    assert said == ["images=100, but there are 32 calibration images: these are used"]
     said.clear()
     Quantize(activations=8, images=20).plan(small_net, dataclasses.replace(toy, log=said.append))
     assert said == []
@@ -296,7 +296,7 @@ def test_dynamic_inputs_need_no_data_and_follow_the_image(trained, toy):
 
 @pytest.mark.parametrize("bits", [-1, 0, 1, 9, 2**31])
 def test_a_plan_with_inputs_of_absurd_bits_is_refused(bits):
-    with pytest.raises(InputError, match=f"must have 2 to 8 bits, and this plan says {bits}"):
+    with pytest.raises(InputError, match=f"must have 2 to 8 bits, got activation_bits={bits}"):
         QuantizePlan(schemes={"output": "int8"}, ranges={"output": ()}, activation_bits=bits)
     QuantizePlan(schemes={"output": "int8"}, activation_bits=0)
 
@@ -356,7 +356,7 @@ def answers_of(net, images):
         (lambda: Quantize(other_dtype="int8"), r"other_dtype must be one of float32, .*got 'int8'"),
         (lambda: Quantize(spare=("middle",)), r"spare may name first, last, depthwise, got 'middle'"),
         (lambda: Quantize(cross_layer_equalize=True), r"equalize needs fold_norms=True"),
-        (lambda: Quantize(scheme="float16", qat=True), r"learn is for grids of 8 bits and fewer, got float16"),
+        (lambda: Quantize(scheme="float16", qat=True), r"qat is for grids of 8 bits and fewer, got float16"),
         (lambda: Quantize(qat=True, other_dtype="float16"), r"give other_dtype='float16' to Convert"),
         (lambda: Convert(other_dtype="int8"), r"other_dtype must be one of"),
     ],
@@ -369,7 +369,7 @@ def test_settings_that_make_no_sense_are_refused(step, message):
 def test_nothing_to_do_is_refused(small_net, toy):
     with pytest.raises(InputError, match="nothing can be quantized: protected"):
         Quantize(protect=("*",)).plan(small_net, toy)
-    with pytest.raises(InputError, match=r"nothing to freeze.*Quantize\(qat=True\) first"):
+    with pytest.raises(InputError, match=r"nothing to convert.*Quantize\(qat=True\) first"):
         Convert().plan(small_net, toy)
 
 

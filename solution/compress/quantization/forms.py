@@ -213,7 +213,7 @@ class FixedGrid(InputGrid):
     """One step for all inputs. State: ``scale`` (1,), a parameter when it learns, else a buffer."""
 
     def __init__(self, bits: int, low: float, high: float, qat: bool) -> None:
-        """A grid for inputs from `low` to `high`; `learn` lets its step train (LSQ)."""
+        """A grid for inputs from `low` to `high`; `qat` lets its step train (LSQ)."""
         super().__init__(bits)
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max(high - low, _NARROWEST) / (2**bits - 1)

@@ -63,7 +63,7 @@ class QuantizePlan(Plan):
 
     def __post_init__(self) -> None:
         if self.ranges and not 2 <= self.activation_bits <= 8:
-            raise InputError(f"inputs on a grid must have 2 to 8 bits, and this plan says {self.activation_bits}")
+            raise InputError(f"inputs on a grid must have 2 to 8 bits, got activation_bits={self.activation_bits}")
 
     def cut(self, model: nn.Module) -> nn.Module:
         """Fold and equalize, then give every layer its form."""
