@@ -111,7 +111,7 @@ MOST_STORED_BYTES = 4 << 30
 def as_batch(images: np.ndarray, normalization: Normalization) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last memory: (x / 255 - mean) / std."""
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in normalization)
-    batch = torch.from_numpy(images).to(torch.float32)
+    batch = torch.from_numpy(np.require(images, requirements="W")).to(torch.float32)
     return batch.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
 
 

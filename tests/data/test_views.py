@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,11 @@ def test_a_batch_is_normalized_and_lies_channels_last():
     assert batch.shape == (2, 3, 4, 5)
     assert batch.dtype == torch.float32
     assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pictures_that_may_not_be_written_become_batches_without_a_warning():
+    image = np.full((1, 4, 4, 3), 255, dtype=np.uint8)
+    image.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        batch = as_batch(image, ((0.5,) * 3, (0.5,) * 3))
+    assert (batch == 1).all()
