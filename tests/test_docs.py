@@ -82,7 +82,10 @@ def run_line(line, photos):
         words = shlex.split(command, comments=True)
         if words[:3] == ["python", "-m", "solution"]:
             assert main(shortened(words[3:], photos)) == 0, command
+        elif words[:2] == ["python", "test_demo.py"] and "--data" not in words:
+            pass  # it draws the demo data, minutes long: `.ci/run` runs this very command
         elif words[:1] == ["python"] and words[1].endswith(".py"):
+            words += ["--customized_model", "False"] if words[1] == "test_demo.py" else []
             done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
         elif words[:2] == ["pip", "install"]:

@@ -18,7 +18,7 @@ nav a{display:inline-block;padding:0.3rem 0}
 .facts div{background:var(--shade);border-radius:0.5rem;padding:0.7rem 0.9rem}
 .facts dt{color:var(--faint);font-size:0.9rem} .facts dd{margin:0}
 .facts .main{font-size:1.6rem;font-weight:650;line-height:1.2}
-.scroll{overflow-x:auto;max-width:100%;width:fit-content}
+.scroll{margin-top:0.8rem;overflow-x:auto;max-width:100%;width:fit-content}
 .scroll:focus-visible,a:focus-visible,pre:focus-visible{outline:3px solid var(--link)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums} caption{text-align:left;padding:0 0 0.4rem}
 th,td{padding:0.35rem 0.8rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
@@ -37,16 +37,17 @@ pre{background:var(--shade);border-radius:0.5rem;padding:0.7rem 0.9rem;overflow-
 pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere} summary{cursor:pointer;padding:0.4rem 0}
 .hint{display:none}
 @media (max-width:40rem){table{font-size:0.8rem} th,td{padding:0.35rem 0.4rem} thead th{white-space:normal}
-.wide-table .hint{display:inline} .wide-table tr>:first-child{position:sticky;left:0;background:var(--paper)}
+.hint{display:block;margin:1rem 0 0;font-size:0.8rem} .wide-table tr>:first-child{position:sticky;left:0;background:var(--paper)}
 .wide-table{border-right:3px dotted var(--grid)}}
 @media print{body{max-width:none} details{display:none}}
 """
 
 PAGE = """\
 {% macro grid(table) %}
+{% if table.headings | length > 4 %}<p class="hint faint">Swipe sideways for all columns.</p>{% endif %}
 <div class="scroll{{ ' wide-table' if table.headings | length > 4 }}" tabindex="0" role="region" \
 aria-label="{{ table.caption }}">
-<table><caption>{{ table.caption }}<span class="hint"> Swipe sideways for all columns.</span></caption>
+<table><caption>{{ table.caption }}</caption>
 <thead><tr>{% for cell in table.headings %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for cells in table.rows %}<tr><th scope="row">{{ cells[0] }}</th>\

@@ -12,7 +12,7 @@ Expected of `_small`, seed 0: on CIFAR-10 (JPEG) 45.6 % (DenseNet-121), 44.4 (Re
 (VGG16), on MNIST 98.4, 98.1, 67.5, 98.7 %; 1 bit is worth most per byte, the student alone per MAC and millisecond.
 
 Nets made for 224 px take 32 px as they are, but for VGG16's head, which would see one pixel 49 times: it sees it once
-(`Classifier.pooled`), so that 34 M parameters are left of 134 M, and says the same. VGG16 has batch norms, without
+(`Classifier.pooled`), so that 34 M parameters are left of 134 M, with the same outputs. VGG16 has batch norms, without
 which it does not leave chance in a few epochs. A student is its teacher's net with half of the channels and new
 weights, once alone and once distilled. No mirror images and turns: half of the data are digits.
 """

@@ -1,13 +1,13 @@
-"""The competition's best score here: a small ShuffleNet that knows from a large teacher what it knows.
+"""The competition's best score here: a small ShuffleNet, distilled from a large net.
 
     python -m solution run waste_teacher --data ../shared/data/recycle9.tar \\
         --set pretrain.path=../shared/data/tiny100.tar.gz --out runs/teacher
     python -m solution run waste_distilled --data ../shared/data/recycle9.tar --out runs/distilled
 
-At 48 px a photo costs a third of what it costs at 80, which pays for fewer and wider units; the teacher, asked once
-about every view, makes up for what the photos lose. Side, units and width were chosen on the dev split by trainings
-of 40 epochs; the run itself learns from the dev split too and keeps its last epoch. Norms are folded at the end:
-After costs less and answers the same. Another teacher: --set distilled.teachers=FILE.
+At 48 px a photo costs a third of what it costs at 80, which pays for fewer and wider units; the teacher's logits,
+computed once for every view, make up for what the photos lose. Side, units and width were chosen on the dev split by
+trainings of 40 epochs; the run itself learns from the dev split too and keeps its last epoch. Norms are folded at the
+end: After costs less and its outputs stay. Another teacher: --set distilled.teachers=FILE.
 
 Expected on recycle9's val split, mean and standard deviation of seeds 0, 1, 2 with one teacher: macro F1
 0.7857 ± 0.0020, 667,404 MACs, score 0.1089 ± 0.0024. Time besides the teacher's: 51 to 57 minutes, three seeds side by

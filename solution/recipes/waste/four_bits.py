@@ -7,8 +7,8 @@ float16: once packed 490 bytes more than bfloat16, and without the 0.2 points of
 seeds. Another start: --set start.path=FILE.
 
 Expected on recycle9's val split: macro F1 0.7849 ± 0.0019 (seeds 0 to 5, none more than 0.42 points below the start's
-0.7866) and 0.59 bytes a parameter, in two minutes. The teacher is asked at temperature 1: softer answers, which show a
-student more, moved this one further off. Labels alone, as many epochs: 0.7816 ± 0.0110 (biases in bfloat16).
+0.7866) and 0.59 bytes a parameter, in two minutes. Logits are matched at temperature 1: higher temperatures moved this
+student further off. Labels alone, as many epochs: 0.7816 ± 0.0110 (biases in bfloat16).
 """
 
 from __future__ import annotations

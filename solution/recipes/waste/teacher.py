@@ -1,4 +1,4 @@
-"""Large nets that learn the photos to teach small ones, which ask them about every view of the training pictures, once.
+"""Large nets that learn the photos, as teachers of small ones.
 
     python -m solution run waste_teacher_efficientnet --data ../shared/data/recycle9.tar --out runs/teacher \\
         --weights ../shared/data/weights/tf_efficientnet_lite0.safetensors
@@ -32,7 +32,7 @@ from solution.recipes.waste.report import report
 from solution.train.pretraining import Pretrain
 from solution.train.step import Train
 
-# Smoothed labels would wipe out what a teacher says about the wrong classes (arXiv:1906.02629).
+# Smoothed labels would wipe out the differences between the wrong classes in a teacher's logits (arXiv:1906.02629).
 _LOSS = Loss(smoothing=0.0)
 
 
