@@ -37,7 +37,8 @@ pre{background:var(--shade);border-radius:0.5rem;padding:0.7rem 0.9rem;overflow-
 pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere} summary{cursor:pointer;padding:0.4rem 0}
 .hint{display:none}
 @media (max-width:40rem){table{font-size:0.8rem} th,td{padding:0.35rem 0.4rem} thead th{white-space:normal}
-.hint{display:block;margin:1rem 0 0;font-size:0.8rem} .wide-table tr>:first-child{position:sticky;left:0;background:var(--paper)}
+.hint{display:block;margin:1rem 0 0;font-size:0.8rem}
+.wide-table tr>:first-child{position:sticky;left:0;background:var(--paper)}
 .wide-table{border-right:3px dotted var(--grid)}}
 @media print{body{max-width:none} details{display:none}}
 """
