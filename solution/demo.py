@@ -136,7 +136,7 @@ def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str) ->
     from solution.export.runtimes import EAGER, EXPORTING
 
     models = {role: _figures(path, val.get(role), device) for role, path in paths.items()}
-    runtimes = shipping.here(EXPORTING, _to_stderr)
+    runtimes = shipping.available(EXPORTING, _to_stderr)
     _to_stderr(f"exporting and timing {' and '.join(paths)} in {', '.join((EAGER, *runtimes))}")
     with tempfile.TemporaryDirectory() as folder:
         forms = {role: dict(_forms(path, runtimes, Path(folder, role))) for role, path in paths.items()}

@@ -62,7 +62,7 @@ def run(
 def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool, **shared: Any) -> Iterator[Row]:
     log = shared["log"]
     folder.check(recipe, shared["resume"])
-    shipping.here(recipe.exports, log)  # what will be left out is better known before the training
+    shipping.available(recipe.exports, log)  # what will be left out is better known before the training
     rows = folder.rows()
     check_requirements(recipe, len(rows))
     # Data that cannot be read, or sizes they cannot have, are better known now as well.
@@ -287,7 +287,7 @@ def _plain(model: nn.Module) -> nn.Module:
 def _finish(stages: Mapping[str, StageRun], rows: list[Row]) -> None:
     """Write what only a finished run can tell: Before and After exported, and all nets and forms timed in turns."""
     one = next(iter(stages.values()))
-    forms = shipping.here(one.recipe.exports, one.log)
+    forms = shipping.available(one.recipe.exports, one.log)
     compared = (one.recipe.before, one.recipe.after)
     for place, form in [(place, form) for place, row in enumerate(rows) if row.step in compared for form in forms]:
         rows[place] = stages[rows[place].step].shipped(rows[place], form)

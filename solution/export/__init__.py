@@ -1,6 +1,7 @@
 """Nets in the forms in which they ship, each proven to compute what its net computes.
 
 exporter    what to export; write it, compare it with the net, and only then keep it
+int8        which layers stay in float
 parity      what is compared: outputs number by number, quality on val
 formats/    one file a format: onnx, openvino, pt2; base says what each has, exported what every file says of itself
 packed/     the packed file: a checkpoint in as few bytes as are exact

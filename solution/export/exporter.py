@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,30 +13,26 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.compress.parametrized import materialized
-from solution.compress.quantization.forms import keep_inputs_float
-from solution.contracts import Batches, InputError
+from solution.contracts import InputError
 from solution.data.loaders import Data, Loaders
-from solution.evaluate.classify import Predict, predictor
+from solution.evaluate.classify import predictor
 from solution.export import files
-from solution.export.formats.base import PRECISIONS, Format, depthwise_layers, first_and_last_layers
+from solution.export.formats.base import PRECISIONS, Format
 from solution.export.formats.exported import Exported, Metadata
+from solution.export.int8 import quantized
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
-from solution.losses.distillation import divergence
 from solution.registry import FORMATS
 from solution.runtime import check_writable, written_whole
 
 PACKED = "packed"
 _CALIBRATION_IMAGES = 256
-_NAMES_SHOWN = 3
 _ADVICE = {
     "fp32": "try another format",
     "fp16": "try fp32, or another format",
     "int8": "try fp16, or quantize the net in a recipe",
 }
-_CLEARLY_NEARER = 0.002
-"""A choice that keeps more layers in float must come so much nearer to the net's outputs, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,37 +61,42 @@ class ExportConfig:
             raise InputError(f"format must be one of {', '.join((PACKED, *FORMATS))}, got {self.format!r}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.target is not None:
+        if not self.is_packed:
             self.target.check_precision(self.precision)
         if self.calibration_images is not None and self.calibration_images < 1:
             raise InputError(f"calibration images must be at least 1, got {self.calibration_images}")
-        if self.out is None and self.file is None:
-            raise InputError("a net in memory needs a place: out=PATH")
-        if self.out is not None and self.out.suffix != self.suffix:
+        if self.path.suffix != self.suffix:
             raise InputError(f"a file of the {self.format} format ends in {self.suffix}, got {self.out}")
 
     @property
-    def target(self) -> Format | None:
-        """The runtime's format; None for a packed file, which is the checkpoint itself in fewer bytes."""
-        return FORMATS.get(self.format)
+    def is_packed(self) -> bool:
+        """Whether it is no runtime's format: a packed file is the checkpoint itself in fewer bytes."""
+        return self.format not in FORMATS
+
+    @property
+    def target(self) -> Format:
+        """The runtime's format."""
+        return FORMATS[self.format]
 
     @property
     def suffix(self) -> str:
         """How the file's name ends."""
-        return packed.SUFFIX if self.target is None else self.target.suffix
+        return packed.SUFFIX if self.is_packed else self.target.suffix
 
     @property
     def path(self) -> Path:
         """Where the file goes."""
         if self.out is not None:
             return self.out
+        if self.file is None:
+            raise InputError("a net in memory needs a place: out=PATH")
         precision = "" if self.precision == "fp32" else f".{self.precision}"
         return self.file.with_name(self.file.name.partition(".")[0] + precision + self.suffix)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that are written."""
-        return (self.path,) if self.target is None else self.target.files(self.path)
+        return (self.path,) if self.is_packed else self.target.files(self.path)
 
 
 def export(
@@ -129,8 +128,8 @@ def export(
         raise InputError("a net in memory needs square images: example=torch.zeros(1, 3, 224, 224)")
     config = ExportConfig(format=format, out=place, **options)
     channels = example.shape[1]
-    about = {"mean": (0.0,) * channels, "std": (1.0,) * channels} | about
-    header = checkpoint.header_of(net, size=example.shape[2], **about)
+    plain: dict[str, Any] = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    header = checkpoint.header_of(net, size=example.shape[2], **(plain | about))
     return make(config, log, (net, header), example)
 
 
@@ -147,8 +146,8 @@ def make(
     """
     for file in config.files:
         check_writable(file)
-    net, header = loaded or files.load(config.file)
-    if config.target is None:
+    net, header = loaded or _loaded(config)
+    if config.is_packed:
         return _packed(config, net, header, log)
     if reason := COMPARED[header.task].not_alone:
         raise InputError(f"{config.file or 'this net'} {reason}")
@@ -169,7 +168,7 @@ def make_proven(
     plain = _plain(net)
     metadata = _metadata(plain, header, config)
     if config.precision == "int8":
-        graph = _quantized(config, plain, metadata, loaders, log)
+        graph = quantized(config.target, plain, metadata, loaders, log)
     else:
         graph = config.target.floating(plain, _blank(metadata, 2), config.precision)
     with written_whole(config.path) as temporary:
@@ -190,12 +189,18 @@ def make_proven(
 
 def write_unproven(config: ExportConfig) -> Path:
     """Write the file, fp32 or fp16, compared with nothing."""
-    net, header = files.load(config.file)
+    net, header = _loaded(config)
     net = _plain(net)
     metadata = _metadata(net, header, config)
     config.path.parent.mkdir(parents=True, exist_ok=True)
     config.target.write(config.target.floating(net, _blank(metadata, 2), config.precision), metadata, config.path)
     return config.path
+
+
+def _loaded(config: ExportConfig) -> tuple[nn.Module, checkpoint.Header]:
+    if config.file is None:
+        raise InputError("there is nothing to export: name a checkpoint")
+    return files.load(config.file)
 
 
 def _plain(net: nn.Module) -> nn.Module:
@@ -246,66 +251,6 @@ def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
     return loaders
 
 
-def _quantized(
-    config: ExportConfig, net: nn.Module, metadata: Metadata, loaders: Loaders | None, log: Callable[[str], None]
-) -> Any:
-    """The int8 graph whose outputs on the dev split are nearest to the net's, of those with more layers in float.
-
-    Macro F1 would leave that to chance: rounding turns as many answers right as wrong.
-    """
-    if loaders is None:
-        raise InputError("int8 is calibrated on photos: name them with --data, or data=")
-    net, target = copy.deepcopy(net), config.target
-    if keep_inputs_float(net):
-        log("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
-    images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
-    log(f"int8 is calibrated on {len(images)} images of train")
-    start = target.base(net, torch.cat([images[0], images[0]]))
-    if COMPARED[metadata.task].fine_outputs:
-        return target.quantized(start, images, target.depthwise(start), fine_outputs=True)
-    if loaders.dev is None:
-        raise InputError("int8 decides on the dev split which layers stay in float, and these data have none")
-    logits = _logits(predictor(net), loaders.dev)
-    best, nearest = None, math.inf
-    for names, layers in _choices(net, target, start):
-        graph = target.quantized(copy.deepcopy(start), images, layers, fine_outputs=False)
-        away = _away(config, graph, metadata, loaders.dev, logits)
-        log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's outputs on the dev split")
-        if away < nearest - _CLEARLY_NEARER:
-            best, nearest = graph, away
-    if best is None:
-        raise InputError("int8 gives NaN or infinity: export with fp16, or quantize the net in a recipe")
-    return best
-
-
-def _choices(net: nn.Module, target: Format, start: Any) -> Iterator[tuple[list[str], list[str]]]:
-    """What stays in float, by the net's names and by the graph's. Depthwise layers are slower in int8 than in float."""
-    names, layers = depthwise_layers(net), target.depthwise(start)
-    yield names, layers
-    yield (
-        list(dict.fromkeys([*names, *first_and_last_layers(net)])),
-        list(dict.fromkeys([*layers, *target.first_and_last_layers(start)])),
-    )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN]) or "nothing"
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
-
-
-def _away(config: ExportConfig, graph: Any, metadata: Metadata, batches: Batches, logits: Tensor) -> float:
-    """How far the graph's outputs in its runtime lie from `logits` (N, num_classes), in nats."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"choice{config.suffix}")
-        config.target.write(graph, metadata, path)
-        return float(divergence(_logits(files.open_file(path), batches), logits))
-
-
-def _logits(predict: Predict, batches: Batches) -> Tensor:
-    with torch.inference_mode():
-        return torch.cat([predict(images) for images, _ in batches])
-
-
 def _proven(
     config: ExportConfig,
     net: nn.Module,
@@ -320,7 +265,9 @@ def _proven(
         tolerance = replace(tolerance, drop=config.max_loss)
     exported(_blank(exported.metadata, 1))  # a batch of one must do, too
     predict = predictor(net)
-    images = example if loaders is None else spread(loaders.val, compared.num_images)
+    images = example if loaders is None or loaders.val is None else spread(loaders.val, compared.num_images)
+    if images is None:
+        raise InputError("there is nothing to compare the file with: name photos with --data, or data=")
     parity = compare(predict, exported, images, tolerance, compared)
     if loaders is None or not header.classes:
         return parity

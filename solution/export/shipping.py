@@ -24,7 +24,7 @@ def name_of(speed: Speed) -> str:
     return speed.runtime if speed.precision == _PLAIN else f"{speed.runtime} {speed.precision}"
 
 
-def here(names: Sequence[str], log: Callable[[str], None]) -> tuple[str, ...]:
+def available(names: Sequence[str], log: Callable[[str], None]) -> tuple[str, ...]:
     """Those forms whose runtime is installed; `log` takes why others are left out. `InputError` for an unknown one."""
     found = []
     for name in names:

@@ -172,7 +172,8 @@ def _patient_channel() -> type:
         def received(self, data: bytes) -> bool:
             more = super().received(data)
             self.begun = None if self.request is None else self.begun or time.time()
-            self.last_activity = self.begun or self.last_activity
+            if self.begun is not None:
+                self.last_activity = self.begun
             return more
 
     return Channel

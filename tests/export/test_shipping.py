@@ -118,7 +118,7 @@ def test_int8_needs_a_choose_split(finished, recipe):
 def test_a_missing_runtime_is_left_out_with_a_word_and_a_wrong_name_refused(recipe, tmp_path, monkeypatch):
     said = []
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    assert shipping.here(("onnxruntime", "openvino int8"), said.append) == ("onnxruntime",)
+    assert shipping.available(("onnxruntime", "openvino int8"), said.append) == ("onnxruntime",)
     assert said == ['openvino int8 is left out: the runtime openvino needs openvino, which is not here: '
                     'pip install -e ".[runtimes]"']  # fmt: skip
     for name in ("warp", "openvino int3", "eager"):

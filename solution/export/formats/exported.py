@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,9 +49,10 @@ class Metadata(InputSpec):
         return self.classes or tuple(f"class {index}" for index in range(self.outputs))
 
     @classmethod
-    def of(cls, spec: InputSpec, **fields: int | str) -> Metadata:
-        """What the export of a net says that is fed as `spec` describes. fields: outputs, precision, task."""
-        return cls(**{item.name: getattr(spec, item.name) for item in dataclasses.fields(InputSpec)} | fields)
+    def of(cls, spec: InputSpec, *, outputs: int, precision: str, task: str) -> Metadata:
+        """What the export of a net says that is fed as `spec` describes."""
+        shared: dict[str, Any] = {item.name: getattr(spec, item.name) for item in dataclasses.fields(InputSpec)}
+        return cls(**shared, outputs=outputs, precision=precision, task=task)
 
     def to_text(self) -> str:
         """The JSON text."""
@@ -68,7 +70,9 @@ class Metadata(InputSpec):
             if version > VERSION:
                 raise InputError(f"its description has version {version}, newer than {VERSION}: update the project")
             found = fields["task"]
-            values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+            }
             metadata = cls(**values)
             if metadata.classes and metadata.outputs not in (0, len(metadata.classes)):
                 raise InputError(f"it names {len(metadata.classes)} classes, and its net has {metadata.outputs}")

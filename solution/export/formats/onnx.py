@@ -56,6 +56,8 @@ class Onnx(Format):
             )
         except torch.onnx.OnnxExporterError as error:
             raise InputError(f"this net cannot be written as ONNX: {str(error).splitlines()[0]}") from error
+        if program is None:  # only when it writes a file
+            raise InputError("this net cannot be written as ONNX")
         return program.model_proto
 
     def floating(self, net: nn.Module, example: Tensor, precision: str) -> Any:

@@ -88,7 +88,7 @@ def _ans_decode(data: Buffer, count: int) -> np.ndarray:
     _require(len(data) >= start and (len(data) - start) % 4 == 0)
     steps = np.frombuffer(unsqueezed(data[3:start], data[2] + 1), dtype=np.uint8)
     levels = np.cumsum(steps, dtype=np.uint8)
-    _require(levels.any())
+    _require(bool(levels.any()))
     words = np.frombuffer(data[start:], dtype="<u4").astype(np.uint32)
     _require(len(words) == 0 or words[-1] != 0)
     coder = constriction.stream.stack.AnsCoder(words)

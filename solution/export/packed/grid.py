@@ -75,7 +75,7 @@ def _scale(sizes: np.ndarray) -> float | None:
         return 0.0
     if len(sizes) > _MOST:
         return None
-    best = (np.inf, None)
+    best: tuple[float, float | None] = (np.inf, None)
     for guess in (*(sizes[-1] / top for top in _USUAL_TOPS), _common_divisor(sizes)):
         best = min(best, _tried(sizes, guess), key=lambda found: found[0])
         if best[0] == 0:

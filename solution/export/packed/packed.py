@@ -154,5 +154,5 @@ def _crc(parts: Iterable[tuple[str, str, Sequence[int], np.ndarray]]) -> int:
     crc = 0
     for name, dtype, shape, bits in parts:
         crc = zlib.crc32(f"{name} {dtype} {tuple(shape)}".encode(), crc)
-        crc = zlib.crc32(np.ascontiguousarray(bits).view(np.uint8), crc)
+        crc = zlib.crc32(np.ascontiguousarray(bits).view(np.uint8).data, crc)
     return crc

@@ -1,0 +1,86 @@
+"""Which layers stay in float when a net becomes int8: those without which its outputs would be clearly farther off."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solution.compress.quantization.forms import keep_inputs_float
+from solution.contracts import Batches, InputError
+from solution.data.loaders import Loaders
+from solution.evaluate.classify import Predict, predictor
+from solution.export.formats.base import Format, depthwise_layers, first_and_last_layers
+from solution.export.formats.exported import Metadata
+from solution.export.parity import COMPARED
+from solution.losses.distillation import divergence
+
+_NAMES_SHOWN = 3
+_CLEARLY_NEARER = 0.002
+"""A choice that keeps more layers in float must come so much nearer to the net's outputs, in nats."""
+
+
+def quantized(
+    target: Format, net: nn.Module, metadata: Metadata, loaders: Loaders | None, log: Callable[[str], None]
+) -> Any:
+    """The int8 graph whose outputs on the dev split are nearest to the net's, of those with more layers in float.
+
+    Macro F1 would leave that to chance: rounding turns as many answers right as wrong.
+    """
+    if loaders is None or loaders.calibration is None:
+        raise InputError("int8 is calibrated on photos: name them with --data, or data=")
+    net = copy.deepcopy(net)
+    if keep_inputs_float(net):
+        log("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
+    images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
+    log(f"int8 is calibrated on {len(images)} images of train")
+    start = target.base(net, torch.cat([images[0], images[0]]))
+    if COMPARED[metadata.task].fine_outputs:
+        return target.quantized(start, images, target.depthwise(start), fine_outputs=True)
+    if loaders.dev is None:
+        raise InputError("int8 decides on the dev split which layers stay in float, and these data have none")
+    logits = _logits(predictor(net), loaders.dev)
+    best, nearest = None, math.inf
+    for names, layers in _choices(net, target, start):
+        graph = target.quantized(copy.deepcopy(start), images, layers, fine_outputs=False)
+        away = _away(target, graph, metadata, loaders.dev, logits)
+        log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's outputs on the dev split")
+        if away < nearest - _CLEARLY_NEARER:
+            best, nearest = graph, away
+    if best is None:
+        raise InputError("int8 gives NaN or infinity: export with fp16, or quantize the net in a recipe")
+    return best
+
+
+def _choices(net: nn.Module, target: Format, start: Any) -> Iterator[tuple[list[str], list[str]]]:
+    """What stays in float, by the net's names and by the graph's. Depthwise layers are slower in int8 than in float."""
+    names, layers = depthwise_layers(net), target.depthwise(start)
+    yield names, layers
+    yield (
+        list(dict.fromkeys([*names, *first_and_last_layers(net)])),
+        list(dict.fromkeys([*layers, *target.first_and_last_layers(start)])),
+    )
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN]) or "nothing"
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+
+
+def _away(target: Format, graph: Any, metadata: Metadata, batches: Batches, logits: Tensor) -> float:
+    """How far the graph's outputs in its runtime lie from `logits` (N, num_classes), in nats."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"choice{target.suffix}")
+        target.write(graph, metadata, path)
+        return float(divergence(_logits(target.open(path), batches), logits))
+
+
+def _logits(predict: Predict, batches: Batches) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([predict(images) for images, _ in batches])
