@@ -12,7 +12,6 @@ KNOWN: dict[str, str] = {
     "signals.Spectral": "refused",
     "unusual.Einsum": "refused",
     "weights.TiedDecoder": "refused",
-    "weights.lora_merged": "refused",
     "weights.pixel_by_pixel": "refused",
     "weights.pixel_by_pixel_functional": "refused",
 }

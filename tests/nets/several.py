@@ -88,7 +88,8 @@ class NestedInputs(nn.Module):
 
     def forward(self, pair: tuple[Tensor, dict[str, Tensor]], more: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         x = self.tower(pair[0]) + F.relu(self.table(pair[1]["table"])) + sum(self.tower(m) for m in more)
-        return self.head(x), {"norm": x.norm(dim=1)}
+        x = self.head(x)
+        return x, {"norm": x.norm(dim=1)}
 
 
 Prediction = namedtuple("Prediction", ["mean", "spread"])

@@ -95,7 +95,8 @@ class LowRankMerged(LowRank):
 def adapters(kind: type[LowRank]) -> nn.Module:
     """A perceptron on pooled features with adapters."""
     return nn.Sequential(
-        *(conv(3, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), kind(nn.Linear(64, 48)), nn.ReLU()),
+        *(conv(3, 24), nn.ReLU(), conv(24, 24), nn.ReLU(), conv(24, 16), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), kind(nn.Linear(64, 48)), nn.ReLU()),
         *(kind(nn.Linear(48, 48)), nn.ReLU(), kind(nn.Linear(48, 5))),
     )
 
