@@ -158,7 +158,7 @@ class Quantize(StructuralStep):
         return self.mended(plan.apply(model), plan, model, context)
 
     def mended(self, cut: nn.Module, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
-        """`cut`, made from `model` by `plan`, with biases corrected on calibration images if there are any, in place."""
+        """`cut`, made from `model` by `plan`, with biases corrected on calibration images if any, in place."""
         if not self._corrects or context.calibration is None:
             return cut
         behind = {layer: norm for norm, layer in _norms_of(model).items() if norm not in plan.folded}
