@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
 from solution.compress.parametrized import MASKS, materialize, materialized, note_computed
-from solution.contracts import InputError, Plan, StepContext, StructuralStep
+from solution.contracts import InputError, Plan, StepContext
 from solution.text import columns
 
 INITS = ("k-means++", "linear")
@@ -147,7 +148,7 @@ class ClusterPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster(StructuralStep):
+class Cluster(AnyNetStep):
     """Let weights share values. Exact zeros of a layer stay exactly zero, in training too.
 
     bits     of a code, 2 to 8: a layer's weights share 2 ** bits values

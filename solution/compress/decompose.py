@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from solution.budget import Budget
 from solution.compress.channels.step import recalibrated
+from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.factors import factored, grouped
 from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
 from solution.compress.moments import Inputs, change
@@ -41,7 +42,7 @@ from solution.compress.ranks import (
     whole_macs,
     within_budget,
 )
-from solution.contracts import Example, InputError, Plan, StepContext, StructuralStep, copied
+from solution.contracts import Example, InputError, Plan, StepContext, copied
 from solution.evaluate.cost import macs, params
 from solution.evaluate.counts import counted_class
 from solution.graph.running import as_judged, call, images_for, one_for, run
@@ -94,7 +95,7 @@ class DecomposePlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decompose(StructuralStep):
+class Decompose(AnyNetStep):
     """Split layers into thin ones, grouped convolutions group by group. Layers that would not gain are left and named.
 
     method   "svd": 1x1 convolutions and linear layers; "spatial" or "tucker": k x k convolutions; "auto": all, and of

@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, fx, nn
 
+from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.layers import (
     TRANSPOSED,
     WEIGHTED,
@@ -32,7 +33,7 @@ from solution.compress.layers import (
     shared_weights,
 )
 from solution.compress.parametrized import MASKS, computed, note_computed, plain
-from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
+from solution.contracts import InputError, Plan, StepContext, copied
 from solution.evaluate.cost import macs, params
 from solution.evaluate.counts import counted_class
 from solution.text import columns
@@ -66,7 +67,7 @@ class FoldPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldNorms(StructuralStep):
+class FoldNorms(AnyNetStep):
     """Fold every batch norm that is the only one to see a convolution's output.
 
     Outputs stay the same but for rounding. The competition counts torch's own norms twice per element and a bias once;

@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.budget import Budget
+from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.layers import module_at, savings
 from solution.compress.residual import Block, ResidualStage, stages_of, taken_out, without
-from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
+from solution.contracts import Batches, InputError, Plan, StepContext, copied
 from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
 from solution.graph.observe import modules_at, observe
@@ -75,7 +76,7 @@ class LayerPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneLayers(StructuralStep):
+class PruneLayers(AnyNetStep):
     """Take whole blocks out. Give one of `units`, `count` and `macs`.
 
     units    blocks to leave in each stage, such as (2, 5, 2)

@@ -17,9 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.layers import layer_for, layers_of, left_alone, note_own_forwards, sound_weight
 from solution.compress.parametrized import MASKS, keep_zeros, materialize, materialized, note_computed
-from solution.contracts import InputError, Plan, StepContext, StructuralStep, copied
+from solution.contracts import InputError, Plan, StepContext, copied
 from solution.evaluate.cost import sparsity
 from solution.text import columns
 
@@ -75,7 +76,7 @@ class SparsityPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneWeights(StructuralStep):
+class PruneWeights(AnyNetStep):
     """Set the weights of least magnitude to zero. A net that is sparse already only gets sparser.
 
     sparsity  fraction of the weights of all chosen layers that is zero afterwards, in (0, 1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from solution.budget import Budget
+from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.fold_norms import Wiring
 from solution.compress.layers import find_layers
 from solution.compress.parametrized import MASKS, note_computed
@@ -31,7 +32,7 @@ from solution.compress.quantization.mixed import GROUPS, Mix, first_within, last
 from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
-from solution.contracts import Batches, InputError, StepContext, StructuralStep, copied
+from solution.contracts import Batches, InputError, StepContext, copied
 from solution.evaluate.classify import classify, mean_loss, predictor
 from solution.graph.running import images_for
 
@@ -39,7 +40,7 @@ _OTHER_DTYPES = ("float32", *HALVES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(StructuralStep):
+class Quantize(AnyNetStep):
     """Give the weights of convolutions and linear layers fewer bits.
 
     scheme       float16, bfloat16, int8 ... int2, binary
@@ -243,7 +244,7 @@ class Quantize(StructuralStep):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(StructuralStep):
+class Convert(AnyNetStep):
     """Weights behind grids that have trained become codes: the same values, without the float weights.
 
     fold_norms  batch norms go into the convolution before them: a norm's factor goes into the scales

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -60,10 +61,15 @@ def _moved(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | Non
 
 
 def call(model: nn.Module, inputs: Example) -> Any:
-    """The model's output: a tuple holds positional, a dict keyword arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    """The model's output: a tuple holds positional inputs, a dict named ones where the forward has such names."""
+    if isinstance(inputs, tuple):
+        return model(*inputs)
+    if isinstance(inputs, Mapping):
+        parameters = inspect.signature(model.forward).parameters
+        open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+        if open_ended or all(name in parameters for name in inputs):
+            return model(**inputs)
+    return model(inputs)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ dataclasses and objects with fields, such as those of Hugging Face.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,21 +16,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves, tree_map
 
-from solution.contracts import InputError, copied
+from solution.contracts import Example, InputError, Plan, StepContext, StructuralStep, copied
+from solution.graph.running import call
 
 LAZY = (UninitializedParameter, UninitializedBuffer)
-
-
-def call(model: nn.Module, example: Any) -> Any:
-    """``model(example)``: a tuple holds positional inputs, a dict named ones where the forward has such names."""
-    if isinstance(example, tuple):
-        return model(*example)
-    if isinstance(example, Mapping):
-        parameters = inspect.signature(model.forward).parameters
-        open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-        if open_ended or all(name in parameters for name in example):
-            return model(**example)
-    return model(example)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -98,3 +86,20 @@ def prepared(model: nn.Module, example: Any) -> nn.Module:
         with torch.no_grad():
             call(model, example)
     return model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnyNetStep(StructuralStep):
+    """A structural step that works on the net inside `torch.compile`, data parallelism or an average of weights.
+
+    Lazy layers are initialized by the example first. Nets without a Python forward or without values are refused.
+    """
+
+    def plan(self, model: nn.Module, context: StepContext | Example) -> Plan:
+        """What would be cut. Raises `InputError` when that is nothing."""
+        context = StepContext.of(context)
+        return self.decide(prepared(model, context.example), context)
+
+    def run(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """Decide, then apply."""
+        return super().run(prepared(model, context.example), context)
