@@ -143,7 +143,7 @@ def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
     images, bad = loaded
     kept = tuple(item for position, item in enumerate(items) if position not in bad)
     unreadable = tuple((items[position].title, reason) for position, reason in sorted(bad.items()))
-    _tell(source, unreadable, len(items))
+    _warn_unreadable(source, unreadable, len(items))
     labels = np.array([item.label for item in kept], dtype=np.int64)
     return Cached(images=images, labels=labels, items=kept, unreadable=unreadable)
 
@@ -259,7 +259,7 @@ def _need_room(path: Path, num_bytes: int) -> None:
         )
 
 
-def _tell(source: Source, unreadable: Sequence[tuple[str, str]], count: int) -> None:
+def _warn_unreadable(source: Source, unreadable: Sequence[tuple[str, str]], count: int) -> None:
     if not unreadable:
         return
     shown = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:_SHOWN])

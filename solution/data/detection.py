@@ -58,16 +58,16 @@ class Vary:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"vary.{name} must lie in [0, 1), got {getattr(self, name)}")
 
-    def placing(self, shape: tuple[int, ...], size: int, chance: np.random.Generator) -> Placing:
+    def placing(self, shape: tuple[int, ...], size: int, rng: np.random.Generator) -> Placing:
         """A random place; a picture larger than the square is cut at its edges."""
-        zoom = 1 + chance.uniform(-self.zoom, self.zoom)
+        zoom = 1 + rng.uniform(-self.zoom, self.zoom)
         width, height = _sides(shape, size * zoom)
-        left, top = (round(float(chance.uniform(*sorted((0, size - side))))) for side in (width, height))
-        return Placing(width=width, height=height, left=left, top=top, mirrored=bool(chance.random() < self.flip))
+        left, top = (round(float(rng.uniform(*sorted((0, size - side))))) for side in (width, height))
+        return Placing(width=width, height=height, left=left, top=top, mirrored=bool(rng.random() < self.flip))
 
-    def colored(self, image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    def colored(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(H, W, 3) uint8 with other brightness."""
-        gains = 1 + chance.uniform(-self.color, self.color, 3)
+        gains = 1 + rng.uniform(-self.color, self.color, 3)
         return np.clip(image * gains, 0, 255).astype(np.uint8)
 
 
@@ -232,10 +232,10 @@ class Varied(Dataset):
         return batch([self._one(*pair) for pair in pairs])
 
     def _one(self, view: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chance = np.random.default_rng([self.seed, view, index])
+        rng = np.random.default_rng([self.seed, view, index])
         scene = self.part[index]
-        image = self.vary.colored(self.scenes.image(scene), chance)
-        placing = self.vary.placing(image.shape, self.size, chance)
+        image = self.vary.colored(self.scenes.image(scene), rng)
+        placing = self.vary.placing(image.shape, self.size, rng)
         return framed(image, placing, self.size), visible(corners(scene.boxes, placing), self.size)
 
 

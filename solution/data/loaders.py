@@ -221,17 +221,17 @@ class Data:
         if "val" in by_split and "test" in by_split:
             made = "as given; val judges, test is not used"
         if self.folds > 1 and train:
-            train, val = _picked(train, *fold(_labels(train), self.folds, self.fold, self.split_seed, source.classes))
+            train, val = _at(train, *fold(_labels(train), self.folds, self.fold, self.split_seed, source.classes))
             made = f"val is part {self.fold} of {self.folds} of train, seed {self.split_seed}"
         elif not val:
-            train, val = _apart(train, self.val_share, self.split_seed)
+            train, val = _split_off(train, self.val_share, self.split_seed)
             made = f"val is a stratified {self.val_share:.0%} of all, seed {self.split_seed}"
         parts = {"val": val}
         if 0 < self.most_images < len(train):
-            _, train = _apart(train, self.most_images / len(train), self.split_seed)
+            _, train = _split_off(train, self.most_images / len(train), self.split_seed)
         if train:
             if not self.use_all_train:
-                train, parts["dev"] = _apart(train, self.dev_share, self.split_seed)
+                train, parts["dev"] = _split_off(train, self.dev_share, self.split_seed)
             order = np.random.default_rng(self.split_seed).permutation(len(train))
             calibration = tuple(train[index] for index in order[: self.calibration_images])
             parts.update(train=train, calibration=calibration)
@@ -248,15 +248,15 @@ class Data:
         return train_loader(views, sampler, self.workers)
 
 
-def _apart(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    return _picked(items, *stratified(_labels(items), share, seed))
+def _split_off(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    return _at(items, *stratified(_labels(items), share, seed))
 
 
 def _labels(items: tuple[Item, ...]) -> np.ndarray:
     return np.array([item.label for item in items], dtype=np.int64)
 
 
-def _picked(
+def _at(
     items: tuple[Item, ...], rest: tuple[int, ...], part: tuple[int, ...]
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     return tuple(items[index] for index in rest), tuple(items[index] for index in part)

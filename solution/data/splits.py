@@ -37,8 +37,8 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[tuple[int, 
     """
     if not 0 < share < 1:
         raise InputError(f"share must lie between 0 and 1, got {share}")
-    chance = np.random.default_rng(seed)
-    part = np.concatenate([_some(np.flatnonzero(labels == label), share, chance) for label in np.unique(labels)])
+    rng = np.random.default_rng(seed)
+    part = np.concatenate([_some(np.flatnonzero(labels == label), share, rng) for label in np.unique(labels)])
     rest = np.setdiff1d(np.arange(len(labels)), part)
     if not len(part) or not len(rest):
         raise InputError(f"{len(labels)} pictures are too few to split off {share:.0%} of each class")
@@ -62,15 +62,15 @@ def fold(
             f"class {names[fewest] if names else fewest} has {counts.min()} pictures, fewer than {folds} folds: "
             "it would vanish from one; take fewer folds or add pictures"
         )
-    chance = np.random.default_rng([seed, folds])
-    shuffled = [chance.permutation(np.flatnonzero(labels == name)) for name in found]
+    rng = np.random.default_rng([seed, folds])
+    shuffled = [rng.permutation(np.flatnonzero(labels == name)) for name in found]
     # Dealt out class after class without starting anew, so that the parts differ by one picture at most.
     part = np.concatenate(shuffled)[number::folds]
     rest = np.setdiff1d(np.arange(len(labels)), part)
     return tuple(rest.tolist()), tuple(sorted(part.tolist()))
 
 
-def _some(positions: np.ndarray, share: float, chance: np.random.Generator) -> np.ndarray:
+def _some(positions: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     wanted = round(len(positions) * share)
     wanted = min(max(wanted, 1), len(positions) - 1) if len(positions) > 1 else 0
-    return chance.permutation(positions)[:wanted]
+    return rng.permutation(positions)[:wanted]

@@ -87,15 +87,15 @@ class Viewer:
     def __init__(self, augment: Augment, size: int, seed: int) -> None:
         self.augment, self.size, self.seed = augment, size, seed
         self._pipeline = augment.pipeline(size)
-        self._chance = random.Random()
+        self._random = random.Random()
         self._numbers = np.random.PCG64()
-        self._pipeline.set_random_state(np.random.Generator(self._numbers), self._chance)
+        self._pipeline.set_random_state(np.random.Generator(self._numbers), self._random)
 
     def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
         """(H, W, 3) uint8 -> (size, size, 3) uint8."""
         # The leading bit gives all keys one length: Python seeds index 2 of epochs 0 and 1 alike otherwise.
-        self._chance.seed((1 << 128) | (self.seed << 64) | (epoch << 32) | index)
-        position: Any = {"state": self._chance.getrandbits(128), "inc": 1}
+        self._random.seed((1 << 128) | (self.seed << 64) | (epoch << 32) | index)
+        position: Any = {"state": self._random.getrandbits(128), "inc": 1}
         self._numbers.state = {"bit_generator": "PCG64", "state": position, "has_uint32": 0, "uinteger": 0}
         return self._pipeline(image=image)["image"]
 
@@ -253,12 +253,12 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
             yield [(view, index) for index in order[start : start + self.batch_size]]
 
     def _order(self, epoch: int) -> list[int]:
-        chance = np.random.default_rng([self._seed, epoch])
+        rng = np.random.default_rng([self._seed, epoch])
         count = len(self._labels)
         if self._sampling == "shuffle":
-            return chance.permutation(count).tolist()
+            return rng.permutation(count).tolist()
         weights = 1.0 / np.bincount(self._labels)[self._labels]
-        return chance.choice(count, count, p=weights / weights.sum()).tolist()
+        return rng.choice(count, count, p=weights / weights.sum()).tolist()
 
 
 class TrainLoader(DataLoader):

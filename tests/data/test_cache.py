@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 import warnings
@@ -166,3 +168,30 @@ def test_a_sound_set_warns_about_nothing(tmp_path):
     source = open_source(_photos(tmp_path / "a"))
     with warnings.catch_warnings(action="error"):
         decode_once(source, source.items, 16)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = open_source(_photos(tmp_path / "a"))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        InputError, match=r"no room for 0 MB of decoded pictures \(No space left on device\); set SOLUTI"
+    ):
+        decode_once(source, source.items, 16)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_an_unreadable_picture_leaves_the_others_bytes_as_they_are(tmp_path):
+    root = _photos(tmp_path / "a", 300)
+    sound = np.array(decode_once(open_source(root), open_source(root).items, 8).images)
+    for number in (0, 150, 299):
+        (root / "train" / "AB"[number % 2] / f"{number:03d}.png").write_bytes(b"")
+    source = open_source(root)
+    names = [item.name for item in source.items]
+    with pytest.warns(UserWarning, match="3 of 300 pictures cannot be read"):
+        cached = decode_once(source, source.items, 8)
+    left = [place for place, name in enumerate(names) if name in {item.name for item in cached.items}]
+    assert len(left) == 297
+    assert np.array_equal(cached.images, sound[left])
