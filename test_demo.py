@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON; - prints nothing else")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--score", action="store_true", help="the competition's score too")
     return parser.parse_args()
 
 
@@ -49,6 +50,7 @@ def demo(flags: argparse.Namespace) -> None:
         weights=flags.weights,
         json_to=flags.json,
         device=flags.device,
+        score=flags.score,
     )
     show(config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from solution.data.loaders import Data, Loaders
 
 PRETRAINED = ROOT / "pretrained"
+RUNS = Path("runs")
 MAIN_SET = "recycle9"
 """The pair whose cost is shown when no data say which one is meant."""
 _ROUNDS, _SECONDS = 10, 0.05
@@ -34,6 +36,7 @@ class DemoConfig:
     data     a data set, or None for the demo's default
     weights  a folder with before and after as .safetensors or .packed, or None to find one by class names
     json_to  a file, "-" for standard output (and nothing else there), or None
+    score    the competition's score too; nets of its recipes have it anyway
     """
 
     both: bool = True
@@ -42,6 +45,7 @@ class DemoConfig:
     weights: Path | None = None
     json_to: str | None = None
     device: str = "auto"
+    score: bool = False
 
 
 def show(config: DemoConfig) -> None:
@@ -69,7 +73,7 @@ def costed(config: DemoConfig) -> dict[str, Any]:
 
     folder = config.weights or PRETRAINED / MAIN_SET
     paths = _roles(folder, config.both)
-    return {"data": read_header(paths["before"]).data, "images": 0, **_measured(paths, {}, "cpu")}
+    return {"data": read_header(paths["before"]).data, "images": 0, **_measured(paths, {}, "cpu", config.score)}
 
 
 def judged(config: DemoConfig) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def judged(config: DemoConfig) -> dict[str, Any]:
     _check_classes(paths, classes)
     device = pick_device(config.device)
     shown = {role: _val(settings, read_header(path)) for role, path in paths.items()}
-    told = _measured(paths, {role: loaders.val for role, loaders in shown.items()}, device)
+    told = _measured(paths, {role: loaders.val for role, loaders in shown.items()}, device, config.score)
     return {"data": shown["before"].info.title, "images": shown["before"].num_images("val"), **told}
 
 
@@ -108,17 +112,28 @@ def _role(folder: Path, role: str) -> Path:
 
 
 def matching(classes: tuple[str, ...]) -> Path:
-    """The folder under `pretrained/` whose Before knows exactly these classes."""
-    from solution.export.files import read_header
-
-    for folder in sorted({path.parent for path in PRETRAINED.glob("*/before.*")}):
-        if read_header(_role(folder, "before")).classes == classes:
+    """The folder under `pretrained/` whose Before knows exactly these classes, else the newest run that does."""
+    committed = sorted({path.parent for path in PRETRAINED.glob("*/before.*")})
+    runs = sorted(RUNS.rglob("before.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in (*committed, *(path.parent for path in runs)):
+        if _classes_known(folder) == classes:
+            if folder not in committed:
+                _to_stderr(f"no committed checkpoint knows these classes; judged is the newest run that does: {folder}")
             return folder
     raise InputError(
         f"no checkpoint knows the classes {', '.join(classes)}. Train one with\n"
         "  python -m solution run waste_shufflenet --data PATH --out runs/mine\n"
         "then judge it with --data PATH --weights runs/mine"
     )
+
+
+def _classes_known(folder: Path) -> tuple[str, ...] | None:
+    """Of the net that is Before in `folder`; None of one that cannot be read."""
+    from solution.export.files import read_header
+
+    with contextlib.suppress(InputError):
+        return read_header(_role(folder, "before")).classes
+    return None
 
 
 def _check_classes(paths: Mapping[str, Path], classes: tuple[str, ...]) -> None:
@@ -130,12 +145,12 @@ def _check_classes(paths: Mapping[str, Path], classes: tuple[str, ...]) -> None:
             raise InputError(f"{path} knows the classes {', '.join(known)}; the data have {', '.join(classes)}")
 
 
-def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str, score: bool) -> dict[str, Any]:
     """{"timed_on", "models"}: every net itself, packed, and in the runtimes that are here. val: {role: batches}."""
     from solution.export import shipping
     from solution.export.runtimes import EAGER, EXPORTING
 
-    models = {role: _figures(path, val.get(role), device) for role, path in paths.items()}
+    models = {role: _figures(role, path, val.get(role), device, score) for role, path in paths.items()}
     runtimes = shipping.available(EXPORTING, _to_stderr)
     _to_stderr(f"exporting and timing {' and '.join(paths)} in {', '.join((EAGER, *runtimes))}")
     with tempfile.TemporaryDirectory() as folder:
@@ -148,20 +163,37 @@ def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str) ->
     return {"timed_on": hardware(), "models": models}
 
 
-def _figures(path: Path, batches: Any, device: str) -> dict[str, Any]:
+def _figures(role: str, path: Path, batches: Any, device: str, score: bool) -> dict[str, Any]:
     import torch
 
     from solution.evaluate.cost import file_bytes
     from solution.export import files
-    from solution.tasks import judge
+    from solution.tasks import CLASSIFICATION, judge
 
     model, header = files.load(path)
     example = torch.zeros(1, 3, header.size, header.size)
     some = {} if batches is None else {"": batches}
-    found = judge(model, example, some, device=device, score=True, log=_to_stderr)
+    found = judge(model, example, some, device=device, score=score or _is_scored(header), log=_to_stderr)
     figures = {name: found[name] for name in ("macs", "macs_dispatched", "params")}
     figures |= {"bytes": file_bytes(path), **found["quality"]}
-    return figures if batches is None else {**figures, "score": found["score"]}
+    if batches is not None and CLASSIFICATION.at_chance(found["quality"], _counts(batches, header)):
+        _to_stderr(f"{role} is at chance level: a guess does as well")
+    scored = batches is not None and (score or _is_scored(header))
+    return {**figures, "score": found["score"]} if scored else figures
+
+
+def _is_scored(header: Header) -> bool:
+    """Whether the net comes from a recipe of the competition."""
+    from solution.recipes.catalogue import RECIPES
+
+    name = header.recipe.get("name", "")
+    return name in RECIPES and RECIPES[name]().score
+
+
+def _counts(batches: Any, header: Header) -> dict[str, int]:
+    """{class: pictures} of the val split."""
+    labels = batches.dataset.labels.tolist()
+    return {name: labels.count(label) for label, name in enumerate(header.classes)}
 
 
 def _forms(path: Path, runtimes: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:

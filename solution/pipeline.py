@@ -33,6 +33,7 @@ from solution.runtime import commit, hardware, seed_everything, set_threads
 from solution.settings import in_short
 from solution.tasks import judge, task_named
 from solution.train.distillation import net_file
+from solution.train.progress import Place, busy, placed
 
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
 _NAMES = 9
@@ -74,10 +75,15 @@ def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool,
         folder.begin(recipe, data_facts(next(iter(stages.values())).loaders), log)
     yield from rows
     for stage in list(stages.values())[len(rows) :]:
-        model, seconds = stage.step()
-        if processes.is_main_process:
-            folder.write_rows([*rows, stage.row(model, seconds)])
-            folder.drop_states(stage.name)
+        later = recipe.stages[len(rows) + 1 :]
+        epochs_after = sum(getattr(one.step, "epochs", 0) for one in later)
+        with placed(Place(name=stage.place, epochs_after=epochs_after)):
+            model, seconds = stage.step()
+            if processes.is_main_process:
+                with busy(f"judging {stage.name}"):
+                    row = stage.row(model, seconds)
+                folder.write_rows([*rows, row])
+                folder.drop_states(stage.name)
         processes.wait_for_everyone()
         rows = folder.rows()
         yield rows[-1]

@@ -1,6 +1,7 @@
 """`test_demo.py` as a user types it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from solution import checkpoint
 from solution.contracts import InputError
 from solution.demo import MAIN_SET, PRETRAINED, _beside, _forms
 from solution.export import files
@@ -113,6 +115,23 @@ def test_a_set_that_has_a_val_split_alone_can_be_judged(photos, finished, tmp_pa
     shutil.copytree(photos / "val", tmp_path / "mine" / "val")
     done = demo("--data", tmp_path / "mine", "--weights", finished[0], "--json", "-")
     assert json.loads(done.stdout)["images"] == 18, done.stderr
+
+
+def test_the_newest_run_that_knows_the_classes_is_judged_where_no_committed_net_does(photos, finished, tmp_path):
+    for name, source in (("older", "before"), ("newer", "after")):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        for role in ("before", "after"):
+            shutil.copy(finished[0] / f"{source}.safetensors", folder / f"{role}.safetensors")
+    os.utime(tmp_path / "runs" / "older" / "before.safetensors", (1, 1))
+    code = CORE.replace("test_demo.py", str(ROOT / "test_demo.py"))
+    words = [sys.executable, "-c", code, "--customized_model", "False", "--data", photos, "--json", "-"]
+    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "judged is the newest run that does: runs/newer" in done.stderr
+    wanted = checkpoint.read_header(finished[0] / "after.safetensors").figures["macs"]
+    assert json.loads(done.stdout)["models"]["before"]["macs"] == wanted
 
 
 def test_packed_files_serve_where_there_are_no_checkpoints(finished, tmp_path):
