@@ -160,7 +160,7 @@ def test_the_recipe_that_is_found_gives_the_weights_of_the_trial(found, photos, 
 def test_the_files_of_the_outcome(found):
     names = {path.name for path in found.folder.iterdir()}
     assert {"best.py", "trials.csv", "history.svg", "front.svg", "journal.log"} <= names
-    for name, shown in (("history.svg", "trials trained to the end, the best"), ("front.svg", "published results")):
+    for name, shown in (("history.svg", "trials trained to the end, the best"), ("front.svg", "trials (dev split)")):
         assert shown in ElementTree.parse(found.folder / name).getroot().attrib["aria-label"]
 
 
