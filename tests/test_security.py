@@ -4,6 +4,7 @@ The pickles have tests where the files are read; a .pt2 has its own in `tests/ex
 """
 
 import ast
+import contextlib
 import io
 import json
 import re
@@ -207,6 +208,31 @@ def test_an_onnx_file_reads_nothing_outside_its_folder(tmp_path, location):
     with pytest.raises(InputError, match="cannot be opened as an ONNX file"):
         files.open_file(tmp_path / "in/net.onnx")
     assert files.listing(tmp_path / "in/net.onnx").lines == ()
+
+
+XML = '<?xml version="1.0"?><!DOCTYPE net [{entity}]><net name="&a;" version="11"><layers>{layer}</layers></net>'
+
+
+@pytest.mark.parametrize(
+    ("entity", "layer"),
+    [
+        ('<!ENTITY a SYSTEM "{secret}">', ""),
+        ('<!ENTITY b "xxxxxxxxxx"><!ENTITY a "&b;&b;&b;&b;">', ""),
+        ("", '<layer id="0" name="x" type="Evil" version="/tmp/evil.so"><output/></layer>'),
+    ],
+)
+def test_an_openvino_file_reads_no_other_file(tmp_path, entity, layer):
+    openvino = pytest.importorskip("openvino")
+    (tmp_path / "secret").write_text("swordfish")
+    text = XML.format(entity=entity.format(secret=(tmp_path / "secret").as_uri()), layer=layer)
+    (tmp_path / "net.xml").write_text(text)
+    (tmp_path / "net.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"net\.xml"):
+        files.open_file(tmp_path / "net.xml")
+    with contextlib.suppress(RuntimeError):
+        name = openvino.Core().read_model(tmp_path / "net.xml").get_friendly_name()
+        assert "swordfish" not in name
+        assert "x" * 10 not in name
 
 
 def test_names_in_a_page_are_text(small, tmp_path):

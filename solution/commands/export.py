@@ -1,4 +1,4 @@
-"""`python -m solution export FILE`: a net in the form in which it ships, proven to say what it said before."""
+"""`python -m solution export FILE`: a net in the form in which it ships, proven to compute what it computed."""
 
 from __future__ import annotations
 

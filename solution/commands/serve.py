@@ -1,4 +1,4 @@
-"""`python -m solution serve`: a page where one drops a photo and sees Before and After answer side by side."""
+"""`python -m solution serve`: a page where a photo is dropped and nets classify it side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from solution.contracts import InputError
 
-HELP = "open a page where one drops a photo and sees Before and After answer side by side"
+HELP = "open a page where a photo is dropped and Before and After classify it side by side"
 _MB = 1_000_000
 
 

@@ -120,9 +120,7 @@ def export(
     about = {name: tuple(options.pop(name)) for name in ("classes", "mean", "std") if name in options}
     if not isinstance(net, nn.Module):
         if about or example is not None:
-            raise InputError(
-                f"{net} is a file, which says itself how to feed it: leave out example, classes, mean, std"
-            )
+            raise InputError(f"{net} is a file, which says how to feed it: leave out example, classes, mean, std")
         return make(ExportConfig(file=Path(net), format=format, out=place, **options), log)
     if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
         raise InputError("a net in memory needs square images: example=torch.zeros(1, 3, 224, 224)")
@@ -209,7 +207,7 @@ def _plain(net: nn.Module) -> nn.Module:
 
 
 def _metadata(net: nn.Module, header: checkpoint.Header, config: ExportConfig) -> Metadata:
-    """What the file will say of itself. `InputError` unless the net maps images to what its task has."""
+    """The description that goes into the file. `InputError` unless the net maps images to logits."""
     metadata = Metadata.of(header, precision=config.precision, task=header.task, outputs=len(header.classes))
     images = _blank(metadata, 2)
     try:

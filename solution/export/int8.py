@@ -31,7 +31,7 @@ def quantized(
 ) -> Any:
     """The int8 graph whose outputs on the dev split are nearest to the net's, of those with more layers in float.
 
-    Macro F1 would leave that to chance: rounding turns as many answers right as wrong.
+    Macro F1 would leave that to chance: rounding makes as many predictions right as wrong.
     """
     if loaders is None or loaders.calibration is None:
         raise InputError("int8 is calibrated on photos: name them with --data, or data=")

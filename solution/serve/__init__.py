@@ -1,7 +1,7 @@
-"""SHOW: one page where a photo is dropped and nets answer side by side. Nothing of it leaves the machine.
+"""One page where a photo is dropped and nets classify it side by side. Nothing of it leaves the machine.
 
-asking    nets and what they answer to a photo, with milliseconds, MACs and bytes
-web       the page as an application: what it takes, what it refuses
-telling   what it says: facts, answers, verdict
-template  the page's own text: HTML, CSS, script
+inference   the nets, and their predictions for a photo with milliseconds
+view        what the page shows: facts, predictions, verdict
+template    its HTML, CSS and script
+web         the application, what it refuses, and its server
 """

@@ -1,7 +1,7 @@
 """The page as an application: it takes one photo, and refuses on the page what is none or too large.
 
-The page loads nothing from anywhere: that stands in its header. It answers this machine's own names alone, and takes
-photos from itself alone: another site that is open in the same browser can neither read it nor use it.
+The page loads nothing from anywhere: that stands in its header. Requests must name this machine, and
+photos must come from the page itself: another site that is open in the same browser can neither read it nor use it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An exported file: what it says of itself, and the net inside, opened where it will live and callable on a batch."""
+"""An exported file: its description, and the net inside, opened in its runtime and callable on a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from solution.tasks import task_named
 KEY = "featherweight"
 """Where the JSON text lies among the file's own metadata."""
 VERSION = 2
-"""1: nothing was said of `outputs`."""
+"""1: there was no `outputs`."""
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Normalized float32 images (B, 3, size, size) to logits (B, num_classes), or a detector's candidates (B, 4 + C, N)."""
@@ -27,7 +27,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata(InputSpec):
-    """What an exported file says of itself besides how to feed it.
+    """The description in an exported file: how to feed it, and what it is.
 
     outputs     classes that it scores, which may have no names; 0: as many as there are names
     precision   fp32, fp16 or int8
@@ -50,7 +50,7 @@ class Metadata(InputSpec):
 
     @classmethod
     def of(cls, spec: InputSpec, *, outputs: int, precision: str, task: str) -> Metadata:
-        """What the export of a net says that is fed as `spec` describes."""
+        """The description of the export of a net that is fed as `spec` describes."""
         shared: dict[str, Any] = {item.name: getattr(spec, item.name) for item in dataclasses.fields(InputSpec)}
         return cls(**shared, outputs=outputs, precision=precision, task=task)
 
@@ -60,7 +60,7 @@ class Metadata(InputSpec):
 
     @classmethod
     def from_text(cls, text: str | None, path: Path, task: str | None = CLASSIFICATION) -> Metadata:
-        """The same again. `InputError` when the file at `path` says nothing, or another task; None takes any task."""
+        """The same again. `InputError` when the file at `path` has none, or another task; None takes any task."""
         if not text:
             raise InputError(f"{path} does not name its classes and normalization: it was not exported by this project")
         try:
@@ -85,7 +85,7 @@ class Metadata(InputSpec):
         return metadata
 
     def check_signature(self, path: Path, inputs: Sequence[tuple], outputs: Sequence[tuple]) -> None:
-        """`InputError` unless the file at `path` maps the images to the outputs that it says it does.
+        """`InputError` unless the file at `path` maps the images to the outputs of its description.
 
         Shapes hold whole numbers, and anything else where they vary.
         """

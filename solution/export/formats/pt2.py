@@ -117,6 +117,8 @@ class Pt2(Format):
         """Its weights and constants; nothing is loaded."""
         try:
             with zipfile.ZipFile(path) as archive:
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise ValueError("it is compressed, which a pt2 file never is")
                 places = [name for name in archive.namelist() if name.endswith(f"/extra/{_EXTRA}")]
                 description = archive.read(places[0]).decode() if places else None
                 configs = [name for name in archive.namelist() if name.endswith("_config.json")]

@@ -222,7 +222,7 @@ class _Expression:
         return found
 
     def comparison(self, depth: int) -> None:
-        """Operators of all ranks bind operands alike here: whether they are well formed is all that is asked."""
+        """Operators of all ranks are read alike: only whether the text is well formed counts."""
         if depth > _MOST_DEPTH:
             raise SyntaxError
         self.operand(depth)

@@ -119,7 +119,7 @@ def _require(fine: bool) -> None:
 _ALONE = 1 << 18
 """Planes of so many bytes have a stream of their own."""
 _SMALL = 1 << 8
-"""Planes of fewer bytes say too little by themselves: those of one label go together."""
+"""Planes of fewer bytes show too little by themselves: those of one label go together."""
 _STREAM_BYTES = 24
 _SYMBOL_BYTES = 0.4
 """Estimates of what a stream costs in itself, and what each symbol costs in its model."""
