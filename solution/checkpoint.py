@@ -18,7 +18,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -223,8 +223,8 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
         )
     try:
         with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size):
-            model = header.spec.build() if into is None else copy.deepcopy(into)
-            remember(model, header.spec)
+            fresh = header.spec.build() if header.spec and into is None else copy.deepcopy(into)
+            model = remember(cast(nn.Module, fresh), header.spec)
             for plan in header.plans:
                 model = plan.apply(model)
     except InputError as error:

@@ -333,7 +333,7 @@ def _case(path: Path, name: str, threads: int) -> BenchmarkCase:
 def _with_speeds(row: Row, speeds: Sequence[Speed]) -> Row:
     medians = {shipping.name_of(speed): round(speed.percentile_ms(50), 4) for speed in speeds}
     held = {shipping.name_of(speed): speed.peak_bytes for speed in speeds}
-    exported = {
+    exported: dict[str, Any] = {
         name: figures | ({"memory_bytes": held[name]} if name in held else {}) for name, figures in row.exported.items()
     }
     memory = held.get(EAGER, row.memory_bytes)

@@ -168,7 +168,7 @@ class RunFolder:
         about, found = self.description(), []
         for role, fallback in zip(ROLES, (stages[0], stages[-1]), strict=True):
             copied = next((name for name in stages if _equal(self.compared(role), self.checkpoint(name))), None)
-            found.append(next(name for name in (about.get(role), copied, role, fallback) if name in stages))
+            found.append(next(str(name) for name in (about.get(role), copied, role, fallback) if name in stages))
         return found[0], found[1]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from solution.contracts import InputError
 from solution.temporaries import file_beside
@@ -30,7 +31,8 @@ def turn_off_telemetry() -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    sys.modules.setdefault("openvino_telemetry", None)  # an import of it fails, as where it is not installed
+    absent: Any = None
+    sys.modules.setdefault("openvino_telemetry", absent)  # an import of it fails, as where it is not installed
 
 
 def set_threads(count: int | None = None) -> int:

@@ -39,4 +39,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with claimed(config.path):
         path = make(config)
-    print(f"{path}: {listing(path).num_bytes:,} bytes ({config.file}: {file_bytes(config.file):,})")
+    print(f"{path}: {listing(path).num_bytes:,} bytes ({config.file}: {file_bytes(arguments.file):,})")

@@ -79,7 +79,7 @@ def _pixels(image: Image.Image, name: str, at_least: int | None, most: int) -> n
         raise UnreadableImage(name, f"{width} x {height} pixels are more than {most:,}: refused")
     image.load()
     try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         turn = None
     return np.asarray(_rgb(image if turn is None else image.transpose(turn)))  # (H, W, 3)

@@ -53,15 +53,18 @@ class Loaders:
     dev          decides: a stratified part of train, not augmented
     val          judges, and does nothing else
     calibration  some training pictures, not augmented
+    seen         all training pictures, not augmented; of sets with boxes alone
     """
 
     info: DatasetInfo
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    train: DataLoader | None = None
-    dev: DataLoader | None = None
-    val: DataLoader | None = None
-    calibration: DataLoader | None = None
+    # Each a DataLoader or None; PyTorch types neither its data set nor its sampler.
+    train: Any = None
+    dev: Any = None
+    val: Any = None
+    calibration: Any = None
+    seen: Any = None
 
     def num_images(self, split: str) -> int:
         """How many readable pictures the loader called `split` has."""

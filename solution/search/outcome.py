@@ -31,21 +31,22 @@ _SHOWN = 10
 def best_of(study: Study) -> FrozenTrial:
     """The trial with the best score. `InputError`, with the first reason, when none was trained to its end."""
     trials = study.get_trials(deepcopy=False)
-    done = [trial for trial in trials if figures_of(trial)]
+    done = [(figures.score, trial) for trial in trials if (figures := figures_of(trial))]
     if done:
-        return min(done, key=lambda trial: figures_of(trial).score)
+        return min(done, key=lambda pair: pair[0])[1]
     reason = next((said for trial in trials if (said := tried(trial).said)), "none has ended yet")
     raise InputError(f"none of {len(trials)} trials was trained to its end: {reason}")
 
 
 def front_of(study: Study) -> list[FrozenTrial]:
     """The trials that no other one beats in both macro F1 and MACs, by MACs."""
-    done = [trial for trial in study.get_trials(deepcopy=False) if figures_of(trial)]
+    trials = study.get_trials(deepcopy=False)
+    done = [(figures, trial) for trial in trials if (figures := figures_of(trial))]
     if not done:
         return []
-    order = ranks([figures_of(trial).minimized("front") for trial in done])
-    unbeaten = [trial for trial, rank in zip(done, order, strict=True) if rank == 0]
-    return sorted(unbeaten, key=lambda trial: figures_of(trial).macs)
+    order = ranks([figures.minimized("front") for figures, _ in done])
+    unbeaten = [pair for pair, rank in zip(done, order, strict=True) if rank == 0]
+    return [trial for _, trial in sorted(unbeaten, key=lambda pair: pair[0].macs)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,9 @@ class Outcome:
     def _recipe(self, trial: FrozenTrial, path: Path) -> Path:
         found = applied(self.recipe, self.space.read(trial.params))
         found = dataclasses.replace(found, name=f"{self.recipe.name}_{path.stem}")
-        write_recipe(path, found, self._about(trial, figures_of(trial), path))
+        figures = figures_of(trial)
+        assert figures is not None  # recipes are written for trials that were trained to their end
+        write_recipe(path, found, self._about(trial, figures, path))
         return path
 
     def _about(self, trial: FrozenTrial, figures: Figures, path: Path) -> str:
@@ -133,7 +136,7 @@ def table(study: Study) -> str:
     order = ("complete", "resting", "refused", "failed", "running")
     lines = [tried(trial) for trial in study.get_trials(deepcopy=False)]
     lines.sort(key=lambda line: (order.index(line.state), math.inf if line.score is None else line.score))
-    rows = [("trial", "MACs", "F1", "score", "state", "settings")]
+    rows: list[tuple[str, ...]] = [("trial", "MACs", "F1", "score", "state", "settings")]
     for line in lines[:_SHOWN]:
         figures = ((line.macs, ","), (line.f1, ".4f"), (line.score, ".4f"))
         shown = ("-" if value is None else format(value, form) for value, form in figures)
