@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import tempfile
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from solution.data.readers import RENDERED_MARK
 from solution.data.source import Item, Source, UnreadableImage
 from solution.names import safe_name
 from solution.runtime import written_whole
+from solution.temporaries import folder_beside
 
 TOLERANCE = 12
 """Gray levels by which a channel may differ from the color of the padding (JPEG noise)."""
@@ -141,8 +141,8 @@ def prepare(source: Source, target: Path, settings: Preparation, follow: Follow 
     _check_target(source, target)
     names = _class_names(source, settings)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        stage, result = Path(temporary, "stage"), Path(temporary, "result")
+    with folder_beside(target) as temporary:
+        stage, result = temporary / "stage", temporary / "result"
         stage.mkdir()
         staged, unreadable = _stage(source, names, settings, (stage, follow))
         kept, copies = _without_copies(staged)

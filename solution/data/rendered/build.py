@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from solution.contracts import InputError
 from solution.data.rendered.objects import DRAWINGS, draw
 from solution.data.rendered.sheet import SIDE as SHEET_SIDE
 from solution.data.rendered.sheet import Sheet, bumps, oval, tint
+from solution.temporaries import folder_beside
 
 SIDE = 96
 _NAMES = tuple(DRAWINGS)
@@ -168,9 +168,9 @@ def ensure_rendered(folder: Path, *, seed: int = 0, num_train: int = 2000, num_v
     # Not on stdout, which may carry a JSON report.
     print(f"drawing {num_train + num_val:,} images of {TITLE} (no photos) into {folder}", file=sys.stderr, flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        _draw(Path(scratch) / "new", wanted)
-        _swap(folder, Path(scratch), wanted)
+    with folder_beside(folder) as scratch:
+        _draw(scratch / "new", wanted)
+        _swap(folder, scratch, wanted)
     return folder
 
 
