@@ -158,10 +158,10 @@ def test_every_method_has_its_page_and_its_line():
     from solution.registry import STEPS
 
     pages = {path.stem: path.read_text() for path in (ROOT / "docs" / "methods").glob("*.md")}
-    trainings = {"train", "train_detector", "start"}
+    plain = {"train", "train_detector", "start", "unchanged"}  # they make no net smaller or better by an idea
     readme = (ROOT / "README.md").read_text()
     for name, step in STEPS.items():
-        if name not in trainings:
+        if name not in plain:
             assert any(f"`{step.__name__}`" in text for text in pages.values()), name
             assert f"`{step.__name__}`" in readme, name
     for name in pages:
