@@ -1,7 +1,10 @@
 """Code hidden in a .pt2: each payload is live where nothing is checked, and never runs here."""
 
+import contextlib
 import io
 import json
+import random
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +17,7 @@ from solution.contracts import InputError
 from solution.export import files
 from solution.export.formats.exported import Metadata
 from solution.export.formats.pt2 import PT2
-from solution.export.formats.pt2_check import check_expression
+from solution.export.formats.pt2_check import check_expression, checked
 from solution.runtime import ROOT
 
 MODEL = "archive/models/model.json"
@@ -179,3 +182,48 @@ def test_expressions_as_pytorch_writes_them_are_accepted(text):
 def test_nothing_else_is(text):
     with pytest.raises(InputError, match="never loaded"):
         check_expression(text)
+
+
+ODD = (None, True, -1, 1 << 70, 1e999, "", "x" * 300, "a b", "()", "\x00", "__import__('os')", "torch.os.system", [],
+       {}, [[]], {"metadata": {"a": "b"}}, {"as_expr": {"expr_str": "exit()"}})  # fmt: skip
+
+
+def mutated(value, chance):
+    """`value` with one of its parts replaced, removed or renamed."""
+    if isinstance(value, dict) and value and chance.random() < 0.9:
+        name = chance.choice(sorted(value))
+        if chance.random() < 0.1:
+            return {chance.choice(("target", "expr_str", "in_spec", "name", "a b")): value[name]}
+        return value | {name: mutated(value[name], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.9:
+        place = chance.randrange(len(value))
+        return [*value[:place], mutated(value[place], chance), *value[place + 1 :]]
+    return chance.choice(ODD)
+
+
+def test_a_mutated_graph_is_refused_by_a_line_or_holds_nothing_but_names(sound, tmp_path):
+    chance, model = random.Random(0), json.loads(sound[MODEL])
+    refused = 0
+    for _ in range(1500):
+        data = written(sound, tmp_path / "net.pt2", **{MODEL: json.dumps(mutated(model, chance))}).read_bytes()
+        try:
+            passed = checked(data, tmp_path / "net.pt2")
+        except InputError:
+            refused += 1
+        else:
+            with zipfile.ZipFile(io.BytesIO(passed)) as archive:
+                text = archive.read(MODEL).decode()
+            assert "__import__" not in text
+            assert "exit" not in text
+            assert re.search(r'"target": \[*"(?!torch\.ops\.aten\.\w+\.\w+")', text) is None
+    assert refused > 300
+
+
+def test_a_damaged_archive_is_refused_by_a_line_or_is_one(sound, tmp_path):
+    chance, data = random.Random(0), written(sound, tmp_path / "net.pt2").read_bytes()
+    for _ in range(500):
+        changed = bytearray(data)
+        for _ in range(chance.randrange(1, 4)):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        with contextlib.suppress(InputError):
+            checked(bytes(changed[: chance.choice((None, chance.randrange(len(changed))))]), tmp_path / "net.pt2")

@@ -107,6 +107,8 @@ def _member(name: str, content: bytes) -> bytes:
     if name != _MODEL and name not in _CONFIGS:
         raise InputError(f"holds a pickle or code ({name[:80]}): it is never loaded")
     fields = json.loads(content)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{name} is no table")
     if name in _CONFIGS and any(entry["use_pickle"] for entry in fields["config"].values()):
         raise InputError(f"holds a pickle ({name}): it could run code and is never loaded")
     _check(fields, "")
