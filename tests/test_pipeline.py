@@ -82,6 +82,17 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_rows(recipe, tmp_p
         next(pipeline.run(replace(recipe, seed=1), tmp_path, resume=True))
 
 
+def test_a_second_run_into_a_folder_that_is_being_written_is_refused(recipe, tmp_path):
+    first = pipeline.run(recipe, tmp_path / "run", log=lambda _: None)
+    next(first)
+    there = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    for resume in (False, True):
+        with pytest.raises(InputError, match="is already being written"):
+            next(pipeline.run(replace(recipe, seed=1), tmp_path / "run", resume=resume, log=lambda _: None))
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == there
+    first.close()
+
+
 def changed_data(photos, folder, how):
     shutil.copytree(photos, folder)
     path = folder / "train" / "red" / "0.png"
