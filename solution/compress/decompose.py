@@ -145,6 +145,8 @@ class Decompose(AnyNetStep):
             chosen = self._by_rule(candidates, left)
         else:
             fronts = self._fronts(candidates, before, left)
+            if inputs.images:
+                context.log(f"measuring what the outputs lose when each of {len(fronts)} layers alone is split")
             excess = before - Budget.of(self.macs, "macs").limit(before)
             chosen = within_budget(fronts, excess, _harm(model, candidates, fronts, inputs))
             left |= dict.fromkeys((path for path in fronts if path not in chosen), "the budget is met without it")

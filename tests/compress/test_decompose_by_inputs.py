@@ -166,7 +166,7 @@ def test_the_nearest_factors_stay_where_fitted_ones_lose_more():
     net = Rare().eval()
     made = fw.Decompose(rank=3, layers=("layer",))(net, context)
     torch.testing.assert_close(made(x), net(x))
-    assert lines == ["the nearest factors: the outputs for calibration images change by 0.00 %"]
+    assert lines[-1:] == ["the nearest factors: the outputs for calibration images change by 0.00 %"]
 
 
 def test_very_wide_layers_are_split_by_their_weights():
