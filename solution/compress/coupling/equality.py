@@ -182,7 +182,7 @@ def _first_difference(whole: nn.Module, cut: nn.Module, example: Any) -> str:
 
 
 class _Roundings(TorchDispatchMode):
-    """Notes how far down a forward takes anything, which its outputs may come apart by, and whether it picks by values."""
+    """Notes how far down a forward takes anything, which limits its precision, and whether it picks by values."""
 
     limit = 0.0
     picks = False
