@@ -254,3 +254,77 @@ def test_pytorchs_own_attention_loses_heads_and_as_much_of_the_stream():
     net = randomize(nn.Sequential(nn.Linear(6, 32), layer, nn.Linear(32, 3)).eval())
     cut = fw.PruneChannels(ratio=0.5)(net, torch.randn(2, 5, 6))
     assert (cut[1].self_attn.num_heads, cut[1].self_attn.embed_dim, cut[1].linear1.out_features) == (2, 16, 32)
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+OPERATIONS = {
+    "log sigmoid": F.logsigmoid,
+    "median": lambda x: x.median(-1, keepdim=True)[0] * x,
+    "largest": lambda x: x.topk(3, -1)[0],
+    "sorted": lambda x: x.sort(-1)[0],
+    "running extreme": lambda x: x.cummax(-1)[0],
+    "logcumsumexp": lambda x: x.logcumsumexp(-1),
+    "adaptive maximum": lambda x: F.adaptive_max_pool2d(x, 4),
+    "Fourier transform": lambda x: torch.fft.rfft2(x).abs(),
+    "permuting einsum": lambda x: torch.einsum("bchw->bcwh", x),
+    "summing einsum": lambda x: x * torch.einsum("bchw,bchw->bhw", x, x)[:, None],
+    "softmax over channels": lambda x: x.softmax(1),
+    "mean over channels": lambda x: x * x.mean(1, keepdim=True).sigmoid(),
+    "maximum over channels": lambda x: x * x.max(1, keepdim=True)[0].sigmoid(),
+    "deviation over channels": lambda x: x / (x.std(1, keepdim=True) + 1),
+    "unit length": lambda x: F.normalize(x, dim=1),
+    "cosine": lambda x: x * F.cosine_similarity(x, x.roll(1, 2), dim=1)[:, None],
+    "places that attend to each other": lambda x: (
+        x.flatten(2) @ (x.flatten(2).mT @ x.flatten(2)).mul(0.1).softmax(-1).mT
+    ).view_as(x),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_between_layers(name):
+    net = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), Function(OPERATIONS[name]), nn.Conv2d(16, 4, 1)))
+    cut = fw.PruneChannels(ratio=0.5, importance="random")(net.eval(), EXAMPLE)
+    assert cut[0].out_channels == 8
+
+
+def test_three_dimensional_upsampling():
+    net = nn.Sequential(nn.Conv3d(1, 16, 3), nn.Upsample(scale_factor=2, mode="trilinear"), nn.Conv3d(16, 2, 1)).eval()
+    assert fw.PruneChannels(ratio=0.5)(net, torch.randn(1, 1, 4, 4, 4))[0].out_channels == 8
+
+
+class Reader(nn.Module):
+    """Columns of a picture are read one after another."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.conv, self.cell = nn.Conv2d(3, 16, 3), kind(16, 12, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, x):
+        return self.head(self.cell(self.conv(x).mean(2).mT)[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_read_fewer_channels_and_keep_their_hidden_ones(kind):
+    cut = fw.PruneChannels(ratio=0.5)(Reader(kind).eval(), EXAMPLE)
+    assert (cut.conv.out_channels, cut.cell.input_size, cut.cell.hidden_size) == (8, 8, 12)
+    cut.train()(EXAMPLE).sum().backward()
+    assert cut.cell.weight_ih_l0_reverse.grad.shape == (cut.cell.weight_ih_l0.shape[0], 8)
+
+
+def test_bilinear_layers_read_fewer_channels():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.both = nn.Linear(6, 8), nn.Linear(6, 12), nn.Bilinear(8, 12, 3)
+
+        def forward(self, x):
+            return self.both(self.left(x), self.right(x))
+
+    cut = fw.PruneChannels(ratio=0.5)(Pair().eval(), torch.randn(2, 6))
+    assert (cut.both.in1_features, cut.both.in2_features, cut.both.out_features) == (4, 6, 3)

@@ -210,8 +210,12 @@ def implied(module: nn.Module, shapes: Mapping[str, Shape]) -> dict[str, int | S
     if isinstance(module, nn.modules.batchnorm._NormBase):
         sized = weight or shapes.get("running_mean")
         return {"num_features": sized[0]} if sized else {}
+    if isinstance(module, nn.RNNBase):
+        return {"input_size": shapes["weight_ih_l0"][1]}
     if weight is None:
         return {}
+    if isinstance(module, nn.Bilinear):
+        return {"out_features": weight[0], "in1_features": weight[1], "in2_features": weight[2]}
     if isinstance(module, nn.modules.conv._ConvNd):
         return _implied_by_convolution(module, weight)
     if isinstance(module, nn.Linear):

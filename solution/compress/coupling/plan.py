@@ -118,6 +118,8 @@ def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
                 store[name] = replaced.get(id(tensor), tensor)
+        if isinstance(module, nn.RNNBase):  # it also keeps its weights in a list
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
 
 
 def sliced(tensor: Tensor, axis: int, groups: int, kept: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""What each call of a graph does to channel ids: the table of rules, and the rules for calls that mix elements or have
-weights. Those that only move elements are in `movement`.
+"""What each call of a graph does to channel ids: the table of rules, and the rules for calls that mix elements.
+
+Calls that have weights are in `layers`, products in `products`, and those that only move elements in `movement`.
 """
 
 from __future__ import annotations
@@ -10,151 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling import movement
-from solution.compress.coupling.ids import KEPT, NEUTRAL, ChannelIds, slim, uniform, varies
-from solution.compress.coupling.walk import OpCall, Rule, Weight
-
-
-def channels(ledger: ChannelIds, ids: Tensor, dim: int) -> Tensor:
-    """(C,) ids along `dim`; what differs elsewhere is tied."""
-    dim %= ids.ndim
-    ids = ledger.collapse(ids, [other for other in range(ids.ndim) if other != dim])
-    return ids.movedim(dim, 0).reshape(ids.shape[dim], -1)[:, 0]
-
-
-def across(ids: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
-    """(C,) ids laid along `dim` of `shape`, uniform elsewhere."""
-    view = [1] * len(shape)
-    view[dim] = len(ids)
-    return ids.reshape(view).expand(shape)
-
-
-def unknown(call: OpCall) -> Tensor | list[Tensor] | None:
-    """A call without a rule: everything that enters it stays."""
-    for ids in call.tensors():
-        call.ledger.keep(ids, f"{call.name} is not followed")
-    if isinstance(call.result, torch.Tensor):
-        return uniform(KEPT, call.shape)
-    if isinstance(call.result, list | tuple):
-        return [uniform(KEPT, result.shape) if isinstance(result, torch.Tensor) else result for result in call.result]
-    return None
-
-
-def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
-    """Plain, grouped, depthwise and transposed convolution of any number of dimensions."""
-    ids, weight = call.ids("input"), call["weight"]
-    if not isinstance(weight, Weight) or len(weight.shape) < 3:
-        return unknown(call)
-    transposed = "transpose" in call.name or bool(call["transposed"])
-    dim = ids.ndim - len(weight.shape) + 1
-    arriving, groups = channels(call.ledger, ids, dim), call["groups"]
-    if groups == len(arriving) > 1 and weight.name not in call.ledger.readers:
-        made = _depthwise(call.ledger, weight.name, arriving, call.shape[dim], transposed)
-    else:
-        in_axis, out_axis = (0, 1) if transposed else (1, 0)
-        call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in", groups), arriving)
-        made = call.ledger.axis(weight.name, out_axis, call.shape[dim], "out", groups)
-    for vector in (call["bias"], *(Weight(name=gain, shape=()) for gain in weight.gains)):
-        carry(call.ledger, vector, made)
-    return across(made, call.shape, dim)
-
-
-def _depthwise(ledger: ChannelIds, name: str, arriving: Tensor, num_made: int, transposed: bool) -> Tensor:
-    """Every channel has its own filters: they live and die with it."""
-    made = arriving.repeat_interleave(num_made // len(arriving))
-    if transposed and num_made != len(arriving):
-        ledger.keep(arriving, "a transposed depthwise convolution multiplies it")
-        return made
-    ledger.tie(ledger.axis(name, 0, num_made, "with"), made)
-    return made
-
-
-def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
-    """A bias, scale or running statistic: one number per channel."""
-    if isinstance(vector, Weight):
-        ledger.tie(ledger.axis(vector.name, 0, len(made), role, groups), made)
-
-
-def linear(call: OpCall) -> Tensor | list[Tensor] | None:
-    """``input @ weight.T + bias``."""
-    weight = call["weight"]
-    if not isinstance(weight, Weight) or weight.turned:
-        return unknown(call)
-    return dense(call, call.ids("input"), weight, call["bias"])
-
-
-def dense(call: OpCall, ids: Tensor, weight: Weight, bias: object) -> Tensor:
-    """A matrix product of activations `ids` (..., I) and a weight whose rows are outputs unless it is turned.
-
-    A layer that mixes positions (all of its inputs belong to one channel) is no maker of channels: they pass through.
-    """
-    if not varies(ids, -1) and any(varies(ids, dim) for dim in range(ids.ndim - 1)):
-        return ids.narrow(-1, 0, 1).expand(call.shape)
-    in_axis, out_axis = (0, 1) if weight.turned else (1, 0)
-    arriving = channels(call.ledger, ids, -1)
-    call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in"), arriving)
-    made = call.ledger.axis(weight.name, out_axis, call.shape[-1], "out")
-    carry(call.ledger, bias, made)
-    return across(made, call.shape, len(call.shape) - 1)
-
-
-def addmm(call: OpCall) -> Tensor | list[Tensor] | None:
-    """``self + mat1 @ mat2`` where mat2 is a weight, as F.linear is written at a lower level."""
-    weight = call["mat2"]
-    if not isinstance(weight, Weight):
-        return unknown(call)
-    stored = Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
-    source = call.ids("mat1") if call.name == "addmm" else call.ids("self")
-    return dense(call, source, stored, call["self"] if call.name == "addmm" else None)
-
-
-def batch_norm(call: OpCall) -> Tensor:
-    """Batch and instance norm: one scale, shift, mean and variance per channel."""
-    ids = call.ids("input")
-    made = channels(call.ledger, ids, 1)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        carry(call.ledger, call[name], made)
-    return across(made, call.shape, 1)
-
-
-def group_norm(call: OpCall) -> Tensor:
-    """Group norm: its groups must keep equal sizes, and statistics are those of the channels that stay."""
-    ids, groups = call.ids("input"), call["num_groups"]
-    made = channels(call.ledger, ids, 1)
-    names = [call[name].name for name in ("weight", "bias") if isinstance(call[name], Weight)] or [f":{call.label}"]
-    groups = 1 if groups == len(made) and names[0] not in call.ledger.in_groups else groups
-    for name in ("weight", "bias"):
-        carry(call.ledger, call[name], made, "joint", groups)
-    if names[0].startswith(":"):
-        call.ledger.tie(call.ledger.axis(names[0], 0, len(made), "joint", groups), made)
-    return across(made, call.shape, 1)
-
-
-def layer_norm(call: OpCall) -> Tensor:
-    """Layer and RMS norm: scale and shift lie along the last dimensions."""
-    for name in ("weight", "bias"):
-        vector = call[name]
-        if isinstance(vector, Weight) and len(vector.shape) == 1:
-            call.ledger.axis(vector.name, 0, vector.shape[0], "joint")
-    return call.ledger.meet([call.ids("input"), call.ids("weight"), call.ids("bias")], call.shape, "a norm")
-
-
-def prelu(call: OpCall) -> Tensor:
-    """One slope per channel, or one for all."""
-    ids, weight = call.ids("self"), call["weight"]
-    if isinstance(weight, Weight) and weight.shape[0] > 1:
-        made = channels(call.ledger, ids, 1)
-        carry(call.ledger, weight, made)
-        return across(made, call.shape, 1)
-    return ids
-
-
-def embedding(call: OpCall) -> Tensor | list[Tensor] | None:
-    """Rows of a table: its columns are the channels."""
-    weight = call["weight"]
-    if not isinstance(weight, Weight):
-        return unknown(call)
-    return across(call.ledger.axis(weight.name, 1, weight.shape[1], "out"), call.shape, len(call.shape) - 1)
+from solution.compress.coupling import layers, movement, products
+from solution.compress.coupling.ids import KEPT, NEUTRAL, uniform, varies
+from solution.compress.coupling.walk import OpCall, Rule
 
 
 def apply_rule(call: OpCall) -> Any:
@@ -164,7 +23,7 @@ def apply_rule(call: OpCall) -> Any:
     known = RULES.get(call.name)
     if known is None and (torch.Tag.pointwise in call.op.tags or not call.tensors()):
         known = pointwise
-    result = (known or unknown)(call)
+    result = (known or layers.unknown)(call)
     return _checked_in_place(call, result)
 
 
@@ -179,7 +38,7 @@ def _checked_in_place(call: OpCall, result: Any) -> Any:
 def pointwise(call: OpCall) -> Any:
     """Element by element: operands that meet are tied."""
     if not isinstance(call.result, torch.Tensor):
-        return unknown(call) if call.tensors() else None
+        return layers.unknown(call) if call.tensors() else None
     return call.ledger.meet(call.tensors(), call.shape, call.name)
 
 
@@ -208,8 +67,36 @@ def softmax(call: OpCall) -> Tensor:
     return call.ledger.collapse(ids, [over])
 
 
-PICKING = ("argmax", "argmin", "any", "all")
-"""Reductions that return where something is, or whether."""
+def along(call: OpCall) -> Any:
+    """Sorted, largest, running extremes along `dim`: everything there goes together."""
+    ids = call.ledger.collapse(call.ids("self"), [call["dim"] % call.result[0].ndim])
+    return [ids.narrow(call["dim"], 0, 1).expand(one.shape) for one in call.result]
+
+
+def transformed(call: OpCall) -> Tensor:
+    """Fourier transforms over `dim`: positions mix, and may become fewer or more."""
+    ids, asked = call.ids("self"), call["dim"]
+    every = range(ids.ndim) if call.name.endswith("n") else (-2, -1)
+    dims = [dim % ids.ndim for dim in ([asked] if isinstance(asked, int) else asked or every)]
+    ids = call.ledger.collapse(ids, dims)
+    for dim in dims:
+        ids = ids.narrow(dim, 0, 1)
+    return ids.expand(call.shape)
+
+
+def similarity(call: OpCall) -> Tensor:
+    """Cosine of two activations along `dim`, over the channels that stay."""
+    left, right = call.ids("x1"), call.ids("x2")
+    shape = torch.broadcast_shapes(left.shape, right.shape)
+    ids, over = call.ledger.meet([left, right], shape, "cosine_similarity"), call["dim"] % len(shape)
+    if call.ledger.is_over_all([dim for dim in range(ids.ndim) if varies(ids, dim)] == [over]):
+        call.ledger.statistic(ids)
+        return uniform(NEUTRAL, call.shape)
+    return movement.restored(call.ledger, ids, [over], call.shape, False)
+
+
+PICKING = ("argmax", "argmin", "any", "all", "median", "nanmedian", "mode", "kthvalue")
+"""Reductions that return where something is, or whether, or one element of many."""
 
 
 def reduction(call: OpCall) -> Any:
@@ -244,45 +131,6 @@ def pooling(call: OpCall) -> Any:
     return ids if result is call.result else [ids for _ in call.result]
 
 
-def matmul(call: OpCall) -> Any:
-    """A product of two activations (..., n, k) and (..., k, m), or of an activation and a weight."""
-    left, right = (call.ids("self"), call["other"] if "other" in call.arguments else call["mat2"])
-    if isinstance(right, Weight) and len(right.shape) == 2:
-        stored = Weight(name=right.name, shape=right.shape, turned=not right.turned)
-        return dense(call, left, stored, None)
-    right = call.ids("other") if "other" in call.arguments else call.ids("mat2")
-    if min(left.ndim, right.ndim) < 2:
-        return unknown(call)
-    batch = any(varies(side, dim) for side in (left, right) for dim in range(side.ndim - 2))
-    inner = varies(left, -1) or varies(right, -2)
-    contracts = inner and not batch and not _headed(left, right) and not varies(left, -2) and not varies(right, -1)
-    if call.ledger.is_over_all(contracts and all(int(slim(ids).max()) > KEPT for ids in (left, right))):
-        call.ledger.tie(channels(call.ledger, left, -1), channels(call.ledger, right, -2))
-        return uniform(NEUTRAL, call.shape)
-    if batch or inner or (varies(left, -2) and varies(right, -1)) or _headed(left, right):
-        return heads(call, [left, right])
-    side = left.narrow(-1, 0, 1) if varies(left, -2) else right.narrow(-2, 0, 1)
-    return side.expand(call.shape)
-
-
-def _headed(left: Tensor, right: Tensor) -> bool:
-    """Whether both (batch, heads, n, k) hold channels: with one head left they must be tied as with many."""
-    return min(left.ndim, right.ndim) > 3 and all(int(slim(ids).max()) > KEPT for ids in (left, right))
-
-
-def heads(call: OpCall, operands: list[Tensor]) -> Tensor:
-    """Attention: everything of one batch element (a head) goes together; heads are apart from each other."""
-    tied = [call.ledger.collapse(ids, [ids.ndim - 1, ids.ndim - 2])[..., :1, :1] for ids in operands]
-    shape = (*call.shape[:-2], 1, 1)
-    return call.ledger.meet(tied, shape, "attention").expand(call.shape)
-
-
-def attention(call: OpCall) -> Any:
-    """Scaled dot-product attention on (..., positions, channels)."""
-    parts = [call.ids(name) for name in ("query", "key", "value")]
-    return heads(call, parts + ([call.ids("attn_mask")] if call["attn_mask"] is not None else []))
-
-
 def gated(call: OpCall) -> Tensor:
     """Gated linear unit: the two halves along `dim` meet."""
     halves = call.ids("self").chunk(2, call["dim"])
@@ -296,7 +144,7 @@ def written(call: OpCall) -> Tensor:
 
 def aligned(call: OpCall) -> Tensor:
     """Regions (K, 5) cut out of maps (B, C, H, W): (K, C, h, w)."""
-    return across(channels(call.ledger, call.ids("input"), 1), call.shape, 1)
+    return layers.across(layers.channels(call.ledger, call.ids("input"), 1), call.shape, 1)
 
 
 def _named(names: str, rule: Rule) -> dict[str, Rule]:
@@ -304,14 +152,14 @@ def _named(names: str, rule: Rule) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    **_named("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution", convolution),
-    **_named("linear", linear),
-    **_named("addmm mm", addmm),
-    **_named("batch_norm instance_norm", batch_norm),
-    **_named("group_norm", group_norm),
-    **_named("layer_norm rms_norm", layer_norm),
-    **_named("prelu", prelu),
-    **_named("embedding", embedding),
+    **_named("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution", layers.convolution),
+    **_named("linear", layers.linear),
+    **_named("addmm mm", layers.addmm),
+    **_named("batch_norm instance_norm", layers.batch_norm),
+    **_named("group_norm", layers.group_norm),
+    **_named("layer_norm rms_norm", layers.layer_norm),
+    **_named("prelu", layers.prelu),
+    **_named("embedding", layers.embedding),
     **dict.fromkeys(movement.VIEWS, movement.reshaped),
     **_named(movement.MOVES, movement.moved),
     **_named("expand expand_as broadcast_to", movement.expanded),
@@ -324,20 +172,32 @@ RULES: dict[str, Rule] = {
     **_named("roi_align roi_pool", aligned),
     **_named("im2col", movement.unfolded),
     **_named("col2im", movement.folded),
-    **_named("matmul bmm", matmul),
-    **_named("scaled_dot_product_attention", attention),
+    **_named("matmul bmm", products.matmul),
+    **_named("scaled_dot_product_attention", products.attention),
+    **_named("baddbmm", products.baddbmm),
+    **_named("einsum", products.einsum),
+    **_named("bilinear", layers.bilinear),
+    **_named("lstm gru rnn_tanh rnn_relu", layers.recurrent),
+    **_named("topk sort cummax cummin", along),
+    **_named("cosine_similarity", similarity),
+    **_named(
+        "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn", transformed
+    ),
     **_named("glu", gated),
     **_named("copy", written),
-    **_named("softmax _softmax log_softmax _log_softmax cumsum cumprod", softmax),
+    **_named("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp", softmax),
     **_named(
-        "sum mean amax amin max min norm linalg_vector_norm var std var_mean std_mean prod logsumexp argmax any all",
+        "sum mean amax amin max min norm linalg_vector_norm var std var_mean std_mean prod logsumexp argmax any all "
+        "argmin median nanmedian mode kthvalue",
         reduction,
     ),
     **_named(
         "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d lp_pool2d upsample_nearest1d "
         "upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa "
-        "_upsample_bicubic2d_aa upsample_linear1d grid_sampler grid_sampler_2d",
+        "_upsample_bicubic2d_aa upsample_linear1d grid_sampler grid_sampler_2d grid_sampler_3d upsample_nearest3d "
+        "_upsample_nearest_exact1d _upsample_nearest_exact3d upsample_trilinear3d adaptive_max_pool3d lp_pool1d "
+        "lp_pool3d fractional_max_pool2d fractional_max_pool3d max_unpool2d max_unpool3d max_pool3d_with_indices",
         pooling,
     ),
     **_named(
@@ -348,7 +208,8 @@ RULES: dict[str, Rule] = {
     **_named("arange linspace logspace eye tril_indices triu_indices", numbered),
     **_named(
         "dropout feature_dropout alpha_dropout clone contiguous to _to_copy type_as detach alias lift_fresh_copy lift "
-        "hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill",
+        "hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
+        "log_sigmoid hardshrink softshrink threshold native_dropout fake_quantize_per_tensor_affine",
         same,
     ),
 }

@@ -1,0 +1,179 @@
+"""Rules for calls that have weights: convolution, linear, norms, embedding, recurrent layers. They make, read and carry
+channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solution.compress.coupling.ids import KEPT, ChannelIds, uniform, varies
+from solution.compress.coupling.walk import OpCall, Weight
+
+
+def channels(ledger: ChannelIds, ids: Tensor, dim: int) -> Tensor:
+    """(C,) ids along `dim`; what differs elsewhere is tied."""
+    dim %= ids.ndim
+    ids = ledger.collapse(ids, [other for other in range(ids.ndim) if other != dim])
+    return ids.movedim(dim, 0).reshape(ids.shape[dim], -1)[:, 0]
+
+
+def across(ids: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    """(C,) ids laid along `dim` of `shape`, uniform elsewhere."""
+    view = [1] * len(shape)
+    view[dim] = len(ids)
+    return ids.reshape(view).expand(shape)
+
+
+def unknown(call: OpCall) -> Tensor | list[Tensor] | None:
+    """A call without a rule: everything that enters it stays."""
+    for ids in call.tensors():
+        call.ledger.keep(ids, f"{call.name} is not followed")
+    if isinstance(call.result, torch.Tensor):
+        return uniform(KEPT, call.shape)
+    if isinstance(call.result, list | tuple):
+        return [uniform(KEPT, result.shape) if isinstance(result, torch.Tensor) else result for result in call.result]
+    return None
+
+
+def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
+    """Plain, grouped, depthwise and transposed convolution of any number of dimensions."""
+    ids, weight = call.ids("input"), call["weight"]
+    if not isinstance(weight, Weight) or len(weight.shape) < 3:
+        return unknown(call)
+    transposed = "transpose" in call.name or bool(call["transposed"])
+    dim = ids.ndim - len(weight.shape) + 1
+    arriving, groups = channels(call.ledger, ids, dim), call["groups"]
+    if groups == len(arriving) > 1 and weight.name not in call.ledger.readers:
+        made = _depthwise(call.ledger, weight.name, arriving, call.shape[dim], transposed)
+    else:
+        in_axis, out_axis = (0, 1) if transposed else (1, 0)
+        call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in", groups), arriving)
+        made = call.ledger.axis(weight.name, out_axis, call.shape[dim], "out", groups)
+    for vector in (call["bias"], *(Weight(name=gain, shape=()) for gain in weight.gains)):
+        carry(call.ledger, vector, made)
+    return across(made, call.shape, dim)
+
+
+def _depthwise(ledger: ChannelIds, name: str, arriving: Tensor, num_made: int, transposed: bool) -> Tensor:
+    """Every channel has its own filters: they live and die with it."""
+    made = arriving.repeat_interleave(num_made // len(arriving))
+    if transposed and num_made != len(arriving):
+        ledger.keep(arriving, "a transposed depthwise convolution multiplies it")
+        return made
+    ledger.tie(ledger.axis(name, 0, num_made, "with"), made)
+    return made
+
+
+def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
+    """A bias, scale or running statistic: one number per channel."""
+    if isinstance(vector, Weight):
+        ledger.tie(ledger.axis(vector.name, 0, len(made), role, groups), made)
+
+
+def linear(call: OpCall) -> Tensor | list[Tensor] | None:
+    """``input @ weight.T + bias``."""
+    weight = call["weight"]
+    if not isinstance(weight, Weight) or weight.turned:
+        return unknown(call)
+    return dense(call, call.ids("input"), weight, call["bias"])
+
+
+def dense(call: OpCall, ids: Tensor, weight: Weight, bias: object, shape: tuple[int, ...] | None = None) -> Tensor:
+    """A matrix product of activations `ids` (..., I) and a weight whose rows are outputs unless it is turned.
+
+    A layer that mixes positions (all of its inputs belong to one channel) is no maker of channels: they pass through.
+    """
+    shape = shape or call.shape
+    if not varies(ids, -1) and any(varies(ids, dim) for dim in range(ids.ndim - 1)):
+        return ids.narrow(-1, 0, 1).expand(shape)
+    in_axis, out_axis = (0, 1) if weight.turned else (1, 0)
+    arriving = channels(call.ledger, ids, -1)
+    call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in"), arriving)
+    made = call.ledger.axis(weight.name, out_axis, shape[-1], "out")
+    carry(call.ledger, bias, made)
+    return across(made, shape, len(shape) - 1)
+
+
+def addmm(call: OpCall) -> Tensor | list[Tensor] | None:
+    """``self + mat1 @ mat2`` where mat2 is a weight, as F.linear is written at a lower level."""
+    weight = call["mat2"]
+    if not isinstance(weight, Weight):
+        return unknown(call)
+    stored = Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
+    source = call.ids("mat1") if call.name == "addmm" else call.ids("self")
+    return dense(call, source, stored, call["self"] if call.name == "addmm" else None)
+
+
+def batch_norm(call: OpCall) -> Tensor:
+    """Batch and instance norm: one scale, shift, mean and variance per channel."""
+    ids = call.ids("input")
+    made = channels(call.ledger, ids, 1)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        carry(call.ledger, call[name], made)
+    return across(made, call.shape, 1)
+
+
+def group_norm(call: OpCall) -> Tensor:
+    """Group norm: its groups must keep equal sizes, and statistics are those of the channels that stay."""
+    ids, groups = call.ids("input"), call["num_groups"]
+    made = channels(call.ledger, ids, 1)
+    names = [call[name].name for name in ("weight", "bias") if isinstance(call[name], Weight)] or [f":{call.label}"]
+    groups = 1 if groups == len(made) and names[0] not in call.ledger.in_groups else groups
+    for name in ("weight", "bias"):
+        carry(call.ledger, call[name], made, "joint", groups)
+    if names[0].startswith(":"):
+        call.ledger.tie(call.ledger.axis(names[0], 0, len(made), "joint", groups), made)
+    return across(made, call.shape, 1)
+
+
+def layer_norm(call: OpCall) -> Tensor:
+    """Layer and RMS norm: scale and shift lie along the last dimensions."""
+    for name in ("weight", "bias"):
+        vector = call[name]
+        if isinstance(vector, Weight) and len(vector.shape) == 1:
+            call.ledger.axis(vector.name, 0, vector.shape[0], "joint")
+    return call.ledger.meet([call.ids("input"), call.ids("weight"), call.ids("bias")], call.shape, "a norm")
+
+
+def prelu(call: OpCall) -> Tensor:
+    """One slope per channel, or one for all."""
+    ids, weight = call.ids("self"), call["weight"]
+    if isinstance(weight, Weight) and weight.shape[0] > 1:
+        made = channels(call.ledger, ids, 1)
+        carry(call.ledger, weight, made)
+        return across(made, call.shape, 1)
+    return ids
+
+
+def embedding(call: OpCall) -> Tensor | list[Tensor] | None:
+    """Rows of a table: its columns are the channels."""
+    weight = call["weight"]
+    if not isinstance(weight, Weight):
+        return unknown(call)
+    return across(call.ledger.axis(weight.name, 1, weight.shape[1], "out"), call.shape, len(call.shape) - 1)
+
+
+def bilinear(call: OpCall) -> Tensor | list[Tensor] | None:
+    """``input1 @ weight @ input2`` for every output."""
+    weight = call["weight"]
+    if not isinstance(weight, Weight):
+        return unknown(call)
+    for axis, name in ((1, "input1"), (2, "input2")):
+        arriving = channels(call.ledger, call.ids(name), -1)
+        call.ledger.tie(call.ledger.axis(weight.name, axis, len(arriving), "in"), arriving)
+    made = call.ledger.axis(weight.name, 0, call.shape[-1], "out")
+    carry(call.ledger, call["bias"], made)
+    return across(made, call.shape, len(call.shape) - 1)
+
+
+def recurrent(call: OpCall) -> list[Tensor] | Tensor | None:
+    """LSTM, GRU, RNN: the first layer reads channels; hidden channels stay."""
+    weights = call["params"]
+    if not isinstance(weights, list) or not all(isinstance(weight, Weight) for weight in weights):
+        return unknown(call)
+    arriving = channels(call.ledger, call.ids("input"), -1)
+    directions = 2 if call["bidirectional"] else 1
+    for weight in weights[:: len(weights) // (call["num_layers"] * directions)][:directions]:
+        call.ledger.tie(call.ledger.axis(weight.name, 1, len(arriving), "in"), arriving)
+    return [uniform(KEPT, one.shape) for one in call.result]
