@@ -328,3 +328,34 @@ def test_bilinear_layers_read_fewer_channels():
 
     cut = fw.PruneChannels(ratio=0.5)(Pair().eval(), torch.randn(2, 6))
     assert (cut.both.in1_features, cut.both.in2_features, cut.both.out_features) == (4, 6, 3)
+
+
+class Merged(nn.Linear):
+    """A low-rank adapter and a mask, merged before use."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.a, self.b = nn.Parameter(torch.randn(2, inputs)), nn.Parameter(torch.randn(outputs, 2))
+        self.register_buffer("mask", (torch.arange(inputs * outputs) % 3 > 0).view(outputs, inputs).float())
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.mask + self.b @ self.a, self.bias)
+
+
+def test_weights_that_are_computed_from_masks_and_factors_are_cut_through_the_computation():
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), Merged(16, 12), nn.ReLU(), Merged(12, 3)).eval()
+    cut = fw.PruneChannels(ratio=0.5)(net, torch.randn(2, 6))
+    assert (cut[2].weight.shape, cut[2].mask.shape, cut[2].a.shape, cut[2].b.shape) == ((6, 8), (6, 8), (2, 8), (6, 2))
+
+
+class TiedDecoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.code, self.bias = nn.Linear(16, 12), nn.Parameter(torch.randn(16))
+
+    def forward(self, x):
+        return F.linear(self.code(x).relu(), self.code.weight.t(), self.bias)
+
+
+def test_a_decoder_may_use_the_encoders_weights():
+    assert fw.PruneChannels(ratio=0.5)(TiedDecoder().eval(), torch.randn(2, 16)).code.weight.shape == (6, 16)

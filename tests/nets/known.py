@@ -4,15 +4,12 @@ KNOWN: dict[str, str] = {
     "generative.FirstLinear": "refused",
     "generative.equalized_by_shape": "refused",
     "generative.progressive": "refused",
-    "metric.BilinearLayer": "refused",
     "mixers.GatedMlp": "refused",
     "mixers.LinearAttention": "refused",
     "numbers.padded_to_number": "refused",
     "restoration.ChannelTransformer": "refused",
     "signals.Spectral": "refused",
     "unusual.Einsum": "refused",
-    "weights.TiedDecoder": "refused",
     "weights.pixel_by_pixel": "refused",
-    "weights.pixel_by_pixel_functional": "refused",
 }
 """Net -> the worst that comes of it at any ratio and ranking."""

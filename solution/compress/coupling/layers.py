@@ -44,14 +44,16 @@ def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
     transposed = "transpose" in call.name or bool(call["transposed"])
     dim = ids.ndim - len(weight.shape) + 1
     arriving, groups = channels(call.ledger, ids, dim), call["groups"]
+    in_axis, out_axis = (0, 1) if transposed else (1, 0)
     if groups == len(arriving) > 1 and weight.name not in call.ledger.readers:
         made = _depthwise(call.ledger, weight.name, arriving, call.shape[dim], transposed)
+        channels_of = {0: made}
     else:
-        in_axis, out_axis = (0, 1) if transposed else (1, 0)
         call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in", groups), arriving)
         made = call.ledger.axis(weight.name, out_axis, call.shape[dim], "out", groups)
-    for vector in (call["bias"], *(Weight(name=gain, shape=()) for gain in weight.gains)):
-        carry(call.ledger, vector, made)
+        channels_of = {in_axis: arriving, out_axis: made}
+    carry(call.ledger, call["bias"], made)
+    _carry_along(call.ledger, weight, channels_of, groups)
     return across(made, call.shape, dim)
 
 
@@ -65,6 +67,14 @@ def _depthwise(ledger: ChannelIds, name: str, arriving: Tensor, num_made: int, t
     return made
 
 
+def _carry_along(ledger: ChannelIds, weight: Weight, channels_of: dict[int, Tensor], groups: int = 1) -> None:
+    """What is computed together with `weight`. channels_of: axis of the weight -> ids."""
+    for name, axis, whose in weight.along:
+        if whose in channels_of:
+            ids = channels_of[whose]
+            ledger.tie(ledger.axis(name, axis, len(ids), "with", groups if axis == 1 else 1), ids)
+
+
 def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
     """A bias, scale or running statistic: one number per channel."""
     if isinstance(vector, Weight):
@@ -74,7 +84,7 @@ def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", 
 def linear(call: OpCall) -> Tensor | list[Tensor] | None:
     """``input @ weight.T + bias``."""
     weight = call["weight"]
-    if not isinstance(weight, Weight) or weight.turned:
+    if not isinstance(weight, Weight):
         return unknown(call)
     return dense(call, call.ids("input"), weight, call["bias"])
 
@@ -92,6 +102,7 @@ def dense(call: OpCall, ids: Tensor, weight: Weight, bias: object, shape: tuple[
     call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in"), arriving)
     made = call.ledger.axis(weight.name, out_axis, shape[-1], "out")
     carry(call.ledger, bias, made)
+    _carry_along(call.ledger, weight, {out_axis: made, in_axis: arriving})
     return across(made, shape, len(shape) - 1)
 
 

@@ -22,10 +22,15 @@ from solution.compress.coupling.tracing import Trace, refs_in
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """source: the parameter that stands for a computed weight; gains: parameters with a number for each of its rows."""
+    """What a computed weight is made of.
+
+    source  the parameter that stands for it
+    along   (number, axis, axis of the weight) of other tensors whose axis goes along with one of the weight: gains of
+            one number per row, masks, factors of low rank
+    """
 
     source: int
-    gains: tuple[int, ...]
+    along: tuple[tuple[int, int, int], ...]
 
 
 def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int]]:
@@ -34,7 +39,7 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int]]:
     found: dict[int, Derived] = {}
     between: set[int] = set()
     for call in trace.calls:
-        weight = call.arguments.get("weight") if call.name.startswith("conv") else None
+        weight = call.arguments.get("weight") if call.name.startswith(("conv", "linear")) else None
         if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
             past = _past(weight.number, maker)
             sources = sorted(past - maker.keys() - trace.constants.keys())
@@ -58,9 +63,19 @@ def _past(number: int, maker: dict[int, Recorded]) -> set[int]:
 def _derived(weight: int, sources: list[int], trace: Trace) -> Derived | None:
     shape = trace.shapes[weight]
     same = [number for number in sources if trace.shapes[number] == shape]
-    gains = [number for number in sources if number not in same and prod(trace.shapes[number]) > 1]
-    fits = all(trace.shapes[number][0] == prod(trace.shapes[number]) == shape[0] for number in gains)
-    return Derived(source=same[0], gains=tuple(gains)) if len(same) == 1 and fits else None
+    learned = [number for number in same if trace.tensors[number] in trace.parameters]
+    if len(learned) != 1 or len(shape) < 2:
+        return None
+    along = [(number, axis, axis) for number in same if number not in learned for axis in (0, 1)]
+    for number in sources:
+        own = trace.shapes[number]
+        if number in same or prod(own) == 1:
+            continue
+        rows, columns = own[0] == shape[0], len(own) == 2 and own[1] == shape[1]
+        if rows == columns or not (own[0] == prod(own) or len(own) == len(shape) == 2):
+            return None
+        along.append((number, 0, 0) if rows else (number, 1, 1))
+    return Derived(source=learned[0], along=tuple(along))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +84,13 @@ class Weight:
 
     name     its name in the model
     turned   its two axes are swapped
-    gains    parameters of one number per row that it is multiplied with before use
+    along    (name, axis, axis of this tensor) of what is computed with it before use and goes along with its channels
     """
 
     name: str
     shape: tuple[int, ...]
     turned: bool = False
-    gains: tuple[str, ...] = ()
+    along: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +158,9 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
     for call in trace.calls:
         number = call.made.number if isinstance(call.made, Ref) else None
         if number in derived:
-            source, gains = derived[number].source, derived[number].gains
-            values[number] = replace(values[source], gains=tuple(values[gain].name for gain in gains))
+            source, along = derived[number].source, derived[number].along
+            named = tuple((values[other].name, axis, whose) for other, axis, whose in along)
+            values[number] = replace(values[source], along=named)
             ledger.derived.add(values[source].name)
         elif number in between:
             values[number] = None
