@@ -121,6 +121,8 @@ def reduction(call: OpCall) -> Any:
 def pooling(call: OpCall) -> Any:
     """Pooling, resizing, sampling: channels stay what they are, positions mix."""
     ids = call.ids("self") if "self" in call.arguments else call.ids("input")
+    if isinstance(call["indices"], Tensor):  # of an unpooling: channel by channel
+        ids = call.ledger.meet([ids, call.ids("indices")], ids.shape, call.name)
     spatial = int(re.search(r"([123])d", call.name + "2d").group(1))
     result = call.result if isinstance(call.result, torch.Tensor) else call.result[0]
     dims = range(ids.ndim - spatial, ids.ndim)
