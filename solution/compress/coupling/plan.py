@@ -94,7 +94,9 @@ class ChannelPlan(Plan):
             for name, before, after, macs_before, macs_after in self.layers
         ]
         lines += [f"{name}: kept whole, {reason}" for name, reason in self.kept.items()]
-        lines += [f"{name}: {old:,} -> {new:,} ({new / old - 1:+.1%})" for name, (old, new) in self.saves.items()]
+        lines += [
+            f"{name}: {old:,} -> {new:,} ({new / max(old, 1) - 1:+.1%})" for name, (old, new) in self.saves.items()
+        ]
         lines += [] if self.verified is None else [f"verified: {self.verified:.0e}"]
         return "\n".join(lines)
 
