@@ -25,6 +25,8 @@ SHORT = ["every.epochs=1", "data.size=32", "data.batch_size=16", "data.workers=0
 HEAVY = {
     "recipes.md": "four reference systems, each with a training a stage",
     "search.md": "a search is many trainings",
+    "deploy.md": "exports are proved on the rendered demo data, which must be drawn first",
+    "export.md": "exports are proved on the rendered demo data, which must be drawn first",
     "own_model.md": "trains on the rendered demo data, which must be drawn first",
 }
 
