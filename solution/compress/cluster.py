@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -58,6 +58,8 @@ class Codebook(nn.Module):
     the first value. The gradient of a value is the mean of its weights' gradients, so that each step is the projection
     of the step that the weights would take, and a learning rate means what it means for them.
     """
+
+    codes: Tensor
 
     def __init__(self, codes: Tensor, num_groups: int, num_values: int, *, zero: bool) -> None:
         super().__init__()
@@ -131,7 +133,8 @@ class ClusterPlan(Plan):
         modules = {path: layer_for(model, path, layer["shape"]) for path, layer in self.layers.items()}
         for path, module in modules.items():
             layer = self.layers[path]
-            codes = codes_of(materialize(module).weight, layer, self.init, self.seed)
+            weight = cast(Tensor, materialize(module).weight)
+            codes = codes_of(weight, layer, self.init, self.seed)
             codebook = Codebook(codes, layer["groups"], layer["values"], zero=layer["zero"])
             parametrize.register_parametrization(module, "weight", codebook)
         return model
@@ -187,7 +190,7 @@ class Cluster(AnyNetStep):
                 left[path] = "with a codebook it would not get smaller"
             else:
                 layers[path] = layer
-                packed += _bytes(layer, self.bits, module.weight.element_size())
+                packed += _bytes(layer, self.bits, cast(Tensor, module.weight).element_size())
         if not layers:
             reasons = "; ".join(sorted(set(left.values()))) or "no layer was chosen"
             raise InputError(f"nothing would be clustered: {reasons}")
@@ -210,7 +213,7 @@ def _bytes(layer: dict[str, Any], bits: int, value_bytes: int) -> int:
     return math.ceil(math.prod(layer["shape"]) * bits / 8) + layer["groups"] * layer["values"] * value_bytes
 
 
-def _has_codebook(module: nn.Module, layer: dict[str, Any]) -> bool:
+def _has_codebook(module: Any, layer: dict[str, Any]) -> bool:
     """Whether the layer has codebooks of that number and size."""
     book = module.parametrizations.weight[-1] if parametrize.is_parametrized(module, "weight") else None
     wanted = (layer["groups"], layer["values"] + layer["zero"])

@@ -162,10 +162,11 @@ class Decompose(AnyNetStep):
         """The split by weights alone: the budget, or the rule for ranks, decides what it costs."""
         return self.run(model, dataclasses.replace(context, calibration=None))
 
-    def apply(self, plan: DecomposePlan, model: nn.Module, context: StepContext) -> nn.Module:
+    def apply(self, plan: Plan, model: nn.Module, context: StepContext) -> nn.Module:
         """Split, and where there are calibration images fit to the outputs and measure norms again, as far as that
         changes the net's outputs less.
         """
+        assert isinstance(plan, DecomposePlan)  # as this step made it
         whole = materialized(model)
         inputs = Inputs.of(whole, {path: whole.get_submodule(path) for path in plan.layers}, _images(context))
         if not inputs.images:
@@ -296,7 +297,7 @@ def _harm(
     return found
 
 
-def _misfit(module: nn.Module, method: str) -> str:
+def _misfit(module: Any, method: str) -> str:
     """Why `method` cannot split `module`, or ""."""
     kind = counted_class(module)
     if kind is nn.Linear:

@@ -31,14 +31,14 @@ _RIDGE = 1e-6
 """What is added to moments, as a fraction of their mean: directions that no input takes have none."""
 
 
-def grouped(module: nn.Module) -> Tensor:
+def grouped(module: Any) -> Tensor:
     """The weight (G, O, I, kh, kw) of a convolution or linear layer, in float64."""
     groups, weight = getattr(module, "groups", 1), module.weight.detach().double()
     kernel = weight.shape[2:] or (1, 1)
     return weight.reshape(groups, len(weight) // groups, weight.shape[1], *kernel)
 
 
-def patches(module: nn.Module, x: Tensor) -> Tensor:
+def patches(module: Any, x: Tensor) -> Tensor:
     """(N, G, D) what a convolution or linear layer sees at each of its N places in the input `x`."""
     if isinstance(module, nn.Linear):
         return x.reshape(-1, 1, x.shape[-1])
@@ -122,7 +122,8 @@ def factors_of(method: str, weight: Tensor, ranks: tuple[int, ...], moments: Ten
     """The weights of the thin layers, first to last, each (G, outputs, inputs, kh, kw)."""
     if method == "svd":
         if moments is None:
-            last, first = low_rank(*unfoldings(method, weight), *ranks)
+            (matrix,) = unfoldings(method, weight)
+            last, first = low_rank(matrix, *ranks)
         else:
             matrix, whole = weight.flatten(2), whitened(method, weight, moments).flatten(2)
             last = bases(whole)[..., : ranks[0]]
@@ -136,7 +137,8 @@ def factors_of(method: str, weight: Tensor, ranks: tuple[int, ...], moments: Ten
 def _spatial(weight: Tensor, rank: int, moments: Tensor | None) -> list[Tensor]:
     groups, outputs, inputs, height, width = weight.shape
     if moments is None:
-        first, last = low_rank(*unfoldings("spatial", weight), rank)
+        (matrix,) = unfoldings("spatial", weight)
+        first, last = low_rank(matrix, rank)
         last = last.unflatten(2, (outputs, width)).transpose(1, 2)
     else:
         (matrix,) = unfoldings("spatial", whitened("spatial", weight, moments))
@@ -195,14 +197,13 @@ def product(factors: list[Tensor]) -> Tensor:
     return whole.flatten(2)
 
 
-def factored(
-    module: nn.Module, method: str, ranks: tuple[int, ...], weights: list[Tensor] | None = None
-) -> nn.Sequential:
+def factored(module: Any, method: str, ranks: tuple[int, ...], weights: list[Tensor] | None = None) -> nn.Sequential:
     """The layers that take the place of `module`, a plain `nn.Conv2d` or `nn.Linear`.
 
     weights  as `factors_of` makes them; None takes the nearest to the weight of `module`
     """
     weights = factors_of(method, grouped(module), ranks) if weights is None else weights
+    layers: list[nn.Module]
     if isinstance(module, nn.Linear):
         layers = [_linear(module, weight[0, :, :, 0, 0], last=weight is weights[-1]) for weight in weights]
     else:
@@ -248,7 +249,7 @@ def _linear(whole: nn.Linear, weight: Tensor, *, last: bool) -> nn.Linear:
     return _filled(nn.utils.skip_init(nn.Linear, *weight.shape[::-1], bias=bias), whole, weight)
 
 
-def _filled(layer: Any, whole: nn.Module, weight: Tensor) -> Any:
+def _filled(layer: Any, whole: Any, weight: Tensor) -> Any:
     """`layer` with `weight` in the precision of `whole`, and its bias; what was frozen stays frozen."""
     layer.weight = nn.Parameter(weight.to(whole.weight.dtype).contiguous(), requires_grad=whole.weight.requires_grad)
     if layer.bias is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -113,7 +113,7 @@ def fold_norms(model: nn.Module, pairs: Mapping[str, str]) -> dict[str, Tensor]:
     return factors
 
 
-def _fold(layer: nn.Module, norm: nn.Module) -> Tensor:
+def _fold(layer: Any, norm: Any) -> Tensor:
     """In eval mode, norm(layer(x)) = (weight * factor) x + (bias - mean) * factor + shift. Returns the factor (C,)."""
     with torch.no_grad():
         factor = (norm.running_var + norm.eps).rsqrt()
@@ -143,7 +143,7 @@ class Wiring:
 
     def norms(self) -> dict[str, str]:
         """{batch norm: the convolution whose output it alone sees}."""
-        return {norm.target: before.target for norm, before in self._norms() if self._convolves(before)}
+        return {str(norm.target): str(before.target) for norm, before in self._norms() if self._convolves(before)}
 
     def stuck(self) -> dict[str, str]:
         """{batch norm that sees the output of a layer of another class than plain ones: that it does}."""
@@ -151,7 +151,7 @@ class Wiring:
         for norm, before in self._norms():
             module = self.modules.get(before.target) if before.op == "call_module" else None
             if isinstance(module, WEIGHTED) and counted_class(module) not in (*convolutions(), *TRANSPOSED, nn.Linear):
-                found[norm.target] = f"{before.target} is a {type(module).__name__}, which may compute its weight"
+                found[str(norm.target)] = f"{before.target} is a {type(module).__name__}, which may compute its weight"
         return found
 
     def calls_only(self, node: object, kinds: tuple[type[nn.Module], ...]) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,14 @@ def layers_of(
             known = f"the net's layers are {names}" if found else "the net has no convolution and no linear layer"
             raise InputError(f"nothing matches {pattern!r}: {known}")
     wanted = {path: module for path, module in found.items() if any(fnmatch(path, pattern) for pattern in layers)}
-    shared, left = shared_weights(model), {}
+    left: dict[str, str] = {}
+    shared = shared_weights(model)
     for path in wanted:
         if any(fnmatch(path, pattern) for pattern in protect):
             left[path] = "protected"
         elif path in shared:
             left[path] = "its weights are shared with another layer"
-    chosen = {path: module for path, module in wanted.items() if path not in left}
+    chosen: dict[str, nn.Module] = {path: module for path, module in wanted.items() if path not in left}
     return chosen, left | _other_weights(model, found) if "*" in layers else left
 
 
@@ -57,7 +58,7 @@ def shared_weights(model: nn.Module) -> set[str]:
 
 def sound_weight(path: str, module: nn.Module) -> Tensor:
     """The values of the weight of the layer at `path`. `InputError` when some are NaN or infinite."""
-    weight = module.weight.detach()
+    weight = cast(Tensor, module.weight).detach()
     if not bool(torch.isfinite(weight).all()):
         raise InputError(f"{path}.weight holds NaN or infinite values: load sound weights first")
     return weight
@@ -161,7 +162,7 @@ def _refusal(module: nn.Module, called: bool) -> str | None:
         return "its outputs do not lie along one axis of its weight"
     if not called:
         return "it is not called on the example, so its inputs cannot be seen"
-    if not torch.isfinite(module.weight.detach()).all():
+    if not torch.isfinite(cast(Tensor, module.weight).detach()).all():
         return "its weight holds NaN or infinite values"
     return None
 

@@ -40,7 +40,7 @@ class Inputs:
     norms: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, modules: Mapping[str, nn.Module], images: Sequence[Tensor]) -> Inputs:
+    def of(cls, model: nn.Module, modules: Mapping[str, Any], images: Sequence[Tensor]) -> Inputs:
         """Run the plain convolutions and linear layers among `modules` on `images`; very wide ones are left out."""
         if not images:
             return cls()
@@ -66,7 +66,8 @@ class Inputs:
         layers: as in `DecomposePlan`.
         """
         for path in layers.keys() & self.squares.keys():
-            module, thin, row = whole.get_submodule(path), cut.get_submodule(path), layers[path]
+            module, row = whole.get_submodule(path), layers[path]
+            thin: Any = cut.get_submodule(path)
             weight = grouped(module)
             factors = factors_of(row["method"], weight, row["ranks"], self.squares[path])
             missing = torch.einsum("god,gd->go", weight.flatten(2) - product(factors), self.means[path]).flatten()
@@ -76,7 +77,7 @@ class Inputs:
                 if module.bias is not None:
                     thin[-1].bias.add_(missing)
                 elif path in self.norms:
-                    cut.get_submodule(self.norms[path]).running_mean.sub_(missing)
+                    cut.get_submodule(self.norms[path]).get_buffer("running_mean").sub_(missing)
 
     def outputs(self, model: nn.Module, most: int | None = None) -> list[Tensor]:
         """All floating-point outputs for the images, or for the first batches of at most about `most` images."""

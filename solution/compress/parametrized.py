@@ -13,7 +13,7 @@ layer keeps its class and its forward, and a step works on the tensor that is st
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,14 +48,14 @@ def computed(module: nn.Module) -> dict[str, tuple[str, ...]]:
 
     Such as ``{"weight": ("KeepZeros", "LearnedStep")}`` or ``{"weight": ("WeightNorm",)}``.
     """
-    found = {
+    found: dict[str, tuple[str, ...]] = {
         name: ("PruningMask" if isinstance(hook, prune.BasePruningMethod) else type(hook).__name__,)
         for name, hook in _hooks(module).items()
     }
     if parametrize.is_parametrized(module):
         found |= {
             name: tuple(type(form).__name__.lstrip("_") for form in forms)
-            for name, forms in module.parametrizations.items()
+            for name, forms in cast(dict[str, Any], module.parametrizations).items()
         }
     return found
 
@@ -103,8 +103,9 @@ def materialize(module: nn.Module) -> nn.Module:
         _unhook(module, name, hook)
     if parametrize.is_parametrized(module):
         own_class(module)
-        module.parametrizations.eval()  # spectral norm's estimate moves at every look in training
-        for name in list(module.parametrizations):
+        forms = cast(nn.ModuleDict, module.parametrizations)
+        forms.eval()  # spectral norm's estimate moves at every look in training
+        for name in list(forms):
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
             getattr(module, name).grad = None  # a gradient of the codebook would not have the weight's shape
     return module
@@ -113,7 +114,8 @@ def materialize(module: nn.Module) -> nn.Module:
 def _unhook(module: nn.Module, name: str, hook: Callable[..., Any]) -> None:
     """Put the values of tensor `name`, which `hook` computes, in its place as a parameter."""
     own = module._parameters
-    trains = any(own[name + source].requires_grad for source in _SOURCES if own.get(name + source) is not None)
+    sources = [own.get(name + source) for source in _SOURCES]
+    trains = any(source.requires_grad for source in sources if source is not None)
     if isinstance(hook, prune.BasePruningMethod):
         prune.remove(module, name)
     elif isinstance(hook, WeightNorm):
@@ -139,7 +141,7 @@ def plain(module: nn.Module) -> None:
     materialize(module)
     for name in names:
         if name in module._buffers:
-            module.register_parameter(name, nn.Parameter(module._buffers.pop(name)))
+            module.register_parameter(name, nn.Parameter(cast(Tensor, module._buffers.pop(name))))
 
 
 def materialize_all(model: nn.Module) -> nn.Module:

@@ -102,7 +102,7 @@ class PruneLayers(AnyNetStep):
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
         if self.macs is not None:
-            Budget.of(self.macs, "macs")
+            Budget.of(self.macs or 0, "macs")
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
 
@@ -147,7 +147,7 @@ class PruneLayers(AnyNetStep):
                 )
             open_blocks = _until(lambda gone: len(gone) == self.count, blocks)
         else:
-            saving = _saving(Budget.of(self.macs, "macs").limit(full), full, blocks)
+            saving = _saving(Budget.of(self.macs or 0, "macs").limit(full), full, blocks)
             open_blocks = _until(lambda gone: _macs(gone) >= saving, blocks)
         gone: list[Block] = []
         pick = self._pick(model, blocks, context)

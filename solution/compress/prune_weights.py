@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class SparsityPlan(Plan):
         """Set weights to zero and keep them so, in place."""
         modules = {path: layer_for(model, path, shape) for path, shape in self.shapes.items()}
         for path, module in modules.items():
-            weight = materialize(module).weight
+            weight = cast(Tensor, materialize(module).weight)
             with torch.no_grad():
                 mask = smallest(weight.abs().flatten(), self.zeros[path][1])
                 weight.masked_fill_(mask.view_as(weight), 0)
@@ -67,9 +67,9 @@ class SparsityPlan(Plan):
 
     def __str__(self) -> str:
         rows = [("layer", "weights", "zeros before", "after")]
-        for path, (before, after) in self.zeros.items():
+        for path, (old, new) in self.zeros.items():
             count = torch.Size(self.shapes[path]).numel()
-            rows.append((path, f"{count:,}", f"{100 * before / count:.1f} %", f"{100 * after / count:.1f} %"))
+            rows.append((path, f"{count:,}", f"{100 * old / count:.1f} %", f"{100 * new / count:.1f} %"))
         before, after = self.total
         lines = [*columns(rows), *left_alone(self.left), f"zeros in the whole net: {before:.2f} % -> {after:.2f} %"]
         return "\n".join([*lines, "macs: unchanged, a zero costs as much as any other weight; the packed file shrinks"])
@@ -114,7 +114,7 @@ class PruneWeights(AnyNetStep):
                 f"{100 * self.sparsity:.1f} % were asked for"
             )
         zeros = {path: (before[path], after[path]) for path in sizes if after[path]}
-        shapes = {path: tuple(modules[path].weight.shape) for path in zeros}
+        shapes = {path: tuple(cast(Tensor, modules[path].weight).shape) for path in zeros}
         note_own_forwards(model, zeros, context.log)
         note_computed(model, tuple(zeros), context.log, keeps=MASKS)
         plan = SparsityPlan(zeros=zeros, shapes=shapes, total=(0.0, 0.0), left=left)

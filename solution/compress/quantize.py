@@ -16,7 +16,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -32,7 +32,7 @@ from solution.compress.quantization.mixed import GROUPS, Mix, first_within, last
 from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantization.schemes import HALVES, scheme_called
-from solution.contracts import Batches, InputError, StepContext, copied
+from solution.contracts import Batches, InputError, Plan, StepContext, copied
 from solution.evaluate.classify import classify, mean_loss, predictor
 from solution.graph.running import images_for
 
@@ -116,7 +116,7 @@ class Quantize(AnyNetStep):
             raise InputError(f"a training needs float32: give other_dtype={self.other_dtype!r} to Convert instead")
 
     @property
-    def currency(self) -> str | None:
+    def currency(self) -> str | None:  # type: ignore[override]  # it depends on `qat`
         """Bytes; with `qat` the float weights stay until `Convert`."""
         return None if self.qat else "bytes"
 
@@ -154,8 +154,9 @@ class Quantize(AnyNetStep):
             paths -= stay - {*plan.folded.values()}
         note_computed(model, sorted(paths), context.log, keeps=MASKS)
 
-    def apply(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
+    def apply(self, plan: Plan, model: nn.Module, context: StepContext) -> nn.Module:
         """Apply, and correct the biases."""
+        assert isinstance(plan, QuantizePlan)  # as this step made it
         return self.mended(plan.apply(model), plan, model, context)
 
     def mended(self, cut: nn.Module, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
@@ -179,7 +180,9 @@ class Quantize(AnyNetStep):
     def _fitting(self, plan: QuantizePlan, model: nn.Module) -> QuantizePlan:
         """`plan` without layers whose weights, with what is folded into them, the scheme cannot hold."""
         exact, scheme = plan.prepare(copied(model)), scheme_called(self.scheme)
-        beyond = tuple(path for path in plan.schemes if not scheme.holds(exact.get_submodule(path).weight))
+        beyond = tuple(
+            path for path in plan.schemes if not scheme.holds(cast(Tensor, exact.get_submodule(path).weight))
+        )
         return plan.without(beyond, f"its weight holds numbers beyond {self.scheme}")
 
     def _with_ranges(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> QuantizePlan:
@@ -190,7 +193,7 @@ class Quantize(AnyNetStep):
         images = list(_first(context.need("calibration", "quantizing activations"), self.images))
         exact = plan.prepare(copied(model))
         found = ranges(exact, plan.schemes, images, self.observer, self.activations)
-        return dataclasses.replace(plan, ranges=found)
+        return dataclasses.replace(plan, ranges=dict(found))
 
     def _spared(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> QuantizePlan:
         if not self.spare:
@@ -229,7 +232,7 @@ class Quantize(AnyNetStep):
         if self.bytes is not None:
             before, after = plan.measured(model).saves["bytes"]
             return first_within(steps, after - round(Budget.of(self.bytes, "bytes").limit(before)))
-        least = _f1(model, dev) - self.f1_drop
+        least = _f1(model, dev) - (self.f1_drop or 0.0)
         return last_good(steps, lambda mix: self._f1_of(mix, plan, model, context) >= least)
 
     def _shipped(self, plan: QuantizePlan, model: nn.Module, context: StepContext) -> nn.Module:
@@ -238,7 +241,10 @@ class Quantize(AnyNetStep):
         return dataclasses.replace(self, qat=False).mended(cut, plan, model, context).eval()
 
     def _f1_of(self, mix: Mix, plan: QuantizePlan, model: nn.Module, context: StepContext) -> float:
-        f1 = _f1(self._shipped(dataclasses.replace(plan, schemes=mix), model, context), context.dev)
+        f1 = _f1(
+            self._shipped(dataclasses.replace(plan, schemes=mix), model, context),
+            context.need("dev", "mixed precision"),
+        )
         context.log(f"{sum(name != self.scheme for name in mix.values())} layers lower: F1 {f1:.4f} on the dev split")
         return f1
 

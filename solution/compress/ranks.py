@@ -101,7 +101,7 @@ def _tucker_losses(weight: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of ranks (N, 2) and what they lose (N,): the core's energies, summed up along both of its axes."""
     core = tucker_core(weight, *(bases(matrix) for matrix in unfoldings("tucker", weight)))
     kept = core.square().sum((0, 3, 4)).cumsum(0).cumsum(1).cpu().numpy()
-    ranks = np.stack(np.indices(kept.shape), -1).reshape(-1, 2) + 1
+    ranks = np.stack(list(np.indices(kept.shape)), -1).reshape(-1, 2) + 1
     area = math.prod(weight.shape[3:])
     # More outputs than the core's other sides allow, or inputs, would be linear combinations of the rest.
     useful = (ranks[:, 0] <= ranks[:, 1] * area) & (ranks[:, 1] <= ranks[:, 0] * area)

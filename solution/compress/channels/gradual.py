@@ -6,7 +6,7 @@ smaller = PruneGradually(prune=PruneChannels(macs="25%"), between=Train(epochs=5
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -59,7 +59,9 @@ class PruneGradually(Step):
         """The cut of one stage, of a `model` whose full form cost `before`. None where a coarse cut went as far."""
         name = self.prune.budget
         if name is None:
-            return replace(self.prune, ratio=1 - (1 - self.prune.ratio) ** (1 / self.stages))
+            left = (1 - (self.prune.ratio or 0.0)) ** (1 / self.stages)
+            return replace(self.prune, ratio=1 - left)
         share = self.prune.limit(before) / before
         left = before * share ** (stage / self.stages) / cost_of(name, model, context)
-        return replace(self.prune, **{name: f"{100 * left}%"}) if left < 1 else None
+        changes: dict[str, Any] = {name: f"{100 * left}%"}
+        return replace(self.prune, **changes) if left < 1 else None

@@ -24,6 +24,8 @@ from solution.train.step import Train
 class ChannelNorms(nn.Module):
     """Length of all weights of each group of coupled channels that may be cut. Holds no weights of its own."""
 
+    free: Tensor
+
     def __init__(self, net: nn.Module, example: Tensor, protect: tuple[str, ...] = ()) -> None:
         """net, example, protect: as in PruneChannels. `InputError` when nothing can be cut."""
         super().__init__()
@@ -71,6 +73,8 @@ class GroupPenalty(Train):
 
 class GroupPenaltyObjective(Objective):
     """A lesson with a penalty on the lengths of channel groups."""
+
+    settings: GroupPenalty
 
     def __init__(self, net: nn.Module, settings: GroupPenalty, context: StepContext) -> None:
         norms = ChannelNorms(net, context.example, settings.protect)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ def reconstruct(cut: nn.Module, full: nn.Module, rows: Mapping[str, Sequence[int
         paths = _in_order(cut, _thinned(cut, full), images[0][:1])
         wanted = _outputs(full, paths, images)
         for path in paths:
-            layer = cut.get_submodule(path)
+            layer: Any = cut.get_submodule(path)
             batches = zip(_inputs(cut, path, images), wanted[path], strict=True)
             read = torch.cat([_samples(_patches(layer, x), positions) for x, (positions, _) in batches])
             outputs_before = torch.cat([outputs for _, outputs in wanted[path]])
@@ -54,7 +55,7 @@ def _is_plain(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear)
 
 
-def _reads(layer: nn.Module) -> int:
+def _reads(layer: Any) -> int:
     return layer.weight.shape[1]
 
 
@@ -111,9 +112,9 @@ def _inputs(net: nn.Module, path: str, images: Sequence[Tensor]) -> Iterator[Ten
             yield caught.pop()
 
 
-def _patches(layer: nn.Module, x: Tensor) -> Tensor:
+def _patches(layer: Any, x: Tensor) -> Tensor:
     """(B, weights of one output, positions): what each output is a weighted sum of."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
         return F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     return _channels_first(x)
 

@@ -115,7 +115,7 @@ def _measured(
 
 
 def _figures(model: nn.Module, context: StepContext) -> dict[str, Any]:
-    judged = classify(predictor(model, context.device), context.dev)
+    judged = classify(predictor(model, context.device), context.need("dev", "sensitivity"))
     return {"f1": judged.f1, "accuracy": judged.accuracy, "macs": macs(model, context.example)}
 
 
@@ -168,13 +168,13 @@ def _draw_lines(axes: Axes, table: DataFrame, method: str) -> None:
     worst = list(wide.min(axis=1).sort_values().index[:NAMED])
     for layer, values in wide.iterrows():
         rank = worst.index(layer) if layer in worst else None
-        look = {"color": FAINT, "linewidth": 1.0, "zorder": 1}
+        look: dict[str, Any] = {"color": FAINT, "linewidth": 1.0, "zorder": 1}
         if rank is not None:
             look = {"color": HUES[rank], "marker": MARKERS[rank], "linewidth": 1.8, "label": layer, "zorder": 2}
         left = values.dropna()
         axes.plot([0, *left.index * 100], [whole, *left], **look)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "frameon": False}
+    below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "frameon": False}
     axes.legend([handles[layer] for layer in worst], worst, title="most sensitive, worst first", **below)
     axes.set(xlabel="pruned share of one layer, %", ylabel="macro F1 on the dev split")
     axes.set_xticks([0, *(wide.columns * 100).round(1)])

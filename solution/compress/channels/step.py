@@ -31,7 +31,7 @@ from solution.compress.coupling.plan import ChannelPlan, written_plan
 from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialized, note_computed
-from solution.contracts import Batches, InputError, StepContext, StructuralStep
+from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep
 from solution.evaluate.cost import macs, params
 from solution.evaluate.counts import watched
 from solution.graph.running import as_judged
@@ -119,7 +119,8 @@ class PruneChannels(StructuralStep):
         )
         full = analyze(request)
         score = component_scores(model, full.coupling, self.importance, context)
-        classes, frozen = classes_of(full.coupling), {}
+        frozen: dict[int, str] = {}
+        classes = classes_of(full.coupling)
         estimator = Estimator(full, classes, "params" if self.budget in ("params", "bytes") else "macs")
         bounds = bounds_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, estimator))
 
@@ -135,8 +136,9 @@ class PruneChannels(StructuralStep):
 
         return self._checked(meet(self._budget(model, context), bounds, estimate, planned), full, model, context)
 
-    def apply(self, plan: ChannelPlan, model: nn.Module, context: StepContext) -> nn.Module:
+    def apply(self, plan: Plan, model: nn.Module, context: StepContext) -> nn.Module:
         """Cut, fit what is left, and measure batch-norm statistics again where calibration batches are given."""
+        assert isinstance(plan, ChannelPlan)  # as this step made it
         cut = plan.apply(model)
         if self.reconstruct:
             images = [images for images, _ in context.need("calibration", "reconstruct")]
@@ -166,10 +168,11 @@ class PruneChannels(StructuralStep):
 
     def limit(self, before: float) -> float:
         """What a net that costs `before` now may cost at most, in the base unit of the budget."""
-        return Budget.of(getattr(self, self.budget), BUDGETS[self.budget], self.budget).limit(before)
+        name = self.budget or ""
+        return Budget.of(getattr(self, name), BUDGETS[name], name).limit(before)
 
     def _budget(self, model: nn.Module, context: StepContext) -> CostLimit:
-        name = self.budget
+        name = self.budget or ""
         before = cost_of(name, model, context)
         return CostLimit(
             name=name,

@@ -105,7 +105,8 @@ def _fit_depthwise(module: nn.modules.conv._ConvNd, inputs: tuple[Tensor, ...]) 
 
 def _resize(module: nn.Module, names: tuple[str, ...], axis: int, size: int) -> None:
     for name in names:
-        for store in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
             old = store.get(name)
             if old is not None and old.shape[axis] != size:
                 shape = [size if dim == axis else length for dim, length in enumerate(old.shape)]

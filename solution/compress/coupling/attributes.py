@@ -8,6 +8,7 @@ it: what does not run, or does not couple as before, is kept whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -42,7 +43,7 @@ OVER_HEADS = ("attn_dim", "all_head_dim", "inner_dim", "key_attn_dim", "val_attn
 
 
 def _attention_heads(
-    module: nn.Module, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
+    module: Any, prefix: str, before: Mapping[str, Shape], after: Mapping[str, Shape]
 ) -> dict[str, int | Shape]:
     """Attention with one projection `qkv`, or several: as many heads as whole heads are left of it."""
     changed: dict[str, int | Shape] = {}
@@ -51,10 +52,9 @@ def _attention_heads(
         name = next((f"{prefix}{layer}.weight" for layer in layers if f"{prefix}{layer}.weight" in before), None)
         if isinstance(heads, int) and name is not None and heads * after[name][0] % before[name][0] == 0:
             changed[attribute] = heads * after[name][0] // before[name][0]
-    if "num_heads" in changed:
+    if isinstance(new := changed.get("num_heads"), int):
         sizes = {name: getattr(module, name, None) for name in OVER_HEADS}
-        share = changed["num_heads"], module.num_heads
-        changed |= {name: size * share[0] // share[1] for name, size in sizes.items() if isinstance(size, int)}
+        changed |= {name: size * new // module.num_heads for name, size in sizes.items() if isinstance(size, int)}
     return changed
 
 
@@ -67,7 +67,7 @@ def _packed_projection(module: nn.Module, prefix: str, after: Mapping[str, Shape
     return {"num_heads": rows // 3 // module.head_dim, **dict.fromkeys(("embed_dim", "kdim", "vdim"), width)}
 
 
-def _split_sizes(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
+def _split_sizes(module: Any, prefix: str, after: Mapping[str, Shape]) -> dict[str, int | Shape]:
     """Convolutions of several kernel sizes, each on its part of the channels (timm's MixedConv2d)."""
     splits, children = getattr(module, "splits", None), list(module.named_children())
     if splits is None or len(splits) != len(children) or not all(isinstance(c, nn.Conv2d) for _, c in children):
@@ -108,9 +108,12 @@ def _position_bias(module: nn.Module, prefix: str, after: Mapping[str, Shape]) -
     if not isinstance(shape, tuple):
         return {}
     table, net = after.get(f"{prefix}relative_position_bias_table"), after.get(f"{prefix}mlp.fc2.weight")
-    if table is None and net is None:
+    if table is not None:
+        heads = table[-1] if len(table) == 2 else table[0]
+    elif net is not None:
+        heads = net[0]
+    else:
         return {}
-    heads = net[0] if table is None else table[-1] if len(table) == 2 else table[0]
     new = table if table is not None and len(table) == len(shape) else (*shape[:-1], heads)
     return {"bias_shape": new, **({"num_heads": heads} if hasattr(module, "num_heads") else {})}
 
@@ -217,7 +220,7 @@ def implied(module: nn.Module, shapes: Mapping[str, Shape]) -> dict[str, int | S
     if isinstance(module, nn.Bilinear):
         return {"out_features": weight[0], "in1_features": weight[1], "in2_features": weight[2]}
     if isinstance(module, nn.modules.conv._ConvNd):
-        return _implied_by_convolution(module, weight)
+        return {**_implied_by_convolution(module, weight)}
     if isinstance(module, nn.Linear):
         return {"out_features": weight[0], "in_features": weight[1]}
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,8 +116,8 @@ def _settled_labels(ledger: ChannelIds) -> np.ndarray:
 
 def _labels(ledger: ChannelIds) -> np.ndarray:
     """(ids,) the component of each id. Ties to the two special ids join nothing."""
-    edges = torch.cat([torch.empty(2, 0, dtype=torch.long), *ledger.ties], 1)
-    edges = edges[:, (edges > KEPT).all(0)].numpy()
+    ties = torch.cat([torch.empty(2, 0, dtype=torch.long), *ledger.ties], 1)
+    edges = ties[:, (ties > KEPT).all(0)].numpy()
     graph = coo_array((np.ones(edges.shape[1], dtype=np.int8), edges), shape=(ledger.next_id,) * 2)
     return connected_components(graph, directed=False)[1]
 
@@ -173,7 +174,8 @@ def _compacted(sides: list[Side], reason: dict[int, str], runs: list[Side], pass
     for component in np.flatnonzero(atom == NO_COMPONENT).tolist():
         why.setdefault(component, FIXED)
     known_runs = [run for run in runs if np.isin(run.component, known).all()]
-    signature, passing = _signatures(sides, len(known)), {}
+    passing: dict[str, Any] = {}
+    signature = _signatures(sides, len(known))
     for call, slot, some, counts in passages:
         there = order[some]
         found = there != NO_COMPONENT
@@ -233,7 +235,8 @@ def by_appearance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def layers_together(coupling: Coupling) -> list[tuple[str, ...]]:
     """Layers whose channels may be cut, in groups that can only be cut together."""
-    free, groups = ~coupling.kept(), []
+    groups: list[Any] = []
+    free = ~coupling.kept()
     for side in coupling.sides:
         atoms = set(coupling.atom[side.component[free[side.component]]].tolist()) - {NO_COMPONENT}
         if side.role == "out" and atoms:

@@ -95,20 +95,20 @@ def verified(model: nn.Module, plan: ChannelPlan, example: Any) -> float:
         except Exception as error:
             raise InputError(f"the cut net does not run: {error}. {_REPORT}") from error
     limit = max(ROUNDING[dtype] if fits else ALL_SINGLE, roundings.limit)
-    error = _distance(sliced, outputs_of(marked(whole, plan), example, Present()))
-    if not error < np.inf:  # an operation spreads the marks
+    away = _distance(sliced, outputs_of(marked(whole, plan), example, Present()))
+    if not away < np.inf:  # an operation spreads the marks
         whole = materialize_all(copied(unwrapped(model)).to(dtype))
         request = TraceRequest(model=materialize_all(copied(unwrapped(model))), example=example)
-        error = _distance(sliced, outputs_of(mask(whole, cut, plan, analyze(request)), example))
-    if not error < limit:
+        away = _distance(sliced, outputs_of(mask(whole, cut, plan, analyze(request)), example))
+    if not away < limit:
         where = _first_difference(marked(copied(unwrapped(model)).to(dtype), plan), cut, example)
         if where or not roundings.picks:  # boxes that tie may be picked in another order, though all layers agree
             where = where and f", first at {where}"
             raise InputError(
-                f"the cut net would compute something else (by {error:.1g} of its output{where}). {_REPORT}"
+                f"the cut net would compute something else (by {away:.1g} of its output{where}). {_REPORT}"
             )
-        error = limit
-    return error
+        away = limit
+    return away
 
 
 _REPORT = "Protect that layer, or pass verify=False to look at the cut net yourself"
@@ -134,7 +134,8 @@ def outputs_of(model: nn.Module, example: Any, *modes: TorchDispatchMode) -> lis
     """The floating-point outputs of `model` in eval mode, attention taken apart, under `modes`."""
     torch.manual_seed(0)
     with contextlib.ExitStack() as stack:
-        for context in (as_judged(model), sdpa_kernel(SDPBackend.MATH), *modes):
+        contexts: tuple[Any, ...] = (as_judged(model), sdpa_kernel(SDPBackend.MATH), *modes)
+        for context in contexts:
             stack.enter_context(context)
         return [leaf for leaf in tensors_in(call(model, example)) if leaf.is_floating_point()]
 
@@ -231,7 +232,7 @@ def _fill(weight: Tensor, axis: int, groups: int, kept: np.ndarray, value: float
         block.index_fill_(axis, torch.from_numpy(gone).to(block.device), value)
 
 
-def _norm_over_kept(norm: nn.Module, small: nn.Module, kept: tuple[int, ...]) -> None:
+def _norm_over_kept(norm: Any, small: nn.Module, kept: tuple[int, ...]) -> None:
     """Let `norm` see and return only its kept channels, the others zero."""
     index = torch.tensor(kept)
     channels = len(norm.weight)
@@ -244,9 +245,7 @@ def _norm_over_kept(norm: nn.Module, small: nn.Module, kept: tuple[int, ...]) ->
     norm.forward = forward
 
 
-def _convolution_over_kept(
-    layer: nn.Module, small: nn.Module, kept: tuple[int, ...], rows: tuple[int, ...] | None
-) -> None:
+def _convolution_over_kept(layer: Any, small: nn.Module, kept: tuple[int, ...], rows: tuple[int, ...] | None) -> None:
     """Let a convolution with computed weights see only its kept inputs, and make only its kept outputs."""
     inputs, outputs = (torch.tensor(kept), torch.arange(layer.out_channels) if rows is None else torch.tensor(rows))
 

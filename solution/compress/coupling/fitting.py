@@ -9,6 +9,7 @@ forward takes channels apart, and then kept whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -201,12 +202,16 @@ def _analyzed(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
     return skeleton
 
 
+def _is_input(names: set[str | None], name: str, role: str) -> bool:
+    return name in names and role == "in"
+
+
 def _passing(full: Analysis, mode: str, position: int) -> set[int]:
     """Atoms whose channels go through a call of a pass, or are the weight of one; of the next call that has such."""
     for trace in full.traces:
         for call in trace.calls[position:] if trace.mode == mode else ():
             read = {trace.source(ref) for ref in refs_in(list(call.arguments.values()))} - {None}
-            atoms = atoms_of_tensors(full.coupling, lambda name, role, read=read: name in read and role == "in")
+            atoms = atoms_of_tensors(full.coupling, functools.partial(_is_input, read))
             passing = full.coupling.passing.get(f"{mode} {call.name}", ())
             atoms |= set(full.coupling.atom[np.asarray(passing, dtype=np.int64)].tolist()) - {NO_COMPONENT}
             if atoms:

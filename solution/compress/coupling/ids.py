@@ -234,8 +234,8 @@ class ChannelIds:
         An operand that is stretched over another one's channels (a spatial gate, one value for all) is not one of
         them: the result has the other's ids. It is looked at again when all ties are known (`settle`).
         """
-        views = [self._laid_out(ids, shape) for ids in operands]
-        views = [view for view in views if view is not None]
+        laid_out = (self._laid_out(ids, shape) for ids in operands)
+        views = [view for view in laid_out if view is not None]
         stretched = [_is_stretched(view, views) for view in views]
         if any(stretched):
             self.postponed.append(Meeting(call=self.label, views=views, shape=tuple(shape), reason=reason))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -117,7 +117,8 @@ def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
         is_parameter = isinstance(old, nn.Parameter)
         replaced[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
             for name, tensor in store.items():
                 store[name] = replaced.get(id(tensor), tensor)
         if isinstance(module, nn.RNNBase):  # it also keeps its weights in a list
@@ -244,7 +245,8 @@ def written_plan(full: Analysis, fitted: Fit, score: np.ndarray) -> ChannelPlan:
     for (name, axis), positions in sorted(kept.items()):
         if name in shapes:
             number = numbers.setdefault(tuple(positions.tolist()), len(numbers))
-            groups = full.coupling.side(name, axis).groups
+            side = full.coupling.side(name, axis)
+            groups = side.groups if side else 1
             tensors[name] = (*tensors.get(name, ()), (axis, groups, number))
     return ChannelPlan(
         selections=tuple(numbers),

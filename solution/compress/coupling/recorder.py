@@ -135,7 +135,7 @@ class Shapes(FakeTensorMode):
     What picks elements by their values is taken to pick a fixed number of them: the channels are the same for any.
     """
 
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # PyTorch types `args` as a plain sequence
         self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Make the call; `types` names the fake tensors among its arguments."""

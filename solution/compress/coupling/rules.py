@@ -123,7 +123,7 @@ def pooling(call: OpCall) -> Any:
     ids = call.ids("self") if "self" in call.arguments else call.ids("input")
     if isinstance(call["indices"], Tensor):  # of an unpooling: channel by channel
         ids = call.ledger.meet([ids, call.ids("indices")], ids.shape, call.name)
-    spatial = int(re.search(r"([123])d", call.name + "2d").group(1))
+    spatial = int(re.findall(r"([123])d", call.name + "2d")[0])
     result = call.result if isinstance(call.result, torch.Tensor) else call.result[0]
     dims = range(ids.ndim - spatial, ids.ndim)
     ids = call.ledger.collapse(ids, dims)

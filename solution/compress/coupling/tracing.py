@@ -111,7 +111,7 @@ def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Mod
     """
     memo: dict[int, object] = {}
     for name, tensor in named_tensors(model).items():
-        about = {"dtype": tensor.dtype, "device": tensor.device}
+        about: dict[str, Any] = {"dtype": tensor.dtype, "device": tensor.device}
         fake = (
             torch.empty(shapes[name], **about)
             if name in shapes

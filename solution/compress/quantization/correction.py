@@ -37,11 +37,11 @@ def chains_of(wiring: Wiring) -> Iterator[Chain]:
     """Pairs of layers of which the second sees the first's channels alone, through nothing but passing steps."""
     layers = (*convolutions(), nn.Linear)
 
-    def source(node: object, shuffles: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
+    def source(node: object, shuffles: tuple[Any, ...]) -> tuple[str, tuple[int, ...]] | None:
         if not isinstance(node, fx.Node) or len(node.users) != 1:
             return None
         if wiring.calls_only(node, layers):
-            return node.target, shuffles
+            return str(node.target), shuffles
         if node.target in _SHUFFLES and len(node.args) == 2:
             return source(node.args[0], (node.args[1], *shuffles))
         if wiring.calls_only(node, (nn.ChannelShuffle,)):
@@ -66,7 +66,7 @@ def cross_layer_equalize(model: nn.Module, chains: Sequence[Chain]) -> None:
                 equalize_pair(model.get_submodule(first), model.get_submodule(second), shuffles)
 
 
-def equalize_pair(first: nn.Module, second: nn.Module, shuffles: Sequence[int]) -> None:
+def equalize_pair(first: Any, second: Any, shuffles: Sequence[int]) -> None:
     """Move factors from the outputs of `first` to the inputs of `second`, in place."""
     order = shuffled(len(first.weight), shuffles)
     made = first.weight.flatten(1).abs().amax(1)  # (C,)
@@ -102,7 +102,7 @@ def correct_biases(model: nn.Module, exact: nn.Module, places: Mapping[str, str]
         for path, by in _shifts(model.eval(), exact.eval(), tuple(places), images).items():
             shift[path] = shift[path] + by * len(images) / total
     for path, place in places.items():
-        module = model.get_submodule(place)
+        module: Any = model.get_submodule(place)
         if place == path:
             set_values(module, "bias", module.bias.detach() - shift[path])
         else:

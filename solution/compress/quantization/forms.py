@@ -10,7 +10,7 @@ FixedGrid, DynamicGrid  inputs, rounded by a pre-hook as an int8 runtime rounds 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ def attach(module: nn.Module, name: str, form: nn.Module) -> None:
 
 def finish(module: nn.Module, name: str, form: Codes | Half) -> None:
     """Put plain parameter `name` of `module` into its finished form, which trains no more."""
-    values = module._parameters.pop(name).detach()
+    values = cast(Tensor, module._parameters.pop(name)).detach()
     module.register_buffer(name, values)
     attach(module, name, form)
     if isinstance(form, Codes):
@@ -103,8 +103,9 @@ def stored_bytes(model: nn.Module) -> int:
     """Bytes of all parameters and buffers, codes counted with their bits, before any entropy coding."""
     bits = sum(tensor.numel() * tensor.element_size() * 8 for tensor in (*model.parameters(), *model.buffers()))
     for module in model.modules():
-        if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], Codes):
-            bits -= (8 - module[0].bits) * module.original0.numel()
+        form = module[0] if isinstance(module, parametrize.ParametrizationList) else None
+        if isinstance(form, Codes):
+            bits -= (8 - form.bits) * cast(Tensor, module.original0).numel()
     return -(-bits // 8)
 
 
@@ -118,7 +119,8 @@ def clipped_to_grid(x: Tensor, scale: Tensor, low: int | Tensor, high: int | Ten
 
     To x: 1 within the grid, 0 outside. To the scale: round(x / scale) - x / scale within, `low` or `high` outside.
     """
-    return rounded((x / scale).clamp(low, high)) * scale
+    ends: Any = (low, high)  # both numbers, or both tensors
+    return rounded((x / scale).clamp(*ends)) * scale
 
 
 def damped(scale: Tensor, factor: float) -> Tensor:
@@ -190,7 +192,8 @@ LEARNED = (LearnedStep, Signs)
 
 def make_trainable(module: nn.Module, scheme: Scheme, axis: int) -> None:
     """Put the weight of `module` on a grid that trains; masks and other forms that it has stay before the grid."""
-    form = Signs(scheme, axis) if scheme.bits == 1 else LearnedStep(module.weight.detach(), scheme, axis)
+    weight = cast(Tensor, module.weight).detach()
+    form = Signs(scheme, axis) if scheme.bits == 1 else LearnedStep(weight, scheme, axis)
     attach(module, "weight", form)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class Steps:
     saved: tuple[int, ...]
 
 
-def weight_bytes(module: nn.Module, name: str) -> int:
+def weight_bytes(module: Any, name: str) -> int:
     """Bytes of a layer's weight in a scheme, scales included."""
     weight, scheme = module.weight, SCHEMES[name]
     scales = 0 if scheme.dtype is not None else weight.shape[channel_axis(module)] * _SCALE_BITS
@@ -60,7 +61,7 @@ def sensitivities(
     exact = _logits(probe, images)
     found = {}
     for path in paths:
-        module = probe.get_submodule(path)
+        module: Any = probe.get_submodule(path)
         kept = module.weight.detach().clone()
         for name in names:
             with torch.no_grad():

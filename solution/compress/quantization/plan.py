@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,12 +69,13 @@ class QuantizePlan(Plan):
         """Fold and equalize, then give every layer its form."""
         self.prepare(model)
         for path, name in self.schemes.items():
-            layer, scheme = _layer_at(model, path), SCHEMES[name]
+            layer: Any = _layer_at(model, path)
+            scheme = SCHEMES[name]
             _must_hold(scheme, layer.weight, f"{path}.weight")
             _quantize(layer, scheme, self.qat)
         for path, ends in self.ranges.items():
             bits = self.activation_bits
-            grid = FixedGrid(bits, *ends, self.qat) if ends else DynamicGrid(bits)
+            grid = FixedGrid(bits, ends[0], ends[1], self.qat) if ends else DynamicGrid(bits)
             quantize_inputs(_layer_at(model, path), grid)
         keep_in_half(model, self.other_dtype)
         return model
