@@ -1,15 +1,10 @@
 """What is known to fail today. A net that gets better leaves this list, a net that gets worse fails its test."""
 
 KNOWN: dict[str, str] = {
-    "generative.FirstLinear": "refused",
     "generative.equalized_by_shape": "refused",
-    "generative.progressive": "refused",
     "mixers.GatedMlp": "refused",
     "mixers.LinearAttention": "refused",
     "numbers.padded_to_number": "refused",
-    "restoration.ChannelTransformer": "refused",
-    "signals.Spectral": "refused",
-    "unusual.Einsum": "refused",
     "weights.pixel_by_pixel": "refused",
 }
 """Net -> the worst that comes of it at any ratio and ranking."""

@@ -185,6 +185,7 @@ RULES: dict[str, Rule] = {
     **_named(
         "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn", transformed
     ),
+    **_named("complex polar", pointwise),
     **_named("glu", gated),
     **_named("copy", written),
     **_named("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp", softmax),
@@ -211,6 +212,7 @@ RULES: dict[str, Rule] = {
     **_named(
         "dropout feature_dropout alpha_dropout clone contiguous to _to_copy type_as detach alias lift_fresh_copy lift "
         "hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
+        "real imag conj _conj resolve_conj resolve_neg "
         "log_sigmoid hardshrink softshrink threshold native_dropout fake_quantize_per_tensor_affine",
         same,
     ),
