@@ -74,7 +74,7 @@ def shortened(words, photos):
     if words[0] == "search":
         return [*words, *(word for setting in SHORT for word in ("--set", setting)), "--first-epochs", "1"]
     if words[0] == "bench":  # once, in place of ten rounds in every runtime
-        models = [word for word in words if word.startswith(("runs/", "pretrained/"))]
+        models = shlex.split(shlex.join(words[1:]).partition(" --")[0])
         return [
             "bench",
             *models,
