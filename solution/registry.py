@@ -25,10 +25,10 @@ from solution.compress.prune_weights import PruneWeights, SparsityPlan
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, ModelSettings, Plan, Step
-from solution.export.formats.base import Format
-from solution.export.formats.onnx import ONNX
-from solution.export.formats.openvino import OPENVINO
-from solution.export.formats.pt2 import PT2
+from solution.formats.base import Format
+from solution.formats.onnx import ONNX
+from solution.formats.openvino import OPENVINO
+from solution.formats.pt2 import PT2
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet

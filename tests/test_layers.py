@@ -28,7 +28,7 @@ LAYERS = {
     "tasks": 5,
     "train": 5,
     "compress": 6,
-    "export.formats": 6,
+    "formats": 6,
     "registry": 7,
     "checkpoint": 8,
     "export": 9,
@@ -46,13 +46,7 @@ FILES = sorted((ROOT / "solution").rglob("*.py"))
 
 
 def part_of(path):
-    return part_named(path.relative_to(ROOT / "solution").with_suffix("").parts)
-
-
-def part_named(parts):
-    """The first word, but the formats are a part of their own: the registry lists them."""
-    whole = ".".join(parts[:2])
-    return whole if whole in LAYERS else parts[0]
+    return path.relative_to(ROOT / "solution").with_suffix("").parts[0]
 
 
 def imported_parts(path):
@@ -65,7 +59,7 @@ def imported_parts(path):
             names = [alias.name for alias in node.names]
         for name in names:
             if name.startswith("solution."):
-                yield part_named(name.split(".")[1:]), node.lineno
+                yield name.split(".")[1], node.lineno
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

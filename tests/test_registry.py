@@ -11,7 +11,7 @@ from solution.compress.channels.step import PruneChannels
 from solution.compress.prune_layers import PruneLayers
 from solution.compress.prune_weights import PruneWeights
 from solution.contracts import InputError, ModelSpec, Plan, Step
-from solution.export.formats.base import Format
+from solution.formats.base import Format
 from solution.registry import FORMATS, MODELS, PLANS, STEPS, step_from
 from solution.runtime import ROOT
 

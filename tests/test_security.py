@@ -26,7 +26,7 @@ from solution.data.decode import decode
 from solution.data.readers import open_source
 from solution.data.source import UnreadableImage
 from solution.export import files
-from solution.export.formats.exported import KEY, Metadata
+from solution.formats.exported import KEY, Metadata
 from solution.models.shufflenet import ShuffleNet
 from solution.models.yolo import Yolo
 from solution.runtime import ROOT

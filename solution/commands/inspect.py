@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from solution.export.formats.base import Listing
+    from solution.formats.base import Listing
 
 HELP = "list what lies in a file: layer, shape, bits, bytes, share"
 

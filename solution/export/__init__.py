@@ -3,7 +3,6 @@
 exporter    what to export; write it, compare it with the net, and only then keep it
 int8        which layers stay in float
 parity      what is compared: outputs number by number, quality on val
-formats/    one file a format: onnx, openvino, pt2; base is what each has, exported an opened file
 packed/     the packed file: a checkpoint in as few bytes as are exact
 files       load, open or list any file of ours
 runtimes    any file of ours in any runtime

@@ -17,12 +17,12 @@ from solution.contracts import InputError
 from solution.data.loaders import Data, Loaders
 from solution.evaluate.classify import predictor
 from solution.export import files
-from solution.export.formats.base import PRECISIONS, Format
-from solution.export.formats.exported import Exported, Metadata
 from solution.export.int8 import quantized
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
+from solution.formats.base import PRECISIONS, Format
+from solution.formats.exported import Exported, Metadata
 from solution.registry import FORMATS
 from solution.runtime import check_writable, written_whole
 

@@ -12,10 +12,10 @@ from torch import nn
 from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.formats.base import Format, Line, Listing
-from solution.export.formats.exported import Exported, Metadata
 from solution.export.packed import packed
 from solution.export.packed.container import contents
+from solution.formats.base import Format, Line, Listing
+from solution.formats.exported import Exported, Metadata
 from solution.registry import FORMATS
 from solution.runtime import check_readable
 

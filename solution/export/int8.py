@@ -16,9 +16,9 @@ from solution.compress.quantization.forms import keep_inputs_float
 from solution.contracts import Batches, InputError
 from solution.data.loaders import Loaders
 from solution.evaluate.classify import Predict, predictor
-from solution.export.formats.base import Format, depthwise_layers, first_and_last_layers
-from solution.export.formats.exported import Metadata
 from solution.export.parity import COMPARED
+from solution.formats.base import Format, depthwise_layers, first_and_last_layers
+from solution.formats.exported import Metadata
 from solution.losses.distillation import divergence
 
 _NAMES_SHOWN = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 from solution.contracts import CLASSIFICATION, InputError
 from solution.evaluate.speed import BenchmarkCase, Opened
 from solution.export import exporter, files
-from solution.export.formats.exported import Exported
+from solution.formats.exported import Exported
 from solution.registry import FORMATS
 
 EAGER, COMPILE = "eager", "compile"

@@ -13,8 +13,8 @@ from solution.data.loaders import Loaders
 from solution.evaluate.speed import BenchmarkCase, Speed
 from solution.export import files
 from solution.export.exporter import ExportConfig, make_proven
-from solution.export.formats.base import PRECISIONS
 from solution.export.runtimes import BY_RUNTIME, EXPORTING, case, import_runtime
+from solution.formats.base import PRECISIONS
 
 _PLAIN = "fp32"
 

@@ -16,8 +16,8 @@ from solution.data.views import as_batch
 from solution.evaluate.classify import prepared, softmax
 from solution.evaluate.cost import file_bytes, macs
 from solution.export import files
-from solution.export.formats.exported import Exported
 from solution.export.runtimes import form_for, is_checkpoint, open_in, own_runtime
+from solution.formats.exported import Exported
 
 MOST_PIXELS = 25_000_000
 """Of a photo as it is decoded, which takes a dozen bytes a pixel; a large JPEG is decoded at a fraction of its size."""

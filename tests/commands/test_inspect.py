@@ -5,8 +5,8 @@ from solution.demo import PRETRAINED
 from solution.export import files
 from solution.export.exporter import ExportConfig, write_unproven
 from solution.export.files import listing
-from solution.export.formats import exported
 from solution.export.packed import container, packed
+from solution.formats import exported
 
 NET = PRETRAINED / "rendered/after.safetensors"
 

@@ -18,10 +18,10 @@ from solution.evaluate.classify import classify
 from solution.export import files
 from solution.export.exporter import ExportConfig, make
 from solution.export.files import listing
-from solution.export.formats.exported import KEY, Metadata
-from solution.export.formats.onnx import Onnx
 from solution.export.packed import packed
 from solution.export.runtimes import case
+from solution.formats.exported import KEY, Metadata
+from solution.formats.onnx import Onnx
 
 
 def made(net, photos, out, **wishes):

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from solution.export import files
-from solution.export.formats.exported import Metadata
-from solution.export.formats.onnx import ONNX
-from solution.export.formats.openvino import OPENVINO
 from solution.export.parity import relative_error
+from solution.formats.exported import Metadata
+from solution.formats.onnx import ONNX
+from solution.formats.openvino import OPENVINO
 
 KINDS = pytest.mark.parametrize("kind", [ONNX, OPENVINO], ids=["onnx", "openvino"])
 ABOUT = Metadata(classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.25,) * 3, size=16, precision="int8")

@@ -8,7 +8,7 @@ import solution as fw
 from solution.__main__ import main
 from solution.contracts import InputError
 from solution.export import files
-from solution.export.formats.base import Format
+from solution.formats.base import Format
 from solution.registry import FORMATS
 
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))

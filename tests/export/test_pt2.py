@@ -10,8 +10,8 @@ from torch import nn
 from solution.contracts import InputError
 from solution.export import files
 from solution.export.files import listing
-from solution.export.formats.exported import Metadata
-from solution.export.formats.pt2 import PT2
+from solution.formats.exported import Metadata
+from solution.formats.pt2 import PT2
 from solution.runtime import ROOT
 
 CLASSES = tuple("abcd")

@@ -15,9 +15,9 @@ from torch import nn
 
 from solution.contracts import InputError
 from solution.export import files
-from solution.export.formats.exported import Metadata
-from solution.export.formats.pt2 import PT2
-from solution.export.formats.pt2_check import check_expression, checked
+from solution.formats.exported import Metadata
+from solution.formats.pt2 import PT2
+from solution.formats.pt2_check import check_expression, checked
 from solution.runtime import ROOT
 
 MODEL = "archive/models/model.json"

@@ -13,8 +13,8 @@ from solution.contracts import DETECTION, InputError, Recipe, Stage, StepContext
 from solution.evaluate.detect import detect
 from solution.evaluate.speed import Turns
 from solution.export import files
-from solution.export.formats.openvino import after_weights
 from solution.export.parity import COMPARED
+from solution.formats.openvino import after_weights
 from solution.models.ssdlite import SsdLite
 from solution.recipes.catalogue import named
 from solution.recipes.detector import recipe as detector

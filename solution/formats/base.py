@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.formats.exported import Exported, Metadata
+from solution.formats.exported import Exported, Metadata
 
 PRECISIONS = ("fp32", "fp16", "int8")
 

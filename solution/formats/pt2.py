@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.formats.base import (
+from solution.formats.base import (
     Format,
     Line,
     Listing,
@@ -24,8 +24,8 @@ from solution.export.formats.base import (
     depthwise_layers,
     first_and_last_layers,
 )
-from solution.export.formats.exported import KEY, Exported, Metadata
-from solution.export.formats.pt2_check import checked
+from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.pt2_check import checked
 from solution.runtime import needed
 
 _EXTRA = f"{KEY}.json"

@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.formats.base import Format, Line, Listing, check_description
-from solution.export.formats.exported import KEY, Exported, Metadata
-from solution.export.formats.onnx import ONNX
+from solution.formats.base import Format, Line, Listing, check_description
+from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.onnx import ONNX
 from solution.runtime import needed
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")

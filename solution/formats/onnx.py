@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.export.formats.base import Format, Line, Listing, check_description
-from solution.export.formats.exported import KEY, Exported, Metadata
+from solution.formats.base import Format, Line, Listing, check_description
+from solution.formats.exported import KEY, Exported, Metadata
 from solution.runtime import needed
 
 OPSET = 20
