@@ -5,6 +5,8 @@ KNOWN: dict[str, str] = {
     "mixers.GatedMlp": "refused",
     "mixers.LinearAttention": "refused",
     "numbers.padded_to_number": "refused",
+    "residual.option_a": "refused",
+    "restoration.ChannelTransformer": "refused",
     "weights.pixel_by_pixel": "refused",
 }
 """Net -> the worst that comes of it at any ratio and ranking."""
