@@ -271,6 +271,7 @@ OPERATIONS = {
     "logcumsumexp": lambda x: x.logcumsumexp(-1),
     "adaptive maximum": lambda x: F.adaptive_max_pool2d(x, 4),
     "Fourier transform": lambda x: torch.fft.rfft2(x).abs(),
+    "einsum with a number of its own": lambda x: torch.einsum("bchw,wv->bchv", x, torch.eye(x.shape[-1])),
     "permuting einsum": lambda x: torch.einsum("bchw->bcwh", x),
     "summing einsum": lambda x: x * torch.einsum("bchw,bchw->bhw", x, x)[:, None],
     "softmax over channels": lambda x: x.softmax(1),

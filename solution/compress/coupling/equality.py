@@ -79,20 +79,24 @@ def compare(
     return Difference(error=error, moved=moved, limit=max(ROUNDING[dtype], roundings.limit))
 
 
-def verified(model: nn.Module, plan: ChannelPlan, example: Any) -> float:
-    """The error of a cut of `model` on `example`, in double precision where that fits into memory.
+def verified(model: nn.Module, plan: ChannelPlan, example: Any, in_single: bool = False) -> float:
+    """The error of a cut of `model` on `example`, in double precision where that fits into memory and the net
+    runs so, or `in_single`.
 
     `InputError` that names the layer where the cut net first differs.
     """
     bytes_needed = 8 * 4 * sum(tensor.numel() for tensor in named_tensors(model).values())
     fits = bytes_needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    dtype = torch.float64 if fits else torch.float32
+    fits = fits and not in_single
+    dtype, given = torch.float64 if fits else torch.float32, example
     example = _telling(_in(dtype, example))
     cut, whole = (net.to(dtype) for net in (plan.apply(model), copied(unwrapped(model))))
     with _Roundings() as roundings:
         try:
             sliced = outputs_of(cut, example)
         except Exception as error:
+            if fits:  # it holds numbers in single precision that are no parameters
+                return verified(model, plan, given, in_single=True)
             raise InputError(f"the cut net does not run: {error}. {_REPORT}") from error
     limit = max(ROUNDING[dtype] if fits else ALL_SINGLE, roundings.limit)
     away = _distance(sliced, outputs_of(marked(whole, plan), example, Present()))
