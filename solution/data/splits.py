@@ -1,6 +1,8 @@
 """Splits: what a folder called "Validation" stands for, and stratified, seeded splits as pure functions of the labels.
 
-Train learns, dev decides, val judges. Dev is a part of train that `loaders` sets apart; a folder never is dev.
+Train learns, dev decides, val judges: no step, search or early stopping may look at val. Only `tasks.judge` reads it,
+for the rows of a run (`pipeline`) and for the commands that judge. Dev is a part of train that `loaders` sets apart; a
+folder never is dev.
 """
 
 from __future__ import annotations

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from solution.budget import Budget
 from solution.compress.channels.importance import CRITERIA, component_scores
 from solution.compress.channels.reconstruct import reconstruct
+from solution.compress.channels.selection import written_plan
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
-from solution.compress.coupling.budget import CostLimit, Estimator, Targets, bounds_of, meet, spread
 from solution.compress.coupling.equality import verified
 from solution.compress.coupling.fitting import fit
 from solution.compress.coupling.inputs import batch_of, call, prepared, with_tensors
-from solution.compress.coupling.plan import ChannelPlan, written_plan
+from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
+from solution.compress.coupling.targets import CostLimit, Estimator, Targets, bounds_of, meet, spread
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep

@@ -13,7 +13,7 @@ analysis    all of the above for a model, or for its skeleton at other sizes
 stored      numbers that modules store, found by what a forward asks for
 sizes       how many channels of each kind stay (grouped layers keep equal groups)
 fitting     sizes that the real forward accepts
-plan        which original channel lies where after the cut, as a plain value that cuts
-budget      a share, one threshold over all layers, or a limit on the cost -> numbers of channels
+plan        the decision as a plain value that cuts
+targets     a share, one threshold over all layers, or a limit on the cost -> numbers of channels
 equality    proof of a cut (absent: a forward over what is left of the full net)
 """
