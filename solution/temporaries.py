@@ -59,7 +59,12 @@ def own_temporary_folder() -> Iterator[None]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = variable
-        _remove(folder)
+        if any(folder.glob("pymp-*")):  # multiprocessing removes a folder of its own when Python ends, at -100
+            from multiprocessing.util import Finalize
+
+            Finalize(None, _remove, args=(folder,), exitpriority=-200)
+        else:
+            _remove(folder)
 
 
 def remove_all() -> None:

@@ -133,3 +133,22 @@ def test_an_error_inside_leaves_the_old_file(tmp_path):
         raise ZeroDivisionError
     assert (tmp_path / "a.txt").read_text() == "old"
     assert len(os.listdir(tmp_path)) == 1  # noqa: PTH208
+
+
+def test_a_command_that_started_processes_ends_without_a_word_and_leaves_nothing(tmp_path):
+    code = (
+        "import multiprocessing, pathlib, sys, tempfile\n"
+        "from multiprocessing.util import get_temp_dir\n"
+        "from solution.shell import guarded\n"
+        "sys.exit(guarded(lambda: print(get_temp_dir())))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(str(tmp_path))
+    assert not list(tmp_path.iterdir())
