@@ -12,13 +12,13 @@ IMAGES = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 GIVEN = StepContext(example=IMAGES[:1], calibration=[(IMAGES[:8], torch.zeros(8)), (IMAGES[8:], torch.zeros(8))])
 
 
-def redundant_net(last):
+def redundant_net(make_last):
     """Every second channel of the first layer is a multiple of the one before it."""
     torch.manual_seed(0)
     first = nn.Conv2d(3, 8, 3, padding=1)
     with torch.no_grad():
         first.weight[1::2], first.bias[1::2] = 0.5 * first.weight[::2], 0.5 * first.bias[::2]
-    return nn.Sequential(first, nn.ReLU(), *last).eval()
+    return nn.Sequential(first, nn.ReLU(), *make_last()).eval()
 
 
 LASTS = {
@@ -30,7 +30,7 @@ LASTS = {
 
 @pytest.mark.parametrize("last", LASTS)
 def test_what_can_be_told_from_the_rest_is_recovered(last):
-    net = redundant_net(LASTS[last]())
+    net = redundant_net(LASTS[last])
     plain, fitted = (PruneChannels(ratio=0.5, reconstruct=fit)(net, GIVEN) for fit in (False, True))
     error = {name: (cut(IMAGES) - net(IMAGES)).abs().max().item() for name, cut in [("no", plain), ("yes", fitted)]}
     assert error["yes"] < 0.02 < error["no"]
@@ -48,14 +48,14 @@ def test_layers_behind_a_cut_of_their_own_follow_too():
 
 
 def test_a_net_that_lost_nothing_is_left_as_it_is():
-    net = redundant_net(LASTS["convolution"]())
+    net = redundant_net(LASTS["convolution"])
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     reconstruct(net, net, {}, [IMAGES])
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_the_mode_of_either_net_stays():
-    net = redundant_net(LASTS["convolution"]()).train()
+    net = redundant_net(LASTS["convolution"]).train()
     cut = PruneChannels(ratio=0.5, reconstruct=True)(net, GIVEN)
     assert net.training
     assert cut.training
@@ -64,4 +64,4 @@ def test_the_mode_of_either_net_stays():
 
 def test_it_needs_calibration_batches():
     with pytest.raises(InputError, match="reconstruct needs calibration batches"):
-        PruneChannels(ratio=0.5, reconstruct=True)(redundant_net(LASTS["linear"]()), StepContext(example=IMAGES))
+        PruneChannels(ratio=0.5, reconstruct=True)(redundant_net(LASTS["linear"]), StepContext(example=IMAGES))
