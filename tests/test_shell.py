@@ -13,7 +13,7 @@ from solution.locks import claimed
 from solution.runtime import ROOT, write_text, written_whole
 
 WRITING = """
-import hashlib, sys
+import hashlib, signal, sys
 from pathlib import Path
 from solution.runtime import written_whole
 from solution.shell import guarded
@@ -24,6 +24,7 @@ def command():
         print(temporary, flush=True)
         {work}
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 sys.exit(guarded(command, "type it again"))
 """
 COMPUTING = "hashlib.pbkdf2_hmac('sha512', b'a', b'b', 200_000_000)"  # minutes in which no Python line runs
