@@ -19,6 +19,7 @@ from solution.data.decode import Cached, decode_once
 from solution.data.loaders import Data
 from solution.data.views import plain_loader
 from solution.evaluate.classify import Classified, classify, predictor
+from solution.graph.observe import observe
 from solution.report.classes import chosen, class_f1, confusion, embed, embedding, predictions
 from solution.report.sections import Photo, Section
 from solution.report.style import Drawing
@@ -60,8 +61,10 @@ def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Predictions:
     logits, features = [], []
     last: dict[str, Tensor] = {}
     predict = predictor(model, device)
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    hooks = [layer.register_forward_pre_hook(lambda _, inputs: last.update(inputs=inputs[0])) for layer in layers]
+    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+
+    def keep(path: str, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        last["inputs"] = inputs[0]
 
     def remembered(images: Tensor) -> Tensor:
         answer = predict(images)
@@ -69,11 +72,8 @@ def see(model: nn.Module, batches: Batches, device: str = "cpu") -> Predictions:
         features.append(_flat(last.get("inputs", answer)).float().cpu())
         return answer
 
-    try:
+    with observe(layers, before=keep):
         judged = classify(remembered, batches)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return Predictions(
         judged=judged, probabilities=torch.cat(logits).softmax(1).numpy(), features=torch.cat(features).numpy()
     )

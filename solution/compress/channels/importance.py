@@ -11,8 +11,8 @@ Damage), by squared gradients.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from solution.compress.coupling.components import Coupling, Side
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import Batches, InputError, StepContext
-from solution.graph.running import while_hooked
+from solution.graph.observe import observe
 
 Rows = Tensor
 """(channels, weights of one channel)."""
@@ -165,22 +165,13 @@ def _activations(model: nn.Module, sides: list[Side], batches: Batches) -> SideS
     makers = {side.tensor.removesuffix(".weight"): side for side in sides if side.role == "out"}
     total = {side.key: torch.zeros(len(side.component)) for side in makers.values()}
     probe = copy.deepcopy(model).eval()
-    with _recording(probe, makers, total), torch.no_grad():
+
+    def record(path: str, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        dim = output.ndim - 1 if isinstance(layer, nn.Linear) else 1
+        total[makers[path].key].add_(mean_activation(output, dim).cpu())
+
+    watched = {path: module for path, module in probe.named_modules() if path in makers}
+    with observe(watched, after=record), torch.no_grad():
         for images, _ in batches:
             probe(images)
     return total
-
-
-@contextmanager
-def _recording(model: nn.Module, makers: Mapping[str, Side], total: Mapping[tuple[str, int], Tensor]) -> Iterator[None]:
-    def hook(side: Side) -> Callable[[nn.Module, object, Tensor], None]:
-        def record(module: nn.Module, _inputs: object, output: Tensor) -> None:
-            dim = output.ndim - 1 if isinstance(module, nn.Linear) else 1
-            total[side.key].add_(mean_activation(output, dim).cpu())
-
-        return record
-
-    modules = dict(model.named_modules())
-    handles = [modules[path].register_forward_hook(hook(side)) for path, side in makers.items() if path in modules]
-    with while_hooked(handles):
-        yield

@@ -6,7 +6,7 @@ Least squares on what arrives at them in the cut net, layer after layer (He et a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from solution.graph.running import as_judged, while_hooked
+from solution.graph.observe import After, modules_at, observe
+from solution.graph.running import as_judged
 
 POSITIONS = 64
 """So many positions of each feature map are looked at."""
@@ -62,7 +63,7 @@ def _reads(layer: Any) -> int:
 def _in_order(net: nn.Module, paths: Sequence[str], image: Tensor) -> list[str]:
     """`paths` in the order in which they run; those that run more than once are left out."""
     ran: list[str] = []
-    _watched(net, paths, [image], lambda path, _: ran.append(path))
+    _watched(net, paths, [image], lambda path, *_: ran.append(path))
     return [path for path in dict.fromkeys(ran) if ran.count(path) == 1]
 
 
@@ -71,8 +72,8 @@ def _outputs(net: nn.Module, paths: Sequence[str], images: Sequence[Tensor]) -> 
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Samples] = {path: [] for path in paths}
 
-    def note(path: str, output: Tensor) -> None:
-        flat = output.flatten(2) if isinstance(net.get_submodule(path), nn.Conv2d) else _channels_first(output)
+    def note(path: str, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        flat = output.flatten(2) if isinstance(layer, nn.Conv2d) else _channels_first(output)
         positions = torch.randperm(flat.shape[2], generator=generator)[:POSITIONS]
         found[path].append((positions, _samples(flat, positions)))
 
@@ -80,15 +81,9 @@ def _outputs(net: nn.Module, paths: Sequence[str], images: Sequence[Tensor]) -> 
     return found
 
 
-def _watched(
-    net: nn.Module, paths: Sequence[str], images: Sequence[Tensor], note: Callable[[str, Tensor], None]
-) -> None:
+def _watched(net: nn.Module, paths: Sequence[str], images: Sequence[Tensor], note: After) -> None:
     """Run `net` on `images`; `note` gets what the modules at `paths` return."""
-    handles = [
-        net.get_submodule(path).register_forward_hook(lambda _module, _inputs, output, path=path: note(path, output))
-        for path in paths
-    ]
-    with while_hooked(handles):
+    with observe(modules_at(net, paths), after=note):
         for batch in images:
             net(batch)
 
@@ -101,11 +96,11 @@ def _inputs(net: nn.Module, path: str, images: Sequence[Tensor]) -> Iterator[Ten
     """What arrives at a layer. The pass ends there."""
     caught: list[Tensor] = []
 
-    def catch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def catch(path: str, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         caught.append(inputs[0])
         raise _ReachedError
 
-    with while_hooked([net.get_submodule(path).register_forward_pre_hook(catch)]):
+    with observe(modules_at(net, (path,)), before=catch):
         for batch in images:
             with suppress(_ReachedError):
                 net(batch)
