@@ -10,6 +10,7 @@ from solution.commands import (
     bench,
     compress,
     data,
+    doctor,
     export,
     inspect,
     predict,
@@ -35,6 +36,7 @@ COMMANDS = {
     "serve": serve,
     "report": report,
     "score": score,
+    "doctor": doctor,
 }
 
 

@@ -35,6 +35,9 @@ def turn_off_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", absent)  # an import of it fails, as where it is not installed
 
 
+_MOST_THREADS = 1024
+
+
 def set_threads(count: int | None = None) -> int:
     """Set PyTorch's threads: `count`, else SOLUTION_THREADS, else 1. Returns the number.
 
@@ -43,9 +46,17 @@ def set_threads(count: int | None = None) -> int:
     """
     import torch
 
-    count = count or int(os.environ.get("SOLUTION_THREADS", "1"))
+    count = count or threads_wanted()
     torch.set_num_threads(count)
     return count
+
+
+def threads_wanted() -> int:
+    """SOLUTION_THREADS, else 1. `InputError` for what is no number of threads."""
+    text = os.environ.get("SOLUTION_THREADS", "1")
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
+        raise InputError(f"SOLUTION_THREADS must be a whole number from 1 to {_MOST_THREADS}, got {text!r}")
+    return int(text)
 
 
 def is_main_process() -> bool:
@@ -99,23 +110,33 @@ def cache_folder() -> Path:
 _INSTRUCTIONS = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512",
                  "avx2": "AVX2", "i8mm": "I8MM", "asimddp": "DOTPROD"}  # fmt: skip
 """{flag of the processor: what its instructions are called}, those first that make int8 fastest."""
+_BFLOAT16 = {"amx_bf16": "AMX BF16", "avx512_bf16": "AVX-512 BF16", "bf16": "BF16"}
+
+
+def instructions() -> tuple[str, ...]:
+    """What this processor is known to have for vectors, int8 and bfloat16."""
+    flags = _flags(_about_processor())
+    return tuple(name for flag, name in {**_INSTRUCTIONS, **_BFLOAT16}.items() if flag in flags)
+
+
+def processor() -> str:
+    """The processor's name."""
+    return _about_processor().get("model name") or platform.machine()
 
 
 def hardware(device: str = "cpu") -> str:
     """One line: processor, what makes its int8 fast or slow, cores, threads used, and the GPU where `device` is one."""
     import torch
 
-    about = _about_processor()
-    name, flags = about.get("model name") or platform.machine(), _flags(about)
-    instructions = next((f", {text}" for flag, text in _INSTRUCTIONS.items() if flag in flags), "")
+    int8 = next((f", {name}" for name in instructions() if name in _INSTRUCTIONS.values()), "")
     gpu = f", {torch.cuda.get_device_name()}" if device != "cpu" else ""
-    return f"{name}{instructions}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
+    return f"{processor()}{int8}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s){gpu}"
 
 
 def imitates_bf16() -> bool:
     """Whether this processor is known to have no instructions for bfloat16, so that fp32 is many times as fast."""
     flags = _flags(_about_processor())
-    return bool(flags) and not flags & {"avx512_bf16", "amx_bf16", "bf16"}
+    return bool(flags) and not flags & _BFLOAT16.keys()
 
 
 def _flags(about: dict[str, str]) -> set[str]:
