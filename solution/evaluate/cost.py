@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from solution.contracts import Example, InputError
-from solution.evaluate.counts import Dispatched, watched
+from solution.evaluate.counts import watched
+from solution.evaluate.operations import Dispatched
 from solution.graph.running import as_judged, one_for, run
 
 _WARM_UP = 3
@@ -32,7 +33,11 @@ def macs(model: nn.Module, example: Example) -> int:
 
 
 def macs_dispatched(model: nn.Module, example: Example) -> int:
-    """Multiply-accumulates of one image at the dispatcher: every convolution and matrix product that really ran."""
+    """Multiply-accumulates of one image at the dispatcher: every product of weights or matrices that really ran.
+
+    Recurrent layers, attention kernels, Fourier transforms, and sparse products by their stored elements count too;
+    element-wise work does not. Warns once with the names of operations whose products nobody can count.
+    """
     counter = Dispatched()
     with as_judged(model), counter:
         run(model, one_for(model, example))

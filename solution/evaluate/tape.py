@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from solution.evaluate.charges import OperationCall, OperationLog, Trail, charge, tensors_in
-from solution.evaluate.counts import decomposed, operation_name
+from solution.evaluate.operations import decomposed, macs_of, operation_name
 
 CONSTANT_ELEMENTS = 4
 """A tensor of unknown origin up to this size is taken for a constant written into the code, such as a color."""
@@ -54,7 +54,8 @@ class Tape(TorchDispatchMode):
             trails = [self._trails.get(_key(tensor)) for tensor in image]
             result = operation(*arguments, **named)
             name = operation_name(operation)
-            parts = {"arguments": arguments, "named": named, "result": result}
+            macs = macs_of(operation, arguments, named, result) if image else None
+            parts = {"arguments": arguments, "named": named, "result": result, "macs": macs}
             self._note(operation, OperationCall(name=name, weights=weights, image=image, trails=trails, **parts))
         return result
 
@@ -76,7 +77,7 @@ class Tape(TorchDispatchMode):
         if not call.image:
             self._weights |= changed - self._trails.keys() - {None}
             return
-        if operation.namespace != "aten":
+        if operation.namespace != "aten" and call.macs is None:
             self.operation_log.refuse(f"runs {operation._schema.name}, an operation from outside PyTorch")
         elif _reads_values(operation, call):
             self.operation_log.refuse(
