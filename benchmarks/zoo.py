@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import signal
 import statistics
@@ -91,25 +92,37 @@ def cut_by_ours(net: Any, example: Any, ratio: float) -> tuple[Any, Any]:
 
 
 def cut_by_torch_pruning(net: Any, example: Any, ratio: float) -> tuple[Any, Any]:
-    """The net, cut in place: group magnitude, the classifier ignored and heads told about, as its manual says."""
+    """The net, cut in place: group magnitude, the classifier ignored, with all that the peer's own examples do.
+
+    prune_timm_models.py and prune_timm_vit.py: the joint projection of an attention is given its number of heads, and
+    the module its sizes after the cut. torchvision_pruning.py: a ViT's channels are a multiple of its heads, and
+    `hidden_dim` is set after the cut. `attn_dim` is where today's timm keeps what that example's forward computes.
+    """
     import torch_pruning
     from torch import nn
 
     weighted = [module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     classifiers = [m for m in weighted if NUM_CLASSES in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))]
-    attentions = [m for m in net.modules() if hasattr(m, "num_heads") and isinstance(getattr(m, "qkv", 0), nn.Linear)]
+    joint = {m: getattr(m, "qkv", getattr(m, "qkv_proj", None)) for m in net.modules() if hasattr(m, "num_heads")}
+    joint = {module: linear for module, linear in joint.items() if isinstance(linear, nn.Linear)}
+    torchvision_vit = hasattr(net, "conv_proj") and hasattr(net, "hidden_dim")
     pruner = torch_pruning.pruner.BasePruner(
         net,
         example,
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
         ignored_layers=classifiers,
-        num_heads={module.qkv: module.num_heads for module in attentions},
+        num_heads={linear: module.num_heads for module, linear in joint.items()},
+        round_to=net.encoder.layers[0].num_heads if torchvision_vit else None,
     )
     pruner.step()
-    for module in attentions:
-        module.num_heads = pruner.num_heads[module.qkv]
-        module.head_dim = module.qkv.out_features // (3 * module.num_heads)
+    for module, linear in joint.items():
+        module.num_heads = pruner.num_heads[linear]
+        module.head_dim = linear.out_features // (3 * module.num_heads)
+        if hasattr(module, "attn_dim"):
+            module.attn_dim = module.num_heads * module.head_dim
+    if torchvision_vit:
+        net.hidden_dim = net.conv_proj.out_channels
     return net, None
 
 
@@ -165,7 +178,8 @@ def judged(source: str, name: str, tool: str, settings: argparse.Namespace) -> O
     command = [sys.executable, "-m", "benchmarks.zoo", source, "--one", name, tool, *map(str, options)]
     about = {"list": source, "name": name, "tool": tool, "size": settings.size, "ratio": settings.ratio}
     about["memory_gib"] = settings.memory_gib
-    done = subprocess.run(command, capture_output=True, text=True)
+    helped = {"TIMM_FUSED_ATTN": "0"} if tool == "torch-pruning" else {}  # as its examples set it
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **helped})
     lines = done.stdout.splitlines()
     if done.returncode == -signal.SIGXCPU:
         return {**about, "passed": False, "reason": f"over {settings.limit_s} s of CPU time"}
