@@ -27,12 +27,10 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
-from solution.report.spread import BASE, ablation_table, read_ablation
-from solution.report.tables import growing
+from solution.report.tables import BASE, ablation_table, growing, read_ablation
 from solution.runtime import ROOT, written_whole
 from solution.settings import with_setting, with_settings
-from solution.train.assist import Assist
-from solution.train.distillation import Distill
+from solution.train.distillation import Assist, Distill
 from solution.train.pretraining import Autoencode, Pretrain
 from solution.train.step import Train
 

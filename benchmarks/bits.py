@@ -34,7 +34,7 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.export import files
 from solution.models.cifar_resnet import CifarResNet
-from solution.recipes.bits.report import (
+from solution.recipes.bits import (
     BASE,
     PREFIX,
     RECIPE,

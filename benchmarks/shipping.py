@@ -36,7 +36,7 @@ from solution.export import files
 from solution.export.packed import packed
 from solution.export.runtimes import EAGER, EXPORTING, case, form_for
 from solution.models.classifiers import Classifier
-from solution.report.speed import speed_table
+from solution.report.plots import speed_table
 from solution.report.tables import Table
 from solution.runtime import hardware, seed_everything, set_threads
 

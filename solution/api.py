@@ -36,8 +36,7 @@ from solution.export import files
 from solution.export.exporter import export
 from solution.registry import PLANS
 from solution.runtime import check_readable, write_text
-from solution.train.assist import Assist
-from solution.train.distillation import Distill
+from solution.train.distillation import Assist, Distill
 from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
 from solution.train.step import Train, TrainDetector
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
-from solution.names import printable
+from solution.text import printable
 
 if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn

@@ -35,8 +35,7 @@ from solution.models.shufflenet import ShuffleNet
 from solution.models.ssdlite import SsdLite
 from solution.models.yolo import Yolo
 from solution.settings import parse
-from solution.train.assist import Assist, AssistPlan
-from solution.train.distillation import Distill
+from solution.train.distillation import Assist, AssistPlan, Distill
 from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
 from solution.train.step import Train, TrainDetector
 

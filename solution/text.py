@@ -1,8 +1,59 @@
-"""Tables as plain text, for screens and the text of plans."""
+"""Text for screens and files: names that come from data, archives and other people's files, and aligned columns."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Sequence
+
+_INVISIBLE = re.compile(
+    "[\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]|[\ud800-\udfff]"
+)
+"""Marks that turn the direction of writing, hide, or are no characters at all (bytes of a name that is not UTF-8).
+Those that join emoji and Persian letters stay."""
+_NOT_IN_FILES = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE)
+_MOST_BYTES = 200
+
+
+def printable(text: str, lines: bool = False) -> str:
+    r"""`text` as a terminal, a page or a log may get it: control characters, escape sequences and marks that turn or
+    hide other characters are spelled out ("\x1b", "\u202e").
+
+    lines  line breaks and tabs stay: for a text of our own that has names in it
+    """
+    spared = "\n\t" if lines else ""
+    spelled = (
+        char.encode("unicode_escape").decode()
+        if char not in spared and (unicodedata.category(char) == "Cc" or _INVISIBLE.match(char))
+        else char
+        for char in text
+    )
+    return text if text.isascii() and text.isprintable() else "".join(spelled)
+
+
+def safe_name(name: str, taken: set[str] | None = None) -> str:
+    """One part of a path, made of `name`: it leads nowhere else, and every file system takes it.
+
+    Separators, control characters and whatever Windows forbids become "_"; names that Windows keeps for devices get
+    a "_"; dots at the ends go; at most 200 bytes. A name that is safe already stays as it is.
+    taken  names that are there already, case-folded: on a clash, and be it in case alone, "~2" and so on is added;
+           the result is added to the set
+    """
+    name = _INVISIBLE.sub("_", unicodedata.normalize("NFC", name))
+    name = _NOT_IN_FILES.sub("_", name).strip().strip(".").strip()
+    name = name.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(". ") or "unnamed"
+    stem, dot, ending = name.partition(".")
+    if _RESERVED.fullmatch(stem.rstrip()):
+        name = f"{stem.rstrip()}_{dot}{ending}"
+    if taken is None:
+        return name
+    number, free = 1, name
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}~{number}"
+    taken.add(free.casefold())
+    return free
 
 
 def columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:

@@ -4,8 +4,8 @@ import pytest
 from shell import SMALL
 
 from benchmarks import ablation
-from solution.report.spread import read_ablation
-from solution.search.cost import epochs_of, foreseen_macs
+from solution.report.tables import read_ablation
+from solution.search.trainer import epochs_of, foreseen_macs
 from solution.settings import settings_of, with_setting
 
 SWITCHES = ablation.switches("teacher.safetensors", "pictures.tar")

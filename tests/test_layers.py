@@ -11,13 +11,12 @@ from solution.runtime import ROOT
 
 LAYERS = {
     "temporaries": 0,
-    "names": -1,
+    "text": -1,
     "contracts": 0,
     "budget": 1,
     "runtime": 1,
     "settings": 1,
     "locks": 1,
-    "text": 1,
     "shell": 2,
     "graph": 1,
     "run_folder": 2,

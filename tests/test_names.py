@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solution.contracts import InputError, InputSpec
-from solution.names import printable, safe_name
+from solution.text import printable, safe_name
 
 
 @pytest.mark.parametrize("name", ["Glass", "Glas & Süßes (1)", "玻璃", "👩\u200d🔬", "می\u200cخواهم", "a\\b"])

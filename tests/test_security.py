@@ -21,8 +21,8 @@ import yaml
 from solution import checkpoint
 from solution.__main__ import main
 from solution.contracts import InputError
-from solution.data.boxes import open_scenes
 from solution.data.decode import decode
+from solution.data.detection import open_scenes
 from solution.data.readers import open_source
 from solution.data.source import UnreadableImage
 from solution.export import files

@@ -24,8 +24,7 @@ from solution.evaluate.cost import macs, params
 from solution.models.shufflenet import ShuffleNet
 from solution.registry import PLANS
 from solution.runtime import ROOT
-from solution.train.assist import Assist
-from solution.train.distillation import Distill
+from solution.train.distillation import Assist, Distill
 from solution.train.pretraining import Autoencode, Pretrain, Start
 from solution.train.step import Train
 

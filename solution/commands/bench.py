@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure in turns, print the table, write figures and chart when asked to."""
     from solution.evaluate.speed import Turns, measure
-    from solution.report.speed import speed_table
+    from solution.report.plots import speed_table
     from solution.runtime import check_writable
 
     turns = Turns(rounds=arguments.rounds, batches=tuple(arguments.batch))
@@ -135,7 +135,7 @@ def _about(cases: Sequence[BenchmarkCase]) -> str:
 
 
 def _write(speeds: Sequence[Speed], about: str, folder: Path) -> None:
-    from solution.report.speed import speed_drawing
+    from solution.report.plots import speed_drawing
     from solution.runtime import write_text
 
     said = {"about": about, "speeds": [speed.figures() for speed in speeds]}

@@ -29,8 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from solution.data.describe import describe
-    from solution.data.pictures import save_overview
+    from solution.data.describe import describe, save_overview
     from solution.data.readers import open_source
 
     console = Console(markup=False, highlight=False, emoji=False)

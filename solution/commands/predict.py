@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
-    from solution.names import printable
     from solution.runtime import write_text
+    from solution.text import printable
 
     text = _FORMATS[arguments.format](answers)
     if arguments.out is None:

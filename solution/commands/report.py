@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.docs:
         write_docs(ROOT / "docs")
         return
-    from solution.report.spread import spread_table
+    from solution.report.tables import spread_table
     from solution.run_folder import read_run
 
     runs = [read_run(folder) for folder in arguments.folders]

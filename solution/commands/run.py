@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Callable[[str], None]) -> None:
-    from solution.report.spread import spread_table
+    from solution.report.tables import spread_table
     from solution.settings import with_setting
 
     recipe = with_setting(recipe, "data.folds", arguments.folds)

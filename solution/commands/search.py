@@ -97,8 +97,8 @@ def _lead(search: Search, arguments: argparse.Namespace) -> None:
 def _described(arguments: argparse.Namespace) -> Search:
     """The search that the flags describe."""
     from solution.runtime import pick_device
-    from solution.search.cost import Limits
     from solution.search.session import Search
+    from solution.search.trainer import Limits
 
     limits = {"hope": arguments.hope, **({} if arguments.max_macs is None else {"macs": arguments.max_macs})}
     recipe = run_command.chosen(arguments)

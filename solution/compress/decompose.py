@@ -43,8 +43,7 @@ from solution.compress.ranks import (
     within_budget,
 )
 from solution.contracts import Example, InputError, Plan, StepContext, copied
-from solution.evaluate.cost import macs, params
-from solution.evaluate.counts import counted_class
+from solution.evaluate.cost import counted_class, macs, params
 from solution.graph.running import as_judged, call, images_for, one_for, run
 from solution.text import columns
 

@@ -34,8 +34,7 @@ from solution.compress.layers import (
 )
 from solution.compress.parametrized import MASKS, computed, note_computed, plain
 from solution.contracts import InputError, Plan, StepContext, copied
-from solution.evaluate.cost import macs, params
-from solution.evaluate.counts import counted_class
+from solution.evaluate.cost import counted_class, macs, params
 from solution.text import columns
 
 _SHARED = frozenset({"Codebook", "Codes", "Half", "LearnedStep", "Signs"})

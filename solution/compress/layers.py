@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from solution.compress.parametrized import computed
 from solution.contracts import Example, InputError
-from solution.evaluate.counts import counted_class
+from solution.evaluate.cost import counted_class
 from solution.graph.observe import observe
 from solution.graph.running import as_judged, one_for, run
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from solution.compress.factors import factors_of, grouped, patches, product, whitened
 from solution.compress.fold_norms import Wiring
 from solution.contracts import InputError
-from solution.evaluate.counts import counted_class
+from solution.evaluate.cost import counted_class
 from solution.graph.observe import observe
 from solution.graph.running import as_judged, images_for
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from solution.compress.layers import module_at
 from solution.compress.parametrized import materialize_all
 from solution.contracts import Example, copied
-from solution.evaluate.cost import params
-from solution.evaluate.counts import watched
+from solution.evaluate.cost import params, watched
 from solution.graph.running import as_judged, call, one_for, run, while_hooked
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)

@@ -7,15 +7,14 @@ views     random views of these, by albumentations, batched in an order that dep
 loaders   a named data set -> train, dev, val and calibration loaders
 
 What these read with:
-source    what every kind of data set looks like to the rest: classes, items, `DatasetInfo`
-splits    what train, dev, val and test are for; stratified, seeded splits
-files     the bytes of a folder; archives: those of a .zip or a tar, read in place
-layout    which file belongs to which split and class, by its folders or by a CSV table
+source    what every kind of data set looks like to the rest: classes, items, `DatasetInfo`; the files of a folder
+archives  the files of a .zip or a tar, read in place
+splits    what train, dev, val and test are for: by folders, by a CSV table, by a stratified, seeded draw
 arrays    an .npz file as a `Source`; CIFAR-10, CIFAR-100 and SVHN
 
 Besides:
-boxes     pictures with boxes, read in place; detection: batches of these
-describe  counts, sizes, brightness, copies and unreadable files; pictures: the same as one picture
+detection pictures with boxes, read in place, and batches of these
+describe  counts, sizes, brightness, copies and unreadable files, in figures and as a picture
 prepare   what was downloaded -> the expected layout
 rendered  the drawn demo data, for a machine without photos
 """

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from solution.contracts import InputError
-from solution.data.files import Files, hidden, limit, one_form, refuse_huge
-from solution.data.source import UnreadableImage, digest
-from solution.names import printable
+from solution.data.source import Files, UnreadableImage, digest, hidden, limit, one_form, refuse_huge
+from solution.text import printable
 
 _MAX_LINKS = 8
 BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError,

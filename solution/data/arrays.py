@@ -19,7 +19,6 @@ from PIL import Image
 
 from solution.contracts import InputError
 from solution.data.archives import BROKEN, ZipFiles
-from solution.data.files import limit
 from solution.data.source import (
     Item,
     Source,
@@ -27,11 +26,12 @@ from solution.data.source import (
     class_name,
     digest,
     in_order,
+    limit,
     sorted_classes,
 )
 from solution.data.splits import split_called
-from solution.names import safe_name
 from solution.runtime import cache_folder, input_folder
+from solution.text import safe_name
 
 _SMALL_BYTES, _BLOCK_BYTES = 64 << 20, 1 << 20
 _IMAGES = ("x", "images", "image", "data", "img")

@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader
 
 from solution.contracts import InputError, StepContext
 from solution.data.decode import checksum, decode_once
-from solution.data.files import limit
 from solution.data.readers import Item, Source, open_source
-from solution.data.source import DatasetInfo, digest
+from solution.data.source import DatasetInfo, digest, limit
 from solution.data.splits import fold, stratified
 from solution.data.views import (
     SAMPLING,

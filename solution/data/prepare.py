@@ -19,9 +19,9 @@ from solution.data.decode import MAX_UNREADABLE
 from solution.data.describe import FULL_SIZE, Follow, Look, exact_groups, groups_of, look_at, near_groups
 from solution.data.readers import RENDERED_MARK
 from solution.data.source import Item, Source, UnreadableImage
-from solution.names import safe_name
 from solution.runtime import written_whole
 from solution.temporaries import folder_beside
+from solution.text import safe_name
 
 TOLERANCE = 12
 """Gray levels by which a channel may differ from the color of the padding (JPEG noise)."""

@@ -11,10 +11,9 @@ from solution.contracts import InputError
 from solution.data.archives import TarFiles, ZipFiles
 from solution.data.arrays import NAMES, open_npz, open_torchvision
 from solution.data.decode import decode
-from solution.data.files import Files, FolderFiles
-from solution.data.layout import EXPECTED, class_folders, flat_folders, root_of, split_folders
-from solution.data.source import Item, Source, UnreadableImage
-from solution.names import safe_name
+from solution.data.source import Files, FolderFiles, Item, Source, UnreadableImage
+from solution.data.splits import EXPECTED, class_folders, flat_folders, root_of, split_folders
+from solution.text import safe_name
 
 RENDERED_MARK = "rendered.json"
 

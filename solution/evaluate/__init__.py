@@ -1,7 +1,6 @@
 """JUDGE: what a net costs, whether its cost can be trusted, how well it predicts, and its score.
 
 cost      MACs in the competition's convention and at the dispatcher, parameters, sparsity, bytes
-counts    what these counts are made of: module hooks, the dispatcher
 audit     compares both counts module by module and refuses a net that hides work (tape, charges)
 classify  macro F1, accuracy and confusion of any callable on a batch; probabilities for photos without labels
 detect    precision, recall and mAP of any callable on a batch

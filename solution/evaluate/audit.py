@@ -18,7 +18,7 @@ from torch.jit import ScriptModule
 
 from solution.contracts import InputError
 from solution.evaluate.charges import Entry, OperationLog
-from solution.evaluate.counts import watched
+from solution.evaluate.cost import watched
 from solution.evaluate.operations import NORMALIZATIONS
 from solution.evaluate.tape import Reads, Tape
 from solution.graph.running import as_judged, images_for, run

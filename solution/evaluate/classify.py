@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from solution.contracts import Batches, Example, InputError
 from solution.data.decode import decode, resize
-from solution.data.files import FolderFiles
-from solution.data.layout import is_picture
-from solution.data.source import UnreadableImage
+from solution.data.source import FolderFiles, UnreadableImage
+from solution.data.splits import is_picture
 from solution.data.views import Normalization, as_batch
 from solution.evaluate.cost import macs, params
 from solution.graph.running import images_for

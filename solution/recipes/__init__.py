@@ -1,4 +1,4 @@
-"""Recipes of the reference systems: a folder each, with published figures and a report of its own.
+"""Recipes of the reference systems, each with its published figures and a report of its own.
 
 waste        the competition: ShuffleNet on photos of waste, taught, pruned, in four bits
 detector     a detector in every form: YOLOv8n, and torchvision's SSDLite without the extra

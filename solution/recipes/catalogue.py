@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Recipe
-from solution.recipes.bits import report as bits
-from solution.recipes.detector import recipe as detector
-from solution.recipes.four_models import recipe as four_models
-from solution.recipes.googlenet import recipe as googlenet
+from solution.recipes import bits, detector, four_models, googlenet
 from solution.recipes.waste import distilled, four_bits, shufflenet, teacher
 from solution.recipes.waste import report as waste
 from solution.report.sections import RecipeInfo

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from solution.contracts import InputError
 from solution.report.sections import Findings, Lookup, Overview
-from solution.report.spread import ablation_table, read_ablation, spread
 from solution.report.style import Drawing
+from solution.report.tables import ablation_table, read_ablation, spread
 from solution.run_folder import Run, command, read_run
 
 INTRODUCTION = """\

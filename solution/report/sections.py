@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from solution.report.front import Series
+from solution.report.plots import Series
 from solution.report.style import Drawing
 from solution.report.tables import Table
 from solution.run_folder import Run

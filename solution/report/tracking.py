@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError, Row
-from solution.report.curves import training_curves
+from solution.report.plots import training_curves
 from solution.run_folder import History, Run, flat, read_run
 from solution.shell import without_password
 

@@ -4,11 +4,8 @@ session      a search as settings; every process opens the same study from them
 space        what is varied: key -> choices or range
 study        a study, where its trials are kept, how one may end, and the sampler
 hyperband    after how many epochs weak trials rest, who stands at which rung, and who may go on
-cost         what a net will cost, before it is trained; what is hopeless is refused
 worker       takes trials until none is left: one left behind, one that may go on, a new one
-trainer      one trial: the stages that lead to After, resumed where they stopped
+trainer      one trial: what it will cost, then the stages that lead to After, resumed where they stopped
 supervisor   starts workers, replaces dead ones, tells how far they are
-outcome      the best trial as a recipe file, a table, plots
-recipe_file  a recipe as readable Python
-plots        history, front, importance
+outcome      the best trial as a readable recipe file, a table, plots: history, front, importance
 """

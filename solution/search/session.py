@@ -12,12 +12,11 @@ from typing import Any
 
 from solution.contracts import InputError, Recipe
 from solution.pipeline import check_requirements
-from solution.search.cost import Limits, stages_to, total_epochs
 from solution.search.hyperband import Hyperband
 from solution.search.outcome import Outcome
 from solution.search.space import Plain, Space, space_of
 from solution.search.study import open_storage, open_study
-from solution.search.trainer import Trainer
+from solution.search.trainer import Limits, Trainer, stages_to, total_epochs
 from solution.search.worker import TrialQueue, work
 from solution.settings import settings_of
 

@@ -1,4 +1,7 @@
-"""What the page shows: facts of the nets, the photo, the predictions, whether they agree."""
+"""What the page shows: facts of the nets, the photo, the predictions, whether they agree; and its text: HTML for Jinja,
+CSS, and a script that sends a photo as soon as it is dropped, chosen or pasted. Without the script its form has a
+button.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from PIL import Image
 from solution.data.decode import decode
 from solution.report.style import css_variables
 from solution.serve.inference import MOST_PIXELS, Net, Panel, Prediction
-from solution.serve.template import CSS, SCRIPT
 
 _SHOWN_CLASSES, _SHOWN_SIDE = 5, 480
 
@@ -79,3 +81,123 @@ def _saved(before: Net, after: Net, speedup: float) -> Iterator[str]:
         yield f"{before.macs / after.macs:.1f} times fewer MACs"
     yield f"{before.num_bytes / after.num_bytes:.1f} times fewer bytes"
     yield f"{speedup:.1f} times as fast"
+
+
+CSS = """
+*{box-sizing:border-box}
+:root{color-scheme:light dark;--shade:#f4f6f8;--wrong:#a1260d}
+@media (prefers-color-scheme:dark){:root{--shade:#1b222a;--wrong:#ff9b84}}
+html{font:clamp(16px,0.35vw + 14.5px,21px)/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+body{margin:0 auto;max-width:72rem;padding:1.25rem 1rem 3rem;background:var(--paper);color:var(--ink)}
+h1{font-size:1.9rem;line-height:1.15;margin:0.2rem 0} h2{font-size:1.25rem;margin:0}
+p{margin:0.4rem 0;max-width:70ch} .faint{color:var(--faint)} .file{overflow-wrap:anywhere;font-size:0.85rem}
+.drop{display:grid;grid-template-columns:minmax(0,1fr);justify-items:center;gap:0.3rem;margin:0.9rem 0;
+padding:0.9rem 1rem;text-align:center;border:2px dashed var(--faint);border-radius:0.7rem;background:var(--shade)}
+.drop.over{border-style:solid;border-color:var(--after)} .drop strong{font-size:1.15rem}
+.drop.busy{opacity:0.55} .drop.busy strong::after{content:" ..."}
+input,button{font:inherit;max-width:100%} input[type=file]{color:var(--faint)}
+input:focus-visible,button:focus-visible{outline:3px solid var(--after);outline-offset:2px}
+.problem{margin:1rem 0;border-left:0.35rem solid var(--wrong);padding:0.5rem 0.9rem;background:var(--shade);
+overflow-wrap:anywhere}
+.problem:empty{display:none}
+.answer{display:grid;gap:1.2rem} figure{margin:0} .panels{display:grid;gap:1.2rem}
+img{display:block;width:100%;max-width:18rem;max-height:14rem;object-fit:contain;object-position:left top}
+figcaption{color:var(--faint);font-size:0.85rem;overflow-wrap:anywhere}
+@media (min-width:44rem){.panels{grid-template-columns:repeat(auto-fit,minmax(18rem,1fr))}}
+@media (min-width:64rem){img{max-height:22rem} .answer.seen{grid-template-columns:18rem 1fr}
+.answer.seen>.verdict{grid-column:span 2}}
+.net{background:var(--shade);border-radius:0.7rem;padding:1rem;min-width:0}
+.facts{display:grid;grid-template-columns:repeat(3,auto);gap:0.2rem 0.7rem;margin:0.7rem 0}
+.facts dt{color:var(--faint);font-size:0.85rem} .facts div{min-width:0}
+.facts dd{margin:0;font-size:0.95rem;font-variant-numeric:tabular-nums;font-weight:600}
+ol{list-style:none;padding:0;margin:0.6rem 0 0;display:grid;gap:0.5rem}
+.row{display:flex;justify-content:space-between;gap:1rem;font-variant-numeric:tabular-nums}
+.row span:first-child{overflow-wrap:anywhere} li:first-child .row{font-weight:650}
+.track{height:0.75rem;border-radius:0.2rem;background:var(--paper);overflow:hidden}
+.bar{height:100%;min-width:2px;border-radius:0.2rem} .after .bar{background:var(--after)}
+.before .bar{border:2px solid var(--before)}
+.verdict{font-weight:600}
+"""
+
+SCRIPT = """
+const form = document.querySelector("form"), input = form.elements.photo, problem = document.querySelector(".problem");
+const drop = form.querySelector(".drop");
+form.querySelector("button").hidden = true;
+function send(files) {
+  if (!files.length) return;
+  if (files[0].size > Number(form.dataset.limit)) {
+    problem.textContent = form.dataset.tooLarge;
+    input.value = "";
+    return;
+  }
+  if (files !== input.files) input.files = files;
+  problem.textContent = "";
+  drop.classList.add("busy");
+  form.requestSubmit();
+}
+input.addEventListener("change", () => send(input.files));
+document.addEventListener("paste", event => send(event.clipboardData.files));
+document.addEventListener("dragover", event => { event.preventDefault(); drop.classList.add("over"); });
+document.addEventListener("dragleave", () => drop.classList.remove("over"));
+document.addEventListener("drop", event => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  send(event.dataTransfer.files);
+});
+window.addEventListener("pageshow", () => drop.classList.remove("busy"));
+"""
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{{ nets | map(attribute="role") | join(" and ") }} - Featherweight</title>
+<style>{{ css | safe }}</style>
+</head>
+<body>
+<h1>{{ nets | map(attribute="role") | join(" and ") }}</h1>
+<p class="faint">Drop a photo: every net classifies it. Milliseconds are those of its quickest call so far. The photo
+stays on this machine and is not kept.</p>
+<form method="post" enctype="multipart/form-data" data-limit="{{ limit_bytes }}" data-too-large="{{ too_large }}">
+<label class="drop"><strong>Drop a photo here, paste it, or choose a file</strong>
+<span class="faint">JPEG, PNG, WebP and others, up to {{ limit }}</span>
+<input type="file" name="photo" accept="image/*" required>
+<button>Classify</button></label>
+</form>
+<p class="problem" role="alert">{{ problem }}</p>
+<main class="answer{{ ' seen' if photo }}">
+{% if photo %}
+<p class="verdict" role="status">{{ verdict }}</p>
+<figure><img src="{{ photo.source }}" alt="The photo that was sent"><figcaption>{{ photo.name }}</figcaption></figure>
+{% endif %}
+<div class="panels">
+{% for net in nets %}
+<section class="net {{ net.look }}" aria-labelledby="net{{ loop.index }}">
+<h2 id="net{{ loop.index }}">{{ net.role }}</h2>
+<p class="faint file">{{ net.file }}, in {{ net.runtime }}</p>
+<dl class="facts">
+<div><dt>milliseconds</dt><dd>{{ predictions[loop.index0].ms if predictions else "-" }}</dd></div>
+<div><dt>MACs</dt><dd>{{ net.macs }}</dd></div>
+<div><dt>bytes</dt><dd>{{ net.bytes }}</dd></div>
+</dl>
+{% if predictions %}
+<ol>
+{% for name, share in predictions[loop.index0].classes %}
+<li><div class="row"><span>{{ name }}</span><span>{{ "%.1f" | format(100 * share) }} %</span></div>
+<div class="track" aria-hidden="true">\
+<div class="bar" style="width:{{ "%.2f" | format(100 * share) }}%"></div></div></li>
+{% endfor %}
+</ol>
+{% endif %}
+</section>
+{% endfor %}
+</div>
+</main>
+<script>{{ script | safe }}</script>
+</body>
+</html>
+"""

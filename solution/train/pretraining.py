@@ -17,9 +17,8 @@ from solution.models.classifiers import replace_classifier
 from solution.models.features import FeatureExtractor, classifier_path, replace, scales
 from solution.runtime import seed_everything
 from solution.train.distillation import find_net
-from solution.train.objective import Objective
-from solution.train.schedule import resized
-from solution.train.step import Train
+from solution.train.settings import resized
+from solution.train.step import Objective, Train
 from solution.train.trainer import fit
 
 

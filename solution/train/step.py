@@ -1,18 +1,120 @@
-"""`Train` and `TrainDetector`, the steps: from scratch, and for fine-tuning after a cut."""
+"""`Train` and `TrainDetector`, the steps: from scratch, and for fine-tuning after a cut; and what they minimize: a net
+with its loss, and parts that are trained along with it and thrown away.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from solution.contracts import InputError, Step, StepContext
-from solution.losses.classification import Loss
-from solution.losses.margins import Margin
-from solution.losses.mixing import Mixing
-from solution.train.objective import DetectionObjective, Objective
+from solution.graph.observe import observe
+from solution.losses.classification import Loss, Mixing
+from solution.losses.margins import Margin, MarginHead
+from solution.models.features import FeatureExtractor, classifier_path, replace, scales
+from solution.models.stochastic_depth import set_drop_path
 from solution.train.settings import TrainSettings
 from solution.train.trainer import fit
+
+NUM_AUXILIARY = 2
+
+
+class Objective(nn.Module):
+    """A net and its loss. A training fits all parameters; `net` alone is judged and kept.
+
+    With `settings.margin` the net's classifier is a `MarginHead` while training, and folded at the end. With
+    `settings.auxiliary` small heads on earlier feature maps are trained along (Szegedy et al., 2015, arXiv:1409.4842)
+    and thrown away.
+    """
+
+    def __init__(self, net: nn.Module, settings: TrainSettings, context: StepContext) -> None:
+        super().__init__()
+        self.settings, self.context = settings, context
+        set_drop_path(net, settings.drop_path)
+        self.head = classifier_path(net) if settings.margin.on else ""
+        if self.head:
+            replace(net, self.head, MarginHead(net.get_submodule(self.head), settings.margin))
+        self.auxiliary = _auxiliary(net, context) if settings.auxiliary else nn.ModuleDict()
+        self.features = tuple(name.replace("/", ".") for name in self.auxiliary)
+        self.net = net
+
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
+        """Scalar loss of images (B, C, H, W), labels (B,) or probabilities (B, C), and auxiliary inputs."""
+        with FeatureExtractor(self.net, self.features) as features:
+            logits = self.net(images).float()
+        return self.on_labels(logits, targets, features)
+
+    def on_labels(self, logits: Tensor, targets: Tensor, features: FeatureExtractor) -> Tensor:
+        """The loss on labels, with the margin and the auxiliary heads that the settings ask for."""
+        counts = self.context.counts
+        head = self.net.get_submodule(self.head) if self.head else None
+        harder = head.with_margin(logits, targets) if isinstance(head, MarginHead) else logits
+        total = self.settings.loss(harder, targets, counts)
+        if not self.auxiliary:
+            return total
+        aside = [auxiliary(features.maps[name.replace("/", ".")]).float() for name, auxiliary in self.auxiliary.items()]
+        losses = [self.settings.loss(said, targets, counts) for said in aside]
+        return total + self.settings.auxiliary * torch.stack(losses).mean()
+
+    def finished(self, net: nn.Module) -> nn.Module:
+        """`net`, a copy of this objective's with the weights that are kept, without what this objective added to it."""
+        head = net.get_submodule(self.head) if self.head else None
+        if isinstance(head, MarginHead):
+            dominant = _dominant(net, head, self.context) if head.settings.centers > 1 else None
+            replace(net, self.head, head.fold(dominant))
+        return net
+
+
+def _auxiliary(net: nn.Module, context: StepContext) -> nn.ModuleDict:
+    """Classifiers on the maps of the sizes before the last. ModuleDict takes no dots in its keys."""
+    shapes = scales(net, context.example)
+    with torch.no_grad():
+        num_classes = net.eval()(context.example).shape[1]
+    names = list(shapes)[-NUM_AUXILIARY - 1 : -1]
+    return nn.ModuleDict({name.replace(".", "/"): _classifier(shapes[name][1], num_classes) for name in names})
+
+
+def _classifier(channels: int, num_classes: int) -> nn.Module:
+    mixed = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+    return nn.Sequential(*mixed, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+
+@torch.no_grad()
+def _dominant(net: nn.Module, head: MarginHead, context: StepContext) -> Tensor:
+    """The sub-center of each class that most training images are nearest to."""
+    seen: list[Tensor] = []
+
+    def keep(path: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(inputs[0].flatten(1))
+
+    labels = []
+    with observe({"": head}, before=keep):
+        for images, batch_labels, *_ in context.calibration or context.need("train", "choosing sub-centers"):
+            net.eval()(images)
+            labels.append(batch_labels)
+    return head.dominant(torch.cat(seen), torch.cat(labels))
+
+
+class DetectionObjective(nn.Module):
+    """A detector and its own loss."""
+
+    net: Any
+    """Has `loss(images, targets)`."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
+        """Scalar loss of images (B, 3, H, W) and targets (M, 6): see `solution.models.yolo`."""
+        return self.net.loss(images, targets)
+
+    def finished(self, net: nn.Module) -> nn.Module:
+        """`net` as it is: nothing was added to it."""
+        return net
 
 
 @dataclass(frozen=True, kw_only=True)

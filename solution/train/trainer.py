@@ -21,8 +21,7 @@ from solution.models.features import classifier_path
 from solution.runtime import imitates_bf16, seed_everything
 from solution.train.progress import Bar
 from solution.train.resume import load_state, save_state
-from solution.train.schedule import ema_decay, resized, side_at, warmup_cosine
-from solution.train.settings import TrainSettings
+from solution.train.settings import TrainSettings, ema_decay, resized, side_at, warmup_cosine
 
 _IMITATED = (
     "this processor has no bf16 instructions and imitates them: precision fp32 (--set every.precision=fp32) is many "
@@ -41,7 +40,7 @@ def fit(
     After every epoch the whole state is written to `context.folder`; with `context.resume` the training goes on from
     there and ends with the very weights that it would have had without the stop.
 
-    objective  makes of a copy of the net the module whose forward is the loss: see `solution.train.objective`
+    objective  makes of a copy of the net the module whose forward is the loss: see `solution.train.step`
     """
     seed_everything(context.seed)
     run = Trainer(model, settings, context, objective)

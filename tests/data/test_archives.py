@@ -138,7 +138,7 @@ def test_a_damaged_member_of_a_zip_is_unreadable_by_name(tmp_path):
 
 
 def test_a_member_too_large_to_be_a_picture_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("solution.data.files.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("solution.data.source.MAX_FILE_BYTES", 100)
     for path in (_tar(tmp_path / "a.tar", GOOD), _zip(tmp_path / "a.zip", GOOD)):
         source = open_source(path)
         with pytest.raises(UnreadableImage, match="are more than 100: refused"):

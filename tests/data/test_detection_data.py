@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 from scenes import write_scenes, write_tar
 
 from solution.contracts import InputError
-from solution.data.boxes import COCO, open_scenes
-from solution.data.detection import GRAY, DetectionData, Placing, Vary, centered, corners, framed, visible
+from solution.data.detection import (
+    COCO,
+    GRAY,
+    DetectionData,
+    Placing,
+    Vary,
+    centered,
+    corners,
+    framed,
+    open_scenes,
+    visible,
+)
 
 
 @pytest.fixture(scope="module")

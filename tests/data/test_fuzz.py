@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from solution.contracts import InputError
-from solution.data.boxes import open_scenes
 from solution.data.decode import decode
+from solution.data.detection import open_scenes
 from solution.data.readers import open_source
 from solution.data.source import UnreadableImage
-from solution.names import printable
+from solution.text import printable
 
 TRIALS = 3000
 MOST_SECONDS, MOST_KILOBYTES = 20, 1 << 20

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solution.data.describe import describe
-from solution.data.pictures import contact_sheet, save_overview
+from solution.data.describe import contact_sheet, describe, save_overview
 from solution.data.readers import open_source
 
 COLORS = {"Blue": (0, 0, 255), "Green": (0, 255, 0), "Red": (255, 0, 0)}

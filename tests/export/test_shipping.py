@@ -13,8 +13,7 @@ from solution.evaluate.classify import classify
 from solution.evaluate.speed import Turns
 from solution.export import files, shipping
 from solution.models.shufflenet import ShuffleNet
-from solution.report.spread import shipped
-from solution.report.tables import side_by_side
+from solution.report.tables import shipped, side_by_side
 from solution.run_folder import read_rows
 from solution.train.step import Train
 

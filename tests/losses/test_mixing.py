@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solution.contracts import InputError
-from solution.losses.mixing import Mixing, cutmix, mixup
+from solution.losses.classification import Mixing, cutmix, mixup
 
 SETTINGS = (Mixing(), Mixing(mixup=0.4), Mixing(cutmix=1.0), Mixing(mixup=0.2, cutmix=1.0, share=0.5))
 

@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 from solution.contracts import Row
-from solution.recipes.bits.report import Net, bits_drawing, bits_table, note_zipped, report
+from solution.recipes.bits import Net, bits_drawing, bits_table, note_zipped, report
 from solution.report.results import pictures, results
 from solution.report.sections import RecipeInfo
 from solution.run_folder import write_rows

@@ -16,9 +16,9 @@ from solution.export import files
 from solution.export.parity import COMPARED
 from solution.formats.openvino import after_weights
 from solution.models.ssdlite import SsdLite
+from solution.recipes import detector
 from solution.recipes.catalogue import named
-from solution.recipes.detector import recipe as detector
-from solution.recipes.detector.report import (
+from solution.recipes.detector import (
     cost_drawing,
     detector_findings,
     detector_tables,

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from solution.contracts import Row
-from solution.recipes.four_models.report import TECHNIQUES, epochs_drawing, grid_table, report, verdict
+from solution.recipes.four_models import TECHNIQUES, epochs_drawing, grid_table, report, verdict
 from solution.report.results import pictures, results
 from solution.report.sections import RecipeInfo
 from solution.run_folder import read_run, write_rows

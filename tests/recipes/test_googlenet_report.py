@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from solution.contracts import Row
-from solution.recipes.googlenet.report import error_drawing, googlenet_findings, published_table, report, step_tables
+from solution.recipes.googlenet import error_drawing, googlenet_findings, published_table, report, step_tables
 from solution.report.sections import Findings
 from solution.run_folder import read_run, write_rows
 

@@ -17,11 +17,11 @@ from solution.export.packed import packed
 from solution.models.cifar_resnet import CifarResNet
 from solution.models.classifiers import Classifier
 from solution.recipes.catalogue import FAMILIES, RECIPES, family_named, named
-from solution.recipes.four_models.report import TECHNIQUES, epochs_drawing, grid_table, verdict
+from solution.recipes.four_models import TECHNIQUES, epochs_drawing, grid_table, verdict
 from solution.run_folder import RunFolder, read_rows, read_run
 from solution.runtime import ROOT
-from solution.search.cost import total_epochs
 from solution.search.session import Search
+from solution.search.trainer import total_epochs
 from solution.settings import settings_of, with_setting
 from solution.train.distillation import Distill
 from solution.train.step import Train

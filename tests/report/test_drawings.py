@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from solution.contracts import InputError
 from solution.evaluate.score import Scorer
-from solution.recipes.waste.published import AFTER, BEFORE, PUBLISHED, RESULTS, TOLERANCE
-from solution.report.classes import (
+from solution.recipes.waste.report import AFTER, BEFORE, PUBLISHED, RESULTS, TOLERANCE
+from solution.report.diagnostics import (
     MAX_CLASSES,
     MAX_IMAGES,
     MAX_ROWS,
@@ -17,8 +17,7 @@ from solution.report.classes import (
     embedding,
     predictions,
 )
-from solution.report.curves import training_curves
-from solution.report.front import CostLine, Point, Series, costs_drawing, front, pareto
+from solution.report.plots import CostLine, Point, Series, costs_drawing, front, pareto, training_curves
 from solution.run_folder import read_history
 
 POINTS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=30)
@@ -80,7 +79,7 @@ def places_of(figure, index):
 
 def test_the_axis_of_quality_is_cropped_so_that_differences_show(monkeypatch):
     kept = []
-    monkeypatch.setattr("solution.report.front.drawn", lambda figure, *_: kept.append(figure))
+    monkeypatch.setattr("solution.report.plots.drawn", lambda figure, *_: kept.append(figure))
     costs_drawing([CostLine(name=str(n), megabytes=20.0, quality=55 + 0.1 * n) for n in range(5)], "error, %", "x")
     assert np.ptp(places_of(kept[0], 1)) > 0.8
     assert (places_of(kept[0], 0) > 0.9).all()
@@ -88,7 +87,7 @@ def test_the_axis_of_quality_is_cropped_so_that_differences_show(monkeypatch):
 
 def test_names_of_crowded_points_do_not_cover_one_another(monkeypatch):
     kept = []
-    monkeypatch.setattr("solution.report.front.drawn", lambda figure, *_: kept.append(figure))
+    monkeypatch.setattr("solution.report.plots.drawn", lambda figure, *_: kept.append(figure))
     points = tuple(Point(macs=1e6 + 2e4 * i, quality=0.7 + 0.001 * i, name=f"number {i}") for i in range(4))
     pareto([PUBLISHED, Series(name="crowd", points=points)], scorer=Scorer())
     figure = kept[0]
@@ -143,7 +142,7 @@ def test_many_classes_show_those_that_differ_most():
 
 def test_marks_of_few_classes_are_whole(monkeypatch):
     kept = []
-    monkeypatch.setattr("solution.report.classes.drawn", lambda figure, *_: kept.append(figure))
+    monkeypatch.setattr("solution.report.diagnostics.drawn", lambda figure, *_: kept.append(figure))
     class_f1({"before": np.array([0.1, 0.5, 0.9]), "after": np.array([0.2, 0.6, 0.95])}, ("a", "b", "c"))
     axes = kept[0].axes[0]
     kept[0].draw_without_rendering()

@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 
 from solution.contracts import InputError, Row
-from solution.report.spread import spread_table
-from solution.report.tables import growing, side_by_side
+from solution.report.tables import growing, side_by_side, spread_table
 from solution.run_folder import read_rows, write_rows
 
 ROW = Row(

@@ -5,8 +5,7 @@ import pytest
 
 from solution.contracts import InputError, Row
 from solution.report.page import figures
-from solution.report.spread import ablation_table, read_ablation, shipped, spread
-from solution.report.tables import Table, compared, forms
+from solution.report.tables import Table, ablation_table, compared, forms, read_ablation, shipped, spread
 from solution.run_folder import command, machines, read_run, write_rows
 
 ROW = Row(

@@ -2,7 +2,7 @@ import warnings
 import xml.etree.ElementTree as ET
 
 from solution.evaluate.speed import Speed
-from solution.report.speed import speed_drawing, speed_table
+from solution.report.plots import speed_drawing, speed_table
 from solution.report.style import MARKERS
 
 
@@ -56,7 +56,7 @@ def test_every_marker_is_drawn_without_a_warning():
 
 def test_labels_of_the_axis_do_not_overlap(monkeypatch):
     kept = []
-    monkeypatch.setattr("solution.report.speed.drawn", lambda figure, *_: kept.append(figure))
+    monkeypatch.setattr("solution.report.plots.drawn", lambda figure, *_: kept.append(figure))
     for times in ((0.31, 0.42, 0.55), (0.05, 1.9, 4.0), (0.004, 3.0, 900.0)):
         speed_drawing([speed(f"net{index}.packed", "eager", ms) for index, ms in enumerate(times)])
         figure = kept[-1]

@@ -9,11 +9,10 @@ from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, Recipe, Stage
 from solution.data.loaders import Data
 from solution.data.views import Augment
-from solution.losses.classification import Loss
-from solution.losses.mixing import Mixing
+from solution.losses.classification import Loss, Mixing
 from solution.models.shufflenet import ShuffleNet
 from solution.recipes.catalogue import RECIPES, SPACES, named, space_named
-from solution.search.recipe_file import write_recipe
+from solution.search.outcome import write_recipe
 from solution.search.space import Choices, Range, applied, space_of
 from solution.train.step import Train
 
@@ -106,7 +105,7 @@ def test_a_written_recipe_is_read_back_and_says_only_what_is_not_the_default(rec
     assert named(str(path)) == recipe
     text = path.read_text()
     assert text.startswith('"""Found.\n"""')
-    assert "from solution.losses.mixing import Mixing\n" in text
+    assert "from solution.losses.classification import Mixing\n" in text
     assert "momentum" not in text
     assert max(map(len, text.splitlines())) <= 120
     assert space_named(str(path)) == {}

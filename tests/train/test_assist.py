@@ -8,7 +8,7 @@ from solution import checkpoint
 from solution.contracts import InputError
 from solution.losses.distillation import DistillLoss
 from solution.models.shufflenet import ShuffleNet
-from solution.train.assist import Assist, AssistPlan
+from solution.train.distillation import Assist, AssistPlan
 from solution.train.step import Train
 
 

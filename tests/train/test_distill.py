@@ -9,8 +9,8 @@ from solution import checkpoint
 from solution.contracts import InputError, StepContext
 from solution.data.loaders import MEAN, STD, Data
 from solution.data.views import Augment, Viewer
+from solution.losses.classification import Mixing
 from solution.losses.distillation import DistillLoss
-from solution.losses.mixing import Mixing
 from solution.models.shufflenet import ShuffleNet
 from solution.train import distillation as teachers
 from solution.train.distillation import Distill

@@ -9,9 +9,8 @@ from test_train import Stopped, same
 from solution.contracts import InputError, StepContext, plans_of, spec_of
 from solution.data.loaders import Data
 from solution.data.views import Augment
-from solution.losses.classification import Loss
+from solution.losses.classification import Loss, Mixing
 from solution.losses.margins import Margin
-from solution.losses.mixing import Mixing
 from solution.models.features import FeatureExtractor
 from solution.train.pretraining import Autoencode, Pretrain
 from solution.train.progress import Bar

@@ -8,7 +8,7 @@ from torch import nn
 
 from solution.contracts import InputError, ModelSpec, remember
 from solution.models.shufflenet import ShuffleNet
-from solution.train.schedule import resized, side_at
+from solution.train.settings import resized, side_at
 from solution.train.step import Train
 from solution.train.trainer import Trainer
 

@@ -13,12 +13,12 @@ import torch
 
 from solution.contracts import InputError
 from solution.evaluate.classify import classify, predictor
-from solution.losses.mixing import Mixing
+from solution.losses.classification import Mixing
 from solution.run_folder import RunFolder, read_history
 from solution.runtime import ROOT
 from solution.train import trainer
 from solution.train.resume import save_state
-from solution.train.schedule import ema_decay, warmup_cosine
+from solution.train.settings import ema_decay, warmup_cosine
 from solution.train.step import Train
 
 

@@ -9,8 +9,7 @@ from torch import nn
 from solution.contracts import InputError
 from solution.losses.margins import Margin, MarginHead
 from solution.models.features import FeatureExtractor, classifier_path, scales
-from solution.train.objective import Objective
-from solution.train.step import Train
+from solution.train.step import Objective, Train
 
 
 def hits(net, batches):

@@ -17,8 +17,7 @@ from solution.compress.channels.importance import rows_of
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import InputError, StepContext
-from solution.train.objective import Objective
-from solution.train.step import Train
+from solution.train.step import Objective, Train
 
 
 class ChannelNorms(nn.Module):

@@ -33,8 +33,7 @@ from solution.compress.coupling.targets import CostLimit, Estimator, Targets, bo
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep
-from solution.evaluate.cost import macs, params
-from solution.evaluate.counts import watched
+from solution.evaluate.cost import macs, params, watched
 from solution.graph.running import as_judged
 
 RANKINGS = ("uniform", "global", "per_cost")

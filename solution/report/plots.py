@@ -1,16 +1,21 @@
-"""Cost against quality: MACs and a figure of quality, who is not beaten in both; and forms of nets in three panels."""
+"""Drawings of rows and runs: cost against quality and who is not beaten in both, forms of nets in three panels,
+training curves, and what `solution.evaluate.speed` measured.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from solution.evaluate.score import Scorer
-from solution.report.style import HUES, Drawing, canvas, color, drawn, quiet
+from solution.evaluate.speed import Speed
+from solution.report.style import DASHES, HUES, MARKERS, Drawing, canvas, color, drawn, quiet
+from solution.report.tables import Table
+from solution.run_folder import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +94,7 @@ def pareto(
             f" {hidden} published below the cliff at F1 {scorer.cliff_f1} are left out." if scorer and hidden else ""
         )
         lines = " Thin lines join equal scores (lower is better)." if scorer else ""
-        return drawn(figure, name, _alt(seen, quality) + below, "Up and left is better." + lines + below)
+        return drawn(figure, name, _front_alt(seen, quality) + below, "Up and left is better." + lines + below)
 
 
 def _above(series: Series, cliff_f1: float) -> Series:
@@ -168,7 +173,7 @@ def _equal_scores(axes: Axes, scorer: Scorer) -> None:
     axes.set(xlim=(left, right), ylim=(low, high))
 
 
-def _alt(seen: Sequence[Series], quality: str) -> str:
+def _front_alt(seen: Sequence[Series], quality: str) -> str:
     """The text alternative: all points, or the front of a long series."""
     short, parts = quality.removeprefix("macro "), []
     for one in seen:
@@ -222,3 +227,120 @@ def costs_drawing(lines: Sequence[CostLine], quality: str, name: str) -> Drawing
             "exactly what the checkpoint holds."
         )
         return drawn(figure, name, f"Size as stored and {quality}. {listed}.", caption)
+
+
+PANELS: Mapping[str, str] = {"loss": "training loss", "dev_f1": "macro F1 on the dev split"}
+
+
+def training_curves(
+    histories: Mapping[str, History], panels: Mapping[str, str] = PANELS, name: str = "curves"
+) -> Drawing:
+    """{stage: history} as lines over epochs, one panel for each column of `panels` that a history has."""
+    shown = {column: title for column, title in panels.items() if any(column in some for some in histories.values())}
+    with canvas(0.6 + 2.0 * len(shown), len(shown), sharex=True, squeeze=False) as (figure, grid):
+        for axes, (column, title) in zip(grid[:, 0], shown.items(), strict=True):
+            for index, (stage, history) in enumerate(histories.items()):
+                if column in history:
+                    ink, dash = _curve_look(stage, index)
+                    axes.plot(history["epoch"], history[column], dash, color=ink, label=stage)
+            axes.set_title(title)
+            quiet(axes)
+        grid[-1, 0].set_xlabel("epoch of the stage")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        caption = "One line per stage; kept is the best epoch on the dev split, or the last with keep=last."
+        return drawn(figure, name, _curves_alt(histories), caption)
+
+
+def _curve_look(stage: str, index: int) -> tuple[str, str]:
+    known = {"before": (color("before"), "--"), "after": (color("after"), "-")}
+    return known.get(stage, (color(HUES[(index + 2) % len(HUES)]), DASHES[(index + 2) % len(DASHES)]))
+
+
+def _curves_alt(histories: Mapping[str, History]) -> str:
+    lines = []
+    for stage, history in histories.items():
+        best = f", best dev F1 {max(history['dev_f1']):.4f}" if history.get("dev_f1") else ""
+        lines.append(f"{stage}: {len(history['epoch'])} epochs, loss {history['loss'][-1]:.3f} at the end{best}")
+    return "Training curves. " + "; ".join(lines) + "."
+
+
+_WIDE = 1000
+"""The range of times, slowest to fastest, from which on only powers of ten are labeled."""
+_NOTE = "Memory: most held beyond what the process had before loading. Load: from the file to the first answer."
+_MARK = {"linestyle": "none", "markersize": 6.8, "markeredgewidth": 1.8, "zorder": 3}
+
+
+def speed_table(speeds: Sequence[Speed], note: str = "") -> Table:
+    """One line per net and runtime; latencies are of the smallest batch."""
+    batch = speeds[0].latency_batch
+    latencies = f"p50 ms, batch {batch}", f"p95 ms, batch {batch}"
+    headings = ("model", "runtime", "threads", *latencies, "best images/s", "memory MB", "load ms")
+    cells = tuple(_cells(speed.figures()) for speed in speeds)
+    return Table(headings=headings, rows=cells, note=f"{_NOTE} {note}".rstrip())
+
+
+def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
+    memory = "-" if figures["peak_bytes"] is None else f"{figures['peak_bytes'] / 1e6:.1f}"
+    return (
+        figures["model"],
+        f"{figures['runtime']} {figures['precision']}",
+        str(figures["threads"]),
+        f"{figures['p50_ms']:.3f}",
+        f"{figures['p95_ms']:.3f}",
+        f"{figures['images_per_s']:,.0f} (batch {figures['best_batch']})",
+        memory,
+        f"{figures['load_ms']:,.0f}",
+    )
+
+
+def speed_drawing(speeds: Sequence[Speed], name: str = "speed") -> Drawing:
+    """Latency of the smallest batch: a mark at the median, a line from there to the 95th percentile."""
+    looks = _looks(list(dict.fromkeys(speed.model for speed in speeds)))
+    places = list(dict.fromkeys(_place(speed) for speed in speeds))
+    with canvas(1.1 + 0.5 * len(places) + 0.12 * len(looks)) as (figure, axes):
+        for index, (model, (ink, marker, face)) in enumerate(looks.items()):
+            own = [speed for speed in speeds if speed.model == model]
+            aside = (index + 0.5) / len(looks) - 0.5  # so that lines do not hide each other
+            heights = [places.index(_place(speed)) + 0.6 * aside for speed in own]
+            median, slow = ([speed.percentile_ms(percent) for speed in own] for percent in (50, 95))
+            axes.hlines(heights, median, slow, color=ink, linewidth=1.2)
+            axes.plot(median, heights, marker=marker, color=ink, markerfacecolor=face, label=model, **_MARK)
+        axes.set(xscale="log", xlabel=f"milliseconds, batch {speeds[0].latency_batch}", yticks=range(len(places)))
+        axes.set_yticklabels(places)
+        axes.set_ylim(len(places) - 0.5, -0.5)
+        _ticks(axes)
+        quiet(axes, "x")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        caption = "Left is faster. A mark is the median call, its line ends at the 95th percentile."
+        return drawn(figure, name, _speed_alt(speeds), caption)
+
+
+def _ticks(axes: Axes) -> None:
+    """A label at 1, 2 and 5 of each power of ten, at the powers alone over several, and none between."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _WIDE else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _place(speed: Speed) -> str:
+    return f"{speed.runtime} {speed.precision}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
+
+
+def _looks(models: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """{model: ink, marker, filling}; one Before and one After look as everywhere."""
+    known = {"before": (color("before"), "s", "none"), "after": (color("after"), "D", color("after"))}
+    roles = [model.partition(".")[0] for model in models]
+    inks = [color(HUES[index % len(HUES)]) for index in range(len(models))]
+    others = [(ink, MARKERS[index % len(MARKERS)], ink) for index, ink in enumerate(inks)]
+    return {
+        model: known[role] if role in known and roles.count(role) == 1 else other
+        for model, role, other in zip(models, roles, others, strict=True)
+    }
+
+
+def _speed_alt(speeds: Sequence[Speed]) -> str:
+    lines = (f"{speed.model} in {_place(speed)}: {speed.percentile_ms(50):.3f} ms" for speed in speeds)
+    return f"Median latency, batch {speeds[0].latency_batch}. " + "; ".join(lines) + "."

@@ -1,1 +1,0 @@
-"""Nets in ever fewer bits: what `benchmarks/bits.py` runs."""

@@ -1,1 +1,0 @@
-"""A detector in every form that makes it small: YOLOv8n and SSDLite."""

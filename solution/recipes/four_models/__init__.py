@@ -1,1 +1,0 @@
-"""Pruning, 16 to 1 bit and distillation of four nets on two data sets."""

@@ -1,1 +1,0 @@
-"""GoogLeNet on 100 classes: structured against unstructured pruning, static int8, and both."""
