@@ -26,7 +26,6 @@ from torch import nn
 from solution.contracts import (
     CLASSIFICATION,
     InputError,
-    InputSpec,
     ModelSpec,
     Plan,
     plans_of,
@@ -34,12 +33,15 @@ from solution.contracts import (
     spec_of,
     task_of,
 )
+from solution.input_spec import InputSpec
 from solution.models.weights import Bounded
 from solution.registry import MODELS, PLANS
 from solution.runtime import check_readable, written_whole
 
-VERSION = 3
-"""2: no checksum. 1: plans lay within "net" too, and some of their fields had other names (`_upgraded`)."""
+VERSION = 4
+"""3: neither `crop` nor `interpolation`. 2: no checksum.
+1: plans lay within "net" too, and some of their fields had other names (`_upgraded`)."""
+_FIRST_SUMMED = 3
 _CHECKSUM, _NONE = "sha256", "0" * 64
 """The metadata's field that holds the SHA-256 of the file, as it would be with zeros there."""
 
@@ -163,10 +165,10 @@ def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, Header]:
 
 
 def _check_sum(data: bytes, path: Path) -> None:
-    """`InputError` when the file is not as it was written; those of versions below 3 tell nothing of that."""
+    """`InputError` when the file is not as it was written; those of older versions tell nothing of that."""
     start = data[8 : 8 + struct.unpack_from("<Q", data)[0]]
     metadata = json.loads(start)["__metadata__"]
-    if _CHECKSUM not in metadata and json.loads(metadata["featherweight"])["version"] < VERSION:
+    if _CHECKSUM not in metadata and json.loads(metadata["featherweight"])["version"] < _FIRST_SUMMED:
         return
     found = str(metadata.get(_CHECKSUM, "")).encode()
     place = 8 + start.find(f'"{_CHECKSUM}":"'.encode() + found) + len(_CHECKSUM) + 4

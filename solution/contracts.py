@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
-from solution.text import printable
+from solution.text import InputError
 
 if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn
@@ -24,15 +23,6 @@ if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
 _SPEC, _PLANS = "_featherweight_spec", "_featherweight_plans"
 CLASSIFICATION, DETECTION = "classification", "detection"
 """What a net may be for: one class for a picture, or boxes with a class each."""
-_MOST_SIDE = 4096
-
-
-class InputError(ValueError):
-    """Something the user handed us is wrong. The message, always `printable`, says what, where, and what to do."""
-
-    def __init__(self, message: object = "") -> None:
-        super().__init__(printable(str(message), lines=True))
-
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 """Batches of (images (B, C, H, W) normalized float32, labels (B,) int64)."""
@@ -194,35 +184,6 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputSpec:
-    """How to feed a net, and what its outputs mean: what every file of a net says.
-
-    classes     names, in the order of the outputs; none when nobody named them
-    mean, std   per channel, of images scaled to [0, 1]: the input is (image / 255 - mean) / std
-    size        side of the square input in pixels; 0, with no mean and no std, when the input is not known
-    data        name of the data set that it was trained on
-    """
-
-    classes: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    size: int = 0
-    data: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
-            raise InputError(f"classes must be names, got {str(self.classes)[:80]}")
-        object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
-        if not isinstance(self.size, int) or not 0 <= self.size <= _MOST_SIDE:
-            raise InputError(f"size must be the side of the input in pixels, 1 to {_MOST_SIDE}, got {self.size!r}")
-        if not self.size and not self.mean and not self.std:
-            return
-        numbers = (*self.mean, *self.std)
-        if not 0 < len(self.mean) == len(self.std) or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
-            raise InputError(f"mean and std must be a number of each channel, got {self.mean} and {self.std}")
 
 
 class ModelSettings(Protocol):

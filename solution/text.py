@@ -32,6 +32,13 @@ def printable(text: str, lines: bool = False) -> str:
     return text if text.isascii() and text.isprintable() else "".join(spelled)
 
 
+class InputError(ValueError):
+    """Something the user handed us is wrong. The message, always `printable`, says what, where, and what to do."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message), lines=True))
+
+
 def safe_name(name: str, taken: set[str] | None = None) -> str:
     """One part of a path, made of `name`: it leads nowhere else, and every file system takes it.
 

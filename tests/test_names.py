@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solution.contracts import InputError, InputSpec
+from solution.contracts import InputError
+from solution.input_spec import InputSpec
 from solution.text import printable, safe_name
 
 

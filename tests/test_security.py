@@ -43,6 +43,7 @@ METHODS = ("eval", "compile")
 ALLOWED = {
     "json.loads", "ast.literal_eval", "np.load", "files.load", "checkpoint.load", "packed.load", "context.load",
     "image.load", "load", "runpy.run_path", "onnx.load", "torch.export.load",
+    "importlib.import_module", "importlib.util.spec_from_file_location",
 }  # fmt: skip
 """Calls of these names that evaluate nothing, or what a test of its own is about."""
 
@@ -71,10 +72,12 @@ def test_our_own_code_has_no_evaluator_but_those_that_are_listed():
     assert {name: places for name, places in found.items() if name not in known} == {}
 
 
-def test_recipes_alone_are_run_as_code():
-    places = {path.relative_to(ROOT / "solution").parts[0] for path in FILES for name, _ in calls(path)
-              if name == "runpy.run_path"}  # fmt: skip
-    assert places <= {"recipes"}
+@pytest.mark.parametrize(("call", "place"), [("runpy.run_path", "recipes"), ("importlib.", "models/own_code.py")])
+def test_recipes_and_nets_that_the_user_names_alone_are_run_as_code(call, place):
+    places = {str(path.relative_to(ROOT / "solution")) for path in FILES for name, _ in calls(path)
+              if name.startswith(call)}  # fmt: skip
+    assert places
+    assert all(one.startswith(place) for one in places)
 
 
 def header_with(model, path, **fields):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solution.commands import listing
+from solution.commands.model import FORMS, add_model_flags
 from solution.contracts import InputError, StepContext
 
 if TYPE_CHECKING:
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
 
 HELP = "make a net smaller by steps such as prune_channels, or measure how sensitive its layers are"
 GO_ON = "what was trained is kept; run the same command with --resume to go on"
-SIZE, CLASSES = 224, 1000
-"""Input side and outputs of a library's net that no data speak for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, what to do with it, and where it goes."""
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="a checkpoint or packed file of ours, or timm:NAME, "
-                        "torchvision:NAME, pytorchcv:NAME")  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=FORMS)
     parser.add_argument("--step", metavar='"NAME FIELD=VALUE ..."', action="append", default=[], dest="steps",
                         help='such as "prune_channels ratio=0.5"; may be given several times')  # fmt: skip
     parser.add_argument("--list", action="store_true", help="what steps there are, with their fields; nothing else")
@@ -41,13 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
     parser.add_argument("--out", metavar="PATH", type=Path,
                         help="the new checkpoint, or packed file (.packed); with --sensitivity a folder")  # fmt: skip
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (default: the checkpoint's, "
-                        f"else {SIZE})")  # fmt: skip
-    parser.add_argument("--pretrained", action="store_true", help="start from the library's published weights")
     parser.add_argument("--seed", type=int, default=0, help="of new weights, order and augmentation (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
     parser.add_argument("--score", action="store_true", help="compute the competition's score too")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -103,67 +99,36 @@ class LoadedModel:
 
 def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
     """The subject that the flags describe, with as many calibration images as `steps` ask for."""
-    from solution import checkpoint
-    from solution.data.loaders import MEAN, STD
-    from solution.export import files
+    from solution.commands.model import opened_model
+    from solution.data.loaders import Data
     from solution.runtime import pick_device, seed_everything
 
     device = pick_device(arguments.device)
     seed_everything(arguments.seed)
-    if Path(arguments.model).exists() or arguments.model.endswith((".safetensors", ".packed")):
-        model, header = files.load(Path(arguments.model))
-        header = dataclasses.replace(header, size=arguments.size or header.size)
-        loaders = _loaders(arguments, steps, header.size, (header.mean, header.std))
-        _check_classes(header, loaders)
-    else:
-        settings = _classifier(arguments)
-        size = arguments.size or SIZE
-        loaders = _loaders(arguments, steps, size, (MEAN, STD))
-        classes = loaders.info.classes if loaders else ()
-        model = settings.build(len(classes) or CLASSES).eval()
-        header = checkpoint.header_of(model, classes=classes, mean=MEAN, std=STD, size=size)
-    context = _given(loaders, header.size, device, arguments.seed)
+    wanted = max([Data.calibration_images, *(getattr(step, "images", 0) for step in steps)])
+    data = None if arguments.data is None else Data(path=arguments.data, calibration_images=wanted)
+    found = opened_model(arguments, data)
+    model, header = found.net, found.header
+    loaders = None if data is None else data.fed_as(header).open(seed=arguments.seed)
+    context = _given(loaders, header, device, arguments.seed)
     return LoadedModel(model=model, header=header, context=context, loaders=loaders, score=arguments.score)
 
 
-def _classifier(arguments: argparse.Namespace) -> Any:
-    from solution.models.classifiers import LIBRARIES, Classifier
-
-    if ":" not in arguments.model:
-        libraries = ", ".join(f"{library}:NAME" for library in LIBRARIES)
-        raise InputError(f"there is no file {arguments.model}; MODEL is a file of ours or one of {libraries}")
-    return Classifier(name=arguments.model, pretrained=arguments.pretrained)
-
-
-def _loaders(arguments: argparse.Namespace, steps: list[Step], size: int, normalization: Any) -> Loaders | None:
-    if arguments.data is None:
-        return None
-    from solution.data.loaders import Data
-
-    wanted = max([Data.calibration_images, *(getattr(step, "images", 0) for step in steps)])
-    data = Data(path=arguments.data, size=size, calibration_images=wanted)
-    return data.open(seed=arguments.seed, normalization=normalization)
-
-
-def _check_classes(header: Header, loaders: Loaders | None) -> None:
-    if loaders is not None and header.classes != loaders.info.classes:
-        known, found = ", ".join(header.classes), ", ".join(loaders.info.classes)
-        raise InputError(f"the net knows the classes {known}; the data have {found}")
-
-
-def _given(loaders: Loaders | None, size: int, device: str, seed: int) -> StepContext:
+def _given(loaders: Loaders | None, header: Header, device: str, seed: int) -> StepContext:
     import torch
 
     from solution.export import files
 
     if loaders is None:
-        example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
+        shape = (2, len(header.mean), header.size, header.size)
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return StepContext(example=example, load=files.load, device=device, seed=seed)
     return loaders.context(load=files.load, device=device, seed=seed)
 
 
 def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:
     """Each step prints its plan; then the net before stands beside the net after."""
+    from solution.commands.model import quality_line, words_for
     from solution.contracts import plans_of
     from solution.report.tables import side_by_side
     from solution.settings import in_short
@@ -171,6 +136,9 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"before{arguments.out.suffix}")
         before = loaded.figures(loaded.model, loaded.header, path)
+    if loaded.loaders is not None:
+        quality = {name: before[name] for name in ("f1", "accuracy") if name in before}
+        print(quality_line(quality, loaded.loaders))
     model = loaded.model
     with _work_folder(arguments) as work:
         for number, (step, text) in enumerate(zip(steps, arguments.steps, strict=True), start=1):
@@ -184,9 +152,10 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
         after = loaded.figures(model, header, arguments.out)
     print("\n" + side_by_side({"before": before, "after": after}))
     print(f"\nwritten: {arguments.out}\n\nnext:")
+    named = words_for(arguments.out, header)
     print(f"  python -m solution inspect {shlex.quote(str(arguments.out))}")
     data = f" --data {shlex.quote(arguments.data)}" if arguments.data else ""
-    print(f"  python -m solution export {shlex.quote(str(arguments.out))} --format onnx{data}")
+    print(f"  python -m solution export {named} --format onnx{data}")
 
 
 @contextlib.contextmanager
@@ -194,8 +163,8 @@ def _work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
     """Beside --out: what the steps have done so far. It stays when a signal or a kill ends the command."""
     from solution.runtime import write_text
 
-    names = ("model", "steps", "data", "size", "pretrained", "seed")
-    words = json.dumps({name: getattr(arguments, name) for name in names}, indent=1) + "\n"
+    names = ("model", "steps", "data", "weights", "size", "mean", "std", "resize", "new_head", "pretrained", "seed")
+    words = json.dumps({name: getattr(arguments, name) for name in names}, indent=1, default=str) + "\n"
     folder = arguments.out.with_name(f"{arguments.out.name}.work")
     note = folder / "compress.json"
     if not arguments.resume:

@@ -104,9 +104,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0, 65535).astype(np.int64) >> 8).astype(np.uint8))
 
 
-VERSION = 1
-MAX_UNREADABLE = 0.01
-_SHOWN = 5
+Shape = tuple[int, float, str]
+"""Side in pixels, crop and interpolation of a picture as a net sees it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,18 +124,22 @@ class Cached:
     unreadable: tuple[tuple[str, str], ...]
 
 
-def decode_once(source: Source, items: Sequence[Item], size: int) -> Cached:
-    """`items` decoded and resized to `size` x `size` pixels (the aspect is not kept), from the cache when it is there.
+def decode_once(
+    source: Source, items: Sequence[Item], size: int, crop: float = 0.0, interpolation: str = "area"
+) -> Cached:
+    """`items` decoded and resized to `size` x `size` pixels as `resize` does, from the cache when they are there.
 
     Two processes may ask for the same at once: both decode, each writes a whole file, and the files are equal.
     A cache file that was damaged is made anew. Unreadable pictures are left out with a warning that names them;
     `InputError` when they are more than `MAX_UNREADABLE` of all.
     """
-    key = digest([VERSION, source.fingerprint(), size, *(item.name for item in items)])
+    shape: Shape = (size, crop, interpolation)
+    way = [] if (crop, interpolation) == (0.0, "area") else [crop, interpolation]
+    key = digest([VERSION, source.fingerprint(), size, *way, *(item.name for item in items)])
     path = cache_folder() / f"{source.name}-{size}-{key}.npy"
     loaded = _load(path, size, len(items))
     if loaded is None:
-        _build(source, items, size, path)
+        _build(source, items, shape, path)
         loaded = _load(path, size, len(items))
     if loaded is None:
         raise InputError(f"the cache file {path} changes while it is read; delete {path.parent} and try again")
@@ -165,17 +168,36 @@ def let_go(images: np.ndarray) -> None:
         images.base.madvise(mmap.MADV_DONTNEED)
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) -> (size, size, 3), by area where it shrinks and linearly where it grows."""
-    height, width = min(image.shape[0], size), min(image.shape[1], size)
+def resize(image: np.ndarray, size: int, crop: float = 0.0, interpolation: str = "area") -> np.ndarray:
+    """(H, W, 3) -> (size, size, 3). `crop` and `interpolation` as in `InputSpec`.
+
+    A crop takes the very pixels that torchvision's and timm's transforms take.
+    """
+    if not crop:
+        return _resized(image, size, size, interpolation)
+    short, (height, width) = int(size / crop + 1e-4), image.shape[:2]
+    rows = short if height <= width else int(short * height / width)
+    columns = short if width <= height else int(short * width / height)
+    top, left = round((rows - size) / 2), round((columns - size) / 2)
+    return _resized(image, rows, columns, interpolation)[top : top + size, left : left + size]
+
+
+def _resized(image: np.ndarray, rows: int, columns: int, interpolation: str) -> np.ndarray:
+    if image.shape[:2] == (rows, columns):
+        return image
+    if interpolation != "area":
+        kind = Image.Resampling[interpolation.upper()]
+        return np.asarray(Image.fromarray(image).resize((columns, rows), kind))
+    height, width = min(image.shape[0], rows), min(image.shape[1], columns)
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    if (height, width) != (size, size):
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if (height, width) != (rows, columns):
+        image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
     return image
 
 
-def _build(source: Source, items: Sequence[Item], size: int, path: Path) -> None:
+def _build(source: Source, items: Sequence[Item], wanted: Shape, path: Path) -> None:
+    size = wanted[0]
     shape = (len(items), size, size, 3)
     _need_room(path, int(np.prod(shape)))
     bad: dict[int, str] = {}
@@ -187,7 +209,7 @@ def _build(source: Source, items: Sequence[Item], size: int, path: Path) -> None
                 bad[position] = image.reason
             else:
                 file.seek(start + position * row)
-                file.write(resize(image, size).tobytes())
+                file.write(resize(image, *wanted).tobytes())
         if bad:
             kept = [position for position in range(len(items)) if position not in bad]
             for place, position in enumerate(kept):

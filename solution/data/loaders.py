@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,13 @@ from solution.data.views import (
     plain_loader,
     train_loader,
 )
+from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.runtime import input_folder
 
 if TYPE_CHECKING:
     from torch import nn
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's mean and standard deviation per channel, of values from 0 to 1: what pretrained nets expect."""
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 
 ALL = ("train", "dev", "val", "calibration")
 _JUDGE_BATCH = 256
@@ -58,6 +57,8 @@ class Loaders:
     info: DatasetInfo
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: float = 0.0
+    interpolation: str = "area"
     # Each a DataLoader or None; PyTorch types neither its data set nor its sampler.
     train: Any = None
     dev: Any = None
@@ -117,6 +118,8 @@ class Data:
     size                side of the pictures that a net sees, in pixels
     mean, std           per channel, of values from 0 to 1, that pictures are normalized with; a net with published
                         weights wants its own
+    crop, interpolation how pictures become square, as in `InputSpec`; training views are cut at random from the
+                        middle square where there is a crop
     cache_size          side of the cached training pictures that crops are taken from; None takes 1.25 x `size`
     batch_size          pictures in a training batch
     sampling            "shuffle", or "balanced": every class as often as any other, drawn with replacement
@@ -139,6 +142,8 @@ class Data:
     size: int = 80
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    crop: float = 0.0
+    interpolation: str = "area"
     cache_size: int | None = None
     batch_size: int = 64
     augment: Augment = field(default_factory=Augment)
@@ -171,12 +176,24 @@ class Data:
             raise InputError(f"data.fold must be below data.folds ({self.folds}), got {self.fold}")
         if self.sampling not in SAMPLING:
             raise InputError(f"data.sampling must be one of {', '.join(SAMPLING)}, got {self.sampling!r}")
-        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+        if not len(self.mean) == len(self.std) in (1, 3) or min(self.std) <= 0:
             raise InputError(
-                f"data.mean and data.std must be three numbers each, std above 0, got {self.mean} and {self.std}"
+                f"data.mean and data.std must be three numbers each (one of gray pictures), std above 0, got "
+                f"{self.mean} and {self.std}"
             )
+        self.spec()  # refuses what InputSpec does
         if self.cache_size is not None and self.cache_size < self.size:
             raise InputError(f"data.cache_size must be at least data.size ({self.size}), got {self.cache_size}")
+
+    def spec(self) -> InputSpec:
+        """How a net that learns from these data is fed."""
+        return InputSpec(mean=self.mean, std=self.std, size=self.size, crop=self.crop, interpolation=self.interpolation)
+
+    def fed_as(self, spec: InputSpec) -> Data:
+        """The same data as a net of this description sees them."""
+        cache = None if self.size != spec.size else self.cache_size
+        fed = {name: getattr(spec, name) for name in ("mean", "std", "size", "crop", "interpolation")}
+        return replace(self, cache_size=cache, **fed)
 
     def source(self) -> Source:
         """The data set itself. The rendered demo data are made when they are not there yet."""
@@ -205,7 +222,9 @@ class Data:
         for split in splits:
             _require(source, split, parts.get(split, ()))
         loaders = {split: self._loader(source, split, parts[split], seed, normalization) for split in splits}
-        return Loaders(info=_info(source, parts, made), mean=normalization[0], std=normalization[1], **loaders)
+        mean, std = normalization
+        way: dict[str, Any] = {"crop": self.crop, "interpolation": self.interpolation}
+        return Loaders(info=_info(source, parts, made), mean=mean, std=std, **way, **loaders)
 
     def info(self) -> DatasetInfo:
         """What the data set is; no picture is decoded."""
@@ -243,8 +262,10 @@ class Data:
         self, source: Source, split: str, items: tuple[Item, ...], seed: int, normalization: Normalization
     ) -> DataLoader:
         if split != "train":
-            return plain_loader(decode_once(source, items, self.size), _JUDGE_BATCH, normalization)
-        cached = decode_once(source, items, self.cache_size or round(1.25 * self.size))
+            pictures = decode_once(source, items, self.size, self.crop, self.interpolation)
+            return plain_loader(pictures, _JUDGE_BATCH, normalization)
+        whole = 1.0 if self.crop else 0.0
+        cached = decode_once(source, items, self.cache_size or round(1.25 * self.size), whole, self.interpolation)
         views = Views(cached, Viewer(self.augment, self.size, seed), normalization)
         sampler = EpochSampler(cached.labels, self.batch_size, seed, self.sampling, self.views)
         return train_loader(views, sampler, self.workers)

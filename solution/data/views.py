@@ -100,6 +100,7 @@ class Viewer:
         return self._pipeline(image=image)["image"]
 
 
+_GRAY = (0.299, 0.587, 0.114)
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 SAMPLING = ("shuffle", "balanced")
 VERSION = 1
@@ -109,8 +110,13 @@ MOST_STORED_BYTES = 4 << 30
 
 
 def as_batch(images: np.ndarray, normalization: Normalization) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last memory: (x / 255 - mean) / std."""
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels-last memory: (x / 255 - mean) / std.
+
+    With one mean and std, (B, 1, H, W): gray as television weighs red, green and blue.
+    """
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in normalization)
+    if len(mean) == 1 and images.shape[3] == 3:
+        images = (images @ np.array(_GRAY, dtype=np.float32))[..., None]
     batch = torch.from_numpy(np.require(images, requirements="W")).to(torch.float32)
     return batch.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
 

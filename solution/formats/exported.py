@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solution.contracts import CLASSIFICATION, InputError, InputSpec
+from solution.contracts import CLASSIFICATION, InputError
+from solution.input_spec import InputSpec
 from solution.tasks import task_named
 
 KEY = "featherweight"
 """Where the JSON text lies among the file's own metadata."""
-VERSION = 2
-"""1: there was no `outputs`."""
+VERSION = 3
+"""2: there was neither `crop` nor `interpolation`. 1: there was no `outputs`."""
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Normalized float32 images (B, 3, size, size) to logits (B, num_classes), or a detector's candidates (B, 4 + C, N)."""

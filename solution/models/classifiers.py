@@ -12,20 +12,19 @@ from torch import nn
 
 from solution.contracts import InputError, ModelSpec, remember
 from solution.models.features import classifier_path, replace
-from solution.models.weights import OWN, fill, read_weights
+from solution.models.feeding import fed_as_pytorchcv, fed_as_timm, fed_as_torchvision
+from solution.models.weights import OWN, fill, read_state
 
 
 def _timm(name: str, pretrained: bool, num_classes: int) -> nn.Module:
     import timm
 
-    _check(name, timm.list_models(), "timm")
     return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
 
 
 def _torchvision(name: str, pretrained: bool, num_classes: int) -> nn.Module:
     import torchvision
 
-    _check(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
     # Its GoogLeNet and Inception otherwise warn of a slow initialization and train auxiliary heads.
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     if not pretrained:
@@ -53,6 +52,22 @@ def _for_any_side(net: nn.Module) -> nn.Module:
     if isinstance(dict(net.named_modules()).get(path), nn.AvgPool2d):
         replace(net, path, nn.AdaptiveAvgPool2d(1))
     return net
+
+
+def check_listed(name: str) -> None:
+    """`InputError` with close names unless the library itself lists "library:model". Nothing is built."""
+    library, _, model = name.partition(":")
+    if library == "timm":
+        import timm
+
+        bare, _, tag = model.partition(".")
+        _check(bare, timm.list_models(), library)
+        if tag:
+            _check(model, timm.list_models(f"{bare}*", pretrained=True), library)
+    elif library == "torchvision":
+        import torchvision
+
+        _check(model, torchvision.models.list_models(module=torchvision.models), library)
 
 
 def _check(name: str, known: list[str], library: str) -> None:
@@ -83,7 +98,7 @@ def fill_trunk(net: nn.Module, path: Path, num_classes: int) -> nn.Module:
     replace_classifier(net, num_classes)  # a library's own may begin with large weights
     head = f"{classifier_path(net)}."
     own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(head)}
-    trunk = {name: tensor for name, tensor in read_weights(path).items() if not name.startswith(head)}
+    trunk = {name: tensor for name, tensor in read_state(path).items() if not name.startswith(head)}
     fill(net, trunk | own, str(path))
     return net
 
@@ -119,6 +134,34 @@ def _first_linear(net: nn.Module) -> tuple[int, nn.Linear]:
     raise InputError(f"pooled is for torchvision's VGG and AlexNet; {type(net).__name__} has no such classifier")
 
 
+def fed_as_published(name: str) -> dict[str, Any]:
+    """Fields of `InputSpec` as the library gives them for the published weights of "library:model", if it does."""
+    check_listed(name)
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        return fed_as_torchvision(model)
+    if library == "pytorchcv":
+        return fed_as_pytorchcv(model)
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(model)
+    return {} if config is None else fed_as_timm(config.to_dict())
+
+
+def published_outputs(name: str) -> int:
+    """Outputs of the published weights of "library:model"."""
+    library, _, model = name.partition(":")
+    if library == "pytorchcv":
+        return next((count for word, count in _CLASSES_OF.items() if word in model), 1000)
+    if library == "timm":
+        from timm.models import get_pretrained_cfg
+
+        check_listed(name)
+        return getattr(get_pretrained_cfg(model), "num_classes", 1000) or 1000
+    return 1000
+
+
+_CLASSES_OF = {"cifar100": 100, "cifar10": 10, "svhn": 10, "cub": 200}
 LIBRARIES: dict[str, Callable[[str, bool, int], nn.Module]] = {
     "timm": _timm,
     "torchvision": _torchvision,
@@ -156,6 +199,7 @@ class Classifier:
     def build(self, num_classes: int) -> nn.Module:
         """The net with `num_classes` outputs. `InputError` when the library does not know the name."""
         library, _, model = self.name.partition(":")
+        check_listed(self.name)
         net = LIBRARIES[library](model, self.pretrained or self.weights == OWN, num_classes)
         if self.weights not in ("", OWN):
             fill_trunk(net, Path(self.weights), num_classes)

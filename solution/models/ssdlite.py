@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import InputError, ModelSpec, remember
-from solution.models.weights import OWN, fill, read_weights
+from solution.models.weights import OWN, fill, read_state
 
 
 class SsdNet(nn.Module):
@@ -83,7 +83,7 @@ class SsdLite:
         columns = max(classes) + 1
         ssd = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=columns)
         if self.weights:
-            fill(ssd, _downloaded() if self.weights == OWN else read_weights(Path(self.weights)), self.weights)
+            fill(ssd, _downloaded() if self.weights == OWN else read_state(Path(self.weights)), self.weights)
             _keep(ssd.head.classification_head, classes)
         # A rebuilt net gets its weights from the checkpoint.
         return remember(SsdNet(ssd), ModelSpec(settings=SsdLite(), num_classes=num_classes))

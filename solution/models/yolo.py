@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from solution.contracts import InputError, ModelSpec, remember
 from solution.models.detectors import ultralytics_net
-from solution.models.weights import OWN, fill, read_weights
+from solution.models.weights import OWN, fill, read_state
 from solution.runtime import cache_folder
 
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
@@ -126,7 +126,7 @@ class Yolo:
             _fuse(net)
         yolo = YoloNet(net)
         if self.weights not in ("", OWN):
-            _fill(yolo.net, read_weights(Path(self.weights)), self.weights)
+            _fill(yolo.net, read_state(Path(self.weights)), self.weights)
         # A rebuilt net gets its weights from the checkpoint.
         settings = dataclasses.replace(self, weights="")
         return remember(yolo, ModelSpec(settings=settings, num_classes=num_classes))

@@ -307,8 +307,8 @@ def test_what_a_file_says_of_itself_survives(tmp_path):
     ("change", "match"),
     [
         ({"task": "detection"}, "a file for detection, not for classification"),
-        ({"version": 9}, "version 9, newer than 2: update the project"),
-        ({"version": "9", "shade": 1}, "version 9, newer than 2: update the project"),
+        ({"version": 9}, "version 9, newer than 3: update the project"),
+        ({"version": "9", "shade": 1}, "version 9, newer than 3: update the project"),
         ({"color": 1}, "broken description"),
     ],
 )

@@ -351,7 +351,7 @@ def test_no_mutation_of_a_net_crashes_hangs_allocates_or_lies(toy, tmp_path, mon
         (lambda header: header["net"].update(kind="ssdlite", settings={"weights": "own"}), "weights of elsewhere"),
         (lambda header: header.update(size="48"), "size must be the side"),
         (lambda header: header.update(std=[0.2, 0.2, 0]), "mean and std must be"),
-        (lambda header: header.update(version=99), "version 99, newer than 3: update the project"),
+        (lambda header: header.update(version=99), "version 99, newer than 4: update the project"),
         (lambda header: header.update(plans=[{"kind": "fold_space"}]), "'fold_space', .*newer, so update"),
         (lambda header: header.update(net=[]), "broken header"),
     ],

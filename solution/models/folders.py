@@ -1,0 +1,94 @@
+"""Folders in which timm and Hugging Face keep a trained classifier: config.json beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from solution.contracts import InputError
+from solution.models.classifiers import Classifier
+from solution.models.feeding import fed_as_preprocessor, fed_as_timm, read_json
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderModel:
+    """A net in a folder.
+
+    build    makes the net, with fresh weights, for a number of classes; None means its own
+    weights  its file of weights
+    feed     fields of `InputSpec` that the folder names
+    bgr      it was trained with blue first
+    """
+
+    build: Callable[[int | None], nn.Module]
+    weights: Path
+    feed: Mapping[str, Any]
+    bgr: bool = False
+
+
+def opened_folder(folder: Path) -> FolderModel:
+    """The net in `folder`: timm's ``save_for_hf``, or an image classifier of Hugging Face's transformers."""
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} is a folder without config.json: name one of timm or Hugging Face, a run's folder, or a file"
+        )
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder} has neither {' nor '.join(_WEIGHTS)}: download the folder whole")
+    config = read_json(folder / "config.json")
+    return _timm(folder, config, weights) if "architecture" in config else _transformers(folder, config, weights)
+
+
+def _timm(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:
+    trained = config.get("pretrained_cfg") or {}
+    own = int(config.get("num_classes") or trained.get("num_classes") or 1000)
+    if config.get("model_args"):
+        raise InputError(
+            f"{folder} holds a {config['architecture']} built with arguments of its own ({config['model_args']}): "
+            f"name it by a function in a file of yours, my_model.py:make_net --weights {weights}"
+        )
+    names = config.get("label_names") or trained.get("label_names") or ()
+    feed: dict[str, Any] = fed_as_timm(trained)
+    if len(names) == own:
+        feed["classes"] = tuple(map(str, names))
+    return FolderModel(
+        build=lambda num_classes: Classifier(name=f"timm:{config['architecture']}").build(num_classes or own),
+        weights=weights,
+        feed=feed,
+    )
+
+
+def _transformers(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:
+    kinds = [name for name in config.get("architectures") or [] if name.endswith("ForImageClassification")]
+    if not kinds:
+        raise InputError(
+            f"{folder} holds {', '.join(config.get('architectures') or ['no architecture that it names'])}: only image "
+            "classifiers of timm and transformers are read"
+        )
+    try:
+        from transformers import AutoConfig, AutoModelForImageClassification
+    except ImportError as error:
+        raise InputError(f'{folder} is of transformers, which is not installed: pip install -e ".[huggingface]"') \
+            from error  # fmt: skip
+
+    def build(num_classes: int | None) -> nn.Module:
+        changed = {} if num_classes is None else {"num_labels": num_classes}
+        settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **changed)
+        return AutoModelForImageClassification.from_config(settings, trust_remote_code=False)
+
+    named = config.get("id2label") or {}
+    feed, bgr = (
+        fed_as_preprocessor(folder / "preprocessor_config.json")
+        if (folder / "preprocessor_config.json").is_file()
+        else ({}, False)
+    )
+    names = tuple(str(named[key]) for key in sorted(named, key=int))
+    if names and names != tuple(f"LABEL_{index}" for index in range(len(names))):
+        feed["classes"] = names
+    return FolderModel(build=build, weights=weights, feed=feed, bgr=bgr)

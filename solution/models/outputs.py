@@ -1,0 +1,86 @@
+"""What nets of elsewhere put in and out: logits out of dictionaries and tuples, channels in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solution.contracts import InputError
+from solution.graph.observe import observe
+from solution.graph.running import as_judged
+
+_NAMES = ("logits", "out", "output", "pred", "prediction", "scores", "y")
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a net returns: a tensor, the first tensor of a tuple, or a dictionary's entry "logits" (or
+    "out", ...; else its only tensor). `InputError` that names what there is instead."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+        named = [tensors[name] for name in _NAMES if name in tensors]
+        if named or len(tensors) == 1:
+            return named[0] if named else next(iter(tensors.values()))
+        found = f"a dictionary of {', '.join(map(str, output)) or 'nothing'}"
+    elif isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    elif isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    else:
+        found = f"a {type(output).__name__}"
+    raise InputError(f'the net returns {found}, in which no logits are found: return a tensor, or {{"logits": tensor}}')
+
+
+class Logits(nn.Module):
+    """A net that returns more than logits, as one that returns logits alone."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W)."""
+        return logits_of(self.net(images))
+
+
+def as_logits(net: nn.Module, channels: int, size: int) -> nn.Module:
+    """`net` itself when it maps images (B, channels, size, size) to a tensor, or cannot take them; else in `Logits`."""
+    try:
+        with as_judged(net):
+            output = net(torch.zeros(2, channels, size, size))
+        if not isinstance(output, Tensor):
+            logits_of(output)
+            return Logits(net)
+    except InputError:
+        raise
+    except Exception:  # whoever counts its outputs next says why
+        return net
+    return net
+
+
+def with_red_first(net: nn.Module, channels: int, size: int) -> nn.Module:
+    """`net`, made for BGR, with the inputs of its first convolutions turned in place, so that it takes RGB.
+
+    `InputError` when something else than a convolution sees the pictures first.
+    """
+    images, first = torch.randn(1, channels, size, size), []
+
+    def note(path: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].data_ptr() == images.data_ptr():
+            first.append(module)
+
+    leaves = {path: module for path, module in net.named_modules() if not list(module.children())}
+    with observe(leaves, before=note), as_judged(net):
+        net(images)
+    if channels != 3 or not first or not all(isinstance(module, nn.Conv2d) and module.groups == 1 for module in first):
+        raise InputError(
+            "BGR is for nets of three channels that begin with a convolution: turn the pictures in its forward"
+        )
+    for module in first:
+        with torch.no_grad():
+            module.weight.copy_(module.weight.flip(1))
+    return net

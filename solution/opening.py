@@ -1,0 +1,332 @@
+"""The front door: any trained net by the word that names it, with its weights and how it is fed.
+
+    opened = open_model("timm:resnet18.a1_in1k", pretrained=True)
+    opened = open_model("my_model.py:Net(width=32)", weights=Path("best.pth"), feed={"mean": (0.5,) * 3, ...})
+    opened.net, opened.header
+
+MODEL is a file of ours; "timm:NAME[.tag]", "torchvision:NAME", "pytorchcv:NAME"; "my_model.py:Net" or
+"package.module:make_net", with literals as arguments; a folder of timm or Hugging Face. Code is run only when MODEL
+names it: no file of weights, no header and no folder can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solution import checkpoint
+from solution.checkpoint import Header
+from solution.contracts import InputError
+from solution.export import files
+from solution.graph.running import as_judged
+from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD
+from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
+from solution.models.features import classifier_path
+from solution.models.folders import opened_folder
+from solution.models.outputs import as_logits, with_red_first
+from solution.models.own_code import OwnNet
+from solution.models.weights import fill, fitted, misfits, read_state
+
+SIZE = 224
+"""Side of the input of a net when nothing tells it."""
+_SIDES = (224, 32, 64, 96, 128, 160, 192, 256, 288, 299, 384, 28, 48)
+_OURS = (".safetensors", ".packed")
+_WEIGHTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenedModel:
+    """A net in evaluation mode, on the device that was asked for.
+
+    header  how it is fed, its classes' names as far as they are known, how it was built, plans
+    source  how to open it again
+    notes   what was found out and decided on the way, a line each
+    """
+
+    net: nn.Module
+    header: Header
+    source: ModelSource
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """What names a net: MODEL, and what is said besides. It can be sent to another process and opened there.
+
+    name         MODEL
+    weights      a file of weights, or of ours, for a net that MODEL names without
+    num_classes  outputs wanted; None takes those of the weights, else the library's or the code's own
+    feed         fields of `InputSpec` that override what is known: classes, mean, std, size, crop, interpolation
+    new_head     a fresh classifier where the weights' one is for other classes
+    pretrained   the library's published weights, which are downloaded
+    bgr          the net wants blue first; its first layers are turned, so that it takes RGB from then on
+    """
+
+    name: str
+    weights: Path | None = None
+    num_classes: int | None = None
+    feed: Mapping[str, Any] = field(default_factory=dict)
+    new_head: bool = False
+    pretrained: bool = False
+    bgr: bool = False
+
+    def __str__(self) -> str:
+        return self.name + (f" with {self.weights}" if self.weights else "")
+
+    @property
+    def own(self) -> Path | None:
+        """The file of ours, or the exported net, that MODEL is; None where it names something else."""
+        path = Path(self.name)
+        after = path / "after.safetensors"
+        if after.is_file():
+            return after
+        return path if path.suffix in _OURS or files.format_of(path) is not None else None
+
+    @property
+    def stem(self) -> str:
+        """What files made of this net are called by default."""
+        if self.weights is not None:
+            return self.weights.name.partition(".")[0]
+        return Path(self.name.partition("(")[0].rpartition(":")[2]).name.partition(".")[0] or "net"
+
+    def open(self, device: str = "cpu") -> OpenedModel:
+        """The net. `InputError` that says what is wrong and how to name it right."""
+        opened = self._opened()
+        net, header, notes = opened.net.eval(), opened.header, list(opened.notes)
+        if self.bgr:
+            with_red_first(net, len(header.mean), header.size)
+            notes.append("its first layers are turned from BGR to RGB")
+        return dataclasses.replace(opened, net=net.to(device), header=header, notes=tuple(notes))
+
+    def load(self) -> tuple[nn.Module, Header]:
+        """Net and header, as `export.files.load` gives them."""
+        opened = self.open()
+        return opened.net, opened.header
+
+    def _opened(self) -> OpenedModel:
+        if self.pretrained and self.weights is not None:
+            raise InputError("--pretrained stands for the library's weights: give it or --weights, not both")
+        library, colon, _ = self.name.partition(":")
+        if colon and library in LIBRARIES:
+            return self._of_library()
+        if self.pretrained:
+            raise InputError(
+                f"--pretrained is for nets of {', '.join(LIBRARIES)}: name {self.name}'s with --weights FILE"
+            )
+        own = None if self.own else OwnNet.of(self.name)
+        if own is not None:
+            return self._of_own_code(own)
+        if Path(self.name).is_dir() and self.own is None:
+            return self._of_folder(Path(self.name))
+        return self._of_file()
+
+    def _of_file(self) -> OpenedModel:
+        path = self.own or Path(self.name)
+        if not path.is_file():
+            forms = ", ".join(f"{library}:NAME" for library in LIBRARIES)
+            raise InputError(
+                f"there is no file {path}; MODEL is a file of ours or one of {forms}, FILE.py:Net or a folder of timm "
+                "or Hugging Face"
+            )
+        if self.weights is not None:
+            raise InputError(f"{path} has weights of its own: leave --weights {self.weights} away")
+        if files.format_of(path) is None and (path.suffix not in _OURS or not _is_ours(path)):
+            weights = f"--weights {path}" if path.suffix in _WEIGHTS else ""
+            raise InputError(
+                f"{path} holds weights, but not how to build their net: name the net, and the file with "
+                f"{weights or '--weights'}, such as my_model.py:Net {weights}".rstrip()
+            )
+        net, header = files.load(path)
+        return self._made(net, header, ())
+
+    def _of_library(self) -> OpenedModel:
+        def build(num_classes: int | None) -> nn.Module:
+            settings = Classifier(name=self.name, pretrained=self.pretrained)
+            outputs = num_classes or published_outputs(self.name)
+            return _downloaded(settings, outputs) if self.pretrained else settings.build(outputs)
+
+        known = fed_as_published(self.name)
+        if self.weights is None and not self.pretrained:  # fresh: nothing was trained with the library's crops
+            known = {name: value for name, value in known.items() if name not in ("crop", "interpolation")}
+        return self._with_weights(build, known)
+
+    def _of_own_code(self, own: OwnNet) -> OpenedModel:
+        if self.weights is not None and _is_ours(self.weights):
+            header = files.read_header(self.weights)
+            fresh = own.with_classes(self.num_classes or len(header.classes) or None).build()
+            fresh = as_logits(_resized_head(fresh, len(header.classes)), len(header.mean) or 3, header.size or SIZE)
+            net, header = files.load(self.weights, fresh)
+            return self._made(net, dataclasses.replace(header, code=str(own)), ())
+
+        def build(num_classes: int | None) -> nn.Module:
+            return own.with_classes(num_classes).build()
+
+        return self._with_weights(build, {}, own)
+
+    def _of_folder(self, folder: Path) -> OpenedModel:
+        if self.weights is not None and not _is_ours(self.weights):
+            raise InputError(f"{folder} has weights of its own: leave --weights {self.weights} away")
+        found = opened_folder(folder)
+        if self.weights is not None:
+            net, header = files.load(self.weights, found.build(None))
+            return self._made(net, dataclasses.replace(header, code=self.name), ())
+        source = dataclasses.replace(self, weights=found.weights, feed={**found.feed, **self.feed})
+        opened = source._with_weights(found.build, {})
+        if found.bgr:
+            with_red_first(opened.net, 3, opened.header.size)
+        return dataclasses.replace(opened, source=self)
+
+    def _with_weights(
+        self, build: Callable[[int | None], nn.Module], known: Mapping[str, Any], own: OwnNet | None = None
+    ) -> OpenedModel:
+        """The net that `build` makes for a number of classes, with the file of weights in it."""
+        notes: list[str] = []
+        net = build(self.num_classes)
+        if self.weights is not None:
+            net, fresh = self._filled(net, build)
+            notes.append(f"weights: {self.weights}{', but a fresh classifier' if fresh else ''}")
+        elif not self.pretrained:
+            notes.append("weights: fresh, drawn at random")
+        fields: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "size": SIZE, **known, **self.feed}
+        net = as_logits(net, len(fields["mean"]), fields["size"])
+        code = str(own.with_classes(self.num_classes)) if own else self.name
+        header = dataclasses.replace(checkpoint.header_of(net, **fields), code=code)
+        return self._made(net, header, notes)
+
+    def _filled(self, net: nn.Module, build: Callable[[int | None], nn.Module]) -> tuple[nn.Module, bool]:
+        """The net with the weights of the file, and whether its classifier is fresh."""
+        assert self.weights is not None
+        state = read_state(self.weights)
+        fit, wanted = fitted(net, state), self.num_classes
+        if not _all_but_head(net, fit):
+            fill(net, fit, str(self.weights))
+            return net, False
+        theirs = _outputs_in(net, fit)
+        if wanted is None and theirs:  # weights decide
+            built = build(theirs)
+            net = built if not _all_but_head(built, fitted(built, state)) else replace_classifier(net, theirs)
+            fill(net, fitted(net, state), str(self.weights))
+            return net, False
+        if not self.new_head:
+            raise InputError(
+                f"{self.weights} has {theirs or 'another number of'} outputs, and the data have {wanted} classes: add "
+                "--new-head for a fresh classifier, which must be trained, or name data of the weights' own classes"
+            )
+        head = f"{classifier_path(net)}."
+        own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(head)}
+        fill(net, {name: tensor for name, tensor in fit.items() if not name.startswith(head)} | own, str(self.weights))
+        return net, True
+
+    def _made(self, net: nn.Module, header: Header, notes: list[str] | tuple[str, ...]) -> OpenedModel:
+        """The net with the header that the flags ask for, tried on one batch."""
+        header = dataclasses.replace(header, **self.feed)
+        outputs = count_outputs(net, header, self.name)
+        if header.classes and outputs != len(header.classes):
+            raise InputError(
+                f"{self} has {outputs} outputs, and {len(header.classes)} classes are named: {_shown(header)}"
+            )
+        way = f"crop {header.crop:.3g}" if header.crop else "stretched"
+        fed = f"fed: {header.size} px, {way}, {header.interpolation}, mean {header.mean}, std {header.std}"
+        return OpenedModel(net=net, header=header, source=self, notes=(*notes, fed))
+
+
+def open_model(name: str, *, device: str = "cpu", **about: Any) -> OpenedModel:
+    """The net that MODEL names, ready to be judged, changed and exported. `about`: the fields of `ModelSource`.
+
+    ``open_model("my_model.py:Net", weights=Path("best.pth"), num_classes=9, new_head=True)``. `InputError` in one line
+    for whatever does not fit; nothing is written.
+    """
+    return ModelSource(name=name, **about).open(device)
+
+
+def count_outputs(net: nn.Module, header: Header, name: str) -> int:
+    """Outputs of the net for one picture. `InputError` that names a side which it can take, when not the header's."""
+    channels = len(header.mean)
+    try:
+        return _answer(net, channels, header.size).shape[1]
+    except Exception as error:  # whatever a net makes of pictures that it does not take
+        said = str(error).partition("\n")[0]
+        for side in (side for side in _SIDES if side != header.size):
+            try:
+                _answer(net, channels, side)
+            except Exception:
+                continue
+            raise InputError(
+                f"{name} takes no pictures of {header.size} px ({said}); it takes {side}: --size {side}"
+            ) from error
+        raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {said}") from error
+
+
+def _answer(net: nn.Module, channels: int, side: int) -> Tensor:
+    with as_judged(net):
+        outputs = net(torch.zeros(2, channels, side, side))
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+        raise InputError(f"it gives {type(outputs).__name__}, not logits (B, classes)")
+    return outputs
+
+
+def _shown(header: Header) -> str:
+    names = ", ".join(header.classes[:6])
+    return names + (", ..." if len(header.classes) > 6 else "")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file was written by this project; `InputError` when it was, and is damaged."""
+    if path.suffix == ".packed":
+        return True
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"featherweight"' in file.read(1 << 16)
+
+
+def _all_but_head(net: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether the classifier's tensors are all that does not fit, and something does not."""
+    missing, unexpected, shapes = misfits(net, state)
+    try:
+        head = f"{classifier_path(net)}."
+    except InputError:
+        return False
+    wrong = [*missing, *unexpected, *shapes]
+    return bool(wrong) and all(name.startswith(head) for name in wrong)
+
+
+def _outputs_in(net: nn.Module, state: Mapping[str, Tensor]) -> int:
+    """Outputs of the classifier in `state`; 0 when it has none."""
+    weight = state.get(f"{classifier_path(net)}.weight")
+    return 0 if weight is None else len(weight)
+
+
+def _resized_head(net: nn.Module, num_classes: int) -> nn.Module:
+    """`net` with a classifier for `num_classes`, when it has one for another number."""
+    last: Any = net.get_submodule(classifier_path(net))
+    own = getattr(last, "out_features", None) or getattr(last, "out_channels", 0)
+    return replace_classifier(net, num_classes) if num_classes and own != num_classes else net
+
+
+def _downloaded(settings: Classifier, num_classes: int) -> nn.Module:
+    """The net with published weights. `InputError` when they cannot be fetched; those that are here need no network."""
+    from huggingface_hub import constants
+
+    host = constants.ENDPOINT.partition("://")[2].partition("/")[0].partition(":")[0]
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True  # or it would try for a minute
+    try:
+        return settings.build(num_classes)
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise InputError(
+            f"the published weights of {settings.name} cannot be had ({said[:120]}): is there a network? Else fetch "
+            "the file elsewhere and name it with --weights FILE"
+        ) from error
