@@ -51,6 +51,8 @@ _SLACK_BYTES = 1 << 30
 _MOST_RATIO = 1024
 """A cut net's file may be small however large the net was before: as large as VGG's, or so many times the file."""
 
+_TOO_LARGE = "it would be larger than any net that such a small file can be of"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header(InputSpec):
@@ -224,7 +226,7 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
             "fw.load(path, into=MyNet())"
         )
     try:
-        with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size):
+        with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size, _TOO_LARGE):
             fresh = header.spec.build() if header.spec and into is None else copy.deepcopy(into)
             model = remember(cast(nn.Module, fresh), header.spec)
             for plan in header.plans:

@@ -28,6 +28,7 @@ from solution.export import files, shipping
 from solution.export.parity import simulates
 from solution.export.runtimes import EAGER, case
 from solution.locks import claimed
+from solution.models.weights import built
 from solution.run_folder import RunFolder, data_facts
 from solution.runtime import commit, hardware, seed_everything, set_threads
 from solution.settings import in_short
@@ -195,7 +196,7 @@ class StageRun:
         seed_everything(self.recipe.seed)
         if self.stage.fresh:
             return checkpoint.rebuilt(checkpoint.read_header(path), path)
-        return (self.stage.model or self.recipe.model).build(len(self.loaders.info.classes))
+        return built(self.stage.model or self.recipe.model, len(self.loaders.info.classes))
 
     def context(self) -> StepContext:
         """What the recipe's data offer to the step."""

@@ -59,6 +59,14 @@ def threads_wanted() -> int:
     return int(text)
 
 
+def limit(name: str, usual: int) -> int:
+    """A limit on what is read, which SOLUTION_MAX_<name> in the environment raises."""
+    text = os.environ.get(f"SOLUTION_MAX_{name}", str(usual))
+    if not text.isdecimal():
+        raise InputError(f"SOLUTION_MAX_{name} must be a whole number, got {text!r}")
+    return int(text)
+
+
 def is_main_process() -> bool:
     """Whether this process speaks and writes: the only one, or the first of those started by `accelerate launch`."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -98,7 +98,7 @@ def requirements() -> tuple[list[str], dict[str, list[str]]]:
     if (ROOT / "pyproject.toml").is_file():
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return (ROOT / "requirements.txt").read_text(encoding="utf-8").split(), project["optional-dependencies"]
-    core, extras = [], dict[str, list[str]]()
+    core, extras = list[str](), dict[str, list[str]]()
     for line in requires("featherweight") or ():
         text, _, marker = line.partition(";")
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)

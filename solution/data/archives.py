@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from solution.contracts import InputError
-from solution.data.source import Files, UnreadableImage, digest, hidden, limit, one_form, refuse_huge
+from solution.data.source import Files, UnreadableImage, digest, hidden, one_form, refuse_huge
+from solution.runtime import limit
 from solution.text import printable
 
 _MAX_LINKS = 8

@@ -26,11 +26,10 @@ from solution.data.source import (
     class_name,
     digest,
     in_order,
-    limit,
     sorted_classes,
 )
 from solution.data.splits import split_called
-from solution.runtime import cache_folder, input_folder
+from solution.runtime import cache_folder, input_folder, limit
 from solution.text import safe_name
 
 _SMALL_BYTES, _BLOCK_BYTES = 64 << 20, 1 << 20

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from solution.contracts import InputError, StepContext
 from solution.data.decode import checksum, decode_once
 from solution.data.readers import Item, Source, open_source
-from solution.data.source import DatasetInfo, digest, limit
+from solution.data.source import DatasetInfo, digest
 from solution.data.splits import fold, stratified
 from solution.data.views import (
     SAMPLING,
@@ -31,7 +31,7 @@ from solution.data.views import (
     train_loader,
 )
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from solution.runtime import input_folder
+from solution.runtime import input_folder, limit
 
 if TYPE_CHECKING:
     from torch import nn

@@ -235,14 +235,6 @@ def refuse_huge(name: str, num_bytes: int) -> None:
         raise UnreadableImage(name, f"{num_bytes:,} bytes are more than {MAX_FILE_BYTES:,}: refused")
 
 
-def limit(name: str, usual: int) -> int:
-    """A limit on what is read, which SOLUTION_MAX_<name> in the environment raises."""
-    text = os.environ.get(f"SOLUTION_MAX_{name}", str(usual))
-    if not text.isdecimal():
-        raise InputError(f"SOLUTION_MAX_{name} must be a whole number, got {text!r}")
-    return int(text)
-
-
 def hidden(name: str) -> bool:
     """Whether a path is nobody's data: a dot file, or what macOS and Windows leave behind."""
     return any(part.startswith(".") or part in _JUNK for part in name.split("/"))

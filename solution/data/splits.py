@@ -19,7 +19,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from solution.contracts import InputError
-from solution.data.source import Files, Item, UnreadableImage, class_name, in_order, limit, one_form, sorted_classes
+from solution.data.source import Files, Item, UnreadableImage, class_name, in_order, one_form, sorted_classes
+from solution.runtime import limit
 from solution.text import printable
 
 _CALLED = {

@@ -5,6 +5,7 @@ Modules are named as in the widely used files of published weights, so that thes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -72,8 +73,8 @@ class CifarResNet:
     def __post_init__(self) -> None:
         if self.depth < 8 or self.depth % 6 != 2:
             raise InputError(f"depth must be 6n + 2 and at least 8, as 20 or 56, got {self.depth}")
-        if self.width <= 0:
-            raise InputError(f"width must be above 0, got {self.width}")
+        if not 0 < self.width < math.inf:
+            raise InputError(f"width must be a number above 0, got {self.width}")
 
     def channels(self) -> tuple[int, ...]:
         """Channels of the three stages."""

@@ -6,6 +6,7 @@ residual sum are functional: the competition's count knows convolutions, norms, 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,8 +127,8 @@ class ShuffleNet:
             raise InputError(f"groups must be one of {sorted(STAGE_CHANNELS)}, got {self.groups}")
         if not self.units or any(count < 1 for count in self.units):
             raise InputError(f"units must be one or more numbers of at least 1, got {self.units}")
-        if self.width <= 0:
-            raise InputError(f"width must be above 0, got {self.width}")
+        if not 0 < self.width < math.inf:
+            raise InputError(f"width must be a number above 0, got {self.width}")
         if self.head not in ("conv", "linear"):
             raise InputError(f'head must be "conv" or "linear", got {self.head!r}')
         if not 0 <= self.dropout < 1:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from solution.contracts import InputError
+from solution.contracts import InputError, ModelSettings
+from solution.runtime import limit
 
 OWN = "own"
 """In place of a file's path: the weights that the net's own library downloads."""
@@ -226,16 +227,20 @@ _OWN_BYTES = 1 << 14
 """What a tensor takes besides its numbers, with the module around it."""
 
 
+_MOST_TENSORS = 20_000
+"""The largest published nets have a quarter of them."""
+
+
 class Bounded(TorchFunctionMode):
     """While open, tensors made of sizes alone, as weights are, take no more than `most_bytes` in all.
 
-    `InputError` before the memory is asked for. Building on the device "meta" would ask for none, but some nets find
-    their sizes by calculating with tensors, which have no numbers there.
+    `InputError` that says `reason` before the memory is asked for. Building on the device "meta" would ask for none,
+    but some nets find their sizes by calculating with tensors, which have no numbers there.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, reason: str) -> None:
         super().__init__()
-        self._left = most_bytes
+        self._left, self._tensors_left, self._reason = most_bytes, _MOST_TENSORS, reason
 
     def __torch_function__(
         self, func: Callable, types: tuple[type, ...], args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -243,7 +248,22 @@ class Bounded(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _MAKERS:
             shaping = {name: value for name, value in kwargs.items() if name in _SHAPING}
-            self._left -= _OWN_BYTES + func(*args, **shaping, device="meta").nbytes
-            if self._left < 0:
-                raise InputError("it would be larger than any net that such a small file can be of")
+            try:
+                self._left -= _OWN_BYTES + func(*args, **shaping, device="meta").nbytes
+            except (RuntimeError, OverflowError, TypeError):  # more numbers than can be counted
+                self._left = -1
+            self._tensors_left -= 1
+            if min(self._left, self._tensors_left) < 0:
+                raise InputError(self._reason)
         return func(*args, **kwargs)
+
+
+def built(settings: ModelSettings, num_classes: int) -> nn.Module:
+    """A fresh net for `num_classes`. `InputError` before it takes more memory than a net may."""
+    most = limit("NET_BYTES", 16_000_000_000)
+    reason = (
+        f"this net would have more than {most / 1e9:g} GB of weights, or more than {_MOST_TENSORS:,} of them: name "
+        f"smaller sizes than {settings}, or set SOLUTION_MAX_NET_BYTES to a larger number"
+    )
+    with Bounded(most, reason):
+        return settings.build(num_classes)

@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solution.contracts import InputError, spec_of
+from solution.models.cifar_resnet import CifarResNet
 from solution.models.shufflenet import STAGE_CHANNELS, ShuffleNet, load_pytorchcv
+from solution.models.weights import built
 
 
 def randomize(net):
@@ -95,3 +97,43 @@ def test_widths_are_taken_as_given():
 def test_bad_settings_name_the_value(arguments, value):
     with pytest.raises(InputError, match=value):
         ShuffleNet(**arguments)
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ShuffleNet(width=1e9),
+        ShuffleNet(width=1e5),
+        ShuffleNet(width=1e300),
+        ShuffleNet(units=(HUGE,)),
+        ShuffleNet(widths=(3 * HUGE, 12 * HUGE, 24 * HUGE, 48 * HUGE)),
+        CifarResNet(width=1e9),
+        CifarResNet(depth=6 * HUGE + 2),
+    ],
+    ids=lambda settings: str(settings)[:60],
+)
+def test_impossible_sizes_are_refused_before_memory_is_asked_for(settings):
+    with pytest.raises(InputError, match="more than 16 GB of weights, .* or set SOLUTION_MAX_NET_BYTES"):
+        built(settings, 9)
+
+
+def test_the_limit_of_sizes_can_be_raised_and_changes_no_weight(monkeypatch):
+    torch.manual_seed(0)
+    wanted = ShuffleNet().build(9).state_dict()
+    torch.manual_seed(0)
+    assert all(map(torch.equal, built(ShuffleNet(), 9).state_dict().values(), wanted.values()))
+    monkeypatch.setenv("SOLUTION_MAX_NET_BYTES", "1000000")
+    with pytest.raises(InputError, match="more than 0.001 GB"):
+        built(ShuffleNet(), 9)
+    monkeypatch.setenv("SOLUTION_MAX_NET_BYTES", "1000000000")
+    built(ShuffleNet(), 9)
+
+
+@pytest.mark.parametrize("width", [float("nan"), float("inf"), 0.0, -1.0])
+@pytest.mark.parametrize("kind", [ShuffleNet, CifarResNet])
+def test_a_width_is_a_number_above_0(kind, width):
+    with pytest.raises(InputError, match="width must be a number above 0"):
+        kind(width=width)
