@@ -116,7 +116,7 @@ HUGE = 10**9
     ids=lambda settings: str(settings)[:60],
 )
 def test_impossible_sizes_are_refused_before_memory_is_asked_for(settings):
-    with pytest.raises(InputError, match="more than 16 GB of weights, .* or set SOLUTION_MAX_NET_BYTES"):
+    with pytest.raises(InputError, match=r"more than 16 GB of weights, .* or set SOLUTION_MAX_NET_BYTES"):
         built(settings, 9)
 
 
@@ -126,7 +126,7 @@ def test_the_limit_of_sizes_can_be_raised_and_changes_no_weight(monkeypatch):
     torch.manual_seed(0)
     assert all(map(torch.equal, built(ShuffleNet(), 9).state_dict().values(), wanted.values()))
     monkeypatch.setenv("SOLUTION_MAX_NET_BYTES", "1000000")
-    with pytest.raises(InputError, match="more than 0.001 GB"):
+    with pytest.raises(InputError, match=r"more than 0\.001 GB"):
         built(ShuffleNet(), 9)
     monkeypatch.setenv("SOLUTION_MAX_NET_BYTES", "1000000000")
     built(ShuffleNet(), 9)
