@@ -166,8 +166,8 @@ class Data:
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
         most = {"size": MAX_SIDE, "workers": limit("WORKERS", 256)}
-        for name, high in most.items():
-            if getattr(self, name) > high:
+        for name, high in {**most, "cache_size": 2 * MAX_SIDE}.items():
+            if (getattr(self, name) or 0) > high:
                 raise InputError(f"data.{name} must be at most {high}, got {getattr(self, name)}")
         for name in ("dev_share", "val_share"):
             if not 0 < getattr(self, name) < 1:

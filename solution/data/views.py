@@ -56,8 +56,10 @@ class Augment:
         if not 0 < low <= high <= 1:
             raise InputError(f"augment.crop_scale must be (low, high) with 0 < low <= high <= 1, got {self.crop_scale}")
         narrow, wide = self.crop_ratio
-        if not 0 < narrow <= wide:
-            raise InputError(f"augment.crop_ratio must be (low, high) with 0 < low <= high, got {self.crop_ratio}")
+        if not 0.1 <= narrow <= wide <= 10:
+            raise InputError(
+                f"augment.crop_ratio must be (low, high) with 0.1 <= low <= high <= 10, got {self.crop_ratio}"
+            )
 
     def pipeline(self, size: int) -> Any:
         """An `albumentations.Compose` that turns (H, W, 3) uint8 into (size, size, 3) uint8."""

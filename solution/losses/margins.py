@@ -40,6 +40,10 @@ def cosface(cosines: Tensor, targets: Tensor, margin: float) -> Tensor:
     return cosines - margin * as_probabilities(targets, cosines)
 
 
+_MOST_CENTERS = 64
+"""Of a class: more looks than any class has, and each is a row of weights."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Margin:
     """Settings of a `MarginHead`.
@@ -62,8 +66,8 @@ class Margin:
             raise InputError(f"margin must lie in [0, pi / 2), got {self.margin}")
         if not 0 < self.scale < math.inf:
             raise InputError(f"scale must be above 0 and finite, got {self.scale}")
-        if self.centers < 1:
-            raise InputError(f"centers must be at least 1, got {self.centers}")
+        if not 1 <= self.centers <= _MOST_CENTERS:
+            raise InputError(f"centers must be 1 to {_MOST_CENTERS}, got {self.centers}")
 
     @property
     def on(self) -> bool:

@@ -22,6 +22,7 @@ from solution.data.views import EpochSampler, train_loader
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs
 from solution.evaluate.score import Scorer
+from solution.models.weights import built
 from solution.pipeline import StageRun, opener, stage_runs
 from solution.run_folder import HISTORY, RunFolder, read_history
 from solution.search.space import applied
@@ -70,7 +71,7 @@ def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Mo
     batches = [(example, torch.zeros(len(example), dtype=torch.int64))]
     context = StepContext(example=example, dev=batches, calibration=batches, log=lambda _: None)
     stages = stages_to(recipe, recipe.after)
-    net = (stages[0].model or recipe.model).build(num_classes).eval()
+    net = built(stages[0].model or recipe.model, num_classes).eval()
     for stage in stages:
         net = stage.step.cost_only(net, context).eval()
     return net

@@ -25,6 +25,7 @@ from solution.data.views import Normalization, TrainLoader, Viewer, Views, with_
 from solution.losses.distillation import DistillLoss, NetOutput, residual_target
 from solution.models.features import FeatureExtractor, scales
 from solution.models.shufflenet import ShuffleNet
+from solution.models.weights import built
 from solution.runtime import cache_folder, seed_everything, written_whole
 from solution.train.settings import resized
 from solution.train.step import Objective, Train
@@ -267,7 +268,7 @@ class AssistPlan(Plan):
 
     def cut(self, model: nn.Module) -> nn.Module:
         """The `Sum` of `model` and a fresh assistant that says nothing yet."""
-        assistant: Any = ShuffleNet(**self.assistant).build(self.num_classes)
+        assistant: Any = built(ShuffleNet(**self.assistant), self.num_classes)
         nn.init.zeros_(assistant.output.weight)
         model.requires_grad_(False)
         return Sum(model, assistant)

@@ -68,6 +68,7 @@ def test_crops_keep_the_asked_share_of_the_area():
         ("crop_scale", (0.8, 0.5), r"augment\.crop_scale .*got \(0\.8, 0\.5\)"),
         ("crop_scale", (0, 1), r"augment\.crop_scale .*got \(0, 1\)"),
         ("crop_ratio", (0, 1), r"augment\.crop_ratio .*got \(0, 1\)"),
+        ("crop_ratio", (1e9, 1e9), r"augment\.crop_ratio .*<= 10, got"),
     ],
 )
 def test_impossible_settings_are_named(field, value, message):

@@ -243,6 +243,7 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         ({"dev_share": 0.0}, r"data\.dev_share must lie between 0 and 1, got 0\.0"),
         ({"val_share": 1.0}, r"data\.val_share must lie between 0 and 1, got 1\.0"),
         ({"sampling": "some"}, r"data\.sampling must be one of shuffle, balanced, got 'some'"),
+        ({"cache_size": 10**9}, r"data\.cache_size must be at most 8192, got 1000000000"),
         ({"cache_size": 60}, r"data\.cache_size must be at least data\.size \(80\), got 60"),
         ({"std": (0.5, 0.0, 0.5)}, r"data\.mean and data\.std must be three numbers each, std above 0, got"),
         ({"mean": (0.5,)}, r"data\.mean and data\.std must be three numbers each, std above 0, got"),

@@ -204,7 +204,8 @@ def test_what_is_no_classifier_is_refused(wrong):
         ({"margin": -0.1}, "got -0.1"),
         ({"margin": 2.0}, "got 2.0"),
         ({"scale": 0.0}, "scale must be above 0 and finite, got 0.0"),
-        ({"centers": 0}, "centers must be at least 1, got 0"),
+        ({"centers": 0}, "centers must be 1 to 64, got 0"),
+        ({"centers": 10**9}, "centers must be 1 to 64, got 1000000000"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
