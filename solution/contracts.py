@@ -7,7 +7,6 @@ decides first (``plan``), then cuts (``Plan.apply``). Every module remembers the
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from solution.copying import copied
 from solution.text import InputError
 
 if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
@@ -165,17 +165,6 @@ class Plan(ABC):
     def from_fields(cls, fields: Mapping[str, Any]) -> Plan:
         """The plan again. JSON's lists come back as tuples."""
         return cls(**{name: _tuples(value) for name, value in fields.items() if name != "kind"})
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy. Weights that a hook computes carry a gradient's history, which `copy.deepcopy` refuses to copy."""
-    plain = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if getattr(value, "is_leaf", True) is False
-    }
-    return copy.deepcopy(model, plain)
 
 
 def _tuples(value: Any) -> Any:

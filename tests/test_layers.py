@@ -12,6 +12,7 @@ from solution.runtime import ROOT
 LAYERS = {
     "temporaries": 0,
     "text": -1,
+    "copying": -1,
     "contracts": 0,
     "input_spec": 0,
     "budget": 1,

@@ -101,13 +101,27 @@ def _group_norms(model: nn.Module, coupling: Coupling) -> np.ndarray:
     Biases are left out: they say nothing of what a channel carries.
     """
     parameters, squares = dict(model.named_parameters()), np.zeros(len(coupling.atom))
+    sides: dict[str, list[Side]] = {}
     for side in coupling.sides:
         if side.tensor in parameters and not side.tensor.endswith("bias"):
-            of_each = rows_of(parameters[side.tensor].detach(), side).double().square().sum(1)
-            np.add.at(squares, side.component, of_each.cpu().numpy())
+            sides.setdefault(side.tensor, []).append(side)
+    for name, of_tensor in sides.items():
+        square = _squares(parameters[name].detach(), max(side.axis for side in of_tensor))
+        for side in of_tensor:
+            np.add.at(squares, side.component, rows_of(square, side).sum(1).double().cpu().numpy())
     _, alike = np.unique(coupling.atom, return_inverse=True)
     means = np.bincount(alike, squares) / np.bincount(alike)
     return squares / np.maximum(means[alike], 1e-30)
+
+
+def _squares(tensor: Tensor, last: int) -> Tensor:
+    """Squares of all elements, added up behind axis `last` (of a convolution: over its kernel).
+
+    In single precision at least; its sums are made in pairs, so that double precision would only take longer.
+    """
+    square = (tensor if tensor.dtype == torch.float64 else tensor.float()).square()
+    last = max(last, 1)  # groups of a convolution need both of its axes
+    return square.flatten(last + 1).sum(last + 1) if square.ndim > last + 1 else square
 
 
 def grouped(coupling: Coupling, scores: SideScores) -> np.ndarray:

@@ -52,12 +52,15 @@ def selections(
 
     Where a spare channel (components of the skeleton,) is read the index is -1.
     """
-    found = {}
+    found, known = {}, {}  # many axes carry the same channels
     for side in full.sides:
         small = skeleton.side(*side.key)
         if small is None or (small.role == "output" and spare[small.component].any()):
             raise InputError(f"channels no longer lie along axis {side.axis} of {side.tensor} after the cut")
-        kept = _kept_positions(side, small, chosen, spare)
+        parts = (side.component.tobytes(), small.component.tobytes(), side.groups, small.groups, side.role == "in")
+        if parts not in known:
+            known[parts] = _kept_positions(side, small, chosen, spare)
+        kept = known[parts]
         if not np.array_equal(kept, np.arange(len(side.component))):
             found[side.key] = kept
             if side.role == "output":
@@ -90,8 +93,10 @@ def _matched(there: Kinds, here: Kinds) -> np.ndarray:
     theirs, ours = number[: len(there[0])], number[len(there[0]) :]
     rank_there, rank_here = _rank(theirs), _rank(ours)
     most = max(len(theirs), len(ours)) + 1
-    place = dict(zip((theirs * most + rank_there).tolist(), range(len(theirs)), strict=True))
-    return np.array([place.get(key, -1) for key in (ours * most + rank_here).tolist()], dtype=np.int64)
+    keys, wanted = theirs * most + rank_there, ours * most + rank_here
+    order = np.argsort(keys)
+    place = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return np.where(keys[place] == wanted, place, -1)
 
 
 def _rank(number: np.ndarray) -> np.ndarray:

@@ -165,7 +165,7 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
     """
     with shapes_only() as mode:
         resized = {} if before is None else shapes_at(request.model, before.coupling, sizes or {})
-        meta = meta_copy(request.model, resized)
+        meta = meta_copy(request.model, resized, mode)
         if resized:
             set_attributes(meta, attributes_after(request.model, all_shapes(meta), request.learned))
         traces = _traces(meta, request.inputs(), mode, before)

@@ -20,6 +20,9 @@ KEPT = 1
 PAIR_BITS = 31
 """Ids are smaller than 2 ** 31, so that two of them fit into one number."""
 
+MOST_REPEATED = 1 << 12
+"""Ties up to so many are noted as they come, some more than once: to sort them takes longer."""
+
 MOST_ELEMENTS = 1 << 24
 """Id tensors are never written out beyond this many elements (128 MiB); what would need more is kept whole."""
 
@@ -139,10 +142,15 @@ class ChannelIds:
 
     def tie(self, left: Tensor, right: Tensor) -> None:
         """Elements of two id tensors of one shape stay or go together, pair by pair."""
+        if left is right:
+            return
         different = (left != right) & (left != NEUTRAL) & (right != NEUTRAL)
-        if bool(different.any()):
-            pairs = (left[different] << PAIR_BITS | right[different]).unique()  # much faster than unique(dim=1)
-            self.ties.append(torch.stack([pairs >> PAIR_BITS, pairs & (1 << PAIR_BITS) - 1]))
+        left, right = left[different], right[different]
+        if len(left) > MOST_REPEATED:
+            pairs = (left << PAIR_BITS | right).unique()  # much faster than unique(dim=1)
+            left, right = pairs >> PAIR_BITS, pairs & (1 << PAIR_BITS) - 1
+        if len(left):
+            self.ties.append(torch.stack([left, right]))
 
     def keep(self, ids: Tensor, reason: str) -> None:
         """These ids must stay."""

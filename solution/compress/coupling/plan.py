@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from solution.compress.coupling.attributes import set_attributes
 from solution.compress.coupling.inputs import unwrapped
 from solution.compress.coupling.tracing import named_tensors
-from solution.compress.parametrized import materialize_all
-from solution.contracts import InputError, Plan
+from solution.compress.parametrized import computed, materialize_all
+from solution.contracts import InputError, Plan, plans_of, remember, spec_of
+from solution.copying import copied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +45,29 @@ class ChannelPlan(Plan):
     kept: dict[str, str]
     verified: float | None = None
 
+    def apply(self, model: nn.Module) -> nn.Module:
+        """As every plan's; what is cut is not copied whole first."""
+        net = unwrapped(model)
+        if any(map(computed, net.modules())):
+            return super().apply(model)
+        self._check(net)
+        cut = copied(net, dict(replaced_tensors(net, self._cuts())))
+        set_attributes(cut, self.attributes)
+        return remember(cut, spec_of(model), (*plans_of(model), self))
+
     def cut(self, model: nn.Module) -> nn.Module:
         """Slice the tensors and set the attributes, in place."""
         model = unwrapped(model)
         self._check(materialize_all(model))
-        cuts = {
+        cut_tensors(model, self._cuts())
+        set_attributes(model, self.attributes)
+        return model
+
+    def _cuts(self) -> Cuts:
+        return {
             name: tuple((axis, groups, self.selections[number]) for axis, groups, number in places)
             for name, places in self.tensors.items()
         }
-        cut_tensors(model, cuts)
-        set_attributes(model, self.attributes)
-        return model
 
     def rows(self) -> dict[str, tuple[int, ...]]:
         """Layer -> which of its outputs stay, in order, for every layer that loses some."""
@@ -99,10 +112,9 @@ Cuts = Mapping[str, Iterable[tuple[int, int, Sequence[int]]]]
 """Tensor name -> ((axis, groups, kept indices), ...); an index of -1 makes a channel of zeros."""
 
 
-def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
-    """Slice parameters and buffers of `model` in place, under every name that they have."""
-    tensors = named_tensors(model)
-    replaced = {}
+def replaced_tensors(model: nn.Module, cuts: Cuts) -> dict[int, Tensor]:
+    """{id of a parameter or buffer of `model`: what is left of it}."""
+    tensors, replaced = named_tensors(model), {}
     for name, places in cuts.items():
         old = tensors[name]
         new = old.detach()
@@ -110,6 +122,12 @@ def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
             new = sliced(new, axis, groups, torch.tensor(kept, dtype=torch.long, device=old.device))
         is_parameter = isinstance(old, nn.Parameter)
         replaced[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
+    return replaced
+
+
+def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
+    """Slice parameters and buffers of `model` in place, under every name that they have."""
+    replaced = replaced_tensors(model, cuts)
     for module in model.modules():
         stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
         for store in stores:
@@ -134,6 +152,8 @@ def sliced(tensor: Tensor, axis: int, groups: int, kept: Tensor) -> Tensor:
 
 def _taken(tensor: Tensor, axis: int, kept: Tensor) -> Tensor:
     taken = tensor.index_select(axis, kept.clamp(min=0))
+    if len(kept) == 0 or int(kept.min()) >= 0:
+        return taken
     shape = [1] * tensor.ndim
     shape[axis] = -1
     return taken.masked_fill((kept < 0).view(shape), 0)

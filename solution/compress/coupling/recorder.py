@@ -7,15 +7,16 @@ Noting is all that `Recorder` does (no graph, no symbols), so a pass over shapes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch._subclasses.schema_check_mode import SchemaCheckMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -74,7 +75,11 @@ class Recorder(SchemaCheckMode):
             name: self.refs(args[position] if position < len(args) else keywords.get(name, default))
             for position, (name, default) in enumerate(_signature(func))
         }
-        result = torch.empty_like(args[0]) if _is_sound_norm(func, args) else func(*args, **keywords)
+        shape = SHAPES[func](*args, **keywords) if func in SHAPES else None
+        if shape is None:
+            result = func(*args, **keywords)
+        else:
+            result = args[0] if func._schema.is_mutable else blank(shape, args[0], args[0].fake_mode)
         kind = func._overloadpacket.__name__
         self._counts[kind] += 1
         name, made = f"{kind}_{self._counts[kind]}", self._made(result)
@@ -112,12 +117,82 @@ class Recorder(SchemaCheckMode):
         return ref
 
 
-def _is_sound_norm(op: torch._ops.OpOverload, args: tuple[Any, ...]) -> bool:
-    """A batch norm whose tensors fit its input keeps the input's shape; torch works that out slowly, part by part."""
-    if op is not torch.ops.aten.batch_norm.default:
-        return False
-    image, *tensors = args[:5]
-    return all(tensor is None or tensor.shape[0] == image.shape[1] for tensor in tensors)
+def blank(shape: Sequence[int], like: Tensor, mode: FakeTensorMode, strides: Sequence[int] | None = None) -> FakeTensor:
+    """A tensor without memory, of the type and device of `like`; contiguous unless `strides` say otherwise."""
+    with no_dispatch():
+        if strides is None:
+            meta = torch.empty(shape, dtype=like.dtype, device="meta")
+        else:
+            meta = torch.empty_strided(shape, strides, dtype=like.dtype, device="meta")
+    return FakeTensor(mode, meta, like.device)
+
+
+def _same(image: Tensor, *others: Any, **keywords: Any) -> torch.Size | None:
+    """Shape of what is computed element by element."""
+    return image.shape if _is_plain(image) else None
+
+
+def _broadcast(left: Any, right: Any, **keywords: Any) -> torch.Size | None:
+    if not _is_plain(left, right):
+        return None
+    return left.shape if left.shape == right.shape else torch.broadcast_shapes(left.shape, right.shape)
+
+
+def _into(left: Any, right: Any, **keywords: Any) -> torch.Size | None:
+    return left.shape if _is_plain(left, right) and left.shape == right.shape else None
+
+
+def _normalized(image: Tensor, *tensors: Any) -> torch.Size | None:
+    sound = all(tensor is None or tensor.shape[0] == image.shape[1] for tensor in tensors[:4])
+    return image.shape if _is_plain(image) and sound else None
+
+
+def _projected(image: Tensor, weight: Tensor, bias: Tensor | None = None) -> torch.Size | None:
+    sound = _is_plain(image, weight) and weight.ndim == 2 and image.shape[-1] == weight.shape[1]
+    sound = sound and (bias is None or bias.shape == weight.shape[:1])
+    return torch.Size((*image.shape[:-1], weight.shape[0])) if sound else None
+
+
+def _convolved(
+    image: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> torch.Size | None:  # fmt: skip
+    dims = weight.ndim - 2
+    sound = _is_plain(image, weight) and image.ndim == weight.ndim and weight.shape[0] % groups == 0
+    sound = sound and image.shape[1] == weight.shape[1] * groups
+    if not sound or isinstance(padding, str) or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    each = [list(value) * (dims // len(value)) if isinstance(value, list | tuple) else [value] * dims
+            for value in (stride, padding, dilation)]  # fmt: skip
+    sizes = [
+        (size + 2 * pad - wide * (kernel - 1) - 1) // step + 1
+        for size, kernel, step, pad, wide in zip(image.shape[2:], weight.shape[2:], *each, strict=True)
+    ]
+    return torch.Size((image.shape[0], weight.shape[0], *sizes)) if min(sizes) > 0 else None
+
+
+def _is_plain(*tensors: Any) -> bool:
+    """Whether all are contiguous tensors without memory, of one type: what is computed from them then is, too."""
+    return all(isinstance(one, FakeTensor) and one.dtype == tensors[0].dtype and one.is_contiguous() for one in tensors)
+
+
+_aten = torch.ops.aten
+SHAPES: dict[torch._ops.OpOverload, Callable[..., torch.Size | None]] = {
+    **dict.fromkeys(
+        (_aten.relu.default, _aten.relu_.default, _aten.hardtanh.default, _aten.hardtanh_.default, _aten.relu6.default,
+         _aten.relu6_.default, _aten.silu.default, _aten.silu_.default, _aten.hardswish.default,
+         _aten.hardswish_.default, _aten.gelu.default, _aten.sigmoid.default, _aten.sigmoid_.default,
+         _aten.hardsigmoid.default, _aten.hardsigmoid_.default),
+        _same,
+    ),
+    **dict.fromkeys((_aten.add.Tensor, _aten.mul.Tensor, _aten.sub.Tensor), _broadcast),
+    **dict.fromkeys((_aten.add_.Tensor, _aten.mul_.Tensor), _into),
+    _aten.batch_norm.default: _normalized,
+    _aten.linear.default: _projected,
+    **dict.fromkeys((_aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default), _convolved),
+}  # fmt: skip
+"""Frequent calls -> the shape of what they return, for arguments as sound as can be, else None. PyTorch works it out
+slowly, part by part."""
 
 
 @cache
@@ -142,7 +217,7 @@ class Shapes(FakeTensorMode):
         kwargs = kwargs or {}
         if not types and func not in self.lift_fns and any(isinstance(argument, Tensor) for argument in args):
             return func(*args, **kwargs)
-        picked = PICKS.get(str(func))
+        picked = PICKS.get(func.name())
         return picked(*args) if picked is not None else super().__torch_dispatch__(func, types, args, kwargs)
 
 
@@ -168,8 +243,8 @@ def _distinct(tensor: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 PICKS: dict[str, Callable[..., Any]] = {
-    "aten.nonzero.default": _places,
-    "aten.masked_select.default": _some,
-    "aten._unique2.default": _distinct,
-    "torchvision.nms.default": _boxes,
+    "aten::nonzero": _places,
+    "aten::masked_select": _some,
+    "aten::_unique2": _distinct,
+    "torchvision::nms": _boxes,
 }

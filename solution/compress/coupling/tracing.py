@@ -7,7 +7,6 @@ no arithmetic, leaves the model untouched and works with any Python control flow
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,9 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
 from solution.compress.coupling.inputs import call, shapes_of, tensors_in, with_tensors
-from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes
+from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes, blank
 from solution.contracts import InputError
+from solution.copying import copied
 from solution.graph.running import while_hooked
 
 MOST_VALUES = 256
@@ -104,23 +104,21 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """A copy of `model` whose parameters and buffers have no memory, some of them other `shapes`, by name.
-
-    To be called inside `shapes_only`.
-    """
+def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], mode: FakeTensorMode) -> nn.Module:
+    """A copy of `model` whose parameters and buffers have no memory, some of them other `shapes`, by name."""
     memo: dict[int, object] = {}
-    for name, tensor in named_tensors(model).items():
-        about: dict[str, Any] = {"dtype": tensor.dtype, "device": tensor.device}
-        fake = (
-            torch.empty(shapes[name], **about)
-            if name in shapes
-            else torch.empty_strided(tensor.shape, tensor.stride(), **about)
-        )
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if is_parameter else fake
     with unset_fake_temporarily():  # tensors that are neither keep their values
-        return copy.deepcopy(model, memo)
+        for name, tensor in named_tensors(model).items():
+            made = (
+                blank(shapes[name], tensor, mode)
+                if name in shapes
+                else blank(tensor.shape, tensor, mode, tensor.stride())
+            )
+            if isinstance(tensor, nn.Parameter):
+                made.requires_grad_(tensor.requires_grad)
+                made._is_param = True  # nn.Parameter(made) would dispatch a detach, which takes longer than all else
+            memo[id(tensor)] = made
+        return copied(model, memo)
 
 
 def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
