@@ -22,14 +22,15 @@ _PLAIN = "fp32"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... and how to measure."""
     parser.add_argument("models", metavar="MODEL", nargs="+", type=Path,
-                        help="checkpoints, packed files, .onnx, .xml or .pt2")  # fmt: skip
+                        help="checkpoints, packed files, .onnx, .xml, .pt2 or .tflite")  # fmt: skip
     parser.add_argument("--runtimes", metavar="NAME", nargs="+",
-                        help="of eager, compile, onnxruntime, openvino (default: all that work here)")  # fmt: skip
+                        help="eager, compile, onnxruntime, openvino, litert... (default: all that are here)"
+                        )  # fmt: skip
     parser.add_argument("--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="default: 1 2")
     parser.add_argument("--batch", metavar="N", nargs="+", type=int, default=[1, 64],
                         help="batch sizes: latency is of the smallest (default: 1 64)")  # fmt: skip
     parser.add_argument("--precision", metavar="NAME", nargs="+", default=[_PLAIN],
-                        help="of fp32, fp16, int8, for checkpoints in onnxruntime and openvino; int8 needs --data"
+                        help="of fp32, fp16, int8, for checkpoints in runtimes other than PyTorch; int8 needs --data"
                         )  # fmt: skip
     parser.add_argument("--data", metavar="PATH", help="photos that calibrate and prove int8")
     parser.add_argument("--rounds", metavar="N", type=int, default=10, help="after one of warm-up (default: 10)")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "write a checkpoint as a packed file, ONNX, OpenVINO or pt2, and check it against the net"
+HELP = "write a checkpoint as a packed file, ONNX, OpenVINO, pt2, LiteRT and others, and check it against the net"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE and its options."""
     parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint or a packed file")
-    parser.add_argument("--format", required=True, help="packed, onnx, openvino or pt2")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or int8 (default: fp32)")
+    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2 or litert")
+    parser.add_argument("--precision", default="fp32", help="fp32 (the default), fp16, int8, int8_full or int8_dynamic")
     parser.add_argument("--data", metavar="PATH", help="photos that prove the file (default: input/data, or rendered)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: beside FILE)")
     parser.add_argument("--calibration-images", metavar="N", type=int, help="for int8 (default: up to 256)")

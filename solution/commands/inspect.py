@@ -14,7 +14,7 @@ HELP = "list what lies in a file: layer, shape, bits, bytes, share"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint, packed file, .onnx, .xml or .pt2")
+    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint or packed file, or an exported one")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,6 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     count = sum(line.count for line in found.lines)
     print(f"{arguments.file}: {found.kind}, {len(found.lines)} tensors, {count:,} numbers, {found.num_bytes:,} bytes\n")
     print("\n".join(table(found)))
+    if found.notes:
+        print("\n" + "\n".join(found.notes))
 
 
 def table(found: Listing) -> list[str]:

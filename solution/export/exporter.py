@@ -21,7 +21,7 @@ from solution.export.int8 import quantized
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
-from solution.formats.base import PRECISIONS, Format
+from solution.formats.base import CALIBRATED, PRECISIONS, Format
 from solution.formats.exported import Exported, Metadata
 from solution.registry import FORMATS
 from solution.runtime import check_writable, written_whole
@@ -39,9 +39,9 @@ _ADVICE = {
 class ExportConfig:
     """What to export.
 
-    format              packed, onnx, openvino or pt2
+    format              packed, or one of `solution.registry.FORMATS`
     file                a checkpoint or a packed file; None for a net in memory, which needs `out`
-    precision           fp32, fp16 or int8
+    precision           fp32, fp16, int8, int8_full or int8_dynamic
     out                 where to; None names it after `file`
     data                the data set that proves it; None takes the demo's default for a file, none for a net in memory
     calibration_images  training images that int8 is calibrated on; None takes up to 256
@@ -111,7 +111,7 @@ def export(
     """Write a net in the format of a runtime, prove that the file computes what the net computes, return its path.
 
     net      a checkpoint, a packed file, or a net in memory: a classifier of images
-    format   packed, onnx, openvino or pt2
+    format   packed, or one of `solution.registry.FORMATS`
     example  of a net in memory: normalized images (B, C, S, S), with which its file is compared when there are no data
     options  precision, data, calibration_images, max_loss, as in `ExportConfig`; of a net in memory also classes (none:
              the file numbers them), mean and std (none: 0 and 1, pictures scaled to [0, 1])
@@ -165,7 +165,7 @@ def make_proven(
     """Write the file of a net that is already loaded, proven on `loaders`, else `example`; return how it compares."""
     plain = _plain(net)
     metadata = _metadata(plain, header, config)
-    if config.precision == "int8":
+    if config.precision in CALIBRATED:
         graph = quantized(config.target, plain, metadata, loaders, log)
     else:
         graph = config.target.floating(plain, _blank(metadata, 2), config.precision)
@@ -239,9 +239,9 @@ def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
             f"{config.file or 'this net'} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
             "name the data that it was trained on with --data"
         )
-    splits = ("val", "dev", "calibration") if config.precision == "int8" else ("val",)
+    splits = ("val", "dev", "calibration") if config.precision in CALIBRATED else ("val",)
     loaders = data.open(splits=splits, normalization=(header.mean, header.std))
-    if wanted and config.precision == "int8" and loaders.num_images("calibration") < wanted:
+    if wanted and config.precision in CALIBRATED and loaders.num_images("calibration") < wanted:
         raise InputError(
             f"{wanted} calibration images were asked for, and {config.data} has "
             f"{loaders.num_images('calibration')}: ask for fewer"
@@ -285,7 +285,7 @@ def _check(config: ExportConfig, parity: Parity) -> None:
     allow = ", or allow more with --max-loss" if parity.failures == (parity.compared.task.title,) else ""
     raise InputError(
         f"the {config.format} file in {config.precision} fails parity ({', '.join(parity.failures)}) and was not "
-        f"kept: {_ADVICE[config.precision]}{allow}"
+        f"kept: {_ADVICE[config.precision.partition('_')[0]]}{allow}"
     )
 
 

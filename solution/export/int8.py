@@ -61,11 +61,10 @@ def quantized(
 def _choices(net: nn.Module, target: Format, start: Any) -> Iterator[tuple[list[str], list[str]]]:
     """What stays in float, by the net's names and by the graph's. Depthwise layers are slower in int8 than in float."""
     names, layers = depthwise_layers(net), target.depthwise(start)
-    yield names, layers
-    yield (
-        list(dict.fromkeys([*names, *first_and_last_layers(net)])),
-        list(dict.fromkeys([*layers, *target.first_and_last_layers(start)])),
-    )
+    ends = target.first_and_last_layers(start)
+    yield names if layers else [], layers
+    if ends:  # a format that has none leaves nothing in float
+        yield list(dict.fromkeys([*names, *first_and_last_layers(net)])), list(dict.fromkeys([*layers, *ends]))
 
 
 def _listed(names: list[str]) -> str:

@@ -58,8 +58,9 @@ class Compared:
 
     def tolerance(self, precision: str) -> Tolerance:
         """What a file in `precision` may differ by."""
-        agreement, drop = self.agreements.get(precision, 0), self.task.most_lost[precision]
-        return Tolerance(error=self.errors[precision], agreement=agreement, drop=drop)
+        kind, _, _ = precision.partition("_")
+        agreement, drop = self.agreements.get(kind, 0), self.task.most_lost[kind]
+        return Tolerance(error=self.errors[kind], agreement=agreement, drop=drop)
 
 
 COMPARED = {
@@ -92,7 +93,7 @@ def simulates(net: nn.Module) -> bool:
 
 def tolerance_for(net: nn.Module, precision: str, task: str = CLASSIFICATION) -> Tolerance:
     """What may differ between `net` and its file in `precision`."""
-    return ROUNDING if simulates(net) and precision != "int8" else COMPARED[task].tolerance(precision)
+    return ROUNDING if simulates(net) and not precision.startswith("int8") else COMPARED[task].tolerance(precision)
 
 
 @dataclass(frozen=True, kw_only=True)

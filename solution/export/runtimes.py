@@ -9,6 +9,7 @@ from pathlib import Path
 from solution.contracts import CLASSIFICATION, InputError
 from solution.evaluate.speed import BenchmarkCase, Opened
 from solution.export import exporter, files
+from solution.formats.base import CALIBRATED
 from solution.formats.exported import Exported
 from solution.registry import FORMATS
 
@@ -51,7 +52,7 @@ def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", da
         raise InputError(f"{path} runs in {own_runtime(path)}, not in {runtime}: give the checkpoint that it is of")
     config = exporter.ExportConfig(file=path, format=BY_RUNTIME[runtime].name, precision=precision, data=data)
     config = dataclasses.replace(config, out=folder / config.path.name)
-    if precision != "int8":
+    if precision not in CALIBRATED:
         return exporter.write_unproven(config)
     if data is None:
         raise InputError("int8 is calibrated and proven on photos: name them with --data")

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.exported import Exported, Metadata
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8_full", "int8_dynamic")
+"""int8 has inputs and outputs in float, int8_full in integers, too; int8_dynamic has weights in int8, and rounds what
+flows at run time.
+"""
+CALIBRATED = ("int8", "int8_full")
+"""Those whose ranges are measured on pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +45,15 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A file's kind, its tensors, and all of its bytes; what the tensors do not take is description."""
+    """A file's kind, its tensors, and all of its bytes; what the tensors do not take is description.
+
+    notes  what else is worth a line
+    """
 
     kind: str
     lines: tuple[Line, ...]
     num_bytes: int
+    notes: tuple[str, ...] = ()
 
     def layers(self) -> tuple[Line, ...]:
         """One line per layer: tensors whose names differ in their last word alone."""
@@ -75,7 +84,7 @@ class Format(ABC):
     suffix      how the name of its main file ends; `partners`: suffixes of further files of the same name
     runtime     what runs the files
     libraries   packages behind the runtime, whose versions are printed beside times
-    refused     {precision that the format lacks: why, and what to do}
+    precisions  those that it has, the default first
     """
 
     name: ClassVar[str]
@@ -83,7 +92,7 @@ class Format(ABC):
     runtime: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]]
     partners: ClassVar[tuple[str, ...]] = ()
-    refused: ClassVar[dict[str, str]] = {}
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS[:3]
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of the export whose main file is `path`."""
@@ -93,8 +102,8 @@ class Format(ABC):
         """`InputError` for a precision that does not exist, or that this format lacks."""
         if precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if precision in self.refused:
-            raise InputError(f"there is no {precision} in the {self.name} format: {self.refused[precision]}")
+        if precision not in self.precisions:
+            raise InputError(f"there is no {precision} in the {self.name} format; it has {', '.join(self.precisions)}")
 
     @abstractmethod
     def check_runtime(self) -> None:

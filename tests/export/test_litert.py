@@ -1,0 +1,156 @@
+"""Exports to LiteRT: parity, no turning around of channels, files of others and damaged ones."""
+
+import re
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from solution import checkpoint
+from solution.contracts import InputError
+from solution.data.loaders import Data
+from solution.evaluate.classify import classify
+from solution.export import files
+from solution.export.exporter import ExportConfig, export, make
+from solution.export.files import listing
+
+pytest.importorskip("litert_torch", reason="needs the extra litert")
+pytest.importorskip("ai_edge_quantizer", reason="needs the extra litert")
+
+
+def quiet(_):
+    return None
+
+
+@pytest.fixture(scope="module")
+def integers(color_net, photos, tmp_path_factory):
+    """The color net in int8 and what its export said."""
+    said = []
+    out = tmp_path_factory.mktemp("litert") / "net.tflite"
+    config = ExportConfig(file=color_net, format="litert", precision="int8_full", out=out, data=str(photos))
+    return make(config, said.append), "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bits"),
+    [
+        ("int8_full", 8),
+        *(pytest.param(*case, marks=pytest.mark.slow)
+          for case in (("fp32", 32), ("fp16", 16), ("int8", 8), ("int8_dynamic", 8))),
+    ],
+)  # fmt: skip
+def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, integers, precision, bits):
+    if precision == "int8_full":
+        path, said = integers
+    else:
+        lines = []
+        config = ExportConfig(file=color_net, format="litert", precision=precision, out=tmp_path / "net.tflite",
+                              data=str(photos))  # fmt: skip
+        path, said = make(config, lines.append), "\n".join(lines)
+    assert "top-1 agrees on" in said
+    header, exported = checkpoint.read_header(color_net), files.open_file(path)
+    assert exported.metadata.classes == header.classes
+    assert exported.metadata.precision == precision
+    assert exported(torch.zeros(3, 3, 32, 32)).shape == (3, 3)
+    val = Data(path=str(photos), size=header.size).open(splits=("val",)).val
+    assert classify(exported, val).f1 > 0.9
+    assert min(round(line.bits) for line in listing(path).lines if len(line.shape) == 4) == bits
+
+
+def test_what_lies_inside_is_called_by_the_nets_own_layers_and_its_peak_is_told(integers):
+    found = listing(integers[0])
+    layers = {line.name: line for line in found.layers()}
+    assert layers["features.init_block.conv"].shape == (3, 3, 3, 3)
+    assert {"features.stage2.unit2.dw_conv2", "output"} <= set(layers)
+    operations, activations = found.notes
+    assert re.match(r"\d+ operations: \d+ conv_2d", operations)
+    peak = int(re.search(r"activations: ([\d,]+) bytes", activations)[1].replace(",", ""))
+    assert 32 * 32 * 3 <= peak < 32 * 32 * 3 * 12
+
+
+class Shuffled(nn.Module):
+    """Two grouped convolutions, a channel shuffle written by hand or torch's own between them."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.own = own
+        self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1, groups=3)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, x):
+        x = start = self.first(x).relu()
+        if self.own:
+            batch, channels, height, width = x.shape
+            x = x.view(batch, 3, channels // 3, height, width).transpose(1, 2).contiguous()
+            x = x.view(batch, channels, height, width)
+        else:
+            x = nn.functional.channel_shuffle(x, 3)
+        joined = torch.relu(torch.cat((self.second(x), start), 1))
+        return self.head(nn.functional.adaptive_avg_pool2d(joined, 1).flatten(1))
+
+
+@pytest.mark.parametrize("own", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_channel_shuffle_is_one_transposition_and_joined_layers_cut_off_themselves(tmp_path, own):
+    torch.manual_seed(0)
+    net, example = Shuffled(own).eval(), torch.randn(4, 3, 16, 16)
+    path = export(net, "litert", tmp_path / "net.tflite", example=example, log=quiet)
+    operations, _ = listing(path).notes
+    assert re.search(r"\b1 transpose\b", operations), operations
+    assert "relu" not in operations
+
+
+class Odd(nn.Module):
+    """A layer that the format lacks."""
+
+    def forward(self, x):
+        return torch.linalg.svdvals(x)
+
+
+def test_an_operation_that_the_format_lacks_is_named_with_its_layer(tmp_path):
+    net = nn.Sequential()
+    net.add_module("plain", nn.Conv2d(3, 4, 3, padding=1))
+    net.add_module("odd", Odd())
+    net.add_module("flat", nn.Flatten())
+    with pytest.raises(InputError, match=r"no aten\.\w*svd\S* in odd; write that layer with .* as ONNX"):
+        export(net.eval(), "litert", tmp_path / "net.tflite", example=torch.randn(2, 3, 8, 8), log=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_names_its_extra(color_net, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    with pytest.raises(InputError, match=r'the litert format needs litert_torch.*pip install -e "\.\[litert\]"'):
+        make(ExportConfig(file=color_net, format="litert", out=tmp_path / "n.tflite", data=str(photos)), quiet)
+
+
+def test_damaged_files_are_refused_by_a_line(integers, tmp_path):
+    whole = integers[0].read_bytes()
+    broken = tmp_path / "broken.tflite"
+    chance = torch.Generator().manual_seed(0)
+    damaged = {"short": whole[:1000], "half": whole[: len(whole) // 2], "other": b"GIF89a" + whole[6:], "empty": b"",
+               "zeros": whole[:8] + bytes(len(whole) - 8)}  # fmt: skip
+    for number in range(3):
+        content = bytearray(whole)
+        for place in torch.randint(8, 2000, (40,), generator=chance).tolist():
+            content[-place] ^= 0xFF
+        damaged[f"flipped {number}"] = bytes(content)
+    said = []
+    for content in damaged.values():
+        broken.write_bytes(content)
+        for read in (files.open_file, listing):
+            try:
+                read(broken)
+            except InputError as error:  # a flipped weight is a weight
+                said.append(str(error))
+    assert len(said) >= 10
+    assert all(str(broken) in line and "\n" not in line for line in said)
+
+
+def test_a_file_of_others_is_listed_and_says_what_it_lacks(integers, tmp_path):
+    from solution.formats.tflite import packed, parsed
+
+    other = tmp_path / "other.tflite"
+    other.write_bytes(packed(parsed(integers[0].read_bytes(), "net"), {}))
+    assert listing(other).kind == "LiteRT"
+    with pytest.raises(InputError, match="does not name its classes and normalization"):
+        files.open_file(other)
