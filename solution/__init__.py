@@ -13,46 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from solution.runtime import turn_off_telemetry
 
-if TYPE_CHECKING:
-    from solution.api import (
-        Assist,
-        Autoencode,
-        Budget,
-        Cluster,
-        Convert,
-        Data,
-        Decompose,
-        Distill,
-        FoldNorms,
-        GroupPenalty,
-        InputError,
-        Plan,
-        Pretrain,
-        PruneChannels,
-        PruneGradually,
-        PruneLayers,
-        PruneWeights,
-        Quantize,
-        Recipe,
-        Row,
-        Stage,
-        Start,
-        Step,
-        StepContext,
-        Train,
-        TrainDetector,
-        Unchanged,
-        datasets,
-        evaluate,
-        export,
-        load,
-        load_plan,
-        plans_of,
-        read_header,
-        run,
-        save,
-        save_plan,
-    )
+if TYPE_CHECKING:  # for editors and type checkers: `api` holds nothing else
+    from solution.api import *
 
 turn_off_telemetry()
 
@@ -98,12 +60,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from solution import api
+if not TYPE_CHECKING:  # or no checker would miss a misspelt name
 
-    return getattr(api, name)
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from solution import api
+
+        return getattr(api, name)
 
 
 def __dir__() -> list[str]:

@@ -9,76 +9,65 @@ from typing import Any
 from torch import nn
 
 from solution import pipeline
-from solution.budget import Budget
+from solution.budget import Budget as Budget
 from solution.checkpoint import Header, header_of
-from solution.compress.channels.gradual import PruneGradually
-from solution.compress.channels.group_penalty import GroupPenalty
-from solution.compress.channels.step import PruneChannels
-from solution.compress.cluster import Cluster
-from solution.compress.decompose import Decompose
-from solution.compress.fold_norms import FoldNorms
-from solution.compress.prune_layers import PruneLayers
-from solution.compress.prune_weights import PruneWeights
-from solution.compress.quantize import Convert, Quantize
+from solution.compress.channels.gradual import PruneGradually as PruneGradually
+from solution.compress.channels.group_penalty import GroupPenalty as GroupPenalty
+from solution.compress.channels.step import PruneChannels as PruneChannels
+from solution.compress.cluster import Cluster as Cluster
+from solution.compress.decompose import Decompose as Decompose
+from solution.compress.fold_norms import FoldNorms as FoldNorms
+from solution.compress.prune_layers import PruneLayers as PruneLayers
+from solution.compress.prune_weights import PruneWeights as PruneWeights
+from solution.compress.quantize import Convert as Convert
+from solution.compress.quantize import Quantize as Quantize
 from solution.contracts import (
-    InputError,
-    Plan,
-    Recipe,
-    Row,
-    Stage,
-    Step,
-    StepContext,
-    plans_of,
+    InputError as InputError,
 )
-from solution.data.loaders import Data, Loaders
-from solution.evaluate.classify import evaluate
+from solution.contracts import (
+    Plan as Plan,
+)
+from solution.contracts import (
+    Recipe as Recipe,
+)
+from solution.contracts import (
+    Row as Row,
+)
+from solution.contracts import (
+    Stage as Stage,
+)
+from solution.contracts import (
+    Step as Step,
+)
+from solution.contracts import (
+    StepContext as StepContext,
+)
+from solution.contracts import (
+    plans_of as plans_of,
+)
+from solution.data.loaders import Data as Data
+from solution.data.loaders import Loaders
+from solution.evaluate.classify import evaluate as evaluate
 from solution.export import files
-from solution.export.exporter import export
+from solution.export.exporter import export as export
 from solution.registry import PLANS
 from solution.runtime import check_readable, write_text
-from solution.train.distillation import Assist, Distill
-from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
-from solution.train.step import Train, TrainDetector
-
-__all__ = [
-    "Assist",
-    "Autoencode",
-    "Budget",
-    "Cluster",
-    "Convert",
-    "Data",
-    "Decompose",
-    "Distill",
-    "FoldNorms",
-    "GroupPenalty",
-    "InputError",
-    "Plan",
-    "Pretrain",
-    "PruneChannels",
-    "PruneGradually",
-    "PruneLayers",
-    "PruneWeights",
-    "Quantize",
-    "Recipe",
-    "Row",
-    "Stage",
-    "Start",
-    "Step",
-    "StepContext",
-    "Train",
-    "TrainDetector",
-    "Unchanged",
-    "datasets",
-    "evaluate",
-    "export",
-    "load",
-    "load_plan",
-    "plans_of",
-    "read_header",
-    "run",
-    "save",
-    "save_plan",
-]
+from solution.train.distillation import Assist as Assist
+from solution.train.distillation import Distill as Distill
+from solution.train.pretraining import (
+    Autoencode as Autoencode,
+)
+from solution.train.pretraining import (
+    Pretrain as Pretrain,
+)
+from solution.train.pretraining import (
+    Start as Start,
+)
+from solution.train.pretraining import (
+    Unchanged as Unchanged,
+)
+from solution.train.step import Train as Train
+from solution.train.step import TrainDetector as TrainDetector
 
 
 def save(net: nn.Module, path: str | Path, **about: Any) -> None:

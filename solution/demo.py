@@ -169,17 +169,18 @@ def _figures(role: str, path: Path, batches: Any, device: str, score: bool) -> d
     from solution.evaluate.cost import file_bytes
     from solution.export import files
     from solution.tasks import CLASSIFICATION, judge
+    from solution.tasks import score as score_of
 
     model, header = files.load(path)
     example = torch.zeros(1, 3, header.size, header.size)
-    some = {} if batches is None else {"": batches}
-    found = judge(model, example, some, device=device, score=score or _is_scored(header), log=_to_stderr)
+    found = judge(model, example, {} if batches is None else {"": batches}, device=device)
     figures = {name: found[name] for name in ("macs", "macs_dispatched", "params")}
     figures |= {"bytes": file_bytes(path), **found["quality"]}
     if batches is not None and CLASSIFICATION.at_chance(found["quality"], _counts(batches, header)):
         _to_stderr(f"{role} is at chance level: a guess does as well")
-    scored = batches is not None and (score or _is_scored(header))
-    return {**figures, "score": found["score"]} if scored else figures
+    if batches is not None and (score or _is_scored(header)):
+        figures["score"] = score_of(model, example, found, _to_stderr)
+    return figures
 
 
 def _is_scored(header: Header) -> bool:

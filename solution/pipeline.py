@@ -32,7 +32,7 @@ from solution.models.weights import built
 from solution.run_folder import RunFolder, data_facts
 from solution.runtime import commit, hardware, seed_everything, set_threads
 from solution.settings import in_short
-from solution.tasks import judge, task_named
+from solution.tasks import judge, score, task_named
 from solution.train.distillation import net_file
 from solution.train.progress import Place, busy, placed
 
@@ -113,9 +113,10 @@ def stage_runs(
 
 def _head(loaders: Loaders) -> str:
     """The data in a line: name, classes, pictures."""
-    names, parts = loaders.info.classes, {"train": loaders.train, "dev": loaders.dev, "val": loaders.val}
+    names = loaders.info.classes
+    splits = [split for split in ("train", "dev", "val") if getattr(loaders, split) is not None]
     shown = ", ".join([*names[:_NAMES], *(["..."] if len(names) > _NAMES else [])])
-    counts = ", ".join(f"{len(loader.dataset):,} {split}" for split, loader in parts.items() if loader is not None)
+    counts = ", ".join(f"{loaders.num_images(split):,} {split}" for split in splits)
     return f"{loaders.info.title}: {len(names)} classes ({shown}); pictures: {counts}"
 
 
@@ -214,19 +215,15 @@ class StageRun:
         own = self.folder.checkpoint(str(path))
         return files.load(own if own.is_file() else path)
 
-    def example(self) -> torch.Tensor:
-        """Two real images, (2, 3, S, S)."""
-        return next(iter(self.loaders.calibration))[0][:2].contiguous()
-
     def row(self, model: nn.Module, seconds: float) -> Row:
         """Judge the model on the val split and write its checkpoint."""
         task = task_named(task_of(self.recipe.model))
-        batches = {"": self.loaders.val}
+        batches = {"": self.loaders.opened("val")}
         if task.judges_train and not _is_fitted(self.recipe, self.stage):
-            batches["train_"] = self.loaders.seen
-        figures = judge(
-            model, self.example(), batches, task=task, device=self.device, score=self.recipe.score, log=self.log
-        )
+            batches["train_"] = self.loaders.opened("seen")
+        figures = judge(model, self.loaders.example(), batches, task=task, device=self.device)
+        if self.recipe.score:
+            figures["score"] = score(model, self.loaders.example(), figures, self.log)
         if task.at_chance(figures["quality"], self.loaders.info.counts.get("val", {})):
             self.log(f"{self.name} is at chance level: a guess does as well ({task.title} of val)")
         header = self.header(model, figures)
@@ -248,13 +245,14 @@ class StageRun:
         files.save(path, model, header)
         found: dict[str, Any] = {"packed_bytes": file_bytes(path)}
         if self.device != "cpu" and not simulates(model):
-            ms = median_latency_ms(_plain(model), self.example()[:1], self.device)
+            ms = median_latency_ms(_plain(model), self.loaders.example()[:1], self.device)
             found["latency_ms"] = {self.device: round(ms, 4)}
         return found
 
     def with_processor_time(self, row: Row) -> Row:
         """The row with the processor time that one image takes its net."""
-        return replace(row, cpu_ms=round(processor_ms(_plain(checkpoint.load(self.path)[0]), self.example()), 4))
+        model = _plain(checkpoint.load(self.path)[0])
+        return replace(row, cpu_ms=round(processor_ms(model, self.loaders.example()), 4))
 
     def shipped(self, row: Row, form: str) -> Row:
         """The row of Before or After with the exported form, unless it has it or cannot."""

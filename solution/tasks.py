@@ -108,40 +108,43 @@ def task_named(name: str) -> Task:
 def judge(
     model: nn.Module,
     example: Tensor,
-    batches: Mapping[str, Batches] | None = None,
+    batches: Mapping[str, Batches],
     *,
     task: Task = CLASSIFICATION,
     device: str = "cpu",
-    score: bool = False,
-    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """The figures of a `Row` that are the model's own: macs, macs_dispatched, score, params, sparsity, quality.
 
-    batches  {what the names of their figures begin with: batches}: {"": val}
-    score    compute the competition's score too. It is None without macro F1, or when the audit does not trust the
-             count of MACs; `log` takes its reasons, and a warning near the cliff
+    batches  {what the names of their figures begin with: batches}: {"": val}; none judge no quality
+    The score is left None: it is the competition's, and `score` computes it.
     """
     predict = predictor(model, device)
     quality = {
         f"{prefix}{name}": value
-        for prefix, some in (batches or {}).items()
+        for prefix, some in batches.items()
         for name, value in task.judge(predict, some).items()
     }
-    cost = macs(model, example)
-    found = {
-        "macs": cost,
+    return {
+        "macs": macs(model, example),
         "macs_dispatched": macs_dispatched(model, example),
         "score": None,
         "params": params(model),
         "sparsity": sparsity(model),
         "quality": quality,
     }
-    if not score or "f1" not in quality:
-        return found
-    verdict, scorer = audit(model, example), Scorer()
+
+
+def score(
+    model: nn.Module, example: Tensor, figures: Mapping[str, Any], log: Callable[[str], None] = print
+) -> float | None:
+    """The competition's score of the `figures` of `judge`. None without macro F1, or when the audit does not trust the
+    count of MACs; `log` takes its reasons, and a warning near the cliff."""
+    if "f1" not in figures["quality"]:
+        return None
+    verdict, scorer, f1 = audit(model, example), Scorer(), figures["quality"]["f1"]
     if not verdict.ok:
         log(f"no score, because the audit does not trust the count of MACs; {verdict}")
-        return found
-    if warning := scorer.warning(quality["f1"]):
+        return None
+    if warning := scorer.warning(f1):
         log(f"warning: {warning}")
-    return found | {"score": scorer(cost, quality["f1"])}
+    return scorer(figures["macs"], f1)

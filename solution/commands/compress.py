@@ -88,10 +88,13 @@ class LoadedModel:
         """Write `model` to `path` and judge it; quality on the val split where there are data."""
         from solution.evaluate.cost import file_bytes
         from solution.export import files
-        from solution.tasks import judge
+        from solution.tasks import judge, score
 
-        batches = {} if self.loaders is None else {"": self.loaders.val}
-        figures = judge(model, self.context.example, batches, device=self.context.device, score=self.score)
+        example = self.context.example
+        batches = {} if self.loaders is None else {"": self.loaders.opened("val")}
+        figures = judge(model, example, batches, device=self.context.device)
+        if self.score:
+            figures["score"] = score(model, example, figures)
         figures |= figures.pop("quality")
         files.save(path, model, dataclasses.replace(header, figures=figures))
         return {**figures, "bytes": file_bytes(path)}

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import cast
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ from solution.data.decode import decode
 from solution.data.loaders import Loaders
 from solution.data.source import DatasetInfo, Files, FolderFiles, UnreadableImage, class_name, digest
 from solution.data.splits import is_picture, split_called
-from solution.data.views import EpochSampler, as_batch, as_is, train_loader
+from solution.data.views import EpochSampler, PlainLoader, TrainLoader, as_batch, as_is, train_loader
 from solution.text import safe_name
 
 NAMES, YAML = "classes.txt", "data.yaml"
@@ -238,13 +238,13 @@ class DetectionLoaders(Loaders):
     seen    the training pictures as they are, for nets that have not learned from them here
     """
 
-    seen: DataLoader
+    seen: PlainLoader
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
 
     def fingerprint(self) -> dict[str, str]:
         """{"labels", "pixels"}: keys of what train and val hold, in order."""
-        shown: list[Any] = [loader.dataset for loader in (self.seen, self.val) if loader is not None]
+        shown = [cast("Framed", loader.dataset) for loader in (self.seen, self.val) if loader is not None]
         scenes, files = [scene for own in shown for scene in own.part], shown[0].scenes.files
         return {
             "labels": digest([self.info.classes, *((scene.name, scene.boxes.tolist()) for scene in scenes)]),
@@ -304,15 +304,15 @@ class DetectionData:
             raise InputError(f"{scenes.path}: no pictures in a {split} split")
         return found[: self.most_images or len(found)]
 
-    def _plain(self, scenes: Scenes, part: Sequence[Scene]) -> DataLoader:
+    def _plain(self, scenes: Scenes, part: Sequence[Scene]) -> PlainLoader:
         return DataLoader(Framed(scenes, part, self.size), batch_size=_JUDGE_BATCH, collate_fn=as_is)
 
-    def _varied(self, scenes: Scenes, part: Sequence[Scene], seed: int) -> DataLoader:
+    def _varied(self, scenes: Scenes, part: Sequence[Scene], seed: int) -> TrainLoader:
         sampler = EpochSampler(np.zeros(len(part), dtype=np.int64), self.batch_size, seed)
         return train_loader(Varied(scenes, part, self.size, self.vary, seed), sampler, self.workers)
 
 
-class Framed(Dataset):
+class Framed(Dataset[tuple[Tensor, Tensor]]):
     """Pictures as they are, in the middle of the square; fetched a batch at a time."""
 
     def __init__(self, scenes: Scenes, part: Sequence[Scene], size: int) -> None:

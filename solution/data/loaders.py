@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from solution.contracts import InputError, StepContext
 from solution.data.decode import checksum, decode_once
@@ -25,6 +24,9 @@ from solution.data.views import (
     Augment,
     EpochSampler,
     Normalization,
+    Plain,
+    PlainLoader,
+    TrainLoader,
     Viewer,
     Views,
     plain_loader,
@@ -34,7 +36,7 @@ from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.runtime import input_folder, limit
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 
@@ -59,20 +61,31 @@ class Loaders:
     std: tuple[float, ...]
     crop: float = 0.0
     interpolation: str = "area"
-    # Each a DataLoader or None; PyTorch types neither its data set nor its sampler.
-    train: Any = None
-    dev: Any = None
-    val: Any = None
-    calibration: Any = None
-    seen: Any = None
+    train: TrainLoader | None = None
+    dev: PlainLoader | None = None
+    val: PlainLoader | None = None
+    calibration: PlainLoader | None = None
+    seen: PlainLoader | None = None
 
     def num_images(self, split: str) -> int:
         """How many readable pictures the loader called `split` has."""
-        return len(getattr(self, split).dataset)
+        return len(cast("Sized", self.opened(split).dataset))
+
+    def opened(self, split: str) -> PlainLoader:
+        """The loader called `split`, or an `InputError` that says how it would be there."""
+        loader = getattr(self, split)
+        if loader is None:
+            raise InputError(f"there are no {split} images: open the data with splits=({split!r}, ...)")
+        return loader
+
+    def example(self) -> Tensor:
+        """Two calibration images, (2, 3, S, S)."""
+        return next(iter(self.opened("calibration")))[0][:2].contiguous()
 
     def fingerprint(self) -> dict[str, str]:
         """{"labels", "pixels"}: keys of what train, dev and val hold, in order."""
-        shown: list[Any] = [loader.dataset for loader in (self.train, self.dev, self.val) if loader is not None]
+        loaders = [loader for loader in (self.train, self.dev, self.val) if loader is not None]
+        shown = [cast("Plain | Views", loader.dataset) for loader in loaders]
         return {
             "labels": digest([self.info.classes, *(own.labels.tolist() for own in shown)]),
             "pixels": digest(checksum(Path(own.images.filename)) for own in shown),
@@ -92,10 +105,8 @@ class Loaders:
 
         The other fields are those of `StepContext`. `InputError` without calibration images.
         """
-        if self.calibration is None:
-            raise InputError("a step needs calibration images: open the data with splits=('calibration', ...)")
         return StepContext(
-            example=next(iter(self.calibration))[0][:2].contiguous(),
+            example=self.example(),
             train=self.train,
             dev=self.dev,
             calibration=self.calibration,
@@ -221,7 +232,9 @@ class Data:
         splits = [split for split in splits if split != "dev" or not self.use_all_train]
         for split in splits:
             _require(source, split, parts.get(split, ()))
-        loaders = {split: self._loader(source, split, parts[split], seed, normalization) for split in splits}
+        loaders: dict[str, Any] = {
+            split: self._loader(source, split, parts[split], seed, normalization) for split in splits
+        }
         mean, std = normalization
         way: dict[str, Any] = {"crop": self.crop, "interpolation": self.interpolation}
         return Loaders(info=_info(source, parts, made), mean=mean, std=std, **way, **loaders)
@@ -260,7 +273,7 @@ class Data:
 
     def _loader(
         self, source: Source, split: str, items: tuple[Item, ...], seed: int, normalization: Normalization
-    ) -> DataLoader:
+    ) -> PlainLoader | TrainLoader:
         if split != "train":
             pictures = decode_once(source, items, self.size, self.crop, self.interpolation)
             return plain_loader(pictures, _JUDGE_BATCH, normalization)

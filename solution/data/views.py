@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -123,7 +123,7 @@ def as_batch(images: np.ndarray, normalization: Normalization) -> Tensor:
     return batch.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
 
 
-class Plain(Dataset):
+class Plain(Dataset[tuple[Tensor, Tensor]]):
     """Cached pictures as they are; fetched a batch at a time."""
 
     def __init__(self, cached: Cached, normalization: Normalization) -> None:
@@ -141,7 +141,7 @@ class Plain(Dataset):
         return as_batch(images, self.normalization), self.labels[list(positions)]
 
 
-class Views(Dataset):
+class Views(Dataset[tuple[Tensor, ...]]):
     """Random views of cached pictures; fetched a batch of (view, index) pairs at a time.
 
     teacher_logits  (num_views, N, K), which go with each view of each picture; a batch then is images, labels, logits
@@ -269,13 +269,16 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return rng.choice(count, count, p=weights / weights.sum()).tolist()
 
 
-class TrainLoader(DataLoader):
+class TrainLoader(DataLoader[tuple[Tensor, Tensor]]):
     """A `DataLoader` with the method that Accelerate gives to its own: ``loader.set_epoch(3)``."""
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is."""
         sampler: Any = self.batch_sampler
         sampler.set_epoch(epoch)
+
+
+PlainLoader: TypeAlias = "DataLoader[tuple[Tensor, Tensor]]"
 
 
 def train_loader(views: Dataset, sampler: EpochSampler, workers: int) -> TrainLoader:
@@ -298,7 +301,7 @@ def with_teacher_logits(
     return train_loader(richer, sampler, loader.num_workers)
 
 
-def plain_loader(cached: Cached, batch_size: int, normalization: Normalization) -> DataLoader:
+def plain_loader(cached: Cached, batch_size: int, normalization: Normalization) -> PlainLoader:
     """Batches of the pictures as they are, in straight order, in this process."""
     own = torch.Generator()
     return DataLoader(Plain(cached, normalization), batch_size=batch_size, collate_fn=as_is, generator=own)

@@ -28,7 +28,7 @@ from solution.run_folder import HISTORY, RunFolder, read_history
 from solution.search.space import applied
 from solution.search.study import Figures, TrialRejected
 from solution.search.worker import TrialContext
-from solution.tasks import judge
+from solution.tasks import judge, score
 
 UNBUILDABLE = 1.0
 """How bad a net that cannot be built is to the sampler: as if it had the competition's reference MACs too many."""
@@ -204,9 +204,9 @@ class Trainer:
 
     def _judged(self, after: StageRun) -> Figures:
         reasons: list[str] = []
-        model = checkpoint.load(after.path)[0]
-        batches: Any = {"": after.loaders.dev}
-        found = judge(model, after.example(), batches, device=self.device, score=True, log=reasons.append)
-        if found["score"] is None:
+        model, example = checkpoint.load(after.path)[0], after.loaders.example()
+        found = judge(model, example, {"": after.loaders.opened("dev")}, device=self.device)
+        scored = score(model, example, found, reasons.append)
+        if scored is None:
             raise InputError("; ".join(reasons))
-        return Figures(macs=found["macs"], f1=found["quality"]["f1"], score=found["score"])
+        return Figures(macs=found["macs"], f1=found["quality"]["f1"], score=scored)
