@@ -88,7 +88,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
 
 
 def read_header(path: str | Path) -> Header:
-    """What a file says besides its weights: classes, normalization, plans, figures. Reads no weights."""
+    """What a file holds besides its weights: classes, normalization, plans, figures. Reads no weights."""
     return files.read_header(Path(path))
 
 

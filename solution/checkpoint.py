@@ -46,7 +46,7 @@ _CHECKSUM, _NONE = "sha256", "0" * 64
 """The metadata's field that holds the SHA-256 of the file, as it would be with zeros there."""
 
 _FETCHED = ("pretrained", "weights")
-"""Settings that start a net from weights of elsewhere: no file of ours asks for them, for it has weights."""
+"""Settings that start a net from weights of elsewhere: no file of ours names them, for it has weights."""
 _SLACK_BYTES = 1 << 30
 _MOST_RATIO = 1024
 """A cut net's file may be small however large the net was before: as large as VGG's, or so many times the file."""
@@ -56,7 +56,7 @@ _TOO_LARGE = "it would be larger than any net that such a small file can be of"
 
 @dataclass(frozen=True, kw_only=True)
 class Header(InputSpec):
-    """All that a checkpoint says besides its weights.
+    """All that a checkpoint holds besides its weights.
 
     spec     how to build the net; None for a net of one's own, which is loaded `into` a fresh module
     code     the class of the net, "module:Class", for whoever has to find it; it is never imported
@@ -116,7 +116,7 @@ def _spec(net: Mapping[str, Any] | None) -> ModelSpec | None:
         return None
     settings = _known(MODELS, net["kind"])(**{name: _tuple(value) for name, value in net["settings"].items()})
     if any(getattr(settings, name, None) for name in _FETCHED):
-        raise InputError(f"its header asks for weights of elsewhere ({settings}); copy or make it again")
+        raise InputError(f"its header names weights of elsewhere ({settings}); copy or make it again")
     return ModelSpec(settings=settings, num_classes=net["num_classes"])
 
 
@@ -182,7 +182,7 @@ def _check_sum(data: bytes, path: Path) -> None:
 
 
 def read_header(path: Path) -> Header:
-    """The header alone: reads the first kilobytes, no weights, so that it cannot tell whether the file is whole."""
+    """The header alone: reads the first kilobytes, no weights, so that it cannot notice a cut file."""
     fields = _metadata(Path(path)).get("featherweight")
     if fields is None:
         raise InputError(f"{path} holds weights, but not how to build their net: it was not written by this project")
@@ -245,14 +245,14 @@ def filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> n
     wrong = sorted(own.keys() ^ state.keys())
     wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     if wrong:
-        raise InputError(f"{path}: its weights are of another net than its header says ({len(wrong)}: {wrong[0]} ...)")
+        raise InputError(f"{path}: its weights are of another net than its header names ({len(wrong)}: {wrong[0]} ...)")
     model.load_state_dict(state)
     return model
 
 
 def _known(kinds: Mapping[str, Any], kind: str) -> Any:
     if kind not in kinds:
-        raise InputError(f"its header tells of {kind!r}, which this project does not know: it is newer, so update")
+        raise InputError(f"its header names {kind!r}, which this project does not know: it is newer, so update")
     return kinds[kind]
 
 

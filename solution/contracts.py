@@ -94,7 +94,7 @@ class Step(ABC):
 
     @property
     def uses_train_data(self) -> bool:
-        """Whether it fits weights to pictures of train, so that quality there says little."""
+        """Whether it fits weights to pictures of train, so that quality there means little."""
         return False
 
     def __call__(self, model: nn.Module, context: StepContext | Example) -> nn.Module:
@@ -107,8 +107,8 @@ class Step(ABC):
 
     @abstractmethod
     def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
-        """A net that costs what the step's would, made without training and without real pictures: `search` asks what
-        a net will cost before it is trained. Its weights mean nothing.
+        """A net that costs what the step's would, made without training and without real pictures: `search` wants to
+        know what a net will cost before it is trained. Its weights mean nothing.
         """
 
 
@@ -183,7 +183,7 @@ class ModelSettings(Protocol):
 
 
 def task_of(settings: ModelSettings) -> str:
-    """What nets of these settings are for: their ``task``, or classification when they do not say."""
+    """What nets of these settings are for: their ``task``, or classification when they name none."""
     return getattr(settings, "task", CLASSIFICATION)
 
 
@@ -245,12 +245,12 @@ class Recipe:
     """Data, model, stages: everything that a run needs, as one value.
 
     before, after  the stages compared
-    thorough       rows also say what takes time to measure: bytes packed, and milliseconds, processor time and memory
+    thorough       rows also hold what takes time to measure: bytes packed, and milliseconds, processor time and memory
                    of one image
     exports        forms that Before and After are exported to at the end, such as "onnxruntime", "openvino int8": their
-                   rows then say all that `thorough` means, and bytes, quality and milliseconds of the exported files
+                   rows then hold all that `thorough` means, and bytes, quality and milliseconds of the exported files
     score          rows, screen and page show the competition's score
-    report         what tells the page of a run of this recipe, when it has tables and drawings of its own
+    report         makes the page's own part for this recipe, when it has tables and drawings of its own
     """
 
     name: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PRETRAINED = ROOT / "pretrained"
 RUNS = Path("runs")
 MAIN_SET = "recycle9"
-"""The pair whose cost is shown when no data say which one is meant."""
+"""The pair whose cost is shown when no data decide which one is meant."""
 _ROUNDS, _SECONDS = 10, 0.05
 """How long each net is timed, in turns."""
 
@@ -31,7 +31,7 @@ _ROUNDS, _SECONDS = 10, 0.05
 class DemoConfig:
     """The flags of `test_demo.py`.
 
-    both     After with Before beside it; else Before alone
+    both     After next to Before; else Before alone
     judge    quality on the val split too; else cost and speed alone
     data     a data set, or None for the demo's default
     weights  a folder with before and after as .safetensors or .packed, or None to find one by class names
@@ -49,21 +49,21 @@ class DemoConfig:
 
 
 def show(config: DemoConfig) -> None:
-    """Print the table, and write the JSON when asked to."""
+    """Print the table, and write the JSON when requested."""
     set_threads()
     if config.json_to not in (None, "-"):
         check_writable(Path(config.json_to))
-    said = judged(config) if config.judge else costed(config)
+    result = judged(config) if config.judge else costed(config)
     if config.json_to == "-":
-        print(json.dumps(said, indent=1))
+        print(json.dumps(result, indent=1))
         return
     from solution.report.tables import side_by_side
 
-    seen = f", {said['images']:,} images" if config.judge else " (not read: cost and speed alone)"
-    print(f"data: {said['data']}{seen}\n{side_by_side(said['models'])}")
-    print(f"packed file: the checkpoint as it is, packed; ms: quickest calls, in turns, on {said['timed_on']}")
+    seen = f", {result['images']:,} images" if config.judge else " (not read: cost and speed alone)"
+    print(f"data: {result['data']}{seen}\n{side_by_side(result['models'])}")
+    print(f"packed file: the checkpoint as it is, packed; ms: quickest calls, in turns, on {result['timed_on']}")
     if config.json_to is not None:
-        write_text(Path(config.json_to), json.dumps(said, indent=1) + "\n")
+        write_text(Path(config.json_to), json.dumps(result, indent=1) + "\n")
         print(f"figures written to {config.json_to}")
 
 
@@ -87,8 +87,8 @@ def judged(config: DemoConfig) -> dict[str, Any]:
     _check_classes(paths, classes)
     device = pick_device(config.device)
     shown = {role: _val(settings, read_header(path)) for role, path in paths.items()}
-    told = _measured(paths, {role: loaders.val for role, loaders in shown.items()}, device, config.score)
-    return {"data": shown["before"].info.title, "images": shown["before"].num_images("val"), **told}
+    measured = _measured(paths, {role: loaders.val for role, loaders in shown.items()}, device, config.score)
+    return {"data": shown["before"].info.title, "images": shown["before"].num_images("val"), **measured}
 
 
 def _val(settings: Data, header: Header) -> Loaders:
@@ -198,7 +198,7 @@ def _counts(batches: Any, header: Header) -> dict[str, int]:
 
 
 def _forms(path: Path, runtimes: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Each runtime with the file that it runs; why one has none is said."""
+    """Each runtime with the file that it runs; why one has none is printed."""
     from solution.export.runtimes import form_for
 
     for runtime in runtimes:
@@ -209,7 +209,7 @@ def _forms(path: Path, runtimes: Sequence[str], folder: Path) -> Iterator[tuple[
 
 
 def _beside(path: Path) -> dict[str, Path]:
-    """{its name: the packed file beside a checkpoint}: it may hold the same net in fewer bits."""
+    """{its name: the packed file next to a checkpoint}: it may hold the same net in fewer bits."""
     from solution.export.files import read_header
 
     packed = path.with_suffix(".packed")

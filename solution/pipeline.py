@@ -175,7 +175,7 @@ class StageRun:
         return self.folder.checkpoint(self.name)
 
     def step(self) -> tuple[nn.Module, float]:
-        """The model that the stage makes, and the seconds it took. A structural step says its plan first."""
+        """The model that the stage makes, and the seconds it took. A structural step prints its plan first."""
         self.folder.stage(self.name).mkdir(parents=True, exist_ok=True)
         self.log(f"\n{self.place}, {self.name}: {in_short(self.stage.step)}")
         # What a stopped run has done of this stage counts as well.
@@ -264,7 +264,7 @@ class StageRun:
         return replace(row, exported=row.exported | {form: figures}) if figures else row
 
     def header(self, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
-        """What the stage's checkpoint says."""
+        """The header of the stage's checkpoint."""
         loaders = self.loaders
         return checkpoint.header_of(
             model,
@@ -290,7 +290,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def _finish(stages: Mapping[str, StageRun], rows: list[Row]) -> None:
-    """Write what only a finished run can tell: Before and After exported, and all nets and forms timed in turns."""
+    """Write what only a finished run has: Before and After exported, and all nets and forms timed in turns."""
     one = next(iter(stages.values()))
     forms = shipping.available(one.recipe.exports, one.log)
     compared = (one.recipe.before, one.recipe.after)
@@ -301,7 +301,7 @@ def _finish(stages: Mapping[str, StageRun], rows: list[Row]) -> None:
 
 
 def _timed(stages: Mapping[str, StageRun], rows: Sequence[Row]) -> list[Row]:
-    """`rows` with latency, memory and processor time of one image, nets asked in turns.
+    """`rows` with latency, memory and processor time of one image, nets in turns.
 
     In eager, quantized weights run as the floats that they stand for; nets that only simulate integers have no times.
     Exported forms run as they are.

@@ -250,7 +250,7 @@ class Run:
         return RunFolder(path=self.folder).plans(row.step for row in self.rows)
 
     def data(self) -> str:
-        """What the data set is called, as far as the folder says."""
+        """The data set's name, as far as the folder knows it."""
         path = self.settings.get("data.path")
         return Path(path).name.split(".")[0] if path else self.folder.resolve().parent.name
 

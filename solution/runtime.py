@@ -24,10 +24,10 @@ _QUIET = {"DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1", "MLFLOW_DISAB
 
 
 def turn_off_telemetry() -> None:
-    """Libraries that this process imports from now on report nothing over the network, and ask for no newer version.
+    """Libraries that this process imports from now on report nothing over the network, and look for no newer version.
 
-    OpenVINO and NNCF report through a package that cannot be told not to: for this process it is not there. What the
-    user's own environment says of the others is left as it is.
+    OpenVINO and NNCF report through a package that has no switch for it: for this process it is not there. What the
+    user's own environment sets for the others is left as it is.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -68,7 +68,7 @@ def limit(name: str, usual: int) -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks and writes: the only one, or the first of those started by `accelerate launch`."""
+    """Whether this process prints and writes: the only one, or the first of those started by `accelerate launch`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -152,7 +152,7 @@ def _flags(about: dict[str, str]) -> set[str]:
 
 
 def _about_processor() -> dict[str, str]:
-    """What Linux says of the last processor, where there is Linux."""
+    """What Linux reports of the last processor, where there is Linux."""
     with contextlib.suppress(OSError):
         pairs = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
         return {key.strip(): value.strip() for key, _, value in pairs}
@@ -179,7 +179,7 @@ def commit() -> str:
 
 
 def check_readable(path: Path, what: str = "file") -> None:
-    """`InputError` unless `path` is a file; `what` says of which kind it should be."""
+    """`InputError` unless `path` is a file; `what`: the kind that it should be."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a {what}")
     if not path.is_file():
@@ -187,7 +187,7 @@ def check_readable(path: Path, what: str = "file") -> None:
 
 
 def check_writable(path: Path) -> None:
-    """`InputError` when no file can be written at `path`, to be asked before long work; nothing is made or changed."""
+    """`InputError` when no file can be written at `path`, a check before long work that changes nothing."""
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder: name a file to write")
@@ -202,7 +202,7 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+    """A temporary path next to `path`, renamed to it when the block ends well and removed when it does not.
 
     `InputError` when nothing can be written there, also when the disk is full in the middle.
     """

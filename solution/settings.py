@@ -105,9 +105,9 @@ def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     keys for an unknown one, and the type wanted for a wrong value.
     """
     known = settings_of(recipe)
-    asked = {member: value for key, value in changes.items() for member in _keys_of(key, known)}
+    changed = {member: value for key, value in changes.items() for member in _keys_of(key, known)}
     own: dict[str, dict[str, Any]] = {}
-    for key, value in asked.items():
+    for key, value in changed.items():
         name, _, rest = key.partition(".")
         own.setdefault(name, {})[rest] = value
     return dataclasses.replace(
@@ -129,13 +129,13 @@ def _keys_of(key: str, known: Mapping[str, Any]) -> list[str]:
 
 def gathered(changes: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The same {key: value}, where one value stands for all stages that have a setting among `known`: as every."""
-    said = {}
+    shown = {}
     for key, value in changes.items():
         _, _, rest = key.partition(".")
         members = _members(rest, known)
         shared = len(members) > 1 and key in members and all(changes.get(other) == value for other in members)
-        said[f"{Stage.EVERY}.{rest}" if shared else key] = value
-    return said
+        shown[f"{Stage.EVERY}.{rest}" if shared else key] = value
+    return shown
 
 
 def _members(setting: str, known: Collection[str]) -> list[str]:

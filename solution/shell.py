@@ -28,7 +28,7 @@ class Terminated(KeyboardInterrupt):
 def guarded(command: Callable[[], Any], advice: str = "") -> int:
     """Run `command`. Returns 0; 2 after bad input or on a full disk; 130 or 143 when a signal stopped it.
 
-    advice  how to go on after a stop, said behind "stopped"
+    advice  how to go on after a stop, printed after "stopped"
     """
     stopped = f"stopped{f'; {advice}' if advice else ''}"
     with _plain_warnings(), temporaries.own_temporary_folder(), _ended_in_time(stopped):

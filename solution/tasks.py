@@ -1,6 +1,6 @@
 """What nets are for: how a task is judged, which figure sums it up, what its outputs look like.
 
-A net's settings name their task (`solution.contracts.task_of`); everything that differs from task to task is asked of
+A net's settings name their task (`solution.contracts.task_of`); everything that differs from task to task stands in
 its `Task` here.
 """
 

@@ -1,4 +1,4 @@
-"""Hidden files and folders that exist while something is being written: named so that the next start can tell which
+"""Hidden files and folders that exist while something is being written: named so that the next start knows which
 ones a killed process left behind, and known to this process so that a signal can remove them at once.
 """
 
@@ -23,7 +23,7 @@ _swept: set[Path] = set()
 
 @contextlib.contextmanager
 def file_beside(path: Path) -> Iterator[Path]:
-    """An empty hidden file beside `path` with its suffix, removed at the end if it is still there."""
+    """An empty hidden file next to `path` with its suffix, removed at the end if it is still there."""
     sweep(path.parent)
     handle, name = tempfile.mkstemp(path.suffix, _prefix(f".{path.name[:_MOST_LETTERS]}."), path.parent)
     os.close(handle)
@@ -32,7 +32,7 @@ def file_beside(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """An empty hidden folder beside `path`, removed at the end if it is still there."""
+    """An empty hidden folder next to `path`, removed at the end if it is still there."""
     sweep(path.parent)
     yield from _held(Path(tempfile.mkdtemp("", _prefix(f".{path.name[:_MOST_LETTERS]}."), path.parent)))
 
@@ -98,7 +98,7 @@ def _held(path: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    """The file or folder, and files of the same stem: some formats lay a second one beside the first."""
+    """The file or folder, and files of the same stem: some formats write a second one next to the first."""
     _live.discard(path)
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

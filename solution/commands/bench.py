@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure in turns, print the table, write figures and chart when asked to."""
+    """Measure in turns, print the table, write figures and chart when requested."""
     from solution.evaluate.speed import Turns, measure
     from solution.report.plots import speed_table
     from solution.runtime import check_writable
@@ -62,17 +62,17 @@ def _log(line: str) -> None:
     print(line, flush=True)
 
 
-def _runtimes(asked: Sequence[str] | None) -> Iterator[str]:
-    """Those asked for, which must work here; else all that do, and of each other one is said what it lacks."""
+def _runtimes(wanted: Sequence[str] | None) -> Iterator[str]:
+    """Those of `wanted`, which must work here; else all that do, and what each other one lacks is printed."""
     from solution.export.runtimes import COMPILE, RUNTIMES, import_runtime
 
-    for runtime in asked or RUNTIMES:
+    for runtime in wanted or RUNTIMES:
         try:
             import_runtime(runtime)
             if runtime == COMPILE:
                 _check_compiler()
         except InputError as error:
-            if asked:
+            if wanted:
                 raise
             _log(f"{runtime} is left out: {error}")
         else:
@@ -106,13 +106,13 @@ def _cases(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path)
                     yield case(form, runtime, threads, name)
 
 
-def _precisions(path: Path, runtime: str, asked: Sequence[str]) -> Sequence[str]:
-    """Those asked for where the file is exported first; elsewhere it runs as it is, which is said."""
+def _precisions(path: Path, runtime: str, wanted: Sequence[str]) -> Sequence[str]:
+    """`wanted` where the file is exported first; elsewhere it runs as it is, which is printed."""
     from solution.export.runtimes import EXPORTING, is_checkpoint
 
     if is_checkpoint(path) and runtime in EXPORTING:
-        return asked
-    if any(precision != _PLAIN for precision in asked):
+        return wanted
+    if any(precision != _PLAIN for precision in wanted):
         _log(f"{path} runs in {runtime} as it is: --precision is for checkpoints in {' and '.join(EXPORTING)}")
     return (_PLAIN,)
 
@@ -139,8 +139,8 @@ def _write(speeds: Sequence[Speed], about: str, folder: Path) -> None:
     from solution.report.plots import speed_drawing
     from solution.runtime import write_text
 
-    said = {"about": about, "speeds": [speed.figures() for speed in speeds]}
-    texts = {"speed.json": json.dumps(said, indent=1) + "\n", "speed.svg": speed_drawing(speeds).file_text()}
+    result = {"about": about, "speeds": [speed.figures() for speed in speeds]}
+    texts = {"speed.json": json.dumps(result, indent=1) + "\n", "speed.svg": speed_drawing(speeds).file_text()}
     for name, text in texts.items():
         write_text(folder / name, text)
     print(f"\nwritten: {folder / 'speed.json'}, {folder / 'speed.svg'}")

@@ -101,7 +101,7 @@ class LoadedModel:
 
 
 def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
-    """The subject that the flags describe, with as many calibration images as `steps` ask for."""
+    """The subject that the flags describe, with as many calibration images as `steps` want."""
     from solution.commands.model import opened_model
     from solution.data.loaders import Data
     from solution.runtime import pick_device, seed_everything
@@ -130,7 +130,7 @@ def _given(loaders: Loaders | None, header: Header, device: str, seed: int) -> S
 
 
 def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:
-    """Each step prints its plan; then the net before stands beside the net after."""
+    """Each step prints its plan; then the net before is compared with the net after."""
     from solution.commands.model import quality_line, words_for
     from solution.contracts import plans_of
     from solution.report.tables import side_by_side
@@ -173,7 +173,7 @@ def _work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
     if not arguments.resume:
         shutil.rmtree(folder, ignore_errors=True)
     elif note.is_file() and note.read_text(encoding="utf-8") != words:
-        raise InputError(f"{folder} was begun with other words than these: say the same, or leave --resume away")
+        raise InputError(f"{folder} was begun with another command: type the same one, or leave --resume out")
     write_text(note, words)
     try:
         yield folder

@@ -1,6 +1,6 @@
 """`python -m solution doctor`: what is installed, what this machine can do, what lies in caches, and what is wrong.
 
-It starts without any library, so that it can say which one is missing.
+It starts without any library, so that it can name one that is missing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OWN = re.compile(r"(?P<what>views|answers|.+-\d+)-[0-9a-f]{24,32}\.(npy|json)")
 """Files of the cache, which are made again when they are needed."""
 _MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 _ROOM_BYTES = 1 << 30
-"""Less room on a disk than this is said."""
+"""Less room on a disk than this is reported."""
 _IMPORTS = """
 import sys
 for name in sys.argv[1:]:
@@ -145,9 +145,9 @@ def _failed(modules: Sequence[str]) -> dict[str, str]:
     left = list(modules)
     while left:
         done = subprocess.run([sys.executable, "-c", _IMPORTS, *left], capture_output=True, text=True, check=False)
-        told = re.findall(r"^\?(\S+)\n(?:(?!\?)(.+))?$", done.stdout, flags=re.MULTILINE)
-        failed |= {name: reason or "it ends the process" for name, reason in told if reason != "fine"}
-        left = left[len(told) :] if told else []
+        found = re.findall(r"^\?(\S+)\n(?:(?!\?)(.+))?$", done.stdout, flags=re.MULTILINE)
+        failed |= {name: reason or "it ends the process" for name, reason in found if reason != "fine"}
+        left = left[len(found) :] if found else []
     return failed
 
 
@@ -222,7 +222,7 @@ def caches() -> list[Finding]:
 
 
 def clean() -> str:
-    """Delete this project's own files of the cache; the line that says how much that was."""
+    """Delete this project's own files of the cache; the line with how much that was."""
     count = num_bytes = 0
     for path in _files(cache_folder()):
         if _OWN.fullmatch(path.name):

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2 or litert")
     parser.add_argument("--precision", default="fp32", help="fp32 (the default), fp16, int8, int8_full or int8_dynamic")
     parser.add_argument("--data", metavar="PATH", help="photos that prove the file (default: input/data, or rendered)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: beside FILE)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: next to FILE)")
     parser.add_argument("--calibration-images", metavar="N", type=int, help="for int8 (default: up to 256)")
     parser.add_argument("--max-loss", metavar="F1", type=float, help="macro F1 on val that may be lost, as a fraction")
 

@@ -1,4 +1,4 @@
-"""A family of recipes, for `run`: cells one by one or side by side, each in its folder; then what they say together."""
+"""A family of recipes, for `run`: cells one by one or in parallel, each in its folder; then what they show together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_family(
 
 
 def _by_reason(failed: Mapping[str, str]) -> str:
-    """Cells and what stopped them; a missing data set is told once for all nets that wanted it."""
+    """Cells and what stopped them; a missing data set is reported once for all nets that wanted it."""
     names: dict[str, list[str]] = {}
     for name, reason in failed.items():
         names.setdefault(reason, []).append(name)
@@ -67,7 +67,7 @@ def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace
 def _fetch(cells: Mapping[str, Recipe]) -> None:
     """Open every data set once, so that cells side by side do not download it into the same folder at once."""
     for data in {recipe.data.path: recipe.data for recipe in cells.values()}.values():
-        with contextlib.suppress(InputError):  # its cells will say it
+        with contextlib.suppress(InputError):  # its cells will report it
             data.source()
 
 
@@ -90,7 +90,7 @@ def _side_by_side(
     run_once: RunOnce,
     log: Callable[[str], None],
 ) -> Iterator[tuple[str, str]]:
-    """In processes of their own, which say what they do in a log."""
+    """In processes of their own, which write what they do to a log."""
     log(f"{len(cells)} cells, {arguments.workers} side by side; see {out}/*/*/{LOG}")
     with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
         runs = {
@@ -125,7 +125,7 @@ def _alone(recipe: Recipe, out: Path, arguments: argparse.Namespace, run_once: R
 
 
 def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace, run_once: RunOnce) -> None:
-    """One cell; what it says goes into its log."""
+    """One cell; its output goes to its log."""
     set_threads()
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOG).open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):

@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="photos, folders of photos, or wildcards")
     parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: the file's own)")
     parser.add_argument("--format", choices=tuple(_FORMATS), default="table", help="default: table")
-    parser.add_argument("--top", metavar="K", type=int, default=3, help="classes told of each photo (default: 3)")
+    parser.add_argument("--top", metavar="K", type=int, default=3, help="classes printed for each photo (default: 3)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the answers there instead of the screen")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What was said of one photo: classes with their probabilities, the likeliest first."""
+    """The prediction for one photo: classes with their probabilities, the likeliest first."""
 
     image: str
     classes: tuple[tuple[str, float], ...]
@@ -44,17 +44,17 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         check_writable(arguments.out)
     answers, unreadable = [], 0
-    for path, said in _asked(arguments):
-        if isinstance(said, UnreadableImage):
+    for path, ranked in _ranked_photos(arguments):
+        if isinstance(ranked, UnreadableImage):
             unreadable += 1
-            print(f"unreadable: {said}", file=sys.stderr)
+            print(f"unreadable: {ranked}", file=sys.stderr)
         else:
-            answers.append(Prediction(image=str(path), classes=said[: arguments.top]))
+            answers.append(Prediction(image=str(path), classes=ranked[: arguments.top]))
     if answers:
         _tell(answers, arguments)
     if unreadable:
-        asked = unreadable + len(answers)
-        raise InputError(f"{unreadable} of {asked} images cannot be read: mend or leave out those named above")
+        total = unreadable + len(answers)
+        raise InputError(f"{unreadable} of {total} images cannot be read: mend or leave out those named above")
 
 
 def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
     print(f"{len(answers)} answers: {arguments.out}")
 
 
-def _asked(arguments: argparse.Namespace) -> list[tuple]:
+def _ranked_photos(arguments: argparse.Namespace) -> list[tuple]:
     """(photo, its classes with probabilities, or what is wrong with it) of all photos."""
     from solution.data.source import UnreadableImage
     from solution.evaluate.classify import find_photos, probabilities
@@ -81,17 +81,17 @@ def _asked(arguments: argparse.Namespace) -> list[tuple]:
     with tempfile.TemporaryDirectory() as folder:
         exported = open_in(form_for(arguments.file, runtime, Path(folder)), runtime, threads)
         metadata = exported.metadata
-        found = list(
+        predicted = list(
             probabilities(exported, find_photos(arguments.images), metadata.size, (metadata.mean, metadata.std))
         )
     return [
-        (path, said if isinstance(said, UnreadableImage) else _ranked(metadata.labels, said.tolist()))
-        for path, said in found
+        (path, found if isinstance(found, UnreadableImage) else _ranked(metadata.labels, found.tolist()))
+        for path, found in predicted
     ]
 
 
-def _ranked(classes: tuple[str, ...], said: list[float]) -> tuple[tuple[str, float], ...]:
-    return tuple(sorted(zip(classes, said, strict=True), key=lambda pair: -pair[1]))
+def _ranked(classes: tuple[str, ...], probabilities: list[float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1]))
 
 
 def _table(answers: list[Prediction]) -> str:
@@ -111,11 +111,11 @@ def _csv(answers: list[Prediction]) -> str:
 
 
 def _json(answers: list[Prediction]) -> str:
-    told = [
+    lines = [
         {"image": answer.image, "classes": [{"class": name, "probability": share} for name, share in answer.classes]}
         for answer in answers
     ]
-    return json.dumps(told, indent=1)
+    return json.dumps(lines, indent=1)
 
 
 _FORMATS = {"table": _table, "csv": _csv, "json": _json}

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and write the page, or write the documentation."""
     if arguments.docs == bool(arguments.folders):
-        raise InputError("name the folders of finished runs, or say --docs alone")
+        raise InputError("name the folders of finished runs, or give --docs alone")
     if arguments.docs:
         write_docs(ROOT / "docs")
         return

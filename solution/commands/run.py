@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the recipe, once or once for each fold; print its rows as they come and Before beside After."""
+    """Run the recipe, once or once for each fold; print its rows as they come and Before next to After."""
     from solution.contracts import InputError
     from solution.recipes.catalogue import family_named
     from solution.runtime import is_main_process, set_threads
@@ -174,7 +174,7 @@ def _store(arguments: argparse.Namespace, log: Callable[[str], None]) -> Store |
 
 
 def _nothing(_: str) -> None:
-    """What the helpers of a main process say."""
+    """The output of processes other than the main one."""
 
 
 def _one(arguments: argparse.Namespace) -> Recipe:

@@ -70,14 +70,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _lead(search: Search, arguments: argparse.Namespace) -> None:
-    """Start workers, wait for them, tell the outcome."""
+    """Start workers, wait for them, print the outcome."""
     from solution.search.outcome import table
     from solution.search.supervisor import WorkerPool
 
     def log(line: str) -> None:
         print(line, flush=True)
 
-    for name, offered in search.checked_space.told().items():
+    for name, offered in search.checked_space.described().items():
         log(f"{name}: {offered}")
     command = [sys.executable, "-m", "solution", "search", *_words(arguments), "--worker"]
     pool = WorkerPool(
@@ -117,7 +117,7 @@ def _described(arguments: argparse.Namespace) -> Search:
 
 
 def _space(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What --vary says, else the space of the recipe's file."""
+    """What --vary gives, else the space of the recipe's file."""
     from solution.contracts import InputError
     from solution.recipes.catalogue import space_named
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Open the files, say where the page is, serve until it is stopped."""
+    """Open the files, print where the page is, serve until it is stopped."""
     from solution.runtime import set_threads
     from solution.serve.inference import Panel, open_nets
     from solution.serve.web import application, server

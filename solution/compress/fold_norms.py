@@ -73,7 +73,7 @@ class FoldNorms(AnyNetStep):
     norms that it does not know, such as timm's with an activation inside, cost nothing before and a bias after.
 
     Clustered and quantized weights keep their norms. A weight that is computed, by weight norm for example, becomes a
-    plain one first. A layer that computes its weight inside its forward keeps its norm, and the plan says so.
+    plain one first. A layer that computes its weight inside its forward keeps its norm, and the plan notes it.
     """
 
     def decide(self, model: nn.Module, context: StepContext) -> FoldPlan:

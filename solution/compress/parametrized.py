@@ -3,7 +3,7 @@
 Our own forms (kept zeros, codebooks, quantizers) are parametrizations of PyTorch on ordinary layers, so that cost,
 audit and export still see the layers. Nets of others bring weight norm and spectral norm (by parametrization or by the
 older hooks), masks of `torch.nn.utils.prune`, orthogonal weights, equalized learning rates by hooks. All are handled
-here: `computed` names them, `materialize` puts the values in their place, `note_computed` says so to the user.
+here: `computed` names them, `materialize` puts the values in their place, `note_computed` tells the user.
 
 A step that has to reshape a weight materializes it first: zeros stay zeros, and clustered values stay among the values
 of their codebook, but a training after that may move them. What is computed inside a forward is another matter: the
@@ -161,7 +161,7 @@ def note_computed(
 ) -> None:
     """One line for the user that names what computes weights at `paths` and will be replaced by the plain values.
 
-    keeps  names of forms that the step carries over, so that there is nothing to say about them
+    keeps  names of forms that the step carries over, so that no note is needed
     """
     gone: dict[str, list[str]] = {}
     for path in paths:

@@ -80,7 +80,7 @@ class PruneLayers(AnyNetStep):
     """Take whole blocks out. Give one of `units`, `count` and `macs`.
 
     units    blocks to leave in each stage, such as (2, 5, 2)
-    count    or: how many blocks to take out, wherever the ranking says
+    count    or: how many blocks to take out, wherever the ranking puts them
     macs     or: what the cut net may cost at most (`Budget`: "70%", "12M"), in the competition's convention. Never
              exceeded; blocks that the budget has room for stay
     ranking  "dev": those whose removal raises the loss on the dev split least, one after another;

@@ -111,7 +111,7 @@ class PruneWeights(AnyNetStep):
             share = 100 * sum(before.values()) / max(1, count)
             raise InputError(
                 f"nothing would become zero: {share:.1f} % of the {count:,} weights chosen are, "
-                f"{100 * self.sparsity:.1f} % were asked for"
+                f"{100 * self.sparsity:.1f} % is the target"
             )
         zeros = {path: (before[path], after[path]) for path in sizes if after[path]}
         shapes = {path: tuple(cast(Tensor, modules[path].weight).shape) for path in zeros}

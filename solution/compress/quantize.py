@@ -52,7 +52,7 @@ class Quantize(AnyNetStep):
     observer     how the range of inputs follows from calibration images: minmax, percentile, mse, entropy (static);
                  or dynamic: each image brings its own, at every layer. That needs no calibration and cuts nothing off,
                  but a runtime must look for the range at every call, where a fixed one costs nothing
-    images       calibration images to use; a line of log says when there are fewer
+    images       calibration images to use; fewer are logged
     fold_norms   batch norms go into the convolution before them
     cross_layer_equalize  bring channels of neighboring layers to one range; needs fold_norms
     correct_bias undo the mean error of each layer, measured on calibration images, where such are given

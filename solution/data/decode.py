@@ -45,7 +45,7 @@ def decode(data: bytes, name: str, at_least: int | None = None, most_pixels: int
     """The picture in `data` as (H, W, 3) uint8 RGB, upright, transparency laid over white.
 
     The kind of file is recognized by its content. With `at_least`, a large JPEG is decoded at a fraction of its size,
-    but not below `at_least` pixels a side. Raises `UnreadableImage`, which says what is wrong, for a
+    but not below `at_least` pixels a side. Raises `UnreadableImage` with the reason for a
     file that is empty, cut short or no picture, and for one above `MAX_PIXELS`; nothing else, whatever the decoder did.
     `most_pixels` is a lower limit, of what is really decoded.
     """
@@ -129,7 +129,7 @@ def decode_once(
 ) -> Cached:
     """`items` decoded and resized to `size` x `size` pixels as `resize` does, from the cache when they are there.
 
-    Two processes may ask for the same at once: both decode, each writes a whole file, and the files are equal.
+    Two processes may want the same at once: both decode, each writes a whole file, and the files are equal.
     A cache file that was damaged is made anew. Unreadable pictures are left out with a warning that names them;
     `InputError` when they are more than `MAX_UNREADABLE` of all.
     """

@@ -72,7 +72,7 @@ class Loaders:
         return len(cast("Sized", self.opened(split).dataset))
 
     def opened(self, split: str) -> PlainLoader:
-        """The loader called `split`, or an `InputError` that says how it would be there."""
+        """The loader called `split`, or an `InputError` with the way to open it."""
         loader = getattr(self, split)
         if loader is None:
             raise InputError(f"there are no {split} images: open the data with splits=({split!r}, ...)")

@@ -135,7 +135,7 @@ def prepare(source: Source, target: Path, settings: Preparation, follow: Follow 
     """Write `source` to the folder `target`, or to the archive when it ends in .tar, and return its record.
 
     Of pictures with equal pixels one is kept (val's before train's), or none when their classes differ. Everything is
-    built beside `target` and renamed at the end. Raises `InputError` when `target` exists and is not an empty
+    built next to `target` and renamed at the end. Raises `InputError` when `target` exists and is not an empty
     folder, when a class is not there, and when more than 1 % of the images are unreadable.
     """
     _check_target(source, target)

@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The verdict. `ok`: the net may have a competition score. `findings` say why not, the largest first.
+    """The verdict. `ok`: the net may have a competition score. `findings`: why not, the largest first.
 
     counted, hidden   MACs of one image by the hooks, and what passed them by
     """

@@ -151,7 +151,7 @@ def charge(call: OperationCall, operation_log: OperationLog) -> Trail:
     for names, rule in _RULES:
         if call.name in names:
             return rule(call, operation_log)
-    operation_log.refuse(f"runs {call.name}, whose work the audit cannot tell")
+    operation_log.refuse(f"runs {call.name}, whose work the audit does not know")
     return None
 
 

@@ -24,7 +24,7 @@ Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, num_classes)."""
 
 MANY_CLASSES = 20
-"""From so many classes on, the share of images whose class is among the five likeliest is told too."""
+"""From so many classes on, the share of images whose class is among the five likeliest is reported too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +74,7 @@ class Classified:
         return confusion_matrix(self.labels, self.predictions, labels=range(self.num_classes))
 
     def quality(self) -> dict[str, float]:
-        """What a `Row` says: macro F1, accuracy, and for many classes the top-5 share."""
+        """The figures of a `Row`: macro F1, accuracy, and for many classes the top-5 share."""
         figures = {"f1": self.f1, "accuracy": self.accuracy}
         return figures | {"top5": self.top5} if self.num_classes >= MANY_CLASSES else figures
 
@@ -99,8 +99,8 @@ def classify(predict: Predict, batches: Batches) -> Classified:
             labels.append(wanted.numpy())
     if not labels:
         raise InputError("there are no images to judge on")
-    seen, said = np.concatenate(labels), np.concatenate(predictions)
-    return Classified(labels=seen, predictions=said, top5=among_five / len(seen), num_classes=num_classes)
+    true, predicted = np.concatenate(labels), np.concatenate(predictions)
+    return Classified(labels=true, predictions=predicted, top5=among_five / len(true), num_classes=num_classes)
 
 
 def _check(logits: Tensor, labels: Tensor, batch: int) -> None:
@@ -151,7 +151,7 @@ _BATCH = 64
 def find_photos(words: Iterable[str]) -> list[Path]:
     """The files that `words` name: files, folders with all that is called like a picture in them, wildcards.
 
-    Each comes once, in the order of the words. A word that names nothing stays as it is: reading it says what is wrong.
+    Each comes once, in the order of the words. A word that names nothing stays as it is: reading it raises the error.
     """
     return list(dict.fromkeys(path for word in words for path in _named(word)))
 
@@ -174,9 +174,9 @@ def probabilities(
     for some in (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH)):
         seen = [_pixels(path, size) for path in some]
         readable = [pixels for pixels in seen if isinstance(pixels, np.ndarray)]
-        said = iter(_asked(net, np.stack(readable), normalization) if readable else ())
+        probabilities = iter(_probabilities(net, np.stack(readable), normalization) if readable else ())
         for path, pixels in zip(some, seen, strict=True):
-            yield path, pixels if isinstance(pixels, UnreadableImage) else next(said)
+            yield path, pixels if isinstance(pixels, UnreadableImage) else next(probabilities)
 
 
 def _pixels(path: Path, size: int) -> np.ndarray | UnreadableImage:
@@ -201,7 +201,7 @@ def prepared(photo: bytes, name: str, size: int, most_pixels: int | None = None)
     return resize(decode(photo, name, 2 * size, most_pixels), size)
 
 
-def _asked(net: Predict, images: np.ndarray, normalization: Normalization) -> np.ndarray:
+def _probabilities(net: Predict, images: np.ndarray, normalization: Normalization) -> np.ndarray:
     with torch.inference_mode():
         return softmax(net(as_batch(images, normalization)))
 

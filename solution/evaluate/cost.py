@@ -83,7 +83,7 @@ Left = Callable[[nn.Module, int], None]
 
 @contextlib.contextmanager
 def watched(model: nn.Module, entered: Entered, left: Left) -> Iterator[None]:
-    """While inside, tell when a module is entered and when it is left, with the MACs counted for that call."""
+    """While inside, call `entered` and `left` around each call of a module, the latter with the MACs counted for it."""
     counted = counted_modules(model)
 
     def before(module: nn.Module, _: tuple[Any, ...]) -> None:
@@ -150,7 +150,7 @@ def params(model: nn.Module) -> int:
     """The number of weights and biases that the net computes with, trainable or frozen; a shared one counts once.
 
     A tensor that is made from others (quantized, clustered, masked) counts its own elements, whatever it is stored as:
-    codes and codebooks say how many bytes it takes, not how many weights it has. Running statistics are no weights.
+    codes and codebooks decide how many bytes it takes, not how many weights it has. Running statistics are no weights.
     """
     return sum(weight.numel() for weight in _weights(model))
 

@@ -2,7 +2,7 @@
 
 Mean average precision as COCO defines it: for each class that occurs and each overlap from 0.50 to 0.95, precision at
 101 recalls, never rising. Lin et al., 2014 (arXiv:1405.0312). Precision and recall are at the confidence of the best
-F1, both means over classes, at an overlap of 0.5: as YOLO's own tables tell them.
+F1, both means over classes, at an overlap of 0.5: as in YOLO's own tables.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Detected:
         return float(np.mean([values.mean() for values in self.average_precision.values()]))
 
     def quality(self) -> dict[str, float]:
-        """What a `Row` says."""
+        """The figures of a `Row`."""
         return {"precision": self.precision, "recall": self.recall, "map50": self.map50, "map": self.map}
 
 

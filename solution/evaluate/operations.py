@@ -263,7 +263,7 @@ _KNOWN_TAGS = {torch.Tag.pointwise, torch.Tag.reduction}
 def operation_name(operation: Any) -> str:
     """`aten.mul_.Tensor` and `aten.mul.Scalar` are both "mul"; an operation from outside aten keeps its namespace.
 
-    An overload that reduces (`aten.scatter.reduce`) is told apart from its plain sisters. Control flow and flexible
+    An overload that reduces (`aten.scatter.reduce`) is distinguished from its plain sisters. Control flow and flexible
     attention have no schema, and the name that PyTorch gives them.
     """
     if not isinstance(operation, OpOverload):

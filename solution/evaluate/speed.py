@@ -1,7 +1,7 @@
 """How fast nets answer: latency, throughput, memory and loading, measured in turns, each net in a process of its own.
 
-A noisy machine slows whatever runs just then. So all nets stay loaded, and every round asks each of them for a moment's
-work, in an order that rotates. Threads and peak memory belong to a process: nets that shared one would share them.
+A noisy machine slows whatever runs just then. So all nets stay loaded, and every round calls each of them for a
+moment, in an order that rotates. Threads and peak memory belong to a process: nets that shared one would share them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Speed:
 
     times_ms    {batch size: milliseconds of each call}
     load_ms     from the file to the first answer
-    peak_bytes  most memory above what the process held before loading; None where the system does not tell
+    peak_bytes  most memory above what the process held before loading; None where the system does not report it
     """
 
     model: str
@@ -138,7 +138,7 @@ class _Worker:
     load_ms: float = 0.0
     times_ms: dict[int, list[float]] = field(default_factory=dict)
 
-    def ask(self, *words: Any) -> Any:
+    def request(self, *words: Any) -> Any:
         """Send `words`, if any, and wait for the answer."""
         try:
             if words:
@@ -153,7 +153,7 @@ class _Worker:
     def turn(self, turns: Turns, *, kept: bool) -> None:
         """A moment's work at each batch size."""
         for batch in turns.batches:
-            times = self.ask(batch, turns.seconds)
+            times = self.request(batch, turns.seconds)
             if kept:
                 self.times_ms.setdefault(batch, []).extend(times)
 
@@ -161,7 +161,7 @@ class _Worker:
         """All that was measured."""
         names = {name: getattr(self.case, name) for name in ("model", "runtime", "precision", "threads")}
         times = {batch: tuple(times) for batch, times in self.times_ms.items()}
-        return Speed(**names, times_ms=times, load_ms=self.load_ms, peak_bytes=self.ask(0, 0.0))
+        return Speed(**names, times_ms=times, load_ms=self.load_ms, peak_bytes=self.request(0, 0.0))
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def _started(case: BenchmarkCase) -> Iterator[_Worker]:
     theirs.close()
     try:
         worker = _Worker(case=case, pipe=ours)
-        worker.load_ms = worker.ask()
+        worker.load_ms = worker.request()
         yield worker
     finally:
         ours.close()
@@ -192,7 +192,7 @@ def _start_method() -> str:
 
 
 def _work(pipe: Connection, case: BenchmarkCase) -> None:
-    """What the other process does: load, then time what is asked for; batch size 0 asks for the peak of memory."""
+    """What the other process does: load, then time each request; batch size 0 requests the peak of memory."""
     try:
         set_threads(case.threads)
         case.ready()
@@ -205,7 +205,7 @@ def _work(pipe: Connection, case: BenchmarkCase) -> None:
         while True:
             batch, seconds = pipe.recv()
             pipe.send(_timed(opened, batch, seconds) if batch else _above(before))
-    except EOFError:  # nobody asks any more
+    except EOFError:  # the other end is gone
         return
     except Exception as error:  # whatever a runtime makes of the net
         pipe.send(str(error) or repr(error))

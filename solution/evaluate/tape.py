@@ -91,7 +91,7 @@ class Tape(TorchDispatchMode):
 
 
 class Reads(TorchFunctionMode):
-    """While active, refuses a net that takes values of the image out of PyTorch without asking the dispatcher."""
+    """While active, refuses a net that takes values of the image out of PyTorch past the dispatcher."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def export(
     about = {name: tuple(options.pop(name)) for name in ("classes", "mean", "std") if name in options}
     if not isinstance(net, nn.Module):
         if about or example is not None:
-            raise InputError(f"{net} is a file, which says how to feed it: leave out example, classes, mean, std")
+            raise InputError(f"{net} is a file, which holds how to feed it: leave out example, classes, mean, std")
         return make(ExportConfig(file=Path(net), format=format, out=place, **options), log)
     if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
         raise InputError("a net in memory needs square images: example=torch.zeros(1, 3, 224, 224)")
@@ -243,8 +243,8 @@ def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
     loaders = data.open(splits=splits, normalization=(header.mean, header.std))
     if wanted and config.precision in CALIBRATED and loaders.num_images("calibration") < wanted:
         raise InputError(
-            f"{wanted} calibration images were asked for, and {config.data} has "
-            f"{loaders.num_images('calibration')}: ask for fewer"
+            f"{wanted} calibration images are wanted, and {config.data} has "
+            f"{loaders.num_images('calibration')}: set fewer"
         )
     return loaders
 

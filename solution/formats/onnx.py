@@ -187,7 +187,7 @@ def _attribute(node: Any, name: str, default: int) -> int:
 
 
 class _Reader:
-    """Calibration images, one at a time, as onnxruntime asks for them."""
+    """Calibration images, one at a time, as onnxruntime reads them."""
 
     def __init__(self, images: Sequence[Tensor]) -> None:
         self._images: Iterator[Tensor] = iter(images)

@@ -138,7 +138,7 @@ class NetOutput(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillLoss:
-    """Blend of distillation losses, beside the loss on the labels: ``DistillLoss(method="dkd", beta=4.0)``.
+    """Blend of distillation losses, added to the loss on the labels: ``DistillLoss(method="dkd", beta=4.0)``.
 
     method       how logits are matched: "kd", "dkd" or "standardized"
     logits       weight of that match

@@ -78,8 +78,8 @@ class Margin:
 class MarginHead(nn.Module):
     """A cosine classifier with a margin, in place of an `nn.Linear` or a 1x1 `nn.Conv2d`, whose weights it takes over.
 
-    An angle near 0 or pi hardly shrinks when it is widened, so a small net would make all angles so and tell nothing
-    apart. Two things take that way out: features have zero mean and unit variance, as the authors' own embeddings, and
+    An angle near 0 or pi hardly shrinks when it is widened, so a small net would make all angles so and separate
+    nothing. Two things prevent that: features have zero mean and unit variance, as the authors' own embeddings, and
     what the rows of all classes share is taken off. Rows at right angles to the features' mean let it fold away without
     a bias; one that is there folds to 0. Sub-centers beyond the first start scattered around the classifier's rows.
     """

@@ -106,7 +106,7 @@ def fill_trunk(net: nn.Module, path: Path, num_classes: int) -> nn.Module:
 def pool(net: nn.Module, side: int) -> nn.Module:
     """Let the first linear layer of torchvision's VGG or AlexNet see a map of `side` x `side`; returns the net.
 
-    On a map of one pixel a `side` of 1 says what the net said before: the weights of all copies are summed.
+    On a map of one pixel a `side` of 1 computes what the net computed before: the weights of all copies are summed.
     `InputError` for a net without such a head.
     """
     position, linear = _first_linear(net)

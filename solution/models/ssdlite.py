@@ -36,7 +36,7 @@ class SsdNet(nn.Module):
         return torch.cat([corners, scores], 2).transpose(1, 2)
 
     def _answers(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """What the heads say, and the default boxes (N, 4) that they speak of."""
+        """The heads' outputs, and the default boxes (N, 4) that they refer to."""
         from torchvision.models.detection.image_list import ImageList
 
         maps = list(self.ssd.backbone(2 * images - 1).values())

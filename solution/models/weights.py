@@ -180,10 +180,12 @@ def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], lis
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], said: str) -> None:
-    """Load `state`; `said` is where it came from. `InputError` when names or shapes are another net's."""
+    """Load `state`; `origin` is where it came from. `InputError` when names or shapes are another net's."""
     missing, unexpected, shapes = misfits(net, state)
     if missing or unexpected or shapes:
-        raise InputError(f"{said}: its weights are of another net: {_listed(net, state, missing, unexpected, shapes)}")
+        raise InputError(
+            f"{origin}: its weights are of another net: {_listed(net, state, missing, unexpected, shapes)}"
+        )
     own = net.state_dict()
     net.load_state_dict({name: state.get(name, tensor) for name, tensor in own.items()})
 
@@ -234,7 +236,7 @@ _MOST_TENSORS = 20_000
 class Bounded(TorchFunctionMode):
     """While open, tensors made of sizes alone, as weights are, take no more than `most_bytes` in all.
 
-    `InputError` that says `reason` before the memory is asked for. Building on the device "meta" would ask for none,
+    `InputError` that says `reason` before the memory is allocated. Building on the device "meta" would allocate none,
     but some nets find their sizes by calculating with tensors, which have no numbers there.
     """
 

@@ -158,7 +158,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _fill(net: nn.Module, state: dict[str, Tensor], said: str) -> None:
+def _fill(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
     """Load `state` as float32; the layer that counts bins may be there or not."""
     bins = {name: tensor for name, tensor in net.state_dict().items() if ".dfl." in name}
-    fill(net, {name: tensor.float() for name, tensor in state.items() if ".dfl." not in name} | bins, said)
+    fill(net, {name: tensor.float() for name, tensor in state.items() if ".dfl." not in name} | bins, origin)

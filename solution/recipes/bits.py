@@ -1,7 +1,7 @@
 """Bits of a weight against what they cost: size of the packed file and quality, for several nets, as table and drawing.
 
 A net's rows are those of a run of `benchmarks/bits.py`: the float net's stage is called "base", the others after their
-bits, such as "bits4". `zipped.json` beside them holds what plain compression makes of the float net's file.
+bits, such as "bits4". `zipped.json` next to them holds what plain compression makes of the float net's file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Nets = Mapping[str, Net]
 
 
 def note_zipped(folder: Path, num_bytes: int) -> None:
-    """Note beside the rows in `folder` how many bytes zip -9 leaves of the float net's checkpoint."""
+    """Note next to the rows in `folder` how many bytes zip -9 leaves of the float net's checkpoint."""
     write_text(folder / ZIPPED, json.dumps({"zipped_bytes": num_bytes}) + "\n")
 
 

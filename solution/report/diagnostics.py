@@ -178,7 +178,7 @@ def _purity(points: np.ndarray, labels: np.ndarray) -> float:
 
 
 SPLIT = ("val_share", "split_seed", "folds", "fold")
-"""The settings of the data that say which pictures are val."""
+"""The settings of the data that decide which pictures are val."""
 
 _BATCH = 256
 NUM_WORST = 24

@@ -265,7 +265,7 @@ aria-labelledby="{{ section.id }}-title">
 {% if section.photos %}<ul class="photos">
 {% for photo in section.photos %}<li><figure>\
 <img src="{{ photo.source }}" alt="{{ photo.alt }}" width="{{ photo.side }}" height="{{ photo.side }}">
-<figcaption>{% for said in photo.lines %}{{ said }}<br>{% endfor %}\
+<figcaption>{% for line in photo.lines %}{{ line }}<br>{% endfor %}\
 <span class="name">{{ photo.name }}</span></figcaption></figure></li>
 {% endfor %}</ul>{% endif %}
 {% for block in section.blocks %}{% if block.folded %}<details><summary>{{ block.title }}</summary>\

@@ -25,7 +25,7 @@ FOLDER, STEP, PARENT = "featherweight.folder", "featherweight.step", "mlflow.par
 _SQLITE = "sqlite:///"
 _FILES = ("model.safetensors", "model.packed", "plan.json", "plan.txt", "history.csv")
 _EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.pt2")
-_TOLD = ("recipe.json", "rows.json", "rows.csv", "*.md", "*.svg")
+_SUMMARIES = ("recipe.json", "rows.json", "rows.csv", "*.md", "*.svg")
 """What a run's folder holds besides its steps."""
 
 _WORDS = ("step", "commit", "hardware", "timed_on", "seed")
@@ -42,7 +42,7 @@ def open_store(uri: str = "") -> Store:
 
     `InputError` without MLflow, and for a store that cannot be reached.
     """
-    # It otherwise asks a server that is down for minutes.
+    # It otherwise retries a server that is down for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
     try:
@@ -87,7 +87,7 @@ class Store:
         parent = self._parent(experiment, run)
         for row in run.rows:
             self._row(experiment, parent, run, row)
-        for path in sorted(path for pattern in _TOLD for path in folder.glob(pattern)):
+        for path in sorted(path for pattern in _SUMMARIES for path in folder.glob(pattern)):
             self.client.log_artifact(parent, str(path))
         if run.checkpoints():  # they are written last
             self.client.set_terminated(parent)
@@ -132,8 +132,7 @@ class Store:
         from mlflow.entities import Metric, Param
 
         now = round(1e3 * time.time())
-        said = [Param(name, str(value)) for name, value in params.items()]
-        self.client.log_batch(run_id, params=said)
+        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
         for start in range(0, len(metrics), _MOST):
             some = [Metric(name, value, now, step) for name, value, step in metrics[start : start + _MOST]]
             self.client.log_batch(run_id, metrics=some)

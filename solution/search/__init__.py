@@ -6,6 +6,6 @@ study        a study, where its trials are kept, how one may end, and the sample
 hyperband    after how many epochs weak trials rest, who stands at which rung, and who may go on
 worker       takes trials until none is left: one left behind, one that may go on, a new one
 trainer      one trial: what it will cost, then the stages that lead to After, resumed where they stopped
-supervisor   starts workers, replaces dead ones, tells how far they are
+supervisor   starts workers, replaces dead ones, shows how far they are
 outcome      the best trial as a readable recipe file, a table, plots: history, front, importance
 """

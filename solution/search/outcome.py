@@ -42,7 +42,7 @@ def best_of(study: Study) -> FrozenTrial:
     done = [(figures.score, trial) for trial in trials if (figures := figures_of(trial))]
     if done:
         return min(done, key=lambda pair: pair[0])[1]
-    reason = next((said for trial in trials if (said := tried(trial).said)), "none has ended yet")
+    reason = next((reason for trial in trials if (reason := tried(trial).reason)), "none has ended yet")
     raise InputError(f"none of {len(trials)} trials was trained to its end: {reason}")
 
 
@@ -95,7 +95,7 @@ class Outcome:
         return (
             f"Trial {trial.number} of a search over {self.recipe.name}: score {figures.score:.4f} on the dev split."
             f"\n\n    python -m solution run {path} --data PATH --seed {self.recipe.seed} --out runs/{path.stem}\n\n"
-            f"Macro F1 {figures.f1:.4f} on the dev split, which the search looked at: val will say less. "
+            f"Macro F1 {figures.f1:.4f} on the dev split, which the search looked at: val will be lower. "
             f"{figures.macs:,} MACs.\n{len(self.study.get_trials(deepcopy=False))} trials, seed {self.recipe.seed}, "
             f"commit {commit() or '-'}, {hardware()}.\n"
         )
@@ -190,13 +190,13 @@ def history_drawing(lines: Sequence[Tried]) -> Drawing:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         first = min(done, key=lambda line: scored[line.number])
         score = scored[first.number]
-        said = f"{len(done)} trials trained to the end, the best, {first.number}, with score {score:.4f}"
+        alt = f"{len(done)} trials trained to the end, the best, {first.number}, with score {score:.4f}"
         above = f" {hidden} far above are not shown." if hidden else ""
-        return drawn(figure, "history", said + "." + above, "Lower is better." + above)
+        return drawn(figure, "history", alt + "." + above, "Lower is better." + above)
 
 
 def front_drawing(lines: Sequence[Tried], reference: Sequence[Series] = (), scored: bool = False) -> Drawing:
-    """Macro F1 against MACs: the trials and their front beside `reference`; with lines of equal score when `scored`."""
+    """Macro F1 against MACs: the trials and their front with `reference`; with lines of equal score when `scored`."""
     done = [line for line in lines if line.state == "complete"]
     best = min(done, key=lambda line: math.inf if line.score is None else line.score)
     points = tuple(
@@ -217,8 +217,8 @@ def importance_drawing(weights: Mapping[str, float]) -> Drawing:
         quiet(axes, "x")
         axes.set(xlim=(0, 1.3 * max(weights.values())))
         figure.supxlabel("share of the score", fontsize=11)
-        said = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
-        return drawn(figure, "importance", f"Importance for the score: {said}.", "PED-ANOVA, all together 1.")
+        listed = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+        return drawn(figure, "importance", f"Importance for the score: {listed}.", "PED-ANOVA, all together 1.")
 
 
 _WIDTH = 100

@@ -22,7 +22,7 @@ from solution.settings import settings_of
 
 JOURNAL = "journal.log"
 _RUNGS = 27
-"""The first rung comes after this part of a trial, unless told otherwise: three rungs of a third each."""
+"""The first rung comes after this part of a trial, unless set otherwise: three rungs of a third each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Search:
 
     @cached_property
     def checked_space(self) -> Space:
-        """The space, or an `InputError` that says what is wrong with it."""
+        """The space, or an `InputError` with what is wrong in it."""
         return space_of(self.space, self.recipe)
 
     @cached_property
@@ -82,7 +82,7 @@ class Search:
         first = -(-epochs // _RUNGS) if self.first_epochs is None else self.first_epochs
         hyperband = Hyperband(total=epochs, first=first if epochs else 1)
         about = {
-            "space": self.checked_space.told(),
+            "space": self.checked_space.described(),
             "recipe": self._settings(),
             "data set": {"images": self._info.counts, "classes": list(self._info.classes)},
             "pace": {"first rung": first},

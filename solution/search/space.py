@@ -23,7 +23,7 @@ Plain = Mapping[str, list[Any] | tuple[Any, ...]]
 """A space as recipes write it."""
 
 _DIGITS = 4
-"""Of a number that is drawn: more would say nothing and make the recipe that is found unreadable."""
+"""Of a number that is drawn: more would mean nothing and make the recipe that is found unreadable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class Space:
                 own[name] = stored
         return own
 
-    def told(self) -> dict[str, str]:
+    def described(self) -> dict[str, str]:
         """{name: what is offered}, for eyes and for comparison."""
         return {name: str(field) for name, field in self.fields}
 

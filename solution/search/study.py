@@ -41,7 +41,7 @@ class Figures:
     score: float
 
     def values(self, objective: str) -> tuple[float, ...]:
-        """As Optuna is told."""
+        """As Optuna gets them."""
         return (self.score,) if objective == "score" else (self.f1, float(self.macs))
 
     def minimized(self, objective: str) -> tuple[float, ...]:
@@ -59,7 +59,7 @@ def figures_of(trial: FrozenTrial) -> Figures | None:
 def open_study(storage: BaseStorage, name: str, objective: str, about: Mapping[str, Mapping[str, Any]]) -> Study:
     """The study called `name`, new or gone on with.
 
-    about: what must not change from one start to the next. `InputError` says what did.
+    about: what must not change from one start to the next. `InputError` names what did.
     """
     if objective not in OBJECTIVES:
         raise InputError(f"the objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
@@ -81,9 +81,9 @@ def _check(name: str, found: Mapping[str, Mapping[str, Any]], here: Mapping[str,
         there, now = found.get(part, {}), here[part]
         names = [key for key in {**there, **now} if there.get(key) != now.get(key)]
         if names:
-            said = "; ".join(f"{key}: {there.get(key, 'not there')} there, {now.get(key, 'not')} here" for key in names)
+            both = [f"{key}: {there.get(key, 'not there')} there, {now.get(key, 'not')} here" for key in names]
             raise InputError(
-                f"the study {name!r} was begun with another {part} ({said}); choose another --name or --out"
+                f"the study {name!r} was begun with another {part} ({'; '.join(both)}); choose another --name or --out"
             )
 
 
@@ -128,7 +128,7 @@ class Tried:
     f1: float | None
     score: float | None
     drawn: dict[str, Any]
-    said: str = ""
+    reason: str = ""
 
 
 def tried(trial: FrozenTrial) -> Tried:
@@ -146,7 +146,7 @@ def tried(trial: FrozenTrial) -> Tried:
         f1=f1,
         score=score,
         drawn=dict(trial.params),
-        said=trial.user_attrs.get("refused") or trial.user_attrs.get("error", ""),
+        reason=trial.user_attrs.get("refused") or trial.user_attrs.get("error", ""),
     )
 
 
@@ -247,4 +247,4 @@ class TrialRejected(Exception):  # noqa: N818 - no error
 
 
 class Stopped(Exception):  # noqa: N818 - no error
-    """The worker was told to stop; its trial is left to whoever comes next."""
+    """The worker was stopped; its trial is left to whoever comes next."""

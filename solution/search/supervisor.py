@@ -1,4 +1,4 @@
-"""Starts workers, replaces those that die, and tells how far the study is."""
+"""Starts workers, replaces those that die, and shows how far the study is."""
 
 from __future__ import annotations
 
@@ -96,20 +96,20 @@ class WorkerPool:
         """Work until the study is done. A dead worker is replaced; `InputError` when they die without getting on."""
         self.logs.mkdir(parents=True, exist_ok=True)
         progress = Progress(queue=self.queue, ended_before=num_ended(self.queue))
-        teller = _Teller(self.log)
+        status = _StatusLine(self.log)
         try:
             for number in range(self.size):
                 self._start(number)
-            self._watch(lambda: teller.tell(progress.line()))
-            teller.end(progress.line())
+            self._watch(lambda: status.show(progress.line()))
+            status.end(progress.line())
         finally:
             self._stop()
 
-    def _watch(self, tell: Callable[[], None]) -> None:
+    def _watch(self, show: Callable[[], None]) -> None:
         deaths, moved = 0, -1
         while any(process.poll() is None for process in self.processes.values()):
             time.sleep(_LOOK_S)
-            tell()
+            show()
             events = self._num_events()
             for number, process in list(self.processes.items()):
                 if process.poll():
@@ -149,14 +149,14 @@ class WorkerPool:
                 process.kill()
 
 
-class _Teller:
+class _StatusLine:
     """One line that is written over on a terminal; elsewhere a line a minute, if it has changed."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self.log, self.live = log, sys.stdout.isatty()
         self.last, self.at = "", 0.0
 
-    def tell(self, line: str) -> None:
+    def show(self, line: str) -> None:
         """Show the line."""
         if self.live:
             width = shutil.get_terminal_size().columns - 1

@@ -115,7 +115,7 @@ class TrialQueue:
         return [trial for trial in trials if trial.user_attrs.get("home") == self.home]
 
     def _still_runs(self, trial: FrozenTrial) -> bool:
-        """Asked under the trial's lock: whether its worker died, or has just told how it ended and let go of it."""
+        """Under the trial's lock: whether its worker died, or has just recorded how it ended and let go of it."""
         return self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
 
     def _next(self) -> FrozenTrial | None:
@@ -203,7 +203,7 @@ class TrialContext:
         return [figures for trial in self.queue.study.get_trials(deepcopy=False) if (figures := figures_of(trial))]
 
     def check_alive(self) -> None:
-        """Raise `Stopped` when the worker was told to stop."""
+        """Raise `Stopped` when the worker was stopped."""
         if not self.keep_on():
             raise Stopped
 
@@ -218,7 +218,7 @@ def work(
     keep_on: Callable[[], bool] = lambda: True,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Run trials of `queue` until none is left or `keep_on` says no."""
+    """Run trials of `queue` until none is left or `keep_on` returns False."""
     while keep_on():
         claim = queue.claim()
         if claim is None:
@@ -233,7 +233,7 @@ def work(
 
 
 def _run(queue: TrialQueue, claim: Claim, objective: TrialObjective, keep_on: Callable[[], bool]) -> str:
-    """Run one trial, record how it ended, and say so."""
+    """Run one trial, record how it ended, and return it."""
     trial, study = claim.trial, queue.study
     try:
         _count_start(claim)
@@ -267,9 +267,9 @@ def _count_start(claim: Claim) -> None:
 
 
 def _failed(queue: TrialQueue, claim: Claim, error: Exception) -> str:
-    said = f"{type(error).__name__}: {error}"
+    reason = f"{type(error).__name__}: {error}"
     claim.folder.mkdir(parents=True, exist_ok=True)
     (claim.folder / "error.txt").write_text("".join(traceback.format_exception(error)))
-    claim.trial.set_user_attr("error", said)
+    claim.trial.set_user_attr("error", reason)
     queue.study.tell(claim.trial, state=TrialState.FAIL)
-    return f"failed: {said}"
+    return f"failed: {reason}"

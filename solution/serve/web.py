@@ -32,7 +32,7 @@ _FORM_BYTES = 1 << 16
 _MOST_READ = 8
 """Up to so many times the limit is read before it is refused: a browser shows an answer only once all is sent."""
 _AT_ONCE = 2
-"""So many photos are computed or wait for that; whoever sends one more is told to try again."""
+"""So many photos are computed or wait for that; one more gets the answer to try again."""
 _THREADS = 4
 _CONNECTIONS = 64
 """Of more, those that have waited longest without a whole request are closed."""
@@ -43,7 +43,7 @@ _SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'self'; "
     f"script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'; frame-ancestors 'self'",
-    "Referrer-Policy": "same-origin",  # with none, a browser does not say that the page's own form is its own
+    "Referrer-Policy": "same-origin",  # with none, a browser does not mark the page's own form as such
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }

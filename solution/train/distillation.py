@@ -117,12 +117,14 @@ class DistillObjective(Objective):
             logits = self.net(images).float()
         share = self.settings.share
         student = NetOutput(logits, features.maps[self.map].float() if self.map else None)
-        matched = self.settings.distill_loss(student, self.said(images, teacher_logits), targets, self.projection)
+        matched = self.settings.distill_loss(
+            student, self.teacher_output(images, teacher_logits), targets, self.projection
+        )
         if share == 1:
             return matched
         return (1 - share) * self.on_labels(logits, targets, features) + share * matched
 
-    def said(self, images: Tensor, teacher_logits: Tensor | None) -> NetOutput:
+    def teacher_output(self, images: Tensor, teacher_logits: Tensor | None) -> NetOutput:
         """The teachers' logits, and the first one's last feature map when features are matched."""
         if not self.teachers:
             if teacher_logits is None:
@@ -151,9 +153,9 @@ def store_teacher_logits(
     bf16: computed in it, which large nets do twice as fast on a processor that has it.
     """
     path = cache_folder() / f"answers-{_key(teacher, views, num_views, bf16)}.npy"
-    said = mapped(path)
-    if said is not None:
-        return said
+    stored = mapped(path)
+    if stored is not None:
+        return stored
     log(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
     with written_whole(path) as temporary:
         np.save(temporary, _ask(teacher, views, num_views, bf16))
@@ -170,13 +172,13 @@ def as_teacher_sees(views: Views, size: int, normalization: Normalization) -> Vi
 
 def _ask(teacher: nn.Module, views: Views, num_views: int, bf16: bool) -> np.ndarray:
     teacher.eval()
-    said = []
+    logits = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for view in range(num_views):
             starts = range(0, len(views), BATCH)
             pairs = [[(view, index) for index in range(start, min(start + BATCH, len(views)))] for start in starts]
-            said.append(torch.cat([teacher(views.__getitems__(some)[0]).float() for some in pairs]))
-    return torch.stack(said).to(torch.float16).numpy()  # (num_views, N, C)
+            logits.append(torch.cat([teacher(views.__getitems__(some)[0]).float() for some in pairs]))
+    return torch.stack(logits).to(torch.float16).numpy()  # (num_views, N, C)
 
 
 def _key(teacher: nn.Module, views: Views, num_views: int, bf16: bool) -> str:
@@ -293,7 +295,7 @@ class Assist(Distill):
             raise InputError("an assistant learns from logits: leave distill_loss, margin and auxiliary as they are")
 
     def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
-        """The assistant's lesson."""
+        """The objective of the assistant."""
         return Residual(net, self, context)
 
     def plan(self, model: nn.Module, context: StepContext) -> AssistPlan:
@@ -320,7 +322,7 @@ class Residual(DistillObjective):
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), targets, and the teachers' stored logits (B, num_classes), if any."""
         student, assistant = self.net.student(images).float(), self.net.assistant(images).float()
-        missed = residual_target(student, self.said(images, teacher_logits).logits)
+        missed = residual_target(student, self.teacher_output(images, teacher_logits).logits)
         share = self.settings.share
         matched = F.mse_loss(assistant, missed)
         return (1 - share) * self.settings.loss(student + assistant, targets, self.context.counts) + share * matched

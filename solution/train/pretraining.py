@@ -78,7 +78,7 @@ class Autoencode(Train):
     The last feature map is drawn by a decoder, thrown away afterwards, that doubles its side some times; what comes
     out is compared with the normalized image at that size. The last epoch is kept.
 
-    Squared errors are steep at first, so the optimizer is AdamW unless said otherwise.
+    Squared errors are steep at first, so the optimizer is AdamW unless set otherwise.
 
     doublings  how often the side of the last feature map is doubled
     channels   width of the decoder

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from torch import Tensor
 
 _EPOCHS, _SECONDS = 10, 60.0
-"""Without a terminal a line is said after so many epochs, and after so much time without one."""
+"""Without a terminal a line is printed after so many epochs, and after so much time without one."""
 _BAR, _FIGURES = 10, 22
-"""Columns of the bar and of the figures beside it."""
+"""Columns of the bar and of the figures next to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Bar:
             self.place.name or "training", total=epochs * steps, figures="", left="", epoch=f"1/{epochs}"
         )
         self.live = self.progress.console.is_terminal
-        self.said_at = time.monotonic()
+        self.printed_at = time.monotonic()
         self.first: tuple[int, float] | None = None
 
     def __enter__(self) -> Bar:
@@ -94,17 +94,17 @@ class Bar:
             self._show(completed=step, epoch=f"{epoch + 1}/{self.epochs}", left=self._left(step))
         self._show(figures="judging on dev")
 
-    def tell(self, history: Sequence[Mapping[str, float]]) -> None:
+    def show(self, history: Sequence[Mapping[str, float]]) -> None:
         """Show the last epoch's figures."""
         last, done = history[-1], len(history)
         short = [f"{word} {last[name]:.3g}" for name, word in (("loss", "loss"), ("dev_f1", "F1")) if name in last]
         self._show(figures=" ".join(short)[:_FIGURES])
         shown = [f"{name} {last[name]:.4g}" for name in ("loss", "dev_f1", "images_per_s") if name in last]
-        late = time.monotonic() - self.said_at >= _SECONDS
+        late = time.monotonic() - self.printed_at >= _SECONDS
         if not self.live and (late or done % _EPOCHS == 0 or done == self.epochs):
             left = f", {text}" if (text := self._left(done * self.steps)) and done < self.epochs else ""
             self.log(f"epoch {done}/{self.epochs}: {', '.join(shown)}{left}")
-            self.said_at = time.monotonic()
+            self.printed_at = time.monotonic()
 
     def _show(self, **fields: object) -> None:
         self.progress.update(self.task, **cast(Any, fields))

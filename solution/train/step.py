@@ -48,15 +48,15 @@ class Objective(nn.Module):
         return self.on_labels(logits, targets, features)
 
     def on_labels(self, logits: Tensor, targets: Tensor, features: FeatureExtractor) -> Tensor:
-        """The loss on labels, with the margin and the auxiliary heads that the settings ask for."""
+        """The loss on labels, with the margin and the auxiliary heads of the settings."""
         counts = self.context.counts
         head = self.net.get_submodule(self.head) if self.head else None
         harder = head.with_margin(logits, targets) if isinstance(head, MarginHead) else logits
         total = self.settings.loss(harder, targets, counts)
         if not self.auxiliary:
             return total
-        aside = [auxiliary(features.maps[name.replace("/", ".")]).float() for name, auxiliary in self.auxiliary.items()]
-        losses = [self.settings.loss(said, targets, counts) for said in aside]
+        maps = [(classifier, features.maps[name.replace("/", ".")]) for name, classifier in self.auxiliary.items()]
+        losses = [self.settings.loss(classifier(found).float(), targets, counts) for classifier, found in maps]
         return total + self.settings.auxiliary * torch.stack(losses).mean()
 
     def finished(self, net: nn.Module) -> nn.Module:

@@ -55,7 +55,7 @@ def fit(
             history.append({"epoch": epoch + 1, **figures, "seconds": round(time.perf_counter() - start, 2)})
             if context.folder and run.accelerator.is_main_process:
                 save_state(context.folder, run.state(), history)
-            bar.tell(history)
+            bar.show(history)
     return run.best_model()
 
 
@@ -112,15 +112,15 @@ class Trainer:
                     module.eval()
         self.chance.manual_seed(self.context.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
-        start = asked = time.perf_counter()
+        start = requested = time.perf_counter()
         for step, batch in enumerate(batches, start=epoch * self.steps):
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - requested
             total += self.update(step, *batch) * len(batch[0])
             images_seen += len(batch[0])
-            asked = time.perf_counter()
+            requested = time.perf_counter()
         if not self._is_finite():
             raise InputError(self._diverged(step, batch[0]))
-        seconds = asked - start
+        seconds = requested - start
         return {
             "loss": float(total) / images_seen,
             "images_per_s": round(images_seen / seconds, 1),
@@ -202,7 +202,7 @@ class Trainer:
         }
 
     def restore(self) -> list[dict[str, float]]:
-        """Take up the state in `context.folder` when asked to; returns the history so far."""
+        """Take up the state in `context.folder` if `resume` is set; returns the history so far."""
         context = self.context
         state = load_state(context.folder, repr(self.settings)) if context.resume and context.folder else None
         if state is None:

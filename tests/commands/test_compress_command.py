@@ -112,7 +112,7 @@ def test_going_on_with_other_words_is_refused(net_file, tmp_path, capsys):
     (work / "compress.json").write_text("{}")
     words = ["compress", str(net_file), "--step", "prune_layers count=1 ranking=last", "--out", str(out), "--resume"]
     assert main(words) == 2
-    assert "was begun with other words" in capsys.readouterr().err
+    assert "was begun with another command" in capsys.readouterr().err
 
 
 def test_steps_are_listed_with_fields_defaults_and_meanings(capsys):

@@ -104,7 +104,7 @@ def test_pruning_again_only_adds():
         twice = plan.apply(once)
         assert all(bool((twice[place].weight[mask] == 0).all()) for place, mask in zip((0, 3), gone, strict=True))
         assert plan.total == (pytest.approx(30, abs=0.1), pytest.approx(60, abs=0.1))
-    with pytest.raises(InputError, match=r"nothing would become zero: 30\.0 % .* are, 20\.0 % were asked for"):
+    with pytest.raises(InputError, match=r"nothing would become zero: 30\.0 % .* are, 20\.0 % is the target"):
         PruneWeights(sparsity=0.2)(once, GIVEN)
 
 

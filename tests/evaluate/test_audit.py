@@ -317,7 +317,7 @@ def test_hidden_work_is_told_exactly(net):
         (patched, "its forward was replaced"),
         (scripted, "convolution"),
         (Fourier, "work that no module's hook sees: _fft_c2r"),
-        (Solved, "runs _linalg_solve_ex, whose work the audit cannot tell"),
+        (Solved, "runs _linalg_solve_ex, whose work the audit does not know"),
         (Numpy, "takes values of the image out of PyTorch (numpy)"),
         (Thread, "PyTorch did not make on the way"),
     ],

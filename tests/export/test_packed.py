@@ -347,7 +347,7 @@ def test_no_mutation_of_a_net_crashes_hangs_allocates_or_lies(toy, tmp_path, mon
         (lambda header: header.update(classes=[], net=header["net"] | {"num_classes": 10**10}), "it would be larger"),
         (lambda header: header["net"]["settings"].update(width=255), "it would be larger"),
         (lambda header: header["net"]["settings"].update(units=[1 << 31, 1]), "it would be larger"),
-        (lambda header: header["net"]["settings"].update(units=[3, 1]), "of another net than its header says"),
+        (lambda header: header["net"]["settings"].update(units=[3, 1]), "of another net than its header names"),
         (lambda header: header["net"].update(kind="ssdlite", settings={"weights": "own"}), "weights of elsewhere"),
         (lambda header: header.update(size="48"), "size must be the side"),
         (lambda header: header.update(std=[0.2, 0.2, 0]), "mean and std must be"),

@@ -16,7 +16,7 @@ from solution.contracts import InputError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class PruneGradually(Step):
-    """Reach what `prune` asks for in equal relative steps, with a training after each cut but the last.
+    """Reach the target of `prune` in equal relative steps, with a training after each cut but the last.
 
     prune    the whole cut: its ratio or its budget is met by the last stage
     between  the step that trains: Train, Distill, GroupPenalty

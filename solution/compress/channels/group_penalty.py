@@ -71,7 +71,7 @@ class GroupPenalty(Train):
 
 
 class GroupPenaltyObjective(Objective):
-    """A lesson with a penalty on the lengths of channel groups."""
+    """An objective with a penalty on the lengths of channel groups."""
 
     settings: GroupPenalty
 
@@ -81,5 +81,5 @@ class GroupPenaltyObjective(Objective):
         self.norms = norms
 
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
-        """Scalar loss of images (B, C, H, W), targets, and what lies beside them."""
+        """Scalar loss of images (B, C, H, W), targets, and the teachers' stored logits, if any."""
         return super().forward(images, targets, teacher_logits) + self.settings.strength * self.norms(self.net).sum()

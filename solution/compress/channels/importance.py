@@ -98,7 +98,7 @@ def component_scores(model: nn.Module, coupling: Coupling, criterion: str, conte
 def _group_norms(model: nn.Module, coupling: Coupling) -> np.ndarray:
     """Squared length of all that a channel is multiplied with, as a multiple of the mean of those made alike.
 
-    Biases are left out: they say nothing of what a channel carries.
+    Biases are left out: they have no part in what a channel carries.
     """
     parameters, squares = dict(model.named_parameters()), np.zeros(len(coupling.atom))
     sides: dict[str, list[Side]] = {}

@@ -72,7 +72,7 @@ def sensitivity(
     """One line per method, entry and ratio, in order of execution: f1 and accuracy on the dev split, and MACs.
 
     Columns: method, layer, ratio, f1, accuracy, macs; ratio 0 is the whole net. Nothing is trained between; batch-norm
-    statistics are measured again where calibration batches are given. What cannot be pruned so is told and left out.
+    statistics are measured again where calibration batches are given. What cannot be pruned so is logged and left out.
     """
     import pandas as pd
 
@@ -141,7 +141,7 @@ def by_ratio(table: DataFrame) -> DataFrame:
 
 
 NAMED = 5
-"""So many of the most sensitive layers stand out among the lines and have their names beside them."""
+"""So many of the most sensitive layers stand out among the lines and have their names next to them."""
 HUES = ("#0072b2", "#d55e00", "#00805d", "#b9558f", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v")
 PAPER, INK, FAINT = "#ffffff", "#1b1f24", "#c3cbd3"

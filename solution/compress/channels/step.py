@@ -154,7 +154,7 @@ class PruneChannels(StructuralStep):
         return replace(self, verify=False).run(model, context)
 
     def _checked(self, plan: ChannelPlan, full: Analysis, model: nn.Module, context: StepContext) -> ChannelPlan:
-        """A plan that cuts something, and whose net computes what it should; an error says why it does not."""
+        """A plan that cuts something, and whose net computes what it should; an error gives the reason."""
         if not plan.tensors:
             reasons = sorted(set(plan.kept.values())) or ["it has no layer with channels"]
             raise InputError(f"nothing would be cut from {len(full.coupling.sides)} axes: {'; '.join(reasons)}")

@@ -40,7 +40,7 @@ class Difference:
     """Largest differences of outputs, relative to the largest output.
 
     error  between the cut net and the full one without the channels that go: rounding only, when the cut is right
-    moved  between the cut net and the full one: not zero, or the comparison says nothing
+    moved  between the cut net and the full one: not zero, or the comparison means nothing
     limit  what the error may come to by rounding: more where the forward itself goes down to single precision
     """
 
@@ -126,12 +126,12 @@ def _telling(example: Any) -> Any:
     """Few samples, and random numbers in place of constants, which show little."""
     generator = torch.Generator().manual_seed(0)
 
-    def telling(one: Tensor) -> Tensor:
+    def distinct(one: Tensor) -> Tensor:
         if one.is_floating_point() and bool((one == one.flatten()[0]).all()):
             return torch.randn(one.shape, generator=generator, dtype=one.dtype).to(one.device)
         return one
 
-    return with_tensors(telling, example)
+    return with_tensors(distinct, example)
 
 
 def outputs_of(model: nn.Module, example: Any, *modes: TorchDispatchMode) -> list[Tensor]:

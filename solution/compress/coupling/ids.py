@@ -1,4 +1,4 @@
-"""Integer channel ids: one number per element of an activation, saying which channel the element lives or dies with.
+"""Integer channel ids: one number per element of an activation, naming the channel that the element lives or dies with.
 
 An id tensor has the full shape of its activation, but dimensions along which nothing changes (batch, height, width)
 have stride 0 and take no memory. `Ledger` hands out ids, and remembers which are tied and which must stay.

@@ -1,7 +1,7 @@
 """Whether a net at other sizes computes what the full one does: the calls of two passes side by side.
 
 A forward can use its own width: divide by its root, branch on it, loop over it. A net at other sizes then computes
-something else. Numbers that only say where elements lie may differ, for channel ids show what follows from them.
+something else. Numbers that only locate elements may differ, for channel ids show what follows from them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from solution.copying import copied
 class ChannelPlan(Plan):
     """Which channels stay.
 
-    selections  lists of kept indices, each told once; -1 is a new channel of zeros
+    selections  lists of kept indices, each listed once; -1 is a new channel of zeros
     tensors     parameter or buffer -> ((axis, groups, number of the selection), ...). Along axis 1 of a grouped
                 convolution the indices count the inputs of all groups one after another
     shapes      parameter or buffer that is cut -> its shape before

@@ -75,9 +75,9 @@ def along(call: OpCall) -> Any:
 
 def transformed(call: OpCall) -> Tensor:
     """Fourier transforms over `dim`: positions mix, and may become fewer or more."""
-    ids, asked = call.ids("self"), call["dim"]
+    ids, wanted = call.ids("self"), call["dim"]
     every = range(ids.ndim) if call.name.endswith("n") else (-2, -1)
-    dims = [dim % ids.ndim for dim in ([asked] if isinstance(asked, int) else asked or every)]
+    dims = [dim % ids.ndim for dim in ([wanted] if isinstance(wanted, int) else wanted or every)]
     ids = call.ledger.collapse(ids, dims)
     for dim in dims:
         ids = ids.narrow(dim, 0, 1)
@@ -104,8 +104,8 @@ def reduction(call: OpCall) -> Any:
     if "other" in call.arguments:
         return pointwise(call)
     ids = call.ids("self")
-    asked = call["dim"] if "dim" in call.arguments else None
-    dims = [asked] if isinstance(asked, int) else list(asked or range(ids.ndim))
+    wanted = call["dim"] if "dim" in call.arguments else None
+    dims = [wanted] if isinstance(wanted, int) else list(wanted or range(ids.ndim))
     dims = [dim % max(1, ids.ndim) for dim in dims]
     single = isinstance(call.result, torch.Tensor)
     shape = tuple((call.result if single else call.result[0]).shape)

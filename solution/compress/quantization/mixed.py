@@ -104,7 +104,7 @@ def _gain(model: nn.Module, path: str, name: str, lower: str) -> int:
 
 
 def first_within(steps: Steps, excess_bytes: int) -> Mix:
-    """The first mix that saves `excess_bytes`. `InputError` that says how much can be saved when none does."""
+    """The first mix that saves `excess_bytes`. `InputError` with how much can be saved when none does."""
     for mix, saved in zip(steps.mixes, steps.saved, strict=True):
         if saved >= excess_bytes:
             return mix

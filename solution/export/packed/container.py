@@ -7,7 +7,7 @@
 32 bytes  SHA-256 of all that is before and after it
           table of contents (JSON, zstandard), streams
 
-The table says which tensors there are and where their bytes lie:
+The table lists the tensors and where their bytes lie:
 
 header    that of the checkpoint
 names, dtypes, shapes, codes, planes    one item per tensor; planes: the stream that each plane lies in

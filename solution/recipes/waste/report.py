@@ -5,7 +5,7 @@ photos are private, so F1 and score of other photos do not repeat these; MACs ar
 
 Sources: the first seventeen results of the winning team's README (ShuffleNet v1, groups 3, width 1/4, 80 x 80; its
 last row is After) and the public and private leaderboard rows of a second team. Where their figures contradict the
-formula, it is said.
+formula, a note points it out.
 """
 
 from __future__ import annotations
