@@ -140,7 +140,7 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
         path = Path(folder, f"before{arguments.out.suffix}")
         before = loaded.figures(loaded.model, loaded.header, path)
     if loaded.loaders is not None:
-        quality = {name: before[name] for name in ("f1", "accuracy") if name in before}
+        quality: dict[str, float] = {name: before[name] for name in ("f1", "accuracy") if name in before}
         print(quality_line(quality, loaded.loaders))
     model = loaded.model
     with _work_folder(arguments) as work:

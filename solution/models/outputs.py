@@ -67,7 +67,8 @@ def with_red_first(net: nn.Module, channels: int, size: int) -> nn.Module:
 
     `InputError` when something else than a convolution sees the pictures first.
     """
-    images, first = torch.randn(1, channels, size, size), []
+    images = torch.randn(1, channels, size, size)
+    first: list[Any] = []
 
     def note(path: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].data_ptr() == images.data_ptr():

@@ -197,14 +197,14 @@ def _imported(where: str, load: Callable[[], ModuleType]) -> ModuleType:
 
 def _own_line(error: BaseException, where: str) -> str:
     """The error, with the last line of the user's own code that it came through."""
-    said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
     if isinstance(error, SyntaxError):
-        return f"{Path(error.filename or where).name}, line {error.lineno}: {(error.text or '').strip()}: {said}"
+        return f"{Path(error.filename or where).name}, line {error.lineno}: {(error.text or '').strip()}: {reason}"
     frames = traceback.extract_tb(error.__traceback__)
     here = Path(where).resolve() if where.endswith(".py") else None
     own = [frame for frame in frames if here is not None and Path(frame.filename).resolve() == here]
     own = own or [one for one in frames if "site-packages" not in one.filename and "<frozen" not in one.filename
                   and one.filename != __file__]  # fmt: skip
     if not own:
-        return said
-    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line}: {said}"
+        return reason
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line}: {reason}"

@@ -88,31 +88,30 @@ class _Shell:
 
 def _unpickled(path: Path) -> Any:
     """What `torch.save` wrote, read with ``weights_only=True``; unknown classes become shells."""
-    unknown: list[tuple[type, str]] = []
+    unknown: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
     for _ in range(_MOST_UNKNOWN):
         try:
             with torch.serialization.safe_globals(unknown):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler's and the archive's have no class in common
-            said = str(error)
-            found = re.search(r"Unsupported global: GLOBAL (\S+) was not an allowed", said)
+            reason = str(error)
+            found = re.search(r"Unsupported global: GLOBAL (\S+) was not an allowed", reason)
             if found is None or (_Shell, found[1]) in unknown:
-                raise InputError(_unreadable(path, said)) from error
+                raise InputError(_unreadable(path, reason)) from error
             # PyTorch leaves the module away in front of a builtin's name.
             name = found[1] if "." in found[1] else f"builtins.{found[1]}"
             unknown.append((_Shell, name))
     raise InputError(f"{path} holds objects of more than {_MOST_UNKNOWN} unknown classes: save its state dict alone")
 
 
-def _unreadable(path: Path, said: str) -> str:
-    if "TorchScript" in said:
+def _unreadable(path: Path, reason: str) -> str:
+    if "TorchScript" in reason:
         convert = f'torch.save(torch.jit.load("{path}").state_dict(), "{path.stem}.weights.pth")'
         return f"{path} is a TorchScript archive, which is code: take its weights out with {convert}"
-    if blocked := re.search(r"GLOBAL (\S+) whose module", said):
+    if blocked := re.search(r"GLOBAL (\S+) whose module", reason):
         return f"{path} would call {blocked[1]}: it is no file of weights, and was not loaded"
-    return (
-        f"{path} cannot be read as weights ({said.splitlines()[0][:120] if said else 'nothing in it'}): copy it again"
-    )
+    first = reason.splitlines()[0][:120] if reason else "nothing in it"
+    return f"{path} cannot be read as weights ({first}): copy it again"
 
 
 def _whole_module(path: Path, content: Any) -> str:
@@ -179,7 +178,7 @@ def misfits(net: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], lis
     )
 
 
-def fill(net: nn.Module, state: Mapping[str, Tensor], said: str) -> None:
+def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load `state`; `origin` is where it came from. `InputError` when names or shapes are another net's."""
     missing, unexpected, shapes = misfits(net, state)
     if missing or unexpected or shapes:
