@@ -85,7 +85,7 @@ def claimed(target: Path) -> Iterator[None]:
 
 def _lock_of(target: Path) -> Path:
     """Beside the target, which may not be there yet; inside it, where nothing can be written beside it."""
-    target = target.absolute()
+    target = target.resolve()  # links and other spellings lead to one lock
     beside = os.access(next(folder for folder in target.parents if folder.exists()), os.W_OK)
     return target.parent / f".{target.name}.lock" if beside or not target.is_dir() else target / ".lock"
 

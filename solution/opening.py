@@ -26,13 +26,13 @@ from solution.checkpoint import Header
 from solution.contracts import InputError
 from solution.export import files
 from solution.graph.running import as_judged
-from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD
+from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
 from solution.models.features import classifier_path
 from solution.models.folders import opened_folder
 from solution.models.outputs import as_logits, with_red_first
 from solution.models.own_code import OwnNet
-from solution.models.weights import fill, fitted, misfits, read_state
+from solution.models.weights import fill, fitted, misfits, read_state, within_limits
 
 SIZE = 224
 """Side of the input of a net when nothing tells it."""
@@ -98,7 +98,8 @@ class ModelSource:
 
     def open(self, device: str = "cpu") -> OpenedModel:
         """The net. `InputError` that says what is wrong and how to name it right."""
-        opened = self._opened()
+        with within_limits(self):
+            opened = self._opened()
         net, header, notes = opened.net.eval(), opened.header, list(opened.notes)
         if self.bgr:
             with_red_first(net, len(header.mean), header.size)
@@ -195,6 +196,7 @@ class ModelSource:
         elif not self.pretrained:
             notes.append("weights: fresh, drawn at random")
         fields: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "size": SIZE, **known, **self.feed}
+        InputSpec(**fields)  # before a picture of that size is made
         net = as_logits(net, len(fields["mean"]), fields["size"])
         code = str(own.with_classes(self.num_classes)) if own else self.name
         header = dataclasses.replace(checkpoint.header_of(net, **fields), code=code)

@@ -35,6 +35,8 @@ from solution.settings import gathered, settings_of
 
 ROLES = ("before", "after")
 _LIBRARIES = ("featherweight", "torch", "torchvision", "numpy", "pillow", "opencv-python-headless", "albumentations")
+_NOTED = {"name": str, "seed": int, "before": str, "after": str, "settings": dict, "data": dict, "versions": dict}
+"""What recipe.json may hold, and of which kind."""
 _DECODING = ("pillow", "opencv-python-headless")
 """Other versions of these may make other pixels of the same pictures."""
 MODEL, PACKED, HISTORY, STATE = "model.safetensors", "model.packed", "history.csv", "training.safetensors"
@@ -115,8 +117,12 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            for name, kind in _NOTED.items():
+                if not isinstance(found.get(name, kind()), kind):
+                    raise ValueError(f"{name} is not of the kind {kind.__name__}")
+            return found
+        except (ValueError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({error}); copy it again, or delete it to report the rows alone"
             ) from error

@@ -35,7 +35,7 @@ def turn_off_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", absent)  # an import of it fails, as where it is not installed
 
 
-_MOST_THREADS = 1024
+MOST_THREADS = 1024
 
 
 def set_threads(count: int | None = None) -> int:
@@ -54,8 +54,8 @@ def set_threads(count: int | None = None) -> int:
 def threads_wanted() -> int:
     """SOLUTION_THREADS, else 1. `InputError` for what is no number of threads."""
     text = os.environ.get("SOLUTION_THREADS", "1")
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
-        raise InputError(f"SOLUTION_THREADS must be a whole number from 1 to {_MOST_THREADS}, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise InputError(f"SOLUTION_THREADS must be a whole number from 1 to {MOST_THREADS}, got {text!r}")
     return int(text)
 
 

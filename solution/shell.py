@@ -19,6 +19,8 @@ from solution.runtime import no_room
 _GRACE_S = 1.5
 """How long a stopped command may take to end by itself: some libraries compute for minutes without looking up."""
 _watching = threading.Event()
+_SECRET = "(?:passw|pwd|token|secret|api_?key|credential|signature)"
+"""What settings behind the ? of a URL are called that nobody else should read."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -50,8 +52,9 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
 
 
 def without_password(text: str) -> str:
-    """`text` with *** in place of the passwords of its URLs."""
-    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)
+    """`text` with *** in place of the passwords and tokens of its URLs."""
+    text = re.sub(r"(://[^/\s:@]*):[^\s'\"]*@", r"\1:***@", text)  # a password may hold "/" and "@"
+    return re.sub(rf"([?&][\w.-]*{_SECRET}[\w.-]*=)[^&\s'\"]*[^&\s'\":,;.)]", r"\1***", text, flags=re.IGNORECASE)
 
 
 def _say(line: str, code: int) -> int:

@@ -41,11 +41,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure in turns, print the table, write figures and chart when requested."""
     from solution.evaluate.speed import Turns, measure
     from solution.report.plots import speed_table
-    from solution.runtime import check_writable
+    from solution.runtime import MOST_THREADS, check_writable
 
     turns = Turns(rounds=arguments.rounds, batches=tuple(arguments.batch))
-    if min(arguments.threads) < 1:
-        raise InputError(f"--threads must be at least 1, got {min(arguments.threads)}")
+    for threads in arguments.threads:
+        if not 1 <= threads <= MOST_THREADS:
+            raise InputError(f"--threads must be 1 to {MOST_THREADS}, got {threads}")
     if arguments.out is not None:
         check_writable(arguments.out / "speed.json")
     runtimes = list(_runtimes(arguments.runtimes))

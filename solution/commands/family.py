@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solution.contracts import InputError, Recipe
-from solution.runtime import set_threads, write_text
+from solution.runtime import limit, set_threads, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +57,8 @@ def _by_reason(failed: Mapping[str, str]) -> str:
 def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace) -> None:
     if arguments.folds is not None:
         raise InputError("--folds is for one recipe, not for a family")
-    if arguments.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {arguments.workers}")
+    if not 1 <= arguments.workers <= (most := limit("WORKERS", 256)):
+        raise InputError(f"--workers must be 1 to {most}, got {arguments.workers}")
     there = [name for name in cells if (out / name / "recipe.json").exists()]
     if there and not arguments.resume:
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")

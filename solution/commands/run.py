@@ -86,9 +86,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run_folds(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Callable[[str], None]) -> None:
+    from solution.contracts import InputError
     from solution.report.tables import spread_table
     from solution.settings import with_setting
 
+    if arguments.folds < 2:
+        raise InputError(f"--folds must be at least 2, got {arguments.folds}")
     recipe = with_setting(recipe, "data.folds", arguments.folds)
     runs = []
     for fold in range(arguments.folds):

@@ -57,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Search, then write and print what was found. The same words go on with a search that was stopped."""
     from solution.contracts import InputError
-    from solution.runtime import set_threads
+    from solution.runtime import limit, set_threads
 
-    if arguments.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {arguments.workers}")
+    if not 1 <= arguments.workers <= (most := limit("WORKERS", 256)):
+        raise InputError(f"--workers must be 1 to {most}, got {arguments.workers}")
     set_threads()
     search = _described(arguments)
     if arguments.worker:

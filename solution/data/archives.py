@@ -10,6 +10,7 @@ import posixpath
 import re
 import stat
 import struct
+import sys
 import tarfile
 import warnings
 import zipfile
@@ -49,6 +50,7 @@ class ZipFiles(Files):
             refuse_many(path, count)
             self._zip = zipfile.ZipFile(path)
             members = self._zip.infolist()
+            refuse_bomb(path, sum(member.file_size for member in members), most_unpacked(path))
             self._check(members, count)
         except InputError:
             raise
@@ -62,8 +64,12 @@ class ZipFiles(Files):
         """Raise unless the list of members is whole and agrees with the header of each."""
         if len(members) != count:
             raise zipfile.BadZipFile(f"{len(members)} of {count} members are listed")
+        end = 0
         with self.path.open("rb") as file:
-            for member in members:
+            for member in sorted(members, key=lambda member: member.header_offset):
+                if member.header_offset < end:
+                    raise zipfile.BadZipFile(f"the member {member.filename!r} lies inside another one")
+                end = member.header_offset + _LOCAL_BYTES + member.compress_size
                 file.seek(member.header_offset)
                 local = file.read(_LOCAL_BYTES)
                 length = int.from_bytes(local[26:28], "little")
@@ -120,10 +126,12 @@ class TarFiles(Files):
         links: dict[str, str] = {}
         try:
             with tarfile.open(path, "r:gz" if self._packed else "r:") as tar:
+                most = most_unpacked(path) if self._packed else sys.maxsize
                 for number, member in enumerate(tar, start=1):
                     refuse_many(path, number)
+                    refuse_bomb(path, member.offset_data + member.size, most)
                     self._list(member, links)
-                _require_end(tar)
+                _require_end(tar, path, most)
         except InputError:
             raise
         except BROKEN as error:
@@ -203,6 +211,20 @@ def refuse_many(path: Path, count: int) -> None:
         )
 
 
+def most_unpacked(path: Path) -> int:
+    """Bytes that a compressed archive may unpack to: pictures hardly shrink, so that more is no data set."""
+    return limit("UNPACKED_BYTES", max(1 << 30, 50 * path.stat().st_size))
+
+
+def refuse_bomb(path: Path, num_bytes: int, most: int) -> None:
+    """`InputError` for an archive that unpacks to more than `most` bytes."""
+    if num_bytes > most:
+        raise InputError(
+            f"{path} unpacks to more than {most:,} bytes, far more than pictures do: unpack it yourself and name the "
+            "folder, or set SOLUTION_MAX_UNPACKED_BYTES to a larger number"
+        )
+
+
 def _count(path: Path) -> int:
     """How many members a .zip has by its own last record, which is read before the list of them is."""
     with path.open("rb") as file:
@@ -217,7 +239,7 @@ def _count(path: Path) -> int:
     return int.from_bytes(tail[wide + 32 : wide + 40], "little") if count == 0xFFFF and wide >= 0 else count
 
 
-def _require_end(tar: tarfile.TarFile) -> None:
+def _require_end(tar: tarfile.TarFile, path: Path, most: int) -> None:
     """Raise unless nothing but zeros follows the last member, to the end of the file: a header that is damaged looks
     like the end to `tarfile`. In a compressed file this verifies the checksum, too.
     """
@@ -225,6 +247,7 @@ def _require_end(tar: tarfile.TarFile) -> None:
     stream.seek(tar.offset)
     while block := stream.read(1 << 20):
         length += len(block)
+        refuse_bomb(path, tar.offset + length, most)
         if block.strip(b"\0"):
             raise tarfile.ReadError(f"a header is damaged, or something follows the end, after byte {tar.offset:,}")
     if length < tarfile.BLOCKSIZE:

@@ -113,10 +113,12 @@ def _listed(files: Files, name: str) -> tuple[str, ...]:
     wrong = f"{files.path}: {name} must hold `names`, a list or numbers from 0 with a name each"
     try:
         names = yaml.safe_load(files.read(name))["names"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError, UnreadableImage) as error:
         raise InputError(wrong) from error
     named = names if isinstance(names, dict) else dict(enumerate(names if isinstance(names, list) else ()))
-    if not named or named.keys() != set(range(len(named))):
+    numbered = bool(named) and named.keys() == set(range(len(named)))
+    # Lists of lists, by the aliases of YAML, may stand for more text than there is memory.
+    if not numbered or not all(isinstance(value, str | int | float) for value in named.values()):
         raise InputError(wrong)
     return tuple(class_name(str(named[number])) for number in range(len(named)))
 

@@ -53,6 +53,9 @@ class BenchmarkCase:
         return f"{self.model}, {self.runtime} {self.precision}, {self.threads} thread(s)"
 
 
+_MOST_ROUNDS, _MOST_BATCH = 100_000, 65_536
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turns:
     """How long is measured: `rounds` after one of warm-up; in each, `seconds` for every net and every batch size."""
@@ -62,10 +65,12 @@ class Turns:
     batches: tuple[int, ...] = (1, 64)
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.seconds <= 0:
-            raise InputError(f"rounds must be at least 1 and seconds above 0, got {self.rounds} and {self.seconds}")
-        if not self.batches or min(self.batches) < 1:
-            raise InputError(f"batches must be at least 1, got {self.batches}")
+        if not 1 <= self.rounds <= _MOST_ROUNDS or self.seconds <= 0:
+            raise InputError(
+                f"rounds must be 1 to {_MOST_ROUNDS:,} and seconds above 0, got {self.rounds} and {self.seconds}"
+            )
+        if not self.batches or min(self.batches) < 1 or max(self.batches) > _MOST_BATCH:
+            raise InputError(f"batches must be 1 to {_MOST_BATCH:,}, got {self.batches}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.exported import Exported, Metadata
+from solution.text import printable
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8_full", "int8_dynamic")
 """int8 has inputs and outputs in float, int8_full in integers, too; int8_dynamic has weights in int8, and rounds what
@@ -30,6 +31,9 @@ class Line:
     shape: tuple[int, ...]
     count: int
     num_bytes: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
     @classmethod
     def of(cls, name: str, shape: Iterable[int], num_bytes: float) -> Line:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,26 @@ def opened_folder(folder: Path) -> FolderModel:
     if weights is None:
         raise InputError(f"{folder} has neither {' nor '.join(_WEIGHTS)}: download the folder whole")
     config = read_json(folder / "config.json")
-    return _timm(folder, config, weights) if "architecture" in config else _transformers(folder, config, weights)
+    with _explained(folder):
+        found = _timm(folder, config, weights) if "architecture" in config else _transformers(folder, config, weights)
+
+    def build(num_classes: int | None) -> nn.Module:
+        with _explained(folder):
+            return found.build(num_classes)
+
+    return dataclasses.replace(found, build=build)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Inside: whatever a broken description makes of its readers is an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
+        raise InputError(f"{folder}/config.json cannot be used ({said}): download the folder again") from error
 
 
 def _timm(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:

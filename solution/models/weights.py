@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import struct
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,9 @@ class _Shell:
 
 def _unpickled(path: Path) -> Any:
     """What `torch.save` wrote, read with ``weights_only=True``; unknown classes become shells."""
+    with path.open("rb") as file:
+        if file.read(2) == b"PK" and (claimed := _claimed_bytes(path)) > path.stat().st_size:
+            raise InputError(f"{path} claims {claimed:,} bytes and has {path.stat().st_size:,}: copy it again")
     unknown: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
     for _ in range(_MOST_UNKNOWN):
         try:
@@ -102,6 +107,15 @@ def _unpickled(path: Path) -> Any:
             name = found[1] if "." in found[1] else f"builtins.{found[1]}"
             unknown.append((_Shell, name))
     raise InputError(f"{path} holds objects of more than {_MOST_UNKNOWN} unknown classes: save its state dict alone")
+
+
+def _claimed_bytes(path: Path) -> int:
+    """What the members of an archive take when they are read. PyTorch stores them as they are, each once."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, OverflowError, struct.error):
+        return 0  # PyTorch will say what is wrong
 
 
 def _unreadable(path: Path, reason: str) -> str:
@@ -226,8 +240,6 @@ _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 _SHAPING = ("size", "dtype", "fill_value")
 _OWN_BYTES = 1 << 14
 """What a tensor takes besides its numbers, with the module around it."""
-
-
 _MOST_TENSORS = 20_000
 """The largest published nets have a quarter of them."""
 
@@ -259,12 +271,17 @@ class Bounded(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def within_limits(what: object) -> Bounded:
+    """While open, what is built has a size that a machine may have; `what` names it in the message otherwise."""
+    most = limit("NET_BYTES", 16_000_000_000)
+    return Bounded(
+        most,
+        f"this net would have more than {most / 1e9:g} GB of weights, or more than {_MOST_TENSORS:,} of them: name "
+        f"smaller sizes than {what}, or set SOLUTION_MAX_NET_BYTES to a larger number",
+    )
+
+
 def built(settings: ModelSettings, num_classes: int) -> nn.Module:
     """A fresh net for `num_classes`. `InputError` before it takes more memory than a net may."""
-    most = limit("NET_BYTES", 16_000_000_000)
-    reason = (
-        f"this net would have more than {most / 1e9:g} GB of weights, or more than {_MOST_TENSORS:,} of them: name "
-        f"smaller sizes than {settings}, or set SOLUTION_MAX_NET_BYTES to a larger number"
-    )
-    with Bounded(most, reason):
+    with within_limits(settings):
         return settings.build(num_classes)

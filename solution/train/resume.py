@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solution.contracts import InputError
 from solution.run_folder import STATE, write_history
 from solution.runtime import written_whole
+
+_CHECKSUM = "sha256"
 
 
 def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, float]]) -> None:
@@ -21,7 +25,7 @@ def save_state(folder: Path, state: dict[str, Any], history: list[dict[str, floa
     tensors: dict[str, Tensor] = {}
     rest = json.dumps(_without_tensors(state | {"history": history}, tensors))
     with written_whole(folder / STATE) as path:
-        save_file(tensors, path, metadata={"training": rest})
+        save_file(tensors, path, metadata={"training": rest, _CHECKSUM: _checksum(rest, tensors)})
     write_history(folder, history)
 
 
@@ -35,15 +39,27 @@ def load_state(folder: Path, settings: str) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-            state = _with_tensors(json.loads(file.metadata()["training"]), tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            rest, found = file.metadata()["training"], file.metadata().get(_CHECKSUM)
+        if found not in (None, _checksum(rest, tensors)):  # states of older versions have none
+            raise ValueError("its SHA-256 is not the one that it names")
+        state = _with_tensors(json.loads(rest), tensors)
+        there = state["settings"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); delete it to start this step afresh") from error
-    if state["settings"] != settings:
+    if there != settings:
         raise InputError(
             f"{path} belongs to a training with other settings; run without --resume, or into another folder.\n"
-            f"  there: {state['settings']}\n  here:  {settings}"
+            f"  there: {there}\n  here:  {settings}"
         )
     return state
+
+
+def _checksum(rest: str, tensors: Mapping[str, Tensor]) -> str:
+    content = hashlib.sha256(rest.encode())
+    for name in sorted(tensors):
+        content.update(repr((name, tensors[name].dtype, tensors[name].shape)).encode())
+        content.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return content.hexdigest()
 
 
 def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -104,7 +104,8 @@ def test_two_cells_run_side_by_side(family, tmp_path, capsys):
     ("words", "message"),
     [
         (["--folds", "2"], "--folds is for one recipe"),
-        (["--workers", "0"], "--workers must be at least 1, got 0"),
+        (["--workers", "0"], "--workers must be 1 to 256, got 0"),
+        (["--workers", "1000000"], "--workers must be 1 to 256, got 1000000"),
         (["--set", "train.epoch=1"], "did you mean train.epochs"),
     ],
 )

@@ -50,7 +50,8 @@ def test_a_search_that_is_killed_goes_on_and_writes_a_recipe(photos, tmp_path):
     [
         (["--vary", "train.lrs=[0.1]"], "did you mean train.lr"),
         (["--vary", "train.lr=0.1 to 0.2"], "--vary takes ADDRESS="),
-        (["--workers", "0"], "--workers must be at least 1, got 0"),
+        (["--workers", "0"], "--workers must be 1 to 256, got 0"),
+        (["--workers", "1000000"], "--workers must be 1 to 256, got 1000000"),
         (["--trials", "0"], "at least 1 trial"),
         (["--hope", "80"], "must lie in (0, 1], got 80"),
         (["--storage", "nosuch://here"], "cannot reach the storage"),

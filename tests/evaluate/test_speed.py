@@ -97,9 +97,9 @@ def test_a_net_that_cannot_be_loaded_is_named(open_, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "rounds must be at least 1 .*got 0"),
+        ({"rounds": 0}, r"rounds must be 1 to 100,000 .*got 0"),
         ({"seconds": 0.0}, "seconds above 0, got 10 and 0.0"),
-        ({"batches": (0, 1)}, r"batches must be at least 1, got \(0, 1\)"),
+        ({"batches": (0, 1)}, r"batches must be 1 to 65,536, got \(0, 1\)"),
     ],
 )
 def test_turns_that_measure_nothing_are_refused(settings, message):
