@@ -23,6 +23,7 @@ import json
 import platform
 import shlex
 import shutil
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +32,8 @@ from typing import Any
 
 from solution.contracts import InputError, Plan, Recipe, Row
 from solution.runtime import commit, write_text, written_whole
-from solution.settings import gathered, settings_of
+from solution.settings import gathered, parse, settings_of
+from solution.text import printable, texts_in
 
 ROLES = ("before", "after")
 _LIBRARIES = ("featherweight", "torch", "torchvision", "numpy", "pillow", "opencv-python-headless", "albumentations")
@@ -117,12 +119,17 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = _read_json(path)
             for name, kind in _NOTED.items():
                 if not isinstance(found.get(name, kind()), kind):
                     raise ValueError(f"{name} is not of the kind {kind.__name__}")
+            counts, place = found.get("data", {}).get("counts", {}), found.get("settings", {}).get("data.path")
+            if not all(isinstance(own, dict) for own in (counts, *counts.values())) or not isinstance(
+                place, str | None
+            ):
+                raise ValueError("its data are not described as a run does")
             return found
-        except (ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, AttributeError) as error:
             raise InputError(
                 f"{path} is damaged ({error}); copy it again, or delete it to report the rows alone"
             ) from error
@@ -290,9 +297,37 @@ def read_rows(folder: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        return [Row(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
-    except (TypeError, ValueError) as error:
+        return [_row(fields) for fields in _read_json(path)]
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a table of rows ({error}); delete the folder and run again") from error
+
+
+def _row(fields: Mapping[str, Any]) -> Row:
+    """A row again. `TypeError` or `ValueError` for values of other kinds than a run writes."""
+    row, hints = Row(**fields), typing.get_type_hints(Row)
+    for name, value in vars(row).items():
+        if isinstance(value, str) != (hints[name] is str):
+            raise TypeError(f"{name} is {value!r}")
+        parse(value, hints[name])
+    numbers = [*row.quality.values(), *row.latency_ms.values()]
+    numbers += [value for own in row.exported.values() for value in own.values()]
+    if not all(isinstance(value, int | float | None) for value in numbers):
+        raise TypeError("a figure is no number")
+    if not row.step or Path(row.step).name != row.step:
+        raise ValueError(f"{row.step!r} is no name of a stage")
+    return row
+
+
+def _read_json(path: Path) -> Any:
+    """What lies in a file of JSON. `ValueError` when it is none, or when a text in it would command a terminal."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    for text in texts_in(found):
+        if printable(text, lines=True) != text:
+            raise ValueError(f"it holds {text!r}")
+    return found
 
 
 def write_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:

@@ -105,7 +105,7 @@ def test_a_wildcard_that_matches_nothing_is_an_error_beside_answers(net_file, ph
     ("words", "message"),
     [
         (("--top", "0"), "--top must be at least 1, got 0"),
-        (("--runtime", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino, got 'warp'"),
+        (("--runtime", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino"),
     ],
 )
 def test_bad_wishes_are_explained(net_file, photos, words, message, capsys):
