@@ -309,9 +309,8 @@ def _row(fields: Mapping[str, Any]) -> Row:
         if isinstance(value, str) != (hints[name] is str):
             raise TypeError(f"{name} is {value!r}")
         parse(value, hints[name])
-    numbers = [*row.quality.values(), *row.latency_ms.values()]
-    numbers += [value for own in row.exported.values() for value in own.values()]
-    if not all(isinstance(value, int | float | None) for value in numbers):
+    tables = (row.quality, row.latency_ms, *row.exported.values())
+    if not all(isinstance(value, int | float | None) for table in tables for value in table.values()):
         raise TypeError("a figure is no number")
     if not row.step or Path(row.step).name != row.step:
         raise ValueError(f"{row.step!r} is no name of a stage")
@@ -324,9 +323,8 @@ def _read_json(path: Path) -> Any:
         found = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    for text in texts_in(found):
-        if printable(text, lines=True) != text:
-            raise ValueError(f"it holds {text!r}")
+    if odd := [text for text in texts_in(found) if printable(text, lines=True) != text]:
+        raise ValueError(f"it holds {odd[0]!r}")
     return found
 
 
