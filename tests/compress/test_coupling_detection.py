@@ -11,7 +11,7 @@ from torch import nn
 from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.equality import compare, mask, randomize
-from solution.compress.coupling.fitting import in_proportion, linked_atoms
+from solution.compress.coupling.linked import in_proportion, linked_atoms
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
 from solution.contracts import InputError, StepContext

@@ -10,6 +10,7 @@ components  ties -> groups of positions that stay or go together
 operations  whether two passes compute the same
 attributes  sizes that modules keep beside their tensors
 analysis    all of the above for a model, or for its skeleton at other sizes
+linked      atoms that must shrink in one proportion
 stored      numbers that modules store, found by what a forward asks for
 sizes       how many channels of each kind stay (grouped layers keep equal groups)
 fitting     sizes that the real forward accepts

@@ -159,8 +159,11 @@ def all_shapes(model: nn.Module) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
-Stored = dict[tuple[type, str], tuple[str, int]]
-"""(Class of a module, attribute) -> (tensor of the module, axis) whose length it is in proportion to."""
+Place = tuple[str, int]
+"""Tensor of a module, and an axis of it."""
+
+Stored = dict[tuple[type, str], tuple[Place, ...]]
+"""(Class of a module, attribute) -> the axis whose length it is in proportion to, less the lengths of further axes."""
 
 
 def attributes_after(model: nn.Module, shapes: Mapping[str, Shape], learned: Stored | None = None) -> Attributes:
@@ -170,15 +173,20 @@ def attributes_after(model: nn.Module, shapes: Mapping[str, Shape], learned: Sto
         prefix = f"{path}." if path else ""
         own = {name: shapes[prefix + name] for name in _own_names(module)}
         values = {**implied(module, own), **adapted(module, prefix, before, shapes)}
-        for (kind, name), (tensor, axis) in (learned or {}).items():
-            if type(module) is kind and prefix + tensor in before:
-                old, new = before[prefix + tensor][axis], shapes[prefix + tensor][axis]
+        for (kind, name), places in (learned or {}).items():
+            if type(module) is kind and all(prefix + tensor in before for tensor, _ in places):
+                old, new = (_length(places, prefix, every) for every in (before, shapes))
                 if (scaled := _in_proportion(getattr(module, name, None), old, new)) is not None:
                     values.setdefault(name, scaled)
         values = {name: value for name, value in values.items() if _differs(getattr(module, name, value), value)}
         if values:
             changed[path] = values
     return changed
+
+
+def _length(places: tuple[Place, ...], prefix: str, shapes: Mapping[str, Shape]) -> int:
+    first, *further = (shapes[prefix + tensor][axis] for tensor, axis in places)
+    return first - sum(further)
 
 
 def _in_proportion(value: object, old: int, new: int) -> int | Shape | None:

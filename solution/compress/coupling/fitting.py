@@ -25,12 +25,21 @@ from solution.compress.coupling.analysis import (
     shapes_at,
     skeleton_sizes,
 )
-from solution.compress.coupling.attributes import alike, all_shapes
-from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side, made_alike
+from solution.compress.coupling.attributes import Stored, all_shapes
+from solution.compress.coupling.components import NO_COMPONENT, Coupling, made_alike
+from solution.compress.coupling.linked import (
+    atoms_along,
+    in_proportion,
+    is_authored,
+    linked_atoms,
+    merged,
+    same_places,
+    together,
+)
 from solution.compress.coupling.operations import divergence, misshapen
 from solution.compress.coupling.sizes import Classes, classes_of, count_channels
 from solution.compress.coupling.stored import Failed, learn
-from solution.compress.coupling.tracing import TraceError, refs_in
+from solution.compress.coupling.tracing import Trace, TraceError, refs_in
 from solution.contracts import InputError
 
 STEPS = (1, 2, 8)
@@ -40,7 +49,6 @@ ONE_BY_ONE = 12
 MOST_SPARE = 0.25
 """Channels of an atom that come from no original one, as a fraction of those that stay of it."""
 SPARE = -1
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,30 @@ class Fit:
     skeleton: Analysis
     replaces: np.ndarray
     frozen: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Sizes that do not work.
+
+    suspects        sets of atoms that may be in the way, the likeliest first
+    reason          what went wrong
+    others_may_fit  whether other sizes may do better
+    reached         how far the forward came: pass and call, the farther the larger
+    ran             whether it is a forward that failed, where other proportions may help
+    """
+
+    suspects: list[set[int]]
+    reason: str
+    others_may_fit: bool = True
+    reached: tuple[bool, float] = (True, np.inf)
+    ran: bool = False
+
+
+class DivergenceError(TraceError):
+    """The forward runs, but computes something else; `steps` as in `Divergence`."""
+
+    steps = True
 
 
 def fit(
@@ -76,64 +108,56 @@ def fit(
     linked = linked_atoms(request.model, full.coupling)
     first = in_proportion(targets, sizes, linked)
     targets, step, runs_tried = first, dict.fromkeys(targets, 0), False
-    for attempt in range(MOST_ATTEMPTS):
+    tried: list[set[int]] = []  # sets of which it helped, and was tried, that they shrink in one proportion
+    asked: list[list[set[int]]] = []
+
+    def attempted(targets: Mapping[int, int], alike_too: bool, even: bool = False) -> Fit | Failure:
         free = {atom: number for atom, number in targets.items() if atom not in frozen}
         steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
-        counts = count_channels(full.coupling, classes, free, steps)
-        outcome = _attempt(request, full, classes, counts, attempt >= ONE_BY_ONE)
+        counts = count_channels(full.coupling, classes, free, multiple if even else steps, even=even)
+        return _attempt(request, full, classes, counts, alike_too)
+
+    for attempt in range(MOST_ATTEMPTS):
+        before = dict(request.learned)
+        outcome = attempted(targets, attempt >= ONE_BY_ONE)
+        if isinstance(outcome, Failure) and outcome.ran:
+            sets = together(request.model, full.coupling, outcome.suspects[0] - frozen.keys())
+            other, learned = in_proportion(targets, sizes, merged([*linked, *tried, *sets])), dict(request.learned)
+            if sets not in asked and other != targets:
+                asked.append(sets)
+                _replace(request.learned, before)
+                found = attempted(other, attempt >= ONE_BY_ONE)
+                if isinstance(found, Fit) or found.reached > outcome.reached:
+                    tried, targets, outcome = merged([*tried, *sets]), other, found
+                else:
+                    _replace(request.learned, learned)
         if isinstance(outcome, Fit):
             return replace(outcome, frozen=frozen)
-        suspects, reason, others_may_fit = outcome
-        culprits = next((some & set(free) for some in suspects if some & set(free)), set(free))
+        free = {atom: number for atom, number in targets.items() if atom not in frozen}
+        culprits = next((some & set(free) for some in outcome.suspects if some & set(free)), set(free))
         if not culprits:
             break
         culprits = set(free) & culprits.union(*(atoms for atoms in linked if atoms & culprits))
         share = sum(targets[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
+        stuck = set()
         for atom in culprits:
             step[atom], targets[atom] = (step[atom] + 1, max(1, round(share * sizes[atom])))
-        stuck = {atom for atom in culprits if not others_may_fit or step[atom] == len(ladder[atom])}
-        if not runs_tried and any(stuck & _atoms(full.coupling, run) for run in full.coupling.runs):
+            if not outcome.others_may_fit or step[atom] == len(ladder[atom]):
+                stuck.add(atom)
+        if not runs_tried and any(stuck & atoms_along(full.coupling, run) for run in full.coupling.runs):
             runs_tried = True
-            counts = count_channels(full.coupling, classes, {atom: first[atom] for atom in free}, multiple, even=True)
-            outcome = _attempt(request, full, classes, counts, False)
-            if isinstance(outcome, Fit):
-                return replace(outcome, frozen=frozen)
-        frozen.update(dict.fromkeys(stuck, reason))
-        targets = in_proportion(targets, sizes, linked)
+            even = attempted({atom: first[atom] for atom in free}, False, even=True)
+            if isinstance(even, Fit):
+                return replace(even, frozen=frozen)
+        frozen.update(dict.fromkeys(stuck, outcome.reason))
+        tried = [atoms for atoms in tried if not atoms & stuck]
+        targets = in_proportion(targets, sizes, merged([*linked, *tried]))
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
 
 
-def in_proportion(targets: Mapping[int, int], sizes: Mapping[int, int], linked: list[set[int]]) -> dict[int, int]:
-    """`wanted` with one share for all atoms of a linked set, a share that the smallest of them can have."""
-    targets = dict(targets)
-    for atoms in linked:
-        free = atoms & targets.keys()
-        parts = min(sizes[atom] for atom in atoms)
-        share = sum(targets[atom] for atom in free) / max(1, sum(sizes[atom] for atom in free))
-        numerator = max(1, round(share * parts)) if free == atoms else parts
-        targets.update({atom: sizes[atom] * numerator // parts for atom in free})
-    return targets
-
-
-def linked_atoms(model: nn.Module, coupling: Coupling) -> list[set[int]]:
-    """Disjoint sets of atoms that must shrink in one proportion (`alike`)."""
-    linked: list[set[int]] = []
-    for path, module in model.named_modules():
-        names = alike(module, f"{path}." if path else "")
-        atoms = set().union(*(made_by(coupling, name) for name in names))
-        meeting = [others for others in linked if others & atoms]
-        linked = [others for others in linked if not others & atoms] + [atoms.union(*meeting)]
-    return [atoms for atoms in linked if atoms]
-
-
-def _atoms(coupling: Coupling, side: Side) -> set[int]:
-    return set(coupling.atom[side.component].tolist()) - {NO_COMPONENT}
-
-
-def made_by(coupling: Coupling, weight: str) -> set[int]:
-    """Atoms of the channels that a layer's `weight` makes."""
-    side = coupling.side(weight, 0)
-    return set() if side is None else _atoms(coupling, side)
+def _replace(learned: Stored, other: Stored) -> None:
+    learned.clear()
+    learned.update(other)
 
 
 def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
@@ -153,28 +177,28 @@ def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
 
 def _attempt(
     request: TraceRequest, full: Analysis, classes: Classes, counts: np.ndarray, alike_too: bool
-) -> Fit | tuple[list[set[int]], str, bool]:
-    """A fit; or sets of atoms that may be in its way (the likeliest first), what went wrong, and whether other sizes
-    may do better.
-    """
+) -> Fit | Failure:
+    """A fit, or what is in its way."""
     coupling, stays = full.coupling, skeleton_sizes(full.coupling, _first_ones(classes, counts))
     try:
         skeleton = _with_stored_numbers(request, full, stays)
     except TraceError as error:
+        passing, reached = _passing(full, error.mode, error.position), (error.mode != "eval", float(error.position))
+        if isinstance(error, DivergenceError):
+            return Failure(
+                suspects=[passing], reason=str(error), others_may_fit=error.steps, reached=reached, ran=True
+            )
         where = error.where or type(request.model).__name__
-        passing = _passing(full, error.mode, error.position)
         passing |= _same_elsewhere(request.model, coupling, passing) if alike_too else set()
         suspects = [passing, *_near(request.model, coupling, error, alike_too)]
-        return suspects, f"the forward of {where} does not follow a cut of it", True
-    for one, other in zip(full.traces, skeleton.traces, strict=True):
-        if (found := divergence(one, other)) is not None:
-            return [_passing(full, one.mode, found.position)], found.reason, found.steps
+        reason = f"the forward of {where} does not follow a cut of it"
+        return Failure(suspects=suspects, reason=reason, reached=reached, ran=True)
     replaces = _replaced(full.coupling, classes, skeleton.coupling)
     misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
     if misfits.any():
         first = _first_of(skeleton.coupling, misfits)
         suspects = [_makers(coupling, skeleton.coupling, some) for some in (first, misfits)]
-        return suspects, "its channels would meet others than before", True
+        return Failure(suspects=suspects, reason="its channels would meet others than before")
     return Fit(skeleton=skeleton, replaces=replaces)
 
 
@@ -193,13 +217,33 @@ def _with_stored_numbers(request: TraceRequest, full: Analysis, stays: Sizes) ->
 
 
 def _analyzed(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
-    """The skeleton. `TraceError` also for a view that puts other elements together than in the full net."""
-    skeleton = analyze(request, stays, full)
+    """The skeleton. `TraceError` also for a view that puts other elements together than in the full net, and for a
+    forward that computes something else.
+    """
+    try:
+        skeleton = analyze(request, stays, full)
+    except TraceError as error:
+        one = next(one for one in full.traces if one.mode == error.mode)
+        if error.begun is not None and (earlier := _unlike(full, one, error.begun, ended=False)) is not None:
+            raise earlier from error
+        raise
     for one, other in zip(full.traces, skeleton.traces, strict=True):
-        if (place := misshapen(one, other, full.coupling.views)) is not None:
-            where = one.calls[place].where
-            raise TraceError(f"a view in {where} mixes channels with positions", where, "", one.mode, place)
+        if (unlike := _unlike(full, one, other)) is not None:
+            raise unlike
     return skeleton
+
+
+def _unlike(full: Analysis, one: Trace, other: Trace, ended: bool = True) -> TraceError | None:
+    """What the full pass and that of a skeleton first differ in."""
+    found, place = divergence(one, other, ended), misshapen(one, other, full.coupling.views)
+    if place is not None and (found is None or place <= found.position):
+        where = one.calls[place].where
+        return TraceError(f"a view in {where} mixes channels with positions", where, "", one.mode, place)
+    if found is None:
+        return None
+    error = DivergenceError(found.reason, one.calls[found.position].where, "", one.mode, found.position)
+    error.steps = found.steps
+    return error
 
 
 def _is_input(names: set[str | None], name: str, role: str) -> bool:
@@ -280,35 +324,19 @@ def _near(model: nn.Module, coupling: Coupling, error: TraceError, alike_too: bo
     """
     where, suspects = error.where, []
     if error.after.startswith(f"{where}." if where else ""):
-        suspects.append(_touching(coupling, _same_places(model, error.after) if alike_too else [error.after]))
+        suspects.append(_touching(coupling, same_places(model, error.after) if alike_too else [error.after]))
     while where:
-        authored = _is_authored(model, where)
-        suspects.append(_touching(coupling, _same_places(model, where) if authored or alike_too else [where]))
+        authored = is_authored(model, where)
+        suspects.append(_touching(coupling, same_places(model, where) if authored or alike_too else [where]))
         where = where.rpartition(".")[0]
     return suspects
 
 
-def _is_authored(model: nn.Module, path: str) -> bool:
-    """Whether the module at `path` is one that the model's author made of others."""
-    module = model.get_submodule(path)
-    return next(module.children(), None) is not None and type(module) not in CONTAINERS
-
-
-def _same_places(model: nn.Module, path: str) -> list[str]:
-    """`path`, and the same place in every module of the kind that its author put there."""
-    owner, place = path, ""
-    while owner and not _is_authored(model, owner):
-        owner, _, name = owner.rpartition(".")
-        place = f".{name}{place}"
-    kind = type(model.get_submodule(owner))
-    return [f"{name}{place}".removeprefix(".") for name, other in model.named_modules() if type(other) is kind]
-
-
 def _same_elsewhere(model: nn.Module, coupling: Coupling, atoms: set[int]) -> set[int]:
     """Atoms that are made at the same places of other blocks as `atoms` are."""
-    makers = [side.tensor for side in coupling.sides if side.role == "out" and atoms & _atoms(coupling, side)]
+    makers = [side.tensor for side in coupling.sides if side.role == "out" and atoms & atoms_along(coupling, side)]
     places = {name.rpartition(".")[0] for name in makers}
-    paths = {other for path in places if path for other in _same_places(model, path)}
+    paths = {other for path in places if path for other in same_places(model, path)}
     return atoms_of_tensors(coupling, lambda name, role: role == "out" and name.rpartition(".")[0] in paths)
 
 

@@ -34,14 +34,20 @@ class Divergence:
     steps: bool
 
 
-def divergence(full: Trace, small: Trace) -> Divergence | None:
-    """Where `small`, a pass at other sizes, first computes otherwise than the `full` net; None where it never does."""
-    for position, (one, other) in enumerate(zip_longest(full.calls, small.calls)):
+def divergence(full: Trace, small: Trace, ended: bool = True) -> Divergence | None:
+    """Where `small`, a pass at other sizes, first computes otherwise than the `full` net; None where it never does.
+
+    ended: it came to its end, rather than to an error
+    """
+    together = zip_longest(full.calls, small.calls) if ended else zip(full.calls, small.calls, strict=False)
+    for position, (one, other) in enumerate(together):
         if one is None or other is None or one.name != other.name:
             return Divergence(position=position, reason="its forward branches on their number", steps=True)
+        if len(refs_in(one.made)) != len(refs_in(other.made)):
+            return Divergence(position=position, reason="its forward takes them apart into other parts", steps=True)
         if not _alike(one, other, full, small):
             return Divergence(position=position, reason="its forward computes with their number", steps=False)
-    if full.outputs != small.outputs:
+    if ended and full.outputs != small.outputs:
         return Divergence(position=len(full.calls) - 1, reason="its forward branches on their number", steps=True)
     return None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from solution.compress.coupling.attributes import Shape, Stored
+from solution.compress.coupling.attributes import Place, Shape, Stored
 from solution.compress.coupling.tracing import Trace, TraceError
 from solution.contracts import InputError
 
@@ -35,14 +35,14 @@ class Failed:
 
 
 def learn(model: nn.Module, learned: Stored, failed: Failed, attempt: Callable[[], object]) -> bool:
-    """Find a stored number of `model` with which the forward comes further, and add it to `learned`.
+    """Find stored numbers of `model` with which the forward comes further, and add them to `learned`.
 
     attempt  runs the forward of the smaller net with what is learned; raises `TraceError` when that fails
     """
-    for (kind, attribute), relation in list(_candidates(model, failed))[:MOST_TRIALS]:
-        if (kind, attribute) in learned:
+    for trial in list(_trials(model, failed))[:MOST_TRIALS]:
+        if trial.keys() & learned.keys():
             continue
-        learned[kind, attribute] = relation
+        learned.update(trial)
         try:
             attempt()
         except TraceError as error:
@@ -53,31 +53,52 @@ def learn(model: nn.Module, learned: Stored, failed: Failed, attempt: Callable[[
             further = True
         if further:
             return True
-        del learned[kind, attribute]
+        for one in trial:
+            del learned[one]
     return False
 
 
-def _candidates(model: nn.Module, failed: Failed) -> Iterator[tuple[tuple[type, str], tuple[str, int]]]:
-    """(class, attribute) and (tensor of the module, axis) that it goes along with, the likeliest first."""
+def _trials(model: nn.Module, failed: Failed) -> Iterator[Stored]:
+    """Numbers that are set together, and what they go along with, the likeliest first: all numbers of a module that
+    the call which failed was made with, then each of the numbers of the modules that were running.
+    """
     near = failed.trace.calls[max(0, failed.error.position - 2) : failed.error.position + 2]
     literals = {number for call in near for number in _numbers(list(call.arguments.values()))}
-    found: list[tuple[int, tuple[type, str], tuple[str, int]]] = []
+    alone: list[tuple[int, Stored]] = []
+    together: list[Stored] = []
     path: str | None = failed.error.where
     while path is not None:
         module, prefix = model.get_submodule(path), f"{path}." if path else ""
         if not type(module).__module__.startswith("torch.nn"):
-            for name, value in vars(module).items():
-                total = _total(value)
-                places = _tensors_with(total, prefix, failed) if total else []
-                if places:
-                    is_whole = total == failed.before[prefix + places[0][0]][places[0][1]]
-                    is_seen = bool(set(_numbers(value)) & literals)
-                    found.append((2 * (not is_seen) + (not is_whole), (type(module), name), places[0]))
+            kind = type(module)
+            totals = {name: total for name, value in vars(module).items() if (total := _total(value))}
+            seen = {name for name in totals if set(_numbers(getattr(module, name))) & literals}
+            group = {name: place for name in seen if (place := _relation(name, totals, seen, prefix, failed))}
+            together += [{(kind, name): place for name, place in group.items()}] if len(group) > 1 else []
+            for name, total in totals.items():
+                for place in _places(total, prefix, failed)[:1]:
+                    is_whole = total == failed.before[prefix + place[0]][place[1]]
+                    alone.append((2 * (name not in seen) + (not is_whole), {(kind, name): (place,)}))
         path = None if not path else path.rpartition(".")[0]
-    yield from (one[1:] for one in sorted(found, key=lambda one: one[0]))
+    yield from together
+    yield from (one[1] for one in sorted(alone, key=lambda one: one[0]))
 
 
-def _tensors_with(total: int, prefix: str, failed: Failed) -> list[tuple[str, int]]:
+def _relation(
+    name: str, totals: Mapping[str, int], seen: set[str], prefix: str, failed: Failed
+) -> tuple[Place, ...] | None:
+    """What a number goes along with: an axis of that length, what another number leaves of an axis, or a share."""
+    places = _places(totals[name], prefix, failed)
+    if places and failed.before[prefix + places[0][0]][places[0][1]] == totals[name]:
+        return (places[0],)
+    for other in sorted(seen - {name}):
+        whole, part = (_places(total, prefix, failed) for total in (totals[name] + totals[other], totals[other]))
+        if whole and part:
+            return whole[0], part[0]
+    return (places[0],) if places else None
+
+
+def _places(total: int, prefix: str, failed: Failed) -> list[Place]:
     """Axes of a module's tensors that have become smaller, `total` with them; those of that very length first."""
     places = [
         (name.removeprefix(prefix), axis)

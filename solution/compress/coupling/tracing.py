@@ -33,8 +33,10 @@ _OWN_FILES = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/")
 
 class TraceError(InputError):
     """The forward pass in `mode` failed after `position` calls in the module named `where`; the last module that had
-    ended before was `after`.
+    ended before was `after`; `begun` is the pass up to there.
     """
+
+    begun: Trace | None = None
 
     def __init__(self, message: str, where: str, after: str, mode: str = "eval", position: int = 0) -> None:
         super().__init__(message)
@@ -129,6 +131,19 @@ def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
     tensors, fake = named_tensors(meta), with_tensors(mode.from_tensor, example)
     inputs = tensors_in(fake)
     recorder = Recorder([*tensors.values(), *inputs])
+
+    def noted(outputs: Any) -> Trace:
+        return Trace(
+            calls=tuple(recorder.calls),
+            inputs=tuple(recorder.refs(one) for one in inputs),
+            outputs=[recorder.refs(leaf) for leaf in tensors_in(outputs)],
+            shapes=tuple(tuple(tensor.shape) for tensor in recorder.tensors),
+            constants={number: _values(recorder.tensors[number]) for number in recorder.constants},
+            tensors=tuple(tensors),
+            parameters=frozenset(dict(meta.named_parameters())),
+            mode="train" if meta.training else "eval",
+        )
+
     with _module_path(meta) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
         recorder.path = path
         try:
@@ -138,17 +153,10 @@ def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
             where, after = (names[-1] if names else "" for names in (path, ended))
             made = "train" if meta.training else "eval"
             message = _message(error, meta, example, path)
-            raise TraceError(message, where, after, made, len(recorder.calls)) from error
-    return Trace(
-        calls=tuple(recorder.calls),
-        inputs=tuple(recorder.refs(one) for one in inputs),
-        outputs=[recorder.refs(leaf) for leaf in tensors_in(outputs)],
-        shapes=tuple(tuple(tensor.shape) for tensor in recorder.tensors),
-        constants={number: _values(recorder.tensors[number]) for number in recorder.constants},
-        tensors=tuple(tensors),
-        parameters=frozenset(dict(meta.named_parameters())),
-        mode="train" if meta.training else "eval",
-    )
+            failed = TraceError(message, where, after, made, len(recorder.calls))
+            failed.begun = noted(())
+            raise failed from error
+    return noted(outputs)
 
 
 def _values(tensor: Tensor) -> str:
