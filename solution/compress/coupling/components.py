@@ -109,7 +109,10 @@ def _settled_labels(ledger: ChannelIds) -> np.ndarray:
     while True:
         label = _labels(ledger)
         first = np.unique(label, return_index=True)[1]
-        if not ledger.postponed or not ledger.settle(torch.from_numpy(first[label])):
+        if not ledger.postponed:
+            return label
+        representative = torch.from_numpy(first[label])
+        if not ledger.settle(representative) and not ledger.settle_elements(representative):
             ledger.give_up_postponed()
             return label
 

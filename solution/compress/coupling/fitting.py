@@ -346,6 +346,7 @@ def _touching(coupling: Coupling, paths: list[str]) -> set[int]:
 
 
 def _makers(coupling: Coupling, skeleton: Coupling, unfit: np.ndarray) -> set[int]:
-    """Atoms of the full model whose layers make the skeleton's `unfit` components."""
-    names = {side.tensor for side in skeleton.sides if unfit[side.component].any() and side.role == "out"}
-    return atoms_of_tensors(coupling, lambda name, role: name in names and role == "out")
+    """Atoms of the full model whose layers make the skeleton's `unfit` components, or that lie beside these."""
+    names = {(side.tensor, side.role) for side in skeleton.sides if unfit[side.component].any()}
+    made = atoms_of_tensors(coupling, lambda name, role: (name, role) in names and role == "out")
+    return made or atoms_of_tensors(coupling, lambda name, role: (name, role) in names)

@@ -171,13 +171,14 @@ class ChannelIds:
         if len(distinct):
             self.passages.append(Passage(call=self.label, slot=slot, ids=distinct, counts=counts))
 
-    def is_over_all(self, condition: bool) -> bool:
+    def is_over_all(self, condition: bool, what: str = "") -> bool:
         """Whether the call that is looked at takes all channels together, such as a mean: it is then one over those
-        that stay. In the full net this is so if `condition` holds.
+        that stay. In the full net this is so if `condition` holds; `what` tells several questions of a call apart.
         """
-        holds = condition if self.decided is None else self.label in self.decided
+        label = f"{self.label}{what}"
+        holds = condition if self.decided is None else label in self.decided
         if holds:
-            self.over_all.add(self.label)
+            self.over_all.add(label)
         return holds
 
     def statistic(self, ids: Tensor) -> None:
@@ -265,6 +266,23 @@ class ChannelIds:
         progress = len(waiting) < len(self.postponed)
         self.postponed = waiting
         return progress
+
+    def settle_elements(self, representative: Tensor) -> bool:
+        """Elements of a parameter along two axes, one of which a stretched operand lacks, go together along that one.
+
+        Such as centers of clusters, each of which has all channels. Returns whether there were any.
+        """
+        ranges = [(int(ids.min()), int(ids.max())) for ids in self.elements.values()]
+        for meeting in self.postponed:
+            for view in meeting.views:
+                low, high = int(slim(view).min()), int(slim(view).max())
+                known = packed(representative[slim(view)]).expand(view.shape)
+                dims = [dim for dim in range(view.ndim) if varies(known, dim)]
+                lacking = [dim for dim in dims if any(other.shape[dim] == 1 for other in meeting.views)]
+                if any(first <= low and high <= last for first, last in ranges) and 0 < len(lacking) < len(dims):
+                    self.collapse(view, lacking)
+                    return True
+        return False
 
     def give_up_postponed(self) -> None:
         """Operands that really are stretched over several channels stay; channels keep the element that they meet."""

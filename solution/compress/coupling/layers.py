@@ -43,18 +43,38 @@ def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
         return unknown(call)
     transposed = "transpose" in call.name or bool(call["transposed"])
     dim = ids.ndim - len(weight.shape) + 1
+    if _is_beside(call, ids, weight, dim):
+        return ids.narrow(dim, 0, 1).expand(call.shape)
     arriving, groups = channels(call.ledger, ids, dim), call["groups"]
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     if groups == len(arriving) > 1 and weight.name not in call.ledger.readers:
         made = _depthwise(call.ledger, weight.name, arriving, call.shape[dim], transposed)
         channels_of = {0: made}
     else:
-        call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in", groups), arriving)
-        made = call.ledger.axis(weight.name, out_axis, call.shape[dim], "out", groups)
+        call.ledger.tie(weight.axis(call.ledger, in_axis, len(arriving), "in", groups), arriving)
+        made = weight.axis(call.ledger, out_axis, call.shape[dim], "out", groups)
         channels_of = {in_axis: arriving, out_axis: made}
     carry(call.ledger, call["bias"], made)
     _carry_along(call.ledger, weight, channels_of, groups)
     return across(made, call.shape, dim)
+
+
+def _is_beside(call: OpCall, ids: Tensor, weight: Weight, dim: int) -> bool:
+    """Whether a convolution mixes tokens, say, and channels lie along a dimension that its kernel does not widen."""
+    spatial = [other for other in range(dim + 1, ids.ndim) if varies(ids, other)]
+    beside = all(weight.shape[other - dim + 1] == 1 and call.shape[other] == ids.shape[other] for other in spatial)
+    return bool(spatial) and beside and not varies(ids, dim)
+
+
+def deformable(call: OpCall) -> Tensor | list[Tensor] | None:
+    """A convolution that looks where `offset` says, in groups of channels that may look elsewhere."""
+    for name in ("offset", "mask"):
+        call.ledger.keep(call.ids(name), "it says where a convolution looks")
+    window = call["weight"].shape[2] * call["weight"].shape[3] if isinstance(call["weight"], Weight) else 1
+    groups, arriving = call.ids("offset").shape[1] // (2 * window), channels(call.ledger, call.ids("input"), 1)
+    if groups > 1:
+        call.ledger.tie(call.ledger.axis(f":{call.label}", 0, len(arriving), "joint", groups), arriving)
+    return convolution(call)
 
 
 def _depthwise(ledger: ChannelIds, name: str, arriving: Tensor, num_made: int, transposed: bool) -> Tensor:
@@ -78,7 +98,7 @@ def _carry_along(ledger: ChannelIds, weight: Weight, channels_of: dict[int, Tens
 def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", groups: int = 1) -> None:
     """A bias, scale or running statistic: one number per channel."""
     if isinstance(vector, Weight):
-        ledger.tie(ledger.axis(vector.name, 0, len(made), role, groups), made)
+        ledger.tie(vector.axis(ledger, 0, len(made), role, groups), made)
 
 
 def linear(call: OpCall) -> Tensor | list[Tensor] | None:
@@ -99,8 +119,8 @@ def dense(call: OpCall, ids: Tensor, weight: Weight, bias: object, shape: tuple[
         return ids.narrow(-1, 0, 1).expand(shape)
     in_axis, out_axis = (0, 1) if weight.turned else (1, 0)
     arriving = channels(call.ledger, ids, -1)
-    call.ledger.tie(call.ledger.axis(weight.name, in_axis, len(arriving), "in"), arriving)
-    made = call.ledger.axis(weight.name, out_axis, shape[-1], "out")
+    call.ledger.tie(weight.axis(call.ledger, in_axis, len(arriving), "in"), arriving)
+    made = weight.axis(call.ledger, out_axis, shape[-1], "out")
     carry(call.ledger, bias, made)
     _carry_along(call.ledger, weight, {out_axis: made, in_axis: arriving})
     return across(made, shape, len(shape) - 1)

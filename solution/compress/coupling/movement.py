@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ permute transpose swapaxes movedim moveaxis t numpy_T mT squeeze unsqueeze selec
 chunk tensor_split hsplit vsplit unbind unfold diagonal flip roll rot90 pixel_shuffle pixel_unshuffle channel_shuffle
 native_channel_shuffle repeat tile repeat_interleave
 """
+PARTS = ("slice", "narrow", "split", "split_with_sizes", "chunk", "tensor_split")
 COPIES = ("flip", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "repeat", "tile")
 
 
@@ -24,6 +26,8 @@ def moved(call: OpCall) -> Any:
     if call.name in ("t", "transpose", "permute", "numpy_T") and _turns_weight(call):
         weight = call["self"]
         return Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
+    if (parts := _weight_parts(call)) is not None:
+        return parts
     ids = call.ids("self")
     if call.name in COPIES and ids.numel() > MOST_ELEMENTS:
         return _kept(call, ids)
@@ -36,6 +40,23 @@ def moved(call: OpCall) -> Any:
     if len({part.shape for part in result}) == 1 and result[0].ndim == ids.ndim:
         call.ledger.in_runs(call.label, ids, call["dim"] or 0, len(result))
     return list(result)
+
+
+def _weight_parts(call: OpCall) -> Any:
+    """Rows of a weight, such as the queries of a packed projection; None for any other call."""
+    weight = call["self"]
+    if call.name not in PARTS or not isinstance(weight, Weight) or weight.turned or (call["dim"] or 0) != 0:
+        return None
+    first, every = weight.part or (0, weight.shape[0])
+    found = call.op(torch.arange(weight.shape[0]), **{n: v for n, v in call.arguments.items() if n != "self"})
+    parts = [
+        replace(weight, shape=(len(part), *weight.shape[1:]), part=(first + int(part[0]), every))
+        for part in ([found] if isinstance(found, Tensor) else found)
+        if len(part) and bool((part.diff() == 1).all())
+    ]
+    if len(parts) != (1 if isinstance(found, Tensor) else len(found)):
+        return None
+    return parts[0] if isinstance(found, Tensor) else parts
 
 
 def _turns_weight(call: OpCall) -> bool:

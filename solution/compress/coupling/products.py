@@ -34,7 +34,8 @@ def product(call: OpCall, left: Tensor, right: Tensor, shape: tuple[int, ...]) -
     batch = any(varies(side, dim) for side in (left, right) for dim in range(side.ndim - 2))
     inner, both = varies(left, -1) or varies(right, -2), varies(left, -2) and varies(right, -1)
     alive = all(int(slim(ids).max()) > KEPT for ids in (left, right))
-    headed = min(left.ndim, right.ndim) > 3 and alive  # with one head left they must be tied as with many
+    one_head = call.ledger.is_over_all(left.ndim < 4 or left.shape[-3] == 1, " of one head")
+    headed = min(left.ndim, right.ndim) > 3 and alive and not one_head  # with one head left they are tied as with many
     contracts = inner and not batch and not headed and not varies(left, -2) and not varies(right, -1)
     if call.ledger.is_over_all(contracts and alive):
         call.ledger.tie(channels(call.ledger, left, -1), channels(call.ledger, right, -2))
@@ -53,8 +54,21 @@ def heads(call: OpCall, operands: list[Tensor], shape: tuple[int, ...]) -> Tenso
 
 def attention(call: OpCall) -> Any:
     """Scaled dot-product attention on (..., positions, channels)."""
+    query, value = call.ids("query"), call.ids("value")
+    if call.ledger.is_over_all(call["attn_mask"] is None and _is_one_head(query, value, call.ids("key"))):
+        first, second = (channels(call.ledger, ids, -1) for ids in (query, call.ids("key")))
+        call.ledger.tie(first, second)
+        if call["scale"] is None:
+            call.ledger.keep(first, "attention is scaled by the root of their number")
+        return value.narrow(-2, 0, 1).expand(call.shape)
     parts = [call.ids(name) for name in ("query", "key", "value")]
     return heads(call, parts + ([call.ids("attn_mask")] if call["attn_mask"] is not None else []), call.shape)
+
+
+def _is_one_head(*operands: Tensor) -> bool:
+    """Whether channels lie along the last dimension alone, and there are no heads."""
+    beside = any(varies(ids, dim) for ids in operands for dim in range(ids.ndim - 1))
+    return not beside and all(ids.ndim < 4 or ids.shape[-3] == 1 for ids in operands)
 
 
 def einsum(call: OpCall) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from solution.compress.coupling import layers, movement, products
-from solution.compress.coupling.ids import KEPT, NEUTRAL, uniform, varies
+from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies, varies_at_all
 from solution.compress.coupling.walk import OpCall, Rule
 
 
@@ -23,16 +23,7 @@ def apply_rule(call: OpCall) -> Any:
     known = RULES.get(call.name)
     if known is None and (torch.Tag.pointwise in call.op.tags or not call.tensors()):
         known = pointwise
-    result = (known or layers.unknown)(call)
-    return _checked_in_place(call, result)
-
-
-def _checked_in_place(call: OpCall, result: Any) -> Any:
-    """Channels written into a part of a blank tensor stay: later readers of that tensor would not see them."""
-    in_place = call.op._schema.is_mutable and isinstance(call["self"], Tensor) and call.result._is_view()
-    if in_place and isinstance(result, Tensor) and bool((call["self"].reshape(-1)[:1] == NEUTRAL).all()):
-        call.ledger.keep(result, "it is written into a part of a tensor")
-    return result
+    return (known or layers.unknown)(call)
 
 
 def pointwise(call: OpCall) -> Any:
@@ -95,6 +86,34 @@ def similarity(call: OpCall) -> Tensor:
     return movement.restored(call.ledger, ids, [over], call.shape, False)
 
 
+def distances(call: OpCall) -> Any:
+    """Distances (..., P, M) between rows (..., P, C) and (..., M, C), over the channels that stay."""
+    left, right = call.ids("x1"), call.ids("x2")
+    apart = any(varies(ids, dim) for ids in (left, right) for dim in range(ids.ndim - 1))
+    if not call.ledger.is_over_all(not apart and (varies(left, -1) or varies(right, -1))):
+        return layers.unknown(call)
+    ids = layers.channels(call.ledger, left, -1)
+    call.ledger.tie(ids, layers.channels(call.ledger, right, -1))
+    call.ledger.statistic(ids)
+    return uniform(NEUTRAL, call.shape)
+
+
+def differences(call: OpCall) -> Tensor:
+    """Differences of neighbours along `dim`."""
+    dim = call["dim"] % len(call.shape)
+    return call.ledger.collapse(call.ids("self"), [dim]).narrow(dim, 0, 1).expand(call.shape)
+
+
+def as_complex(call: OpCall) -> Tensor:
+    """Pairs of numbers (..., 2) as complex ones."""
+    return call.ledger.collapse(call.ids("self"), [len(call.shape)]).select(-1, 0)
+
+
+def as_pairs(call: OpCall) -> Tensor:
+    """Complex numbers as pairs (..., 2)."""
+    return call.ids("self")[..., None].expand(call.shape)
+
+
 PICKING = ("argmax", "argmin", "any", "all", "median", "nanmedian", "mode", "kthvalue")
 """Reductions that return where something is, or whether, or one element of many."""
 
@@ -140,8 +159,11 @@ def gated(call: OpCall) -> Tensor:
 
 
 def written(call: OpCall) -> Tensor:
-    """``self.copy_(src)``."""
-    return call.ledger.meet([call.ids("self"), call.ids("src")], call.shape, "copy")
+    """``self.copy_(src)``: what was there before is gone, but for its channels where `src` has none."""
+    ids, source = call.ids("self"), call.ids("src").expand(call.shape)
+    if not varies_at_all(source) and int(slim(source).reshape(-1)[0]) == NEUTRAL:
+        return ids
+    return source if bool((slim(source) != NEUTRAL).all()) else call.ledger.meet([ids, source], call.shape, "copy")
 
 
 def aligned(call: OpCall) -> Tensor:
@@ -179,6 +201,11 @@ RULES: dict[str, Rule] = {
     **_named("baddbmm", products.baddbmm),
     **_named("einsum", products.einsum),
     **_named("bilinear", layers.bilinear),
+    **_named("deform_conv2d", layers.deformable),
+    **_named("cdist _euclidean_dist", distances),
+    **_named("diff", differences),
+    **_named("view_as_complex", as_complex),
+    **_named("view_as_real", as_pairs),
     **_named("lstm gru rnn_tanh rnn_relu", layers.recurrent),
     **_named("topk sort cummax cummin", along),
     **_named("cosine_similarity", similarity),

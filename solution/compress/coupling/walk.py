@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, NEUTRAL, ChannelIds, uniform
+from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, NEUTRAL, ChannelIds, packed, uniform
 from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace, refs_in
 
@@ -85,12 +85,21 @@ class Weight:
     name     its name in the model
     turned   its two axes are swapped
     along    (name, axis, axis of this tensor) of what is computed with it before use and goes along with its channels
+    part     (first, of how many) rows of the stored tensor that it is, where it is not all of them
     """
 
     name: str
     shape: tuple[int, ...]
     turned: bool = False
     along: tuple[tuple[str, int, int], ...] = ()
+    part: tuple[int, int] | None = None
+
+    def axis(self, ledger: ChannelIds, axis: int, length: int, role: str, groups: int = 1) -> Tensor:
+        """The ids (length,) of one of its axes."""
+        if self.part is None or axis != 0:
+            return ledger.axis(self.name, axis, length, role, groups)
+        first, every = self.part
+        return ledger.axis(self.name, 0, every, role, groups)[first : first + length]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +149,9 @@ def as_ids(ledger: ChannelIds, value: Any) -> Tensor:
     """The ids of an activation, of a parameter's elements, or of a number."""
     if isinstance(value, Weight):
         shape = value.shape[::-1] if value.turned else value.shape
-        ids = ledger.tensor_elements(value.name, shape)
+        first, every = value.part or (0, shape[0] if shape else 0)
+        ids = ledger.tensor_elements(value.name, (every, *shape[1:]) if shape else shape)
+        ids = ids if value.part is None else ids[first : first + shape[0]]
         return ids.t() if value.turned else ids
     return value if isinstance(value, Tensor) else torch.tensor(NEUTRAL)
 
@@ -151,7 +162,7 @@ Values = dict[int, Any]
 
 def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[int], bool]) -> None:
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
-    values = _sources(trace)
+    values, views = _sources(trace), _Views()
     derived, between = derived_weights(trace)
     read = {ref.number for call in trace.calls for ref in refs_in(list(call.arguments.values()))}
     read |= {ref.number for ref in refs_in(trace.outputs)}
@@ -166,7 +177,46 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
             values[number] = None
         else:
             _assign(call.made, _called(call, values, ledger, rule, trace.mode, read), values)
+            views.note(call, values, ledger)
     _keep_outputs(_looked_up(trace.outputs, values), ledger, keeps_output, trace.mode)
+
+
+class _Views:
+    """Which tensors are views of others: what is written into a view is written into what it is a view of."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, tuple[int, Recorded, int]] = {}
+
+    def note(self, call: Recorded, values: Values, ledger: ChannelIds) -> None:
+        """Look at a call whose results are in `values`."""
+        source = call.arguments.get("self")
+        made = refs_in(call.made)
+        results = call.result if isinstance(call.result, list | tuple) else [call.result]
+        if not isinstance(source, Ref) or not made or not isinstance(results[0], Tensor):
+            return
+        if call.op._schema.is_mutable:
+            if source.number in self.of:
+                self.of[made[0].number] = self.of[source.number]
+                self._write(made[0].number, values, ledger)
+        elif any(argument.alias_info is not None for argument in call.op._schema.arguments):
+            self.of |= {ref.number: (source.number, call, place) for place, ref in enumerate(made)}
+
+    def _write(self, view: int, values: Values, ledger: ChannelIds) -> None:
+        whole, call, place = self.of[view]
+        into, ids = values[whole], values[view]
+        if not isinstance(into, Tensor) or not isinstance(ids, Tensor):
+            return
+        if into.numel() > MOST_ELEMENTS:
+            ledger.keep(ids, "it is written into a part of a tensor")
+            return
+        copy = into.clone(memory_format=torch.contiguous_format)
+        arguments = {name: value for name, value in call.arguments.items() if name != "self"}
+        found = call.op(copy, **arguments)
+        part = found[place] if isinstance(found, list | tuple) else found
+        part.copy_(ids)
+        values[whole] = packed(copy)
+        if whole in self.of:
+            self._write(whole, values, ledger)
 
 
 def _sources(trace: Trace) -> Values:
