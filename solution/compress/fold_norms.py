@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 
+from solution.compress.coupling.equality import agreed
 from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.layers import (
     TRANSPOSED,
@@ -48,12 +49,15 @@ class FoldPlan(Plan):
     folded  {norm: the layer it is folded into}
     saves   {"macs": (before, after), "params": (before, after)}
     left    {norm: why it stays}
+    verified
+            error of the folded net against the one before; None when nobody looked
     """
 
     kind: ClassVar[str] = "fold_norms"
     folded: dict[str, str]
     saves: dict[str, tuple[int, int]]
     left: dict[str, str] = field(default_factory=dict)
+    verified: float | None = None
 
     def cut(self, model: nn.Module) -> nn.Module:
         """Fold in place. `InputError` when the plan was made for another net."""
@@ -62,7 +66,8 @@ class FoldPlan(Plan):
 
     def __str__(self) -> str:
         rows = [("norm", "goes into"), *self.folded.items()]
-        return "\n".join([*columns(rows), *left_alone(self.left), *savings(self.saves)])
+        proof = [] if self.verified is None else [f"verified: {self.verified:.0e}"]
+        return "\n".join([*columns(rows), *left_alone(self.left), *savings(self.saves), *proof])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,15 @@ class FoldNorms(AnyNetStep):
 
     Clustered and quantized weights keep their norms. A weight that is computed, by weight norm for example, becomes a
     plain one first. A layer that computes its weight inside its forward keeps its norm, and the plan notes it.
+
+    verify  run the folded net and the one before on the example: they must be equal
     """
+
+    verify: bool = True
+
+    def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
+        """The folded net, which nobody verifies."""
+        return replace(self, verify=False).run(model, context)
 
     def decide(self, model: nn.Module, context: StepContext) -> FoldPlan:
         """`InputError` when no norm can be folded, or when the forward cannot be recorded."""
@@ -90,7 +103,8 @@ class FoldNorms(AnyNetStep):
         note_computed(model, (*folded, *folded.values()), context.log, keeps=MASKS)
         net, example = FoldPlan(folded=folded, saves={}).apply(model), context.example
         saves = {"macs": (macs(model, example), macs(net, example)), "params": (params(model), params(net))}
-        return FoldPlan(folded=folded, saves=saves, left=left)
+        plan = FoldPlan(folded=folded, saves=saves, left=left)
+        return replace(plan, verified=agreed(model, plan.apply, example)) if self.verify else plan
 
 
 def fold_norms(model: nn.Module, pairs: Mapping[str, str]) -> dict[str, Tensor]:

@@ -16,7 +16,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.budget import Budget
+from solution.compress.coupling.equality import agreed
 from solution.compress.coupling.inputs import AnyNetStep
 from solution.compress.layers import module_at, savings
 from solution.compress.residual import Block, ResidualStage, stages_of, taken_out, without
@@ -46,6 +49,7 @@ class LayerPlan(Plan):
     saves    {"macs": (before, after), "params": (before, after)}
     blocks   removed block -> (MACs of one image that it saves, parameters that it saves)
     listed   removed blocks whose place a `PassThrough` takes
+    verified error of the cut net, against the full one whose blocks hand on what they get; None when nobody looked
     """
 
     kind: ClassVar[str] = "prune_layers"
@@ -54,6 +58,7 @@ class LayerPlan(Plan):
     saves: dict[str, tuple[int, int]]
     blocks: dict[str, tuple[int, int]] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
+    verified: float | None = None
 
     def cut(self, model: nn.Module) -> nn.Module:
         """Take the blocks out. `InputError` names a block that this net does not have, or has in another size."""
@@ -72,7 +77,8 @@ class LayerPlan(Plan):
             gone = [path.rpartition(".")[2] for path in self.removed if path.rpartition(".")[0] == stage]
             rows.append((stage, f"{before} -> {after}", ", ".join(gone) or "-"))
         saved = [f"{path} saves {macs:,} MACs, {params:,} parameters" for path, (macs, params) in self.blocks.items()]
-        return "\n".join([*columns(rows, left=(0, 1, 2)), *saved, *savings(self.saves)])
+        proof = [] if self.verified is None else [f"verified: {self.verified:.0e}"]
+        return "\n".join([*columns(rows, left=(0, 1, 2)), *saved, *savings(self.saves), *proof])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,7 @@ class PruneLayers(AnyNetStep):
     ranking  "dev": those whose removal raises the loss on the dev split least, one after another;
              "influence": those that change their input least, on calibration batches or the example alone;
              "last": the last ones
+    verify   run the cut net and the full one whose blocks hand on what they get on the example: they must be equal
     """
 
     currency: ClassVar[str | None] = "macs"
@@ -93,6 +100,7 @@ class PruneLayers(AnyNetStep):
     count: int | None = None
     macs: str | int | None = None
     ranking: str = "dev"
+    verify: bool = True
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("units", "count", "macs")}
@@ -108,7 +116,7 @@ class PruneLayers(AnyNetStep):
 
     def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The cut of the last blocks: which blocks of a stage go does not change what is left of it."""
-        return dataclasses.replace(self, ranking="last").run(model, context)
+        return dataclasses.replace(self, ranking="last", verify=False).run(model, context)
 
     def decide(self, model: nn.Module, context: StepContext) -> LayerPlan:
         """Choose the blocks. `InputError` when there are not so many, nothing would go, or the budget is too small."""
@@ -121,7 +129,7 @@ class PruneLayers(AnyNetStep):
         full = macs(model, context.example)
         removed = self._removed(model, context, stages, full)
         smaller = taken_out(model, removed)
-        return LayerPlan(
+        plan = LayerPlan(
             removed=tuple(block.path for block in removed),
             units={s.path: (s.size, s.size - sum(block in removed for block in s.blocks)) for s in stages},
             saves={
@@ -130,6 +138,12 @@ class PruneLayers(AnyNetStep):
             },
             blocks={block.path: (block.macs, block.params) for block in removed},
             listed=tuple(block.path for block in removed if block.listed),
+        )
+        if not self.verify:
+            return plan
+
+        return dataclasses.replace(
+            plan, verified=agreed(model, plan.apply, context.example, within=partial(_handing_on, plan.removed))
         )
 
     def _removed(
@@ -165,6 +179,16 @@ class PruneLayers(AnyNetStep):
         if self.ranking == "influence":
             return least_influence(model, blocks, context)
         return lambda _gone, candidates: candidates[-1]
+
+
+def _handing_on(paths: Sequence[str], net: nn.Module) -> AbstractContextManager[None]:
+    """Inside, the blocks of `net` at `paths` return what they get."""
+    entered: dict[str, Tensor] = {}
+
+    def before(path: str, _module: nn.Module, inputs: tuple[Any, ...], _named: dict[str, Any]) -> None:
+        entered[path] = inputs[0].clone()  # the block may work in place
+
+    return observe(modules_at(net, paths), before=before, after=lambda path, _module, _inputs, _output: entered[path])
 
 
 Open = Callable[[Sequence[Block]], Sequence[Block]]

@@ -91,3 +91,30 @@ def test_a_net_without_batch_norms_is_refused():
     net = timm.create_model("convnext_atto", num_classes=9)
     with pytest.raises(InputError, match="nothing to fold"):
         FoldNorms()(net, StepContext(example=torch.rand(1, 3, 32, 32)))
+
+
+class ReadsTwice(nn.Module):
+    """The weight before a norm is read a second time, past it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) + nn.functional.conv2d(x, self.conv.weight)
+
+
+def test_a_fold_is_proven_on_the_example():
+    net, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval(), torch.randn(2, 3, 8, 8)
+    net[1].running_var.uniform_(0.5, 2)
+    plan = FoldNorms().plan(net, x)
+    assert plan.verified < 1e-10
+    assert "verified: " in str(plan)
+    assert FoldNorms(verify=False).plan(net, x).verified is None
+
+
+def test_a_fold_that_changes_the_answers_is_refused():
+    net, x = ReadsTwice().eval(), torch.randn(2, 3, 8, 8)
+    net.norm.running_var.uniform_(2, 4)
+    with pytest.raises(InputError, match=r"compute something else.*verify=False"):
+        FoldNorms().plan(net, x)

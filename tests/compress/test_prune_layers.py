@@ -210,3 +210,40 @@ def test_nan_weights_are_refused(small_net, toy, ranking):
     torch.nn.init.constant_(small_net.features.stage3.unit2.expand_bn3.weight, float("nan"))
     with pytest.raises(InputError, match=r"blocks cannot be ranked: .* has the score nan"):
         PruneLayers(count=1, ranking=ranking).plan(small_net, toy)
+
+
+class Averaged(torch.nn.Module):
+    """Residual blocks whose sum is divided by their number, which no block that goes leaves as it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 4)
+        self.blocks = torch.nn.Sequential(*(Doubling() for _ in range(3)))
+
+    def forward(self, x):
+        return self.head((self.blocks(self.stem(x)) / len(self.blocks)).mean((2, 3)))
+
+
+class Doubling(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return F.relu_(x) + self.conv(x)
+
+
+def test_a_cut_is_proven_on_the_example():
+    x = torch.randn(2, 3, 12, 12)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Sequential(*(Doubling() for _ in range(3)))).eval()
+    plan = PruneLayers(count=1, ranking="last").plan(net, x)
+    assert plan.verified < 1e-10
+    assert "verified: " in str(plan)
+    assert PruneLayers(count=1, ranking="last", verify=False).plan(net, x).verified is None
+
+
+def test_a_forward_that_computes_with_the_number_of_blocks_is_refused():
+    net, x = Averaged().eval(), torch.randn(2, 3, 12, 12)
+    with pytest.raises(InputError, match=r"compute something else.*verify=False"):
+        PruneLayers(count=1, ranking="last").plan(net, x)
+    PruneLayers(count=1, ranking="last", verify=False).plan(net, x)

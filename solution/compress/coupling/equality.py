@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,7 @@ def verified(model: nn.Module, plan: ChannelPlan, example: Any, in_single: bool 
 
     `InputError` that names the layer where the cut net first differs.
     """
-    bytes_needed = 8 * 4 * sum(tensor.numel() for tensor in named_tensors(model).values())
-    fits = bytes_needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fits = fits and not in_single
+    fits = not in_single and _fits(model)
     dtype, given = torch.float64 if fits else torch.float32, example
     example = _telling(_in(dtype, example))
     cut, whole = (net.to(dtype) for net in (plan.apply(model), copied(unwrapped(model))))
@@ -115,7 +113,38 @@ def verified(model: nn.Module, plan: ChannelPlan, example: Any, in_single: bool 
     return away
 
 
-_REPORT = "Protect that layer, or pass verify=False to look at the cut net yourself"
+def agreed(whole: nn.Module, apply: Callable[[nn.Module], nn.Module], example: Any, within: Any = None) -> float:
+    """The error of `apply` of a net that must give what `whole` gives, in double precision where that fits into memory
+    and the net runs so.
+
+    within: () -> a context in which `whole` runs. `InputError` when the two nets differ.
+    """
+    device = next((tensor.device for tensor in whole.parameters()), torch.device("cpu"))
+    for dtype in (torch.float64, torch.float32) if _fits(whole) else (torch.float32,):
+        given = with_tensors(lambda one: one.to(device), _telling(_in(dtype, example)))
+        full = copied(unwrapped(whole)).to(dtype)
+        try:
+            with _Roundings() as roundings:
+                small = outputs_of(apply(full), given)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if dtype is torch.float64:  # it holds numbers in single precision that are no parameters
+                continue
+            raise InputError(f"the smaller net does not run: {error}. {_REPORT}") from error
+        with contextlib.nullcontext() if within is None else within(full):
+            away = _distance(small, outputs_of(full, given))
+        if not away < max(ROUNDING[dtype] if dtype is torch.float64 else ALL_SINGLE, roundings.limit):
+            raise InputError(f"the smaller net would compute something else (by {away:.1g} of its output). {_REPORT}")
+        break
+    return away
+
+
+def _fits(model: nn.Module) -> bool:
+    """Whether four copies in double precision have room in memory."""
+    bytes_needed = 8 * 4 * sum(tensor.numel() for tensor in named_tensors(model).values())
+    return bytes_needed < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+_REPORT = "Leave that out, or pass verify=False to look at the smaller net yourself"
 
 
 def _in(dtype: torch.dtype, example: Any) -> Any:

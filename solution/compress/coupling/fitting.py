@@ -185,9 +185,7 @@ def _attempt(
     except TraceError as error:
         passing, reached = _passing(full, error.mode, error.position), (error.mode != "eval", float(error.position))
         if isinstance(error, DivergenceError):
-            return Failure(
-                suspects=[passing], reason=str(error), others_may_fit=error.steps, reached=reached, ran=True
-            )
+            return Failure(suspects=[passing], reason=str(error), others_may_fit=error.steps, reached=reached, ran=True)
         where = error.where or type(request.model).__name__
         passing |= _same_elsewhere(request.model, coupling, passing) if alike_too else set()
         suspects = [passing, *_near(request.model, coupling, error, alike_too)]
