@@ -6,6 +6,7 @@ tracing     model + example -> the list of those calls
 ids         channel ids, ties between them, the axes they lie along
 walk        sends ids through a pass, one rule per call
 rules       what each call does to ids (layers, products, movement: those with weights, products, views)
+pairs       numbers that belong to two channels at once: computed kernels, attention between channels
 components  ties -> groups of positions that stay or go together
 operations  whether two passes compute the same
 attributes  sizes that modules keep beside their tensors

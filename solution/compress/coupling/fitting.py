@@ -113,8 +113,9 @@ def fit(
 
     def attempted(targets: Mapping[int, int], alike_too: bool, even: bool = False) -> Fit | Failure:
         free = {atom: number for atom, number in targets.items() if atom not in frozen}
-        steps = {atom: int(np.lcm(multiple.get(atom, 1), ladder[atom][step[atom]])) for atom in free}
-        counts = count_channels(full.coupling, classes, free, multiple if even else steps, even=even)
+        fine = {atom: ladder[atom][0 if even else step[atom]] for atom in free}
+        steps = {atom: int(np.lcm(multiple.get(atom, 1), fine[atom])) for atom in free}
+        counts = count_channels(full.coupling, classes, free, steps, even=even)
         return _attempt(request, full, classes, counts, alike_too)
 
     for attempt in range(MOST_ATTEMPTS):

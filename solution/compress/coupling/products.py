@@ -8,7 +8,7 @@ from torch import Tensor
 
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies
 from solution.compress.coupling.layers import channels, dense, unknown
-from solution.compress.coupling.walk import OpCall, Weight, as_ids
+from solution.compress.coupling.walk import OpCall, Pair, Weight, as_ids
 
 
 def matmul(call: OpCall) -> Any:
@@ -24,6 +24,8 @@ def matmul(call: OpCall) -> Any:
 def baddbmm(call: OpCall) -> Any:
     """``self + batch1 @ batch2``."""
     made = product(call, call.ids("batch1"), call.ids("batch2"), call.shape)
+    if not isinstance(made, Tensor):
+        return unknown(call)
     return call.ledger.meet([call.ids("self"), made], call.shape, "baddbmm")
 
 
@@ -40,6 +42,8 @@ def product(call: OpCall, left: Tensor, right: Tensor, shape: tuple[int, ...]) -
     if call.ledger.is_over_all(contracts and alive):
         call.ledger.tie(channels(call.ledger, left, -1), channels(call.ledger, right, -2))
         return uniform(NEUTRAL, shape)
+    if call.ledger.is_over_all(both and not inner and not batch and not headed, " of two kinds"):
+        return Pair(rows=left.narrow(-1, 0, 1).expand(shape), columns=right.narrow(-2, 0, 1).expand(shape))
     if batch or inner or both or headed:
         return heads(call, [left, right], shape)
     side = left.narrow(-1, 0, 1) if varies(left, -2) else right.narrow(-2, 0, 1)
@@ -96,10 +100,12 @@ def einsum(call: OpCall) -> Any:
     ]
     if len(summed) > 1 or any(len(names) > 1 for names in alone):
         return unknown(call)
-    left = _ordered(left, terms[0], [*shared, *(alone[0] or [""]), *(summed or [""])])
-    right = _ordered(right, terms[1], [*shared, *(summed or [""]), *(alone[1] or [""])])
+    left = ordered(left, terms[0], [*shared, *(alone[0] or [""]), *(summed or [""])])
+    right = ordered(right, terms[1], [*shared, *(summed or [""]), *(alone[1] or [""])])
     made = product(call, left, right, (*left.shape[:-1], right.shape[-1]))
-    return _ordered(made, [*shared, *(alone[0] or ["_"]), *(alone[1] or ["_"])], list(output)).expand(call.shape)
+    if not isinstance(made, Tensor):
+        return unknown(call)
+    return ordered(made, [*shared, *(alone[0] or ["_"]), *(alone[1] or ["_"])], list(output)).expand(call.shape)
 
 
 def _by_weight(call: OpCall, terms: list[str], factors: list[Any], summed: list[str], output: str) -> Any:
@@ -109,16 +115,16 @@ def _by_weight(call: OpCall, terms: list[str], factors: list[Any], summed: list[
         return unknown(call)
     rest = [one for one in terms[0] if one != summed[0]]
     weight = Weight(name=factors[1].name, shape=factors[1].shape, turned=terms[1].index(new[0]) == 1)
-    ids = _ordered(as_ids(call.ledger, factors[0]), terms[0], [*rest, *summed])
+    ids = ordered(as_ids(call.ledger, factors[0]), terms[0], [*rest, *summed])
     made = dense(call, ids, weight, None, (*ids.shape[:-1], weight.shape[terms[1].index(new[0])]))
-    return _ordered(made, [*rest, *new], list(output))
+    return ordered(made, [*rest, *new], list(output))
 
 
 def _varying(ids: Tensor, term: str, names: list[str]) -> list[str]:
     return [one for one in names if varies(ids, term.index(one))]
 
 
-def _ordered(ids: Tensor, names: str | list[str], wanted: list[str]) -> Tensor:
+def ordered(ids: Tensor, names: str | list[str], wanted: list[str]) -> Tensor:
     """Dimensions called `names` in the order `wanted`: those not wanted are uniform, new ones have size 1."""
     for dim in reversed([dim for dim, one in enumerate(names) if one not in wanted]):
         ids = ids.select(dim, 0)

@@ -62,7 +62,7 @@ def _trials(model: nn.Module, failed: Failed) -> Iterator[Stored]:
     """Numbers that are set together, and what they go along with, the likeliest first: all numbers of a module that
     the call which failed was made with, then each of the numbers of the modules that were running.
     """
-    near = failed.trace.calls[max(0, failed.error.position - 2) : failed.error.position + 2]
+    near = failed.trace.calls[max(0, failed.error.position - 2) : failed.error.position + 4]
     literals = {number for call in near for number in _numbers(list(call.arguments.values()))}
     alone: list[tuple[int, Stored]] = []
     together: list[Stored] = []

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, NEUTRAL, ChannelIds, packed, uniform
+from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, NEUTRAL, ChannelIds, packed, uniform, varies
 from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace, refs_in
 
@@ -33,11 +33,15 @@ class Derived:
     along: tuple[tuple[int, int, int], ...]
 
 
-def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int]]:
-    """Number of a computed weight -> the numbers of what it is computed from; and of all tensors between the two."""
+def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[int, int]]:
+    """Number of a computed weight -> the numbers of what it is computed from; and of all tensors between the two.
+
+    Where one parameter cannot stand for it: number of a parameter -> its axis along which the rows of kernels lie.
+    """
     maker = {ref.number: call for call in trace.calls for ref in refs_in(call.made)}
     found: dict[int, Derived] = {}
     between: set[int] = set()
+    kernels: dict[int, int] = {}
     for call in trace.calls:
         weight = call.arguments.get("weight") if call.name.startswith(("conv", "linear")) else None
         if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
@@ -47,7 +51,21 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int]]:
             if derived is not None:
                 found[weight.number] = derived
                 between |= past & maker.keys()
-    return found, between
+            elif "transpose" not in call.name:
+                kernels |= _kernels(trace.shapes[weight.number], sources, trace)
+    return found, between, kernels
+
+
+def _kernels(shape: tuple[int, ...], sources: list[int], trace: Trace) -> dict[int, int]:
+    """Those of `sources` that hold whole kernels (..., outputs, inputs, height, width), and the axis of outputs."""
+    found = {}
+    for number in sources:
+        own = trace.shapes[number]
+        axis = len(own) - len(shape)
+        fits = axis >= 0 and own[axis + 1 :] == shape[1:] and own[axis] > 1 and shape[0] % own[axis] == 0
+        if fits and number < len(trace.tensors) and (axis == 0 or len(shape) > 2):
+            found[number] = axis
+    return found
 
 
 def _past(number: int, maker: dict[int, Recorded]) -> set[int]:
@@ -100,6 +118,20 @@ class Weight:
             return ledger.axis(self.name, axis, length, role, groups)
         first, every = self.part
         return ledger.axis(self.name, 0, every, role, groups)[first : first + length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Ids of numbers that belong to two channels, each of the tensor's shape; they vary along different dimensions."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def apart(self) -> dict[str, Tensor]:
+        """Each of the two, narrowed to size 1 along the dimensions of the other."""
+        places = [slice(0, 1) if varies(self.columns, dim) else slice(None) for dim in range(self.rows.ndim)]
+        others = [slice(0, 1) if varies(self.rows, dim) else slice(None) for dim in range(self.rows.ndim)]
+        return {" rows": self.rows[tuple(places)], " columns": self.columns[tuple(others)]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +189,15 @@ def as_ids(ledger: ChannelIds, value: Any) -> Tensor:
 
 
 Values = dict[int, Any]
-"""Number of a `Ref` -> its ids, or the `Weight` that it is."""
+"""Number of a `Ref` -> its ids, or the `Weight` or `Pair` that it is."""
 
 
 def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[int], bool]) -> None:
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
     values, views = _sources(trace), _Views()
-    derived, between = derived_weights(trace)
+    derived, between, kernels = derived_weights(trace)
+    for number, axis in kernels.items():
+        values[number] = _kernel(values[number], axis, trace.tensors[number] in trace.parameters, ledger)
     read = {ref.number for call in trace.calls for ref in refs_in(list(call.arguments.values()))}
     read |= {ref.number for ref in refs_in(trace.outputs)}
     for call in trace.calls:
@@ -179,6 +213,16 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
             _assign(call.made, _called(call, values, ledger, rule, trace.mode, read), values)
             views.note(call, values, ledger)
     _keep_outputs(_looked_up(trace.outputs, values), ledger, keeps_output, trace.mode)
+
+
+def _kernel(weight: Weight, axis: int, learned: bool, ledger: ChannelIds) -> Pair:
+    shape = weight.shape
+    sides = []
+    for dim, role in ((axis, "out"), (axis + 1, "in")):
+        view = [-1 if other == dim else 1 for other in range(len(shape))]
+        ids = ledger.axis(weight.name, dim, shape[dim], role if learned else "with") if shape[dim] > 1 else None
+        sides.append(uniform(NEUTRAL, shape) if ids is None else ids.view(view).expand(shape))
+    return Pair(rows=sides[0], columns=sides[1])
 
 
 class _Views:
@@ -248,8 +292,9 @@ def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode
     ledger.label = f"{mode} {call.name}"
     for name, argument in arguments.items():
         for number, one in enumerate(argument if isinstance(argument, list) else [argument]):
-            if isinstance(one, Tensor):
-                ledger.passes(f"{name} {number}", one)
+            for slot, ids in one.apart().items() if isinstance(one, Pair) else (("", one),):
+                if isinstance(ids, Tensor):
+                    ledger.passes(f"{name} {number}{slot}", ids)
     results = call.result if isinstance(call.result, list | tuple) else ()
     picks = any(
         isinstance(one, Tensor) and not one.is_floating_point() and ref is not None and ref.number in read
@@ -261,7 +306,10 @@ def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode
 
 
 def _keep_outputs(outputs: list[Any], ledger: ChannelIds, keeps_output: Callable[[int], bool], mode: str) -> None:
-    leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor | Weight)]
+    leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor | Weight | Pair)]
     for position, leaf in enumerate(leaves):
-        if keeps_output(position):
+        if isinstance(leaf, Pair):
+            for ids in (leaf.rows, leaf.columns):
+                ledger.keep(ids, "it is an output")
+        elif keeps_output(position):
             ledger.output(f":{mode} output {position}", as_ids(ledger, leaf))
