@@ -17,6 +17,8 @@ permute transpose swapaxes movedim moveaxis t numpy_T mT squeeze unsqueeze selec
 chunk tensor_split hsplit vsplit unbind unfold diagonal flip roll rot90 pixel_shuffle pixel_unshuffle channel_shuffle
 native_channel_shuffle repeat tile repeat_interleave
 """
+FEW_ELEMENTS = 1 << 16
+"""So many elements are compared to find dimensions along which nothing changes, such as the batch beside heads."""
 PARTS = ("slice", "narrow", "split", "split_with_sizes", "chunk", "tensor_split")
 COPIES = ("flip", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "repeat", "tile")
 
@@ -76,7 +78,8 @@ def _reshaped(call: OpCall, ids: Tensor) -> Tensor:
     if ids.ndim > 2 and len(call.shape) == ids.ndim + 1 and _in_runs(ids.shape, call.shape):
         call.ledger.in_runs(call.label, ids, 1, call.shape[1])
     try:
-        return ids.view(call.shape)
+        viewed = ids.view(call.shape)
+        return packed(viewed) if slim(viewed).numel() <= FEW_ELEMENTS else viewed
     except RuntimeError:
         return packed(ids.reshape(call.shape)) if ids.numel() <= MOST_ELEMENTS else _kept(call, ids)
 
@@ -187,6 +190,30 @@ def picked(call: OpCall) -> Tensor:
     dim = call["dim"] % len(call.shape)
     ids = call.ledger.collapse(call.ids("self"), [dim])
     return _stretched(ids, call.shape)
+
+
+def taken(call: OpCall) -> Tensor:
+    """take_along_dim: the same, or anywhere."""
+    ids, dim = call.ids("self"), call["dim"]
+    dims = range(ids.ndim) if dim is None else [dim % ids.ndim]
+    ids = call.ledger.collapse(ids, dims)
+    for one in dims:
+        ids = ids.narrow(one, 0, 1)
+    return (ids.flatten()[:1] if dim is None else ids).expand(call.shape)
+
+
+def scattered(call: OpCall) -> Tensor:
+    """Written or added to places along `dim` that an index names: what lies along it goes together."""
+    dim = call["dim"] % len(call.shape)
+    source = call.ids("source" if "source" in call.arguments else "src")
+    ids = call.ledger.collapse(call.ids("self"), [dim])
+    if not isinstance(source, Tensor) or source.ndim != ids.ndim:
+        return ids
+    source = call.ledger.collapse(source, [dim]).narrow(dim, 0, 1)
+    if any(source.shape[other] != ids.shape[other] for other in range(ids.ndim) if other != dim):
+        call.ledger.keep(source, "it is written into a part of a tensor")
+        return _kept(call, ids)
+    return call.ledger.meet([ids, source.expand(call.shape)], call.shape, call.name)
 
 
 def unfolded(call: OpCall) -> Tensor:

@@ -83,7 +83,7 @@ class Recorder(SchemaCheckMode):
         kind = func._overloadpacket.__name__
         self._counts[kind] += 1
         name, made = f"{kind}_{self._counts[kind]}", self._made(result)
-        if not types and isinstance(made, Ref):
+        if isinstance(made, Ref) and (not types or kind.startswith("new_") or kind.endswith("_like")):
             self._blanks[result.untyped_storage()._cdata, result.shape] = made
         where = self.path[-1] if self.path else ""
         self.calls.append(Recorded(op=func, name=name, arguments=arguments, result=result, made=made, where=where))

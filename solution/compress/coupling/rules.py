@@ -13,7 +13,7 @@ from torch import Tensor
 
 from solution.compress.coupling import layers, movement, pairs, products
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies, varies_at_all
-from solution.compress.coupling.walk import OpCall, Rule
+from solution.compress.coupling.walk import OpCall, Rule, Weight
 
 
 def apply_rule(call: OpCall) -> Any:
@@ -62,8 +62,12 @@ def softmax(call: OpCall) -> Tensor:
 
 def along(call: OpCall) -> Any:
     """Sorted, largest, running extremes along `dim`: everything there goes together."""
-    ids = call.ledger.collapse(call.ids("self"), [call["dim"] % call.result[0].ndim])
-    return [ids.narrow(call["dim"], 0, 1).expand(one.shape) for one in call.result]
+    ids = call.ids("self")
+    dim = (call["dim"] or 0) % ids.ndim
+    ids = call.ledger.collapse(ids, [dim]).narrow(dim, 0, 1)
+    if isinstance(call.result, torch.Tensor):
+        return ids.expand(call.shape)
+    return [ids.expand(one.shape) for one in call.result]
 
 
 def transformed(call: OpCall) -> Tensor:
@@ -91,7 +95,8 @@ def similarity(call: OpCall) -> Tensor:
 def distances(call: OpCall) -> Any:
     """Distances (..., P, M) between rows (..., P, C) and (..., M, C), over the channels that stay."""
     left, right = call.ids("x1"), call.ids("x2")
-    apart = any(varies(ids, dim) for ids in (left, right) for dim in range(ids.ndim - 1))
+    plain = [ids for ids, value in ((left, call["x1"]), (right, call["x2"])) if not isinstance(value, Weight)]
+    apart = any(varies(ids, dim) for ids in plain for dim in range(ids.ndim - 1))
     if not call.ledger.is_over_all(not apart and (varies(left, -1) or varies(right, -1))):
         return layers.unknown(call)
     ids = layers.channels(call.ledger, left, -1)
@@ -195,6 +200,8 @@ RULES: dict[str, Rule] = {
     **_named("index", movement.indexed),
     **_named("index_select gather", movement.picked),
     **_named("index_put", movement.put),
+    **_named("take_along_dim", movement.taken),
+    **_named("scatter scatter_add scatter_reduce index_add index_copy index_reduce index_fill", movement.scattered),
     **_named("roi_align roi_pool", aligned),
     **_named("im2col", movement.unfolded),
     **_named("col2im", movement.folded),
@@ -209,7 +216,7 @@ RULES: dict[str, Rule] = {
     **_named("view_as_complex", as_complex),
     **_named("view_as_real", as_pairs),
     **_named("lstm gru rnn_tanh rnn_relu", layers.recurrent),
-    **_named("topk sort cummax cummin", along),
+    **_named("topk sort argsort msort cummax cummin", along),
     **_named("cosine_similarity", similarity),
     **_named(
         "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn", transformed
@@ -237,10 +244,10 @@ RULES: dict[str, Rule] = {
         "bernoulli",
         neutral,
     ),
-    **_named("arange linspace logspace eye tril_indices triu_indices", numbered),
+    **_named("arange linspace logspace eye tril_indices triu_indices scalar_tensor", numbered),
     **_named(
         "dropout feature_dropout alpha_dropout clone contiguous to _to_copy type_as detach alias lift_fresh_copy lift "
-        "hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
+        "zero hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
         "real imag conj _conj resolve_conj resolve_neg "
         "log_sigmoid hardshrink softshrink threshold native_dropout fake_quantize_per_tensor_affine",
         same,

@@ -214,6 +214,11 @@ def _message(error: Exception, model: nn.Module, example: Any, path: list[str]) 
     where = f"{type(model).__name__}{'.' + path[-1] if path and path[-1] else ''}"
     line = _users_line(error)
     text = str(error).strip().splitlines()
+    if "BatchedTensor" in str(error) or "functorch" in str(error):
+        return (
+            f"the forward of {where} calls a transform of torch.func, such as vmap or grad ({line}), which cannot be "
+            "followed. Write that part without it, or compress the part around it"
+        )
     if _depends_on_data(error):
         return (
             f"the forward of {where} branches on tensor values ({line}); which way cannot be known without "

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, NEUTRAL, ChannelIds, packed, uniform, varies
+from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, NEUTRAL, ChannelIds, packed, slim, uniform, varies
 from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace, refs_in
 
@@ -290,11 +290,13 @@ def _looked_up(value: Any, values: Values) -> Any:
 def _called(call: Recorded, values: Values, ledger: ChannelIds, rule: Rule, mode: str, read: set[int]) -> Any:
     arguments = {name: _looked_up(argument, values) for name, argument in call.arguments.items()}
     ledger.label = f"{mode} {call.name}"
-    for name, argument in arguments.items():
-        for number, one in enumerate(argument if isinstance(argument, list) else [argument]):
+    items = {name: argument if isinstance(argument, list) else [argument] for name, argument in arguments.items()}
+    is_paired = any(isinstance(one, Pair) for argument in items.values() for one in argument)
+    for name, argument in items.items():
+        for number, one in enumerate(argument):
             for slot, ids in one.apart().items() if isinstance(one, Pair) else (("", one),):
                 if isinstance(ids, Tensor):
-                    ledger.passes(f"{name} {number}{slot}", ids)
+                    ledger.passes(f"{name} {number}{slot}", slim(ids) if is_paired else ids)
     results = call.result if isinstance(call.result, list | tuple) else ()
     picks = any(
         isinstance(one, Tensor) and not one.is_floating_point() and ref is not None and ref.number in read
