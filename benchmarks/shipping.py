@@ -133,7 +133,7 @@ def _gain(whole: tuple[Speed, float], rounded: tuple[Speed, float]) -> Iterator[
 def _val(path: Path, data: str) -> DataLoader:
     """The val split as the net at `path` wants its pictures."""
     header = files.read_header(path)
-    return Data(path=data, size=header.size).open(splits=("val",), normalization=(header.mean, header.std)).val
+    return Data(path=data).fed_as(header).open(splits=("val",)).val
 
 
 def _median_ms(speed: Speed) -> float:

@@ -20,6 +20,7 @@ from solution.commands import (
     score,
     search,
     serve,
+    validate,
 )
 from solution.shell import guarded
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "export": export,
     "inspect": inspect,
     "predict": predict,
+    "validate": validate,
     "bench": bench,
     "serve": serve,
     "report": report,

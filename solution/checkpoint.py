@@ -34,6 +34,7 @@ from solution.contracts import (
     task_of,
 )
 from solution.input_spec import InputSpec
+from solution.models.outputs import Logits
 from solution.models.weights import Bounded
 from solution.registry import MODELS, PLANS
 from solution.runtime import check_readable, written_whole
@@ -59,7 +60,9 @@ class Header(InputSpec):
     """All that a checkpoint holds besides its weights.
 
     spec     how to build the net; None for a net of one's own, which is loaded `into` a fresh module
-    code     the class of the net, "module:Class", for whoever has to find it; it is never imported
+    code     how MODEL names the net, "my_model.py:Net(width=32)" or "module:Class", for whoever has to find it; it is
+             never imported
+    wrapped  the net returned more than logits and stands in `models.outputs.Logits`
     plans    what was applied to the net since it was built, in order
     recipe   {"name": ..., "seed": ..., "stage": ..., "settings": {key: value}}
     figures  the row that was measured when it was written
@@ -67,6 +70,7 @@ class Header(InputSpec):
 
     spec: ModelSpec | None = None
     code: str = ""
+    wrapped: bool = False
     plans: tuple[Plan, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -185,7 +189,10 @@ def read_header(path: Path) -> Header:
     """The header alone: reads the first kilobytes, no weights, so that it cannot notice a cut file."""
     fields = _metadata(Path(path)).get("featherweight")
     if fields is None:
-        raise InputError(f"{path} holds weights, but not how to build their net: it was not written by this project")
+        raise InputError(
+            f"{path} holds weights, but not how to build their net: it was not written by this project. Name the net, "
+            f"such as timm:resnet18 or my_model.py:Net, and the file with --weights {path}"
+        )
     try:
         read = json.loads(fields)
     except (ValueError, RecursionError) as error:
@@ -223,11 +230,13 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
     if header.spec is None and into is None:
         raise InputError(
             f"{path} holds a net of your own ({header.code or 'code unknown'}): load it into a fresh one, "
-            "fw.load(path, into=MyNet())"
+            f"fw.load(path, into=MyNet()), or name its code as MODEL: {_shell_code(header)} --weights {path}"
         )
     try:
         with Bounded(_SLACK_BYTES + _MOST_RATIO * Path(path).stat().st_size, _TOO_LARGE):
             fresh = header.spec.build() if header.spec and into is None else copy.deepcopy(into)
+            if header.wrapped and not isinstance(fresh, Logits):
+                fresh = Logits(cast(nn.Module, fresh))
             model = remember(cast(nn.Module, fresh), header.spec)
             for plan in header.plans:
                 model = plan.apply(model)
@@ -237,6 +246,10 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
         what, _, _ = f"{type(error).__name__}: {error}".partition("\n")  # PyTorch goes on with its own stack
         raise InputError(f"{path}: the net of its header cannot be built ({what}); copy or make it again") from error
     return model
+
+
+def _shell_code(header: Header) -> str:
+    return f"'{header.code}'" if ".py:" in header.code else "my_model.py:MyNet"
 
 
 def filled(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
@@ -263,4 +276,5 @@ def _tuple(value: Any) -> Any:
 def header_of(model: nn.Module, **fields: Any) -> Header:
     """A header for `model`: how it was built, as far as this project knows, and the plans applied since."""
     code = f"{type(model).__module__}:{type(model).__qualname__}"
-    return Header(spec=spec_of(model), code=code, plans=plans_of(model), **fields)
+    wrapped = isinstance(model, Logits)
+    return Header(spec=spec_of(model), code=code, wrapped=wrapped, plans=plans_of(model), **fields)

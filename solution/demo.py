@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 import tempfile
@@ -93,8 +92,7 @@ def judged(config: DemoConfig) -> dict[str, Any]:
 
 def _val(settings: Data, header: Header) -> Loaders:
     """The val split as the net of `header` wants its pictures."""
-    settings = dataclasses.replace(settings, size=header.size)
-    return settings.open(splits=("val",), normalization=(header.mean, header.std))
+    return settings.fed_as(header).open(splits=("val",))
 
 
 def _roles(folder: Path, both: bool) -> dict[str, Path]:

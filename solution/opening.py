@@ -90,11 +90,11 @@ class ModelSource:
         return path if path.suffix in _OURS or files.format_of(path) is not None else None
 
     @property
-    def stem(self) -> str:
-        """What files made of this net are called by default."""
-        if self.weights is not None:
-            return self.weights.name.partition(".")[0]
-        return Path(self.name.partition("(")[0].rpartition(":")[2]).name.partition(".")[0] or "net"
+    def place(self) -> Path:
+        """Where what is made of this net goes by default: beside its file or its weights, else here."""
+        if (path := self.own or self.weights) is not None:
+            return path
+        return Path(Path(self.name.partition("(")[0].rpartition(":")[2]).name or "net")
 
     def open(self, device: str = "cpu") -> OpenedModel:
         """The net. `InputError` that says what is wrong and how to name it right."""
@@ -229,7 +229,7 @@ class ModelSource:
     def _made(self, net: nn.Module, header: Header, notes: list[str] | tuple[str, ...]) -> OpenedModel:
         """The net with the header that the flags ask for, tried on one batch."""
         header = dataclasses.replace(header, **self.feed)
-        outputs = count_outputs(net, header, self.name)
+        outputs = _count_outputs(net, header, self.name)
         if header.classes and outputs != len(header.classes):
             raise InputError(
                 f"{self} has {outputs} outputs, and {len(header.classes)} classes are named: {_shown(header)}"
@@ -248,7 +248,7 @@ def open_model(name: str, *, device: str = "cpu", **about: Any) -> OpenedModel:
     return ModelSource(name=name, **about).open(device)
 
 
-def count_outputs(net: nn.Module, header: Header, name: str) -> int:
+def _count_outputs(net: nn.Module, header: Header, name: str) -> int:
     """Outputs of the net for one picture. `InputError` that names a side which it can take, when not the header's."""
     channels = len(header.mean)
     try:

@@ -14,6 +14,7 @@ import zipfile
 
 import pytest
 import torch
+from models.foreign import clever, net_of, write_code
 
 from solution.__main__ import main
 from solution.runtime import ROOT
@@ -52,6 +53,7 @@ def place(tmp_path, photos, monkeypatch):
     shutil.copytree(photos, tmp_path / "input" / "data")
     shutil.copytree(photos / "val" / "red", tmp_path / "my_photos")
     shutil.copy(next((photos / "val" / "red").iterdir()), tmp_path / "photo.jpg")
+    torch.save(clever(net_of(write_code(tmp_path))).state_dict(), tmp_path / "best.pth")
     with zipfile.ZipFile(tmp_path / "my_photos.zip", "w") as archive:
         for path in sorted(photos.rglob("*.png")):
             archive.write(path, path.relative_to(photos))

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solution.commands.model import FORMS, add_model_flags, models_of
 from solution.contracts import InputError
 
 if TYPE_CHECKING:
     from solution.evaluate.speed import BenchmarkCase, Speed
+    from solution.export.files import Model
 
 HELP = "measure latency, throughput, memory and loading of nets in several runtimes, in turns"
 _PLAIN = "fp32"
@@ -21,8 +23,7 @@ _PLAIN = "fp32"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... and how to measure."""
-    parser.add_argument("models", metavar="MODEL", nargs="+", type=Path,
-                        help="checkpoints, packed files, .onnx, .xml, .pt2 or .tflite")  # fmt: skip
+    parser.add_argument("models", metavar="MODEL", nargs="+", help=f"an exported file, or {FORMS}")
     parser.add_argument("--runtimes", metavar="NAME", nargs="+",
                         help="eager, compile, onnxruntime, openvino, litert... (default: all that are here)"
                         )  # fmt: skip
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PATH", help="photos that calibrate and prove int8")
     parser.add_argument("--rounds", metavar="N", type=int, default=10, help="after one of warm-up (default: 10)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="also write speed.json and speed.svg there")
+    add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -96,7 +98,8 @@ def _cases(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path)
     """Each file in each runtime that takes it, at each precision and number of threads."""
     from solution.export.runtimes import case, form_for, is_checkpoint, own_runtime
 
-    for index, (path, name) in enumerate(zip(arguments.models, _names(arguments.models), strict=True)):
+    models = models_of(arguments, arguments.models)
+    for index, (path, name) in enumerate(zip(models, _names(models), strict=True)):
         taking = [own for own in runtimes if is_checkpoint(path) or own == own_runtime(path)]
         if not taking:
             raise InputError(f"{path} runs in {own_runtime(path)}, not in {', '.join(runtimes)}")
@@ -107,7 +110,7 @@ def _cases(arguments: argparse.Namespace, runtimes: Sequence[str], folder: Path)
                     yield case(form, runtime, threads, name)
 
 
-def _precisions(path: Path, runtime: str, wanted: Sequence[str]) -> Sequence[str]:
+def _precisions(path: Model, runtime: str, wanted: Sequence[str]) -> Sequence[str]:
     """`wanted` where the file is exported first; elsewhere it runs as it is, which is printed."""
     from solution.export.runtimes import EXPORTING, is_checkpoint
 
@@ -118,10 +121,10 @@ def _precisions(path: Path, runtime: str, wanted: Sequence[str]) -> Sequence[str
     return (_PLAIN,)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The files' names, with their folders where names are not enough."""
-    names = [path.name for path in paths]
-    return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
+def _names(models: Sequence[Model]) -> list[str]:
+    """The files' names, with their folders where names are not enough; MODEL as it was written for other nets."""
+    names = [Path(str(model)).name for model in models]
+    return [name if names.count(name) == 1 else str(model) for name, model in zip(names, models, strict=True)]
 
 
 def _about(cases: Sequence[BenchmarkCase]) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from solution.commands.model import FORMS, add_model_flags, model_of
+
 HELP = "write a checkpoint as a packed file, ONNX, OpenVINO, pt2, LiteRT and others, and check it against the net"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE and its options."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint or a packed file")
+    parser.add_argument("model", metavar="MODEL", help=FORMS)
     parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2 or litert")
     parser.add_argument("--precision", default="fp32", help="fp32 (the default), fp16, int8, int8_full or int8_dynamic")
     parser.add_argument("--data", metavar="PATH", help="photos that prove the file (default: input/data, or rendered)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: next to FILE)")
     parser.add_argument("--calibration-images", metavar="N", type=int, help="for int8 (default: up to 256)")
     parser.add_argument("--max-loss", metavar="F1", type=float, help="macro F1 on val that may be lost, as a fraction")
+    add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,8 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.runtime import set_threads
 
     set_threads()
+    model = model_of(arguments)
     config = ExportConfig(
-        file=arguments.file,
+        file=model,
         format=arguments.format,
         precision=arguments.precision,
         out=arguments.out,
@@ -39,4 +43,5 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with claimed(config.path):
         path = make(config)
-    print(f"{path}: {listing(path).num_bytes:,} bytes ({config.file}: {file_bytes(arguments.file):,})")
+    before = model if isinstance(model, Path) else model.own or model.weights
+    print(f"{path}: {listing(path).num_bytes:,} bytes" + (f" ({before}: {file_bytes(before):,})" if before else ""))

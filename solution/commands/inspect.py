@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from solution.commands.model import FORMS, add_model_flags, model_of
 
 if TYPE_CHECKING:
     from solution.formats.base import Listing
@@ -14,16 +15,19 @@ HELP = "list what lies in a file: layer, shape, bits, bytes, share"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint or packed file, or an exported one")
+    parser.add_argument("model", metavar="MODEL", help=f"an exported file, or {FORMS}")
+    add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print one line per layer, then the sums."""
     from solution.export.files import listing
 
-    found = listing(arguments.file)
+    found = listing(model_of(arguments))
     count = sum(line.count for line in found.lines)
-    print(f"{arguments.file}: {found.kind}, {len(found.lines)} tensors, {count:,} numbers, {found.num_bytes:,} bytes\n")
+    print(
+        f"{arguments.model}: {found.kind}, {len(found.lines)} tensors, {count:,} numbers, {found.num_bytes:,} bytes\n"
+    )
     print("\n".join(table(found)))
     if found.notes:
         print("\n" + "\n".join(found.notes))

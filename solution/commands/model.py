@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from solution.contracts import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from solution.checkpoint import Header
     from solution.data.loaders import Data, Loaders
+    from solution.export.files import Model
     from solution.opening import ModelSource, OpenedModel
 
 FORMS = ("a file of ours, timm:NAME, torchvision:NAME, pytorchcv:NAME, my_model.py:Net(width=32), or a folder of timm "
@@ -54,6 +57,29 @@ def source_of(arguments: argparse.Namespace, name: str | None = None, num_classe
         pretrained=arguments.pretrained,
         bgr=arguments.channels == "bgr",
     )
+
+
+def model_of(arguments: argparse.Namespace, name: str | None = None, log: Callable[[str], None] = print) -> Model:
+    """MODEL for whatever needs no surgery: the path of a file of ours or an exported one, or what names another net.
+
+    A net of elsewhere is opened once, so that what is wrong shows at once; `log` takes what was found out.
+    """
+    source = source_of(arguments, name)
+    if source.own is not None:
+        if source.weights is not None:
+            raise InputError(f"{source.name} has weights of its own: leave --weights {source.weights} away")
+        return source if source.feed else source.own
+    for note in source.open().notes:
+        log(note)
+    return source
+
+
+def models_of(arguments: argparse.Namespace, names: Sequence[str]) -> list[Model]:
+    """`model_of` each; --weights is for those that are no files of ours."""
+
+    sources = [source_of(arguments, name) for name in names]
+    without = argparse.Namespace(**{**vars(arguments), "weights": None})
+    return [model_of(without if source.own is not None else arguments, source.name) for source in sources]
 
 
 def opened_model(arguments: argparse.Namespace, data: Data | None, name: str | None = None) -> OpenedModel:
@@ -134,12 +160,12 @@ def words_for(path: Path, header: Header) -> str:
     return file if header.spec is not None else f"{shlex.quote(header.code)} --weights {file}"
 
 
-def quality_line(quality: dict[str, float], loaders: Loaders) -> str:
-    """What a net is worth as it came, on val; where it is no better than a guess, the likely reason."""
+def quality_line(quality: dict[str, float], loaders: Loaders, what: str = "as it came") -> str:
+    """What a net is worth on val; where it is no better than a guess, the likely reason."""
     from solution.tasks import CLASSIFICATION
 
     told = ", ".join(f"{name} {value:.4f}" for name, value in quality.items())
-    line = f"as it came, on {loaders.num_images('val')} pictures of val: {told}"
+    line = f"{what}, on {loaders.num_images('val')} pictures of val: {told}"
     if CLASSIFICATION.at_chance(quality, loaders.info.counts.get("val", {})):
         line += "\nat chance: are mean and std right, and the order of the classes? See --mean --std --resize --classes"
     return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import json
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from solution.commands.model import FORMS, add_model_flags, model_of
 from solution.contracts import InputError
 
 HELP = "classify photos with a checkpoint, packed file, .onnx, .xml or .pt2: class names and probabilities"
@@ -18,12 +20,13 @@ HELP = "classify photos with a checkpoint, packed file, .onnx, .xml or .pt2: cla
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE, IMAGES and how to answer."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint, packed file, .onnx, .xml or .pt2")
+    parser.add_argument("model", metavar="MODEL", help=f"an exported file, or {FORMS}")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="photos, folders of photos, or wildcards")
     parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: the file's own)")
     parser.add_argument("--format", choices=tuple(_FORMATS), default="table", help="default: table")
     parser.add_argument("--top", metavar="K", type=int, default=3, help="classes printed for each photo (default: 3)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the answers there instead of the screen")
+    add_model_flags(parser)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +80,12 @@ def _ranked_photos(arguments: argparse.Namespace) -> list[tuple]:
     from solution.runtime import set_threads
 
     threads = set_threads()
-    runtime = arguments.runtime or own_runtime(arguments.file)
+    model = model_of(arguments, log=functools.partial(print, file=sys.stderr))
+    runtime = arguments.runtime or own_runtime(model)
     with tempfile.TemporaryDirectory() as folder:
-        exported = open_in(form_for(arguments.file, runtime, Path(folder)), runtime, threads)
+        exported = open_in(form_for(model, runtime, Path(folder)), runtime, threads)
         metadata = exported.metadata
-        predicted = list(
-            probabilities(exported, find_photos(arguments.images), metadata.size, (metadata.mean, metadata.std))
-        )
+        predicted = list(probabilities(exported, find_photos(arguments.images), metadata))
     return [
         (path, found if isinstance(found, UnreadableImage) else _ranked(metadata.labels, found.tolist()))
         for path, found in predicted

@@ -7,6 +7,7 @@ import math
 import tempfile
 from pathlib import Path
 
+from solution.commands.model import FORMS, add_model_flags, models_of
 from solution.contracts import InputError
 
 HELP = "open a page where a photo is dropped and Before and After classify it side by side"
@@ -15,13 +16,14 @@ _MB = 1_000_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE... and where to serve."""
-    parser.add_argument("files", metavar="FILE", nargs="*", type=Path,
-                        help="checkpoints, packed files, .onnx, .xml or .pt2; two are called Before and After "
+    parser.add_argument("models", metavar="MODEL", nargs="*",
+                        help=f"an exported file, or {FORMS}; two are called Before and After "
                         "(default: the pretrained Before and the packed After)")  # fmt: skip
     parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: each file's own)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: 8000)")
     parser.add_argument("--limit-mb", metavar="MB", type=float, default=10.0, help="largest photo taken (default: 10)")
+    add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -37,7 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     set_threads()
     limit_bytes = round(arguments.limit_mb * _MB)
     with tempfile.TemporaryDirectory() as folder:
-        panel = Panel(nets=open_nets(arguments.files or _pretrained(), arguments.runtime, Path(folder)))
+        models = models_of(arguments, arguments.models) or _pretrained()
+        panel = Panel(nets=open_nets(models, arguments.runtime, Path(folder)))
         made = server(application(panel, limit_bytes, arguments.host), arguments.host, arguments.port, limit_bytes)
         if arguments.host not in ("127.0.0.1", "localhost", "::1"):
             print(f"anyone who reaches {arguments.host} can open this page; there is no password", flush=True)

@@ -19,6 +19,7 @@ from solution.data.splits import is_picture
 from solution.data.views import Normalization, as_batch
 from solution.evaluate.cost import macs, params
 from solution.graph.running import images_for
+from solution.input_spec import InputSpec
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, num_classes)."""
@@ -165,26 +166,26 @@ def _named(word: str) -> Iterator[Path]:
 
 
 def probabilities(
-    net: Predict, photos: Sequence[Path], size: int, normalization: Normalization
+    net: Predict, photos: Sequence[Path], spec: InputSpec
 ) -> Iterator[tuple[Path, np.ndarray | UnreadableImage]]:
     """Each photo with its probabilities (num_classes,) float64, or with what is wrong with it.
 
-    size  side in pixels of what `net` sees. `InputError` when it answers with NaN or infinity.
+    spec  how `net` is fed. `InputError` when it answers with NaN or infinity.
     """
     for some in (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH)):
-        seen = [_pixels(path, size) for path in some]
+        seen = [_pixels(path, spec) for path in some]
         readable = [pixels for pixels in seen if isinstance(pixels, np.ndarray)]
-        probabilities = iter(_probabilities(net, np.stack(readable), normalization) if readable else ())
+        probabilities = iter(_probabilities(net, np.stack(readable), (spec.mean, spec.std)) if readable else ())
         for path, pixels in zip(some, seen, strict=True):
             yield path, pixels if isinstance(pixels, UnreadableImage) else next(probabilities)
 
 
-def _pixels(path: Path, size: int) -> np.ndarray | UnreadableImage:
+def _pixels(path: Path, spec: InputSpec) -> np.ndarray | UnreadableImage:
     """(size, size, 3) uint8, or what is wrong."""
     if path.is_dir():
         return UnreadableImage(str(path), "a folder without pictures")
     try:
-        return prepared(path.read_bytes(), str(path), size)
+        return prepared(path.read_bytes(), str(path), spec)
     except FileNotFoundError:
         return UnreadableImage(str(path), "no such file, and nothing that it matches as a wildcard")
     except OSError as error:
@@ -193,12 +194,12 @@ def _pixels(path: Path, size: int) -> np.ndarray | UnreadableImage:
         return error
 
 
-def prepared(photo: bytes, name: str, size: int, most_pixels: int | None = None) -> np.ndarray:
-    """An encoded photo as a net of this input side sees it, (size, size, 3) uint8. Raises `UnreadableImage`.
+def prepared(photo: bytes, name: str, spec: InputSpec, most_pixels: int | None = None) -> np.ndarray:
+    """An encoded photo as a net that is fed like this sees it, (size, size, 3) uint8. Raises `UnreadableImage`.
 
     most_pixels  as in `decode`
     """
-    return resize(decode(photo, name, 2 * size, most_pixels), size)
+    return resize(decode(photo, name, 2 * spec.size, most_pixels), spec.size, spec.crop, spec.interpolation)
 
 
 def _probabilities(net: Predict, images: np.ndarray, normalization: Normalization) -> np.ndarray:

@@ -17,12 +17,13 @@ from solution.contracts import InputError
 from solution.data.loaders import Data, Loaders
 from solution.evaluate.classify import predictor
 from solution.export import files
-from solution.export.int8 import quantized
+from solution.export.int8 import quantized, quantized_file
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
 from solution.formats.base import CALIBRATED, PRECISIONS, Format
 from solution.formats.exported import Exported, Metadata
+from solution.input_spec import InputSpec
 from solution.registry import FORMATS
 from solution.runtime import check_writable, written_whole
 
@@ -49,7 +50,7 @@ class ExportConfig:
     """
 
     format: str
-    file: Path | None = None
+    file: files.Model | None = None
     precision: str = "fp32"
     out: Path | None = None
     data: str | None = None
@@ -91,7 +92,8 @@ class ExportConfig:
         if self.file is None:
             raise InputError("a net in memory needs a place: out=PATH")
         precision = "" if self.precision == "fp32" else f".{self.precision}"
-        return self.file.with_name(self.file.name.partition(".")[0] + precision + self.suffix)
+        path = self.file if isinstance(self.file, Path) else self.file.place
+        return path.with_name(path.name.partition(".")[0] + precision + self.suffix)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -144,13 +146,45 @@ def make(
     """
     for file in config.files:
         check_writable(file)
+    if loaded is None and config.file is not None and (own := files.format_of(config.file)) is not None:
+        return _requantized(config, own, log)
     net, header = loaded or _loaded(config)
     if config.is_packed:
         return _packed(config, net, header, log)
     if reason := COMPARED[header.task].not_alone:
         raise InputError(f"{config.file or 'this net'} {reason}")
     loaders = None if loaded and config.data is None else _loaders(config, header)
+    if loaders is not None and not header.classes and count_outputs(net, header) == len(loaders.info.classes):
+        header = replace(header, classes=loaders.info.classes)  # nobody named them yet
     make_proven(config, net, header, loaders, log, example)
+    return config.path
+
+
+def _requantized(config: ExportConfig, own: Format, log: Callable[[str], None]) -> Path:
+    """The int8 form of an ONNX file of anyone, by the runtime's quantizer, proven against the file itself."""
+    if own.name != "onnx" or config.format != "onnx" or config.precision != "int8" or config.file is None:
+        raise InputError(
+            f"{config.file} is an exported net: what can be made of one is int8 of an .onnx file, with --format onnx "
+            "--precision int8; for all else name the net that it is of"
+        )
+    target: Any = config.target
+    before = files.open_file(config.file)
+    loaders = _loaders(config, before.metadata)
+    classes = before.metadata.classes
+    if not classes and before.metadata.outputs == len(loaders.info.classes):
+        classes = loaders.info.classes
+    graph = quantized_file(target, target.read(before.path), before, loaders, log)
+    metadata = replace(before.metadata, classes=classes, precision="int8")
+    with written_whole(config.path) as temporary:
+        target.write(graph, metadata, temporary)
+        exported = files.open_file(temporary)
+        tolerance = COMPARED[metadata.task].tolerance("int8")
+        if config.max_loss is not None:
+            tolerance = replace(tolerance, drop=config.max_loss)
+        parity = compare(before, exported, spread(loaders.val, COMPARED[metadata.task].num_images), tolerance)
+        parity = judged(parity, before, exported, loaders) if classes else parity
+        log(str(parity) if parity.after else f"{parity}\n{_not_judged(loaders)}")
+        _check(config, parity)
     return config.path
 
 
@@ -209,7 +243,16 @@ def _plain(net: nn.Module) -> nn.Module:
 def _metadata(net: nn.Module, header: checkpoint.Header, config: ExportConfig) -> Metadata:
     """The description that goes into the file. `InputError` unless the net maps images to logits."""
     metadata = Metadata.of(header, precision=config.precision, task=header.task, outputs=len(header.classes))
-    images = _blank(metadata, 2)
+    # a detector's corners are no classes
+    found = count_outputs(net, header) - metadata.num_outputs + len(header.classes)
+    if header.classes and found != len(header.classes):
+        raise InputError(f"{len(header.classes)} classes are named, and the net has {found} outputs")
+    return replace(metadata, outputs=found)
+
+
+def count_outputs(net: nn.Module, header: checkpoint.Header) -> int:
+    """Size of the second dimension of what `net` returns. `InputError` unless it maps images to logits."""
+    images = _blank(header, 2)
     try:
         outputs = net(images)
     except Exception as error:  # whatever a net that wants something else makes of images
@@ -219,20 +262,17 @@ def _metadata(net: nn.Module, header: checkpoint.Header, config: ExportConfig) -
         ) from error
     if not isinstance(outputs, Tensor) or outputs.dim() < 2:
         raise InputError("only a net that maps images (B, C, H, W) to logits (B, classes) can be exported")
-    found = outputs.shape[1] - metadata.num_outputs + len(header.classes)  # a detector's corners are no classes
-    if header.classes and found != len(header.classes):
-        raise InputError(f"{len(header.classes)} classes are named, and the net has {found} outputs")
-    return replace(metadata, outputs=found)
+    return outputs.shape[1]
 
 
-def _blank(metadata: Metadata, count: int) -> Tensor:
+def _blank(metadata: InputSpec, count: int) -> Tensor:
     return torch.zeros(count, len(metadata.mean), metadata.size, metadata.size)
 
 
-def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
+def _loaders(config: ExportConfig, header: InputSpec) -> Loaders:
     """The splits that the export needs. `InputError` when they are of other classes, or too few to calibrate on."""
     wanted = config.calibration_images
-    data = Data(path=config.data, size=header.size, calibration_images=wanted or _CALIBRATION_IMAGES)
+    data = Data(path=config.data, calibration_images=wanted or _CALIBRATION_IMAGES).fed_as(header)
     classes = data.info().classes
     if header.classes and classes != header.classes:
         raise InputError(
@@ -240,7 +280,7 @@ def _loaders(config: ExportConfig, header: checkpoint.Header) -> Loaders:
             "name the data that it was trained on with --data"
         )
     splits = ("val", "dev", "calibration") if config.precision in CALIBRATED else ("val",)
-    loaders = data.open(splits=splits, normalization=(header.mean, header.std))
+    loaders = data.open(splits=splits)
     if wanted and config.precision in CALIBRATED and loaders.num_images("calibration") < wanted:
         raise InputError(
             f"{wanted} calibration images are wanted, and {config.data} has "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -22,14 +23,47 @@ from solution.runtime import check_readable
 _CHECKPOINT = ".safetensors"
 
 
-def format_of(path: Path) -> Format | None:
-    """The format of an exported file, by the end of its name; None for a checkpoint, packed or not."""
-    return next((format for format in FORMATS.values() if format.suffix == Path(path).suffix), None)
+class NetSource(Protocol):
+    """What names a net besides a file of ours: see `solution.opening.ModelSource`.
+
+    own      the file that it is, exported or of ours, if it is one
+    weights  its file of weights, if it has one
+    feed     fields of `InputSpec` that override what the file tells
+    place    where what is made of it goes by default, without an ending
+    """
+
+    @property
+    def own(self) -> Path | None: ...
+    @property
+    def weights(self) -> Path | None: ...
+    @property
+    def feed(self) -> Mapping[str, Any]: ...
+    @property
+    def place(self) -> Path: ...
+
+    def load(self) -> tuple[nn.Module, checkpoint.Header]:
+        """The net and its header."""
 
 
-def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, checkpoint.Header]:
+Model: TypeAlias = Path | NetSource
+
+
+def file_of(model: Model) -> Path | None:
+    """The file that MODEL is, exported or of ours; None when it is a net of elsewhere."""
+    return model if isinstance(model, Path) else model.own
+
+
+def format_of(model: Model) -> Format | None:
+    """The format of an exported file, by the end of its name; None for a checkpoint, packed or not, and other nets."""
+    path = file_of(model)
+    return None if path is None else next((one for one in FORMATS.values() if one.suffix == path.suffix), None)
+
+
+def load(path: Model, into: nn.Module | None = None) -> tuple[nn.Module, checkpoint.Header]:
     """The net of a checkpoint or packed file, in evaluation mode, and its header; `into` as in `checkpoint.load`."""
     _refuse_exported(path)
+    if not isinstance(path, Path):
+        return path.load()
     return packed.load(path, into) if packed.is_packed(path) else checkpoint.load(path, into)
 
 
@@ -44,27 +78,29 @@ def save(path: Path, model: nn.Module, header: checkpoint.Header) -> None:
     (packed if Path(path).suffix == packed.SUFFIX else checkpoint).save(path, model, header)
 
 
-def _refuse_exported(path: Path) -> None:
+def _refuse_exported(path: Model) -> None:
     if format_of(path) is not None:
         raise InputError(f"{path} is an exported net, which can be run but not changed: give the checkpoint it is of")
 
 
-def open_file(path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
-    """Any file of ours, ready to run in its runtime; checkpoints run in PyTorch.
+def open_file(path: Model, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+    """Any file of ours, ready to run in its runtime; checkpoints and nets of elsewhere run in PyTorch.
 
     `InputError` for a file for another task, unless `task` is None.
     """
-    path = Path(path)
-    check_readable(path)
-    if (format := format_of(path)) is not None:
-        return format.open(path, threads, task)
+    file = file_of(path)
+    if file is not None:
+        check_readable(file)
+    if file is not None and (format := format_of(file)) is not None:
+        feed = {} if isinstance(path, Path) else path.feed
+        return format.open(file, threads, task, **({"feed": feed} if feed else {}))
     exported = _eager(path, threads)
     if task not in (None, exported.metadata.task):
         raise InputError(f"{path} is a net for {exported.metadata.task}, not for {task}")
     return exported
 
 
-def open_compiled(path: Path, threads: int = 1) -> Exported:
+def open_compiled(path: Model, threads: int = 1) -> Exported:
     """A checkpoint behind ``torch.compile``, already compiled for one image. `InputError` when that fails here."""
     exported = _eager(path, threads, torch.compile)
     metadata = exported.metadata
@@ -78,7 +114,7 @@ def open_compiled(path: Path, threads: int = 1) -> Exported:
     return exported
 
 
-def _eager(path: Path, threads: int, wrap: Callable[[nn.Module], Callable] | None = None) -> Exported:
+def _eager(path: Model, threads: int, wrap: Callable[[nn.Module], Callable] | None = None) -> Exported:
     net, header = load(path)
     net = materialized(net).requires_grad_(False)  # codes and codebooks would be made into weights at each call
     called = wrap(net) if wrap else net
@@ -89,13 +125,23 @@ def _eager(path: Path, threads: int, wrap: Callable[[nn.Module], Callable] | Non
             return called(torch.from_numpy(images)).numpy()
 
     outputs = header.spec.num_classes if header.spec is not None else len(header.classes)
+    if not outputs and header.size:
+        with torch.inference_mode():
+            outputs = net(torch.zeros(1, len(header.mean), header.size, header.size)).shape[1]
     metadata = Metadata.of(header, precision="fp32", task=header.task, outputs=outputs)
-    return Exported(path=path, runtime="compile" if wrap else "eager", metadata=metadata, run=run, files=(path,))
+    file = file_of(path)
+    own = file or path.weights  # type: ignore[union-attr]
+    return Exported(path=file or Path(str(path)), runtime="compile" if wrap else "eager", metadata=metadata, run=run,
+                    files=(own,) if own else ())  # fmt: skip
 
 
-def listing(path: Path) -> Listing:
-    """What lies in any file of ours, layer by layer. `InputError` for a file of another kind."""
-    path = Path(path)
+def listing(model: Model) -> Listing:
+    """What lies in any file of ours or of weights, or in a net, layer by layer. `InputError` for files of others."""
+    path = file_of(model)
+    if path is None:
+        state = load(model)[0].state_dict()
+        lines = tuple(Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in state.items())
+        return Listing(kind=f"the net {model}", lines=lines, num_bytes=sum(tensor.nbytes for tensor in state.values()))
     check_readable(path)
     if packed.is_packed(path):
         found = contents(path)

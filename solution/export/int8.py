@@ -18,7 +18,7 @@ from solution.data.loaders import Loaders
 from solution.evaluate.classify import Predict, predictor
 from solution.export.parity import COMPARED
 from solution.formats.base import Format, depthwise_layers, first_and_last_layers
-from solution.formats.exported import Metadata
+from solution.formats.exported import Exported, Metadata
 from solution.losses.distillation import divergence
 
 _NAMES_SHOWN = 3
@@ -33,21 +33,53 @@ def quantized(
 
     Macro F1 would leave that to chance: rounding makes as many predictions right as wrong.
     """
-    if loaders is None or loaders.calibration is None:
-        raise InputError("int8 is calibrated on photos: name them with --data, or data=")
+    images = _calibration(loaders, log)
+    assert loaders is not None
     net = copy.deepcopy(net)
     if keep_inputs_float(net):
         log("inputs that the net rounds itself are rounded by the int8 graph alone")  # or they would be, twice
-    images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]  # each (1, 3, S, S)
-    log(f"int8 is calibrated on {len(images)} images of train")
     start = target.base(net, torch.cat([images[0], images[0]]))
     if COMPARED[metadata.task].fine_outputs:
         return target.quantized(start, images, target.depthwise(start), fine_outputs=True)
+    return _nearest(target, start, (images, list(_choices(net, target, start)), predictor(net)), metadata, loaders, log)
+
+
+def quantized_file(
+    target: Format, start: Any, exported: Exported, loaders: Loaders | None, log: Callable[[str], None]
+) -> Any:
+    """The same of a graph of others, `start`, which is that of the opened file `exported`."""
+    images = _calibration(loaders, log)
+    assert loaders is not None
+    depthwise, ends = target.depthwise(start), target.first_and_last_layers(start)
+    layers = [depthwise, list(dict.fromkeys([*depthwise, *ends]))]
+    choices = [(some, some) for some in layers]
+    return _nearest(target, start, (images, choices, exported), exported.metadata, loaders, log)
+
+
+def _calibration(loaders: Loaders | None, log: Callable[[str], None]) -> list[Tensor]:
+    """The calibration pictures, each (1, 3, S, S)."""
+    if loaders is None or loaders.calibration is None:
+        raise InputError("int8 is calibrated on photos: name them with --data, or data=")
+    images = [image[None].contiguous() for batch, _ in loaders.calibration for image in batch]
+    log(f"int8 is calibrated on {len(images)} images of train")
+    return images
+
+
+def _nearest(
+    target: Format,
+    start: Any,
+    given: tuple[list[Tensor], list[tuple[list[str], list[str]]], Predict],
+    metadata: Metadata,
+    loaders: Loaders,
+    log: Callable[[str], None],
+) -> Any:
+    """Of the choices of layers in float the nearest graph; `given` are calibration pictures, choices, net."""
     if loaders.dev is None:
         raise InputError("int8 decides on the dev split which layers stay in float, and these data have none")
-    logits = _logits(predictor(net), loaders.dev)
+    images, choices, net = given
+    logits = _logits(net, loaders.dev)
     best, nearest = None, math.inf
-    for names, layers in _choices(net, target, start):
+    for names, layers in choices:
         graph = target.quantized(copy.deepcopy(start), images, layers, fine_outputs=False)
         away = _away(target, graph, metadata, loaders.dev, logits)
         log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's outputs on the dev split")

@@ -9,6 +9,7 @@ from pathlib import Path
 from solution.contracts import CLASSIFICATION, InputError
 from solution.evaluate.speed import BenchmarkCase, Opened
 from solution.export import exporter, files
+from solution.export.files import Model
 from solution.formats.base import CALIBRATED
 from solution.formats.exported import Exported
 from solution.registry import FORMATS
@@ -21,12 +22,12 @@ EXPORTING = tuple(BY_RUNTIME)
 RUNTIMES = (EAGER, COMPILE, *EXPORTING)
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is called like a file that can run anywhere: a checkpoint, packed or not."""
+def is_checkpoint(path: Model) -> bool:
+    """Whether `path` can run anywhere: it is called like a checkpoint, packed or not, or is a net of elsewhere."""
     return files.format_of(path) is None
 
 
-def own_runtime(path: Path) -> str:
+def own_runtime(path: Model) -> str:
     """The runtime that takes a file as it is."""
     format = files.format_of(path)
     return EAGER if format is None else format.runtime
@@ -37,13 +38,12 @@ def libraries_of(runtime: str) -> tuple[str, ...]:
     return BY_RUNTIME[runtime].libraries if runtime in BY_RUNTIME else ("torch",)
 
 
-def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", data: str | None = None) -> Path:
+def form_for(path: Model, runtime: str, folder: Path, precision: str = "fp32", data: str | None = None) -> Model:
     """The file that `runtime` runs: `path` itself, or its export into `folder`.
 
     int8 is calibrated and proven on `data`; fp32 and fp16 are written and compared with nothing. `InputError` for an
     exported file of another runtime.
     """
-    path = Path(path)
     if runtime not in RUNTIMES:
         raise InputError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     if runtime == own_runtime(path) or (runtime == COMPILE and is_checkpoint(path)):
@@ -59,7 +59,7 @@ def form_for(path: Path, runtime: str, folder: Path, precision: str = "fp32", da
     return exporter.make(config, lambda _: None)
 
 
-def open_in(path: Path, runtime: str, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+def open_in(path: Model, runtime: str, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
     """A file that `form_for` gave, ready to run."""
     return files.open_compiled(path, threads) if runtime == COMPILE else files.open_file(path, threads, task)
 
@@ -70,7 +70,7 @@ def import_runtime(runtime: str) -> None:
         BY_RUNTIME[runtime].check_runtime()
 
 
-def case(form: Path, runtime: str, threads: int, model: str) -> BenchmarkCase:
+def case(form: Model, runtime: str, threads: int, model: str) -> BenchmarkCase:
     """A file that `form_for` gave, to be timed under the name `model`."""
     precision = "fp32" if is_checkpoint(form) else files.open_file(form, task=None).metadata.precision
     return BenchmarkCase(
@@ -83,7 +83,7 @@ def case(form: Path, runtime: str, threads: int, model: str) -> BenchmarkCase:
     )
 
 
-def _timed_form(form: Path, runtime: str, threads: int) -> Opened:
+def _timed_form(form: Model, runtime: str, threads: int) -> Opened:
     exported = open_in(form, runtime, threads, task=None)
     metadata = exported.metadata
     return Opened(run=exported.run, shape=(len(metadata.mean), metadata.size, metadata.size))

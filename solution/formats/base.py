@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -143,8 +144,17 @@ class Format(ABC):
         """Write all files of a graph, with `metadata` among its own."""
 
     @abstractmethod
-    def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
-        """The file, ready to run. `InputError` when it is damaged, not ours, or for another task; None takes any."""
+    def open(
+        self,
+        path: Path,
+        threads: int = 1,
+        task: str | None = CLASSIFICATION,
+        feed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Exported:
+        """The file, ready to run. `InputError` when it is damaged, not ours, or for another task; None takes any.
+
+        feed  fields of `InputSpec` that take the place of what the file says
+        """
 
     @abstractmethod
     def listing(self, path: Path) -> Listing:

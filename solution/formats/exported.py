@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solution.contracts import CLASSIFICATION, InputError
-from solution.input_spec import InputSpec
+from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.tasks import task_named
 
 KEY = "featherweight"
@@ -54,6 +54,46 @@ class Metadata(InputSpec):
         """The description of the export of a net that is fed as `spec` describes."""
         shared: dict[str, Any] = {item.name: getattr(spec, item.name) for item in dataclasses.fields(InputSpec)}
         return cls(**shared, outputs=outputs, precision=precision, task=task)
+
+    @classmethod
+    def of_file(
+        cls, text: str | None, path: Path, task: str | None, feed: Mapping[str, Any], ports: Sequence[Sequence[tuple]]
+    ) -> Metadata:
+        """The description in the file at `path`, with the fields of `feed` in it; of a file of others what can be told.
+
+        ports  shapes of the inputs and of the outputs, whole numbers where they are fixed
+        """
+        if not text:
+            return cls.guessed(ports, feed, path)
+        metadata = dataclasses.replace(cls.from_text(text, path, task), **feed)
+        metadata.check_signature(path, *ports)
+        return metadata
+
+    @classmethod
+    def guessed(cls, ports: Sequence[Sequence[tuple]], feed: Mapping[str, Any], path: Path) -> Metadata:
+        """The description of a classifier of others, whose file holds none, by what it maps (B, C, S, S) to.
+
+        What `feed` leaves open is ImageNet's mean and std. `InputError` for a file that is no classifier of images.
+        """
+        if not (len(ports[0]) == 1 <= len(ports[1])):
+            raise InputError(
+                f"{path} has {len(ports[0])} inputs and {len(ports[1])} outputs: only nets of one batch run"
+            )
+        shape, outputs = ports[0][0], ports[1][0]
+        whole = [size if isinstance(size, int) else None for size in (*shape[1:], *outputs[1:])]
+        if len(shape) != 4 or len(outputs) != 2 or whole[0] not in (None, 1, 3) or whole[1] != whole[2]:
+            raise InputError(
+                f"{path} maps {list(shape)} to {list(outputs)}: only classifiers of square images, (B, 3, S, S) to "
+                "(B, classes), run here"
+            )
+        if whole[1] is None and "size" not in feed:
+            raise InputError(f"{path} takes pictures of any side: name the one that it was trained with, --size PIXELS")
+        channels, classes = whole[0] or 3, feed.get("classes", ())
+        known = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+        given = {"mean": known[0], "std": known[1], "size": whole[1], **feed}
+        if whole[1] not in (None, given["size"]):
+            raise InputError(f"{path} takes pictures of {whole[1]} px alone, and --size names {given['size']}")
+        return cls(**given, outputs=whole[3] or len(classes))
 
     def to_text(self) -> str:
         """The JSON text."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,14 @@ class Onnx(Format):
         names = [node.name for node in base.graph.node if node.op_type in _WEIGHTED]
         return [names[0], names[-1]] if names else []
 
-    def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
-        """In onnxruntime, on the CPU."""
+    def open(
+        self,
+        path: Path,
+        threads: int = 1,
+        task: str | None = CLASSIFICATION,
+        feed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Exported:
+        """In onnxruntime, on the CPU; also a file of others, with or without a free batch, channels first or last."""
         with needed("running an ONNX file"):
             import onnxruntime
 
@@ -122,15 +129,43 @@ class Onnx(Format):
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's errors have no class of their own
             raise InputError(f"{path} cannot be opened as an ONNX file ({error})") from error
-        metadata = Metadata.from_text(session.get_modelmeta().custom_metadata_map.get(KEY), path, task)
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        metadata.check_signature(path, *([tuple(port.shape) for port in ports] for ports in (inputs, outputs)))
-        name = inputs[0].name
+        name, result, shapes = inputs[0].name, outputs[0].name, [tuple(port.shape) for port in inputs]
+        shape = shapes[0]
+        last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
+        ports = [(shape[0], shape[3], *shape[1:3])] if last else shapes, [tuple(port.shape) for port in outputs]
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        metadata = Metadata.of_file(text, path, task, feed, ports)
+        kind = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
+        at_once = shape[0] if isinstance(shape[0], int) else None
 
         def run(images: np.ndarray) -> np.ndarray:
-            return session.run(None, {name: images})[0]
+            seen = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if last else images, dtype=kind)
+            if at_once in (None, len(seen)):
+                return session.run([result], {name: seen})[0]
+            full = np.concatenate([seen, np.repeat(seen[-1:], -len(seen) % at_once, axis=0)])
+            parts = [full[start : start + at_once] for start in range(0, len(full), at_once)]
+            return np.concatenate([session.run([result], {name: part})[0] for part in parts])[: len(seen)]
 
         return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=(path,))
+
+    def read(self, path: Path) -> Any:
+        """The graph of a classifier of others, as `base` would give it: its ports have our names."""
+        with needed("int8 in the ONNX format"):
+            import onnx
+
+        model = onnx.load(path)
+        names = {model.graph.input[0].name: INPUT, model.graph.output[0].name: OUTPUT}
+        held = {tensor.name for tensor in model.graph.initializer}
+        if model.graph.input[0].name in held or len([port for port in model.graph.input if port.name not in held]) != 1:
+            raise InputError(f"{path} lists its weights among its inputs: write it with a newer exporter")
+        for port in (model.graph.input[0], model.graph.output[0]):
+            port.name = names[port.name]
+        for index, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type}_{index}"
+            for ends in (node.input, node.output):
+                ends[:] = [names.get(name, name) for name in ends]
+        return model
 
     def listing(self, path: Path) -> Listing:
         """Its initializers; those that a file of others keeps in further files are not read."""

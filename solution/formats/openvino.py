@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,13 @@ class OpenVino(Format):
         names = [node.get_friendly_name() for node in base.get_ordered_ops() if node.get_type_name() in _WEIGHTED]
         return [names[0], names[-1]] if names else []
 
-    def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+    def open(
+        self,
+        path: Path,
+        threads: int = 1,
+        task: str | None = CLASSIFICATION,
+        feed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Exported:
         """In OpenVINO, on the CPU, in float32."""
         with needed("running an OpenVINO file"):
             import openvino
@@ -104,8 +111,8 @@ class OpenVino(Format):
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            metadata = Metadata.from_text(_description(model), path, task)
-            metadata.check_signature(path, *([_shape(port) for port in own] for own in (model.inputs, model.outputs)))
+            ports = [[_shape(port) for port in own] for own in (model.inputs, model.outputs)]
+            metadata = Metadata.of_file(_description(model), path, task, feed, ports)
             # On processors with bfloat16 the runtime would otherwise compute in it.
             config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
             compiled = core.compile_model(model, "CPU", config)

@@ -7,8 +7,9 @@ import io
 import json
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,13 @@ class Pt2(Format):
         torch.export.save(graph, whole, extra_files={_EXTRA: metadata.to_text()})
         path.write_bytes(whole.getvalue())
 
-    def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+    def open(
+        self,
+        path: Path,
+        threads: int = 1,
+        task: str | None = CLASSIFICATION,
+        feed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Exported:
         """On PyTorch's threads. A file that holds a pickle, or anything else that could run code, is refused."""
         data = checked(path.read_bytes(), path)
         if _QUANTIZED in data:
@@ -103,8 +110,7 @@ class Pt2(Format):
             raise InputError(f"{path} cannot be opened as a pt2 file ({error})") from error
         finally:
             logger.setLevel(level)
-        metadata = Metadata.from_text(extra[_EXTRA], path, task)
-        metadata.check_signature(path, *shapes)
+        metadata = Metadata.of_file(extra[_EXTRA], path, task, feed, shapes)
 
         def run(images: np.ndarray) -> np.ndarray:
             torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from solution.contracts import InputError
-from solution.models.classifiers import Classifier
+from solution.models.classifiers import Classifier, fed_as_published
 from solution.models.feeding import fed_as_preprocessor, fed_as_timm, read_json
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -67,22 +67,40 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _timm(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:
+    name = f"timm:{config['architecture']}"
+    feed = fed_as_published(name)  # refuses what timm does not list
     trained = config.get("pretrained_cfg") or {}
     own = int(config.get("num_classes") or trained.get("num_classes") or 1000)
-    if config.get("model_args"):
-        raise InputError(
-            f"{folder} holds a {config['architecture']} built with arguments of its own ({config['model_args']}): "
-            f"name it by a function in a file of yours, my_model.py:make_net --weights {weights}"
-        )
     names = config.get("label_names") or trained.get("label_names") or ()
-    feed: dict[str, Any] = fed_as_timm(trained)
+    feed |= fed_as_timm(trained) if trained else {}
     if len(names) == own:
         feed["classes"] = tuple(map(str, names))
-    return FolderModel(
-        build=lambda num_classes: Classifier(name=f"timm:{config['architecture']}").build(num_classes or own),
-        weights=weights,
-        feed=feed,
-    )
+    given = {key: value for key, value in (config.get("model_args") or {}).items() if key != "num_classes"}
+
+    def build(num_classes: int | None) -> nn.Module:
+        plain = Classifier(name=name).build(num_classes or own)
+        if not given:
+            return plain
+        changed = _built_with(name, num_classes or own, given)
+        return plain if repr(changed) == repr(plain) else changed
+
+    return FolderModel(build=build, weights=weights, feed=feed)
+
+
+def _built_with(name: str, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """The net of timm with arguments of its own: plain values, none of which names a file or an address."""
+    import timm
+
+    for key, value in arguments.items():
+        plain = isinstance(value, int | float | bool | str | None) or (
+            isinstance(value, list | tuple) and all(isinstance(one, int | float | bool | str) for one in value)
+        )
+        if not plain or any(word in key for word in ("path", "pretrained", "cfg", "dir", "features_only")):
+            raise InputError(f"{name} cannot be built with {key}={value!r}, which its config.json asks for")
+    try:
+        return timm.create_model(name.partition(":")[2], num_classes=num_classes, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"{name} cannot be built as its config.json asks for: {error}") from error
 
 
 def _transformers(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:

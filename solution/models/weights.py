@@ -6,6 +6,7 @@ import difflib
 import re
 import struct
 import zipfile
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def _unpickled(path: Path) -> Any:
     unknown: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
     for _ in range(_MOST_UNKNOWN):
         try:
-            with torch.serialization.safe_globals(unknown):
+            with torch.serialization.safe_globals(unknown), warnings.catch_warnings(action="ignore"):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler's and the archive's have no class in common
             reason = str(error)
@@ -119,6 +120,8 @@ def _claimed_bytes(path: Path) -> int:
 
 
 def _unreadable(path: Path, reason: str) -> str:
+    if "persistent_load of storage" in reason:  # older files hold a module's source in front of it
+        return _whole_module(path, None)
     if "TorchScript" in reason:
         convert = f'torch.save(torch.jit.load("{path}").state_dict(), "{path.stem}.weights.pth")'
         return f"{path} is a TorchScript archive, which is code: take its weights out with {convert}"
@@ -129,8 +132,11 @@ def _unreadable(path: Path, reason: str) -> str:
 
 
 def _whole_module(path: Path, content: Any) -> str:
-    inner = next((f'["{name}"]' for name, part in content.items() if isinstance(part, _Shell) and part.is_module), "") \
-        if isinstance(content, Mapping) else ""  # fmt: skip
+    if content is None:
+        inner = '  # or a part of it, such as ["model"]'
+    else:
+        within = content.items() if isinstance(content, Mapping) else ()
+        inner = next((f'["{name}"]' for name, part in within if isinstance(part, _Shell) and part.is_module), "")
     out = path.with_name(f"{path.stem}.weights.pth")
     return (
         f"{path} is a whole module, pickled: loading it would run code, so it was not loaded. If you trust it, these "

@@ -14,8 +14,9 @@ import torch
 
 from solution.data.views import as_batch
 from solution.evaluate.classify import prepared, softmax
-from solution.evaluate.cost import file_bytes, macs
+from solution.evaluate.cost import macs
 from solution.export import files
+from solution.export.files import Model
 from solution.export.runtimes import form_for, is_checkpoint, open_in, own_runtime
 from solution.formats.exported import Exported
 
@@ -54,25 +55,27 @@ class Prediction:
         return next(iter(self.classes))
 
 
-def open_nets(paths: Sequence[Path], runtime: str | None, folder: Path) -> tuple[Net, ...]:
+def open_nets(paths: Sequence[Model], runtime: str | None, folder: Path) -> tuple[Net, ...]:
     """The nets, each in `runtime` or its file's own; forms that must be made for it go into `folder`.
 
     Two are called Before and After. `InputError` for what is no file of ours or does not run there.
     """
-    roles = ("Before", "After") if len(paths) == 2 else tuple(path.name for path in paths)
+    roles = ("Before", "After") if len(paths) == 2 else tuple(Path(str(path)).name for path in paths)
     return tuple(
         _opened(role, path, runtime or own_runtime(path), folder / str(index))
         for index, (role, path) in enumerate(zip(roles, paths, strict=True))
     )
 
 
-def _opened(role: str, path: Path, runtime: str, folder: Path) -> Net:
-    exported = open_in(form_for(path, runtime, folder), runtime)
-    if not is_checkpoint(path):
-        return Net(role=role, file=path, exported=exported, num_bytes=exported.num_bytes, macs=None)
-    net, header = files.load(path)
+def _opened(role: str, model: Model, runtime: str, folder: Path) -> Net:
+    exported, file = open_in(form_for(model, runtime, folder), runtime), Path(str(model))
+    if not is_checkpoint(model):
+        return Net(role=role, file=file, exported=exported, num_bytes=exported.num_bytes, macs=None)
+    net, header = files.load(model)
     example = torch.zeros(1, len(header.mean), header.size, header.size)
-    return Net(role=role, file=path, exported=exported, num_bytes=file_bytes(path), macs=macs(net, example))
+    return Net(
+        role=role, file=file, exported=exported, num_bytes=files.listing(model).num_bytes, macs=macs(net, example)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +120,7 @@ def _call_ms(exported: Exported, images: np.ndarray) -> float:
 def _input(exported: Exported, photo: bytes, name: str) -> np.ndarray:
     """(1, 3, size, size) float32, normalized."""
     metadata = exported.metadata
-    images = as_batch(prepared(photo, name, metadata.size, MOST_PIXELS)[None], (metadata.mean, metadata.std))
+    images = as_batch(prepared(photo, name, metadata, MOST_PIXELS)[None], (metadata.mean, metadata.std))
     return np.ascontiguousarray(images.numpy())
 
 

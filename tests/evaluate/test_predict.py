@@ -6,8 +6,9 @@ from solution.contracts import InputError
 from solution.data.loaders import Data
 from solution.data.source import UnreadableImage
 from solution.evaluate.classify import find_photos, probabilities
+from solution.input_spec import InputSpec
 
-NORMALIZATION = ((0.5,) * 3, (0.2,) * 3)
+SPEC = InputSpec(mean=(0.5,) * 3, std=(0.2,) * 3, size=32)
 
 
 def brightest(images):
@@ -33,8 +34,8 @@ def test_photos_are_prepared_as_for_the_evaluation(photos):
         return brightest(images)
 
     paths = find_photos([str(photos / "val")])
-    found = list(probabilities(net, paths, 32, NORMALIZATION))
-    val = Data(path=str(photos), size=32).open(splits=("val",), normalization=NORMALIZATION).val
+    found = list(probabilities(net, paths, SPEC))
+    val = Data(path=str(photos)).fed_as(SPEC).open(splits=("val",)).val
     wanted = torch.cat([images for images, _ in val])
     assert torch.equal(torch.cat(seen), wanted)
     assert [path for path, _ in found] == paths
@@ -48,7 +49,7 @@ def test_what_cannot_be_read_is_named_in_its_place(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     good = photos / "val/red/0.png"
     paths = [tmp_path / "broken.jpg", good, tmp_path / "empty", tmp_path / "absent.png"]
-    broken, shares, empty, absent = (said for _, said in probabilities(brightest, paths, 32, NORMALIZATION))
+    broken, shares, empty, absent = (said for _, said in probabilities(brightest, paths, SPEC))
     assert shares.shape == (3,)
     for said, reason in (
         (broken, "broken.jpg: "),
@@ -62,14 +63,14 @@ def test_what_cannot_be_read_is_named_in_its_place(photos, tmp_path):
 def test_more_photos_than_a_batch_keep_their_order(photos):
     paths = find_photos([str(photos)])
     assert len(paths) == 90
-    said = dict(probabilities(brightest, paths, 32, NORMALIZATION))
+    said = dict(probabilities(brightest, paths, SPEC))
     order = ("red", "green", "blue")
     assert all(order[shares.argmax()] == path.parent.name for path, shares in said.items())
 
 
 def test_answers_that_are_no_numbers_are_refused(photos):
     with pytest.raises(InputError, match="answers with NaN or infinity"):
-        list(probabilities(lambda images: brightest(images) / 0, [photos / "val/red/0.png"], 32, NORMALIZATION))
+        list(probabilities(lambda images: brightest(images) / 0, [photos / "val/red/0.png"], SPEC))
 
 
 def test_photos_are_found_in_whatever_unicode_form_their_names_are(photos, tmp_path):

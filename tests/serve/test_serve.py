@@ -47,7 +47,7 @@ def test_both_nets_answer_as_the_evaluation_does(app, pair, photo, tmp_path):
     for file in pair:
         exported = files.open_file(file)
         metadata = exported.metadata
-        ((_, shares),) = probabilities(exported, [path], metadata.size, (metadata.mean, metadata.std))
+        ((_, shares),) = probabilities(exported, [path], metadata)
         for index in np.argsort(-shares)[:5]:
             assert f"{metadata.classes[index]} {100 * shares[index]:.1f} %" in said
     assert re.search(r"Both predict \w+\.|They differ: Before predicts \w+, After predicts \w+\.", said)

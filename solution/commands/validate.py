@@ -1,0 +1,86 @@
+"""`python -m solution validate MODEL --data PHOTOS`: what any net is worth on the val split, in any form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from solution.commands.model import FORMS, add_model_flags, model_of, quality_line
+from solution.contracts import InputError
+
+if TYPE_CHECKING:
+    from solution.data.loaders import Loaders
+    from solution.evaluate.classify import Classified
+
+HELP = "judge any net on the val split: accuracy, macro F1, each class, what is taken for what"
+_CONFUSIONS = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, the data and how to run it."""
+    parser.add_argument("model", metavar="MODEL", help=f"an exported file, or {FORMS}")
+    parser.add_argument(
+        "--data", metavar="PATH", required=True, help="photos: folder, archive, .npz or torchvision name"
+    )
+    parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: the file's own)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
+    add_model_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Judge; print figures, classes and confusions."""
+    from solution.data.loaders import Data
+    from solution.evaluate.classify import classify
+    from solution.export.runtimes import form_for, open_in, own_runtime
+    from solution.runtime import check_writable, set_threads, write_text
+
+    threads = set_threads()
+    if arguments.json is not None:
+        check_writable(arguments.json)
+    model = model_of(arguments)
+    runtime = arguments.runtime or own_runtime(model)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = open_in(form_for(model, runtime, Path(folder)), runtime, threads)
+        metadata, data = exported.metadata, Data(path=arguments.data)
+        check_classes(metadata.classes, data.info().classes, metadata.outputs or len(metadata.classes))
+        loaders = data.fed_as(metadata).open(splits=("val",))
+        found = classify(exported, loaders.val)
+    quality = found.quality()
+    print(f"{arguments.model}, in {exported.runtime}, {loaders.info.title}")
+    print(quality_line(quality, loaders, "quality"))
+    print("\n" + _by_class(found, loaders))
+    if arguments.json is not None:
+        told = {"model": arguments.model, "runtime": exported.runtime, "images": found.num_images, **quality}
+        write_text(arguments.json, json.dumps(told, indent=1) + "\n")
+
+
+def check_classes(known: tuple[str, ...], found: tuple[str, ...], outputs: int) -> None:
+    """`InputError` unless a net of these classes, or of so many outputs without names, can be judged on the data."""
+    if known and known != found:
+        raise InputError(f"the net knows the classes {', '.join(known)}; the data have {', '.join(found)}")
+    if not known and outputs and outputs != len(found):
+        raise InputError(
+            f"the net has {outputs} outputs, and the data have {len(found)} classes ({', '.join(found[:6])}): judge it "
+            "on data of its own classes, or fit a new head with compress --new-head --step train"
+        )
+
+
+def _by_class(found: Classified, loaders: Loaders) -> str:
+    """Each class with its pictures and F1, then the commonest confusions."""
+    import numpy as np
+
+    from solution.text import columns
+
+    names, confusion = loaders.info.classes, found.confusion
+    rows: list[tuple[Any, ...]] = [("class", "pictures", "F1")]
+    rows += [
+        (name, str(int(confusion[index].sum())), f"{found.per_class_f1[index]:.4f}") for index, name in enumerate(names)
+    ]
+    off = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
+    order = np.argsort(off, axis=None)[::-1][:_CONFUSIONS]
+    worst = [(index // len(off), index % len(off)) for index in order if off.flat[index]]
+    lines = [f"{names[true]} is taken for {names[said]}: {off[true, said]} times" for true, said in worst]
+    return "\n".join([*columns(rows), "", *lines]).rstrip()
