@@ -25,6 +25,7 @@ from solution import checkpoint
 from solution.checkpoint import Header
 from solution.contracts import InputError
 from solution.export import files
+from solution.export.packed import packed
 from solution.graph.running import as_judged
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
@@ -33,6 +34,7 @@ from solution.models.folders import opened_folder
 from solution.models.outputs import as_logits, with_red_first
 from solution.models.own_code import OwnNet
 from solution.models.weights import fill, fitted, misfits, read_state, within_limits
+from solution.registry import FORMATS
 
 SIZE = 224
 """Side of the input of a net when nothing tells it."""
@@ -138,11 +140,13 @@ class ModelSource:
             )
         if self.weights is not None:
             raise InputError(f"{path} has weights of its own: leave --weights {self.weights} away")
-        if files.format_of(path) is None and (path.suffix not in _OURS or not _is_ours(path)):
-            weights = f"--weights {path}" if path.suffix in _WEIGHTS else ""
+        if files.format_of(path) is None and not _is_ours(path):
+            if path.suffix not in _WEIGHTS:
+                known = ", ".join((*_OURS, *(format.suffix for format in FORMATS.values())))
+                raise InputError(f"{path} is no file of ours, which end in {known}, and none of weights")
             raise InputError(
-                f"{path} holds weights, but not how to build their net: name the net, and the file with "
-                f"{weights or '--weights'}, such as my_model.py:Net {weights}".rstrip()
+                f"{path} holds weights, but not how to build their net: name the net, and the file with --weights, "
+                f"such as my_model.py:Net --weights {path}"
             )
         net, header = files.load(path)
         return self._made(net, header, ())
@@ -281,7 +285,7 @@ def _shown(header: Header) -> str:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file was written by this project; `InputError` when it was, and is damaged."""
-    if path.suffix == ".packed":
+    if path.is_file() and packed.is_packed(path):
         return True
     if path.suffix != ".safetensors" or not path.is_file():
         return False

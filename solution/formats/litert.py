@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,17 @@ class LiteRt(Format):
             float_ends(graph)
         path.write_bytes(packed(graph, {KEY: metadata.to_text()}))
 
-    def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+    def open(
+        self,
+        path: Path,
+        threads: int = 1,
+        task: str | None = CLASSIFICATION,
+        feed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Exported:
         """In LiteRT on the CPU, one image after the other; a child process has run the file first."""
         self.check_runtime()
         graph = Graph.from_fields(in_child("litert", path)["graph"])
-        metadata = Metadata.from_text(graph.metadata.get(KEY), path, task)
-        metadata.check_signature(path, *signature(graph))
+        metadata = Metadata.of_file(graph.metadata.get(KEY), path, task, feed, signature(graph))
         run = litert_runtime.running(litert_runtime.litert(path.read_bytes(), threads, path), graph)
         return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=(path,))
 

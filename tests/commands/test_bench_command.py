@@ -54,7 +54,7 @@ def test_a_net_is_compiled(net_file, capsys):
     [
         (("--runtimes", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino"),
         (("--precision", "int8", "--runtimes", "openvino"), "int8 is calibrated and proven on photos"),
-        (("--precision", "int3", "--runtimes", "openvino"), "precision must be one of fp32, fp16, int8, got 'int3'"),
+        (("--precision", "int3", "--runtimes", "openvino"), "int8_full, int8_dynamic, got 'int3'"),
         (("--threads", "0"), "--threads must be 1 to 1024, got 0"),
         (("--threads", "1000000000"), "--threads must be 1 to 1024, got 1000000000"),
         (("--batch", "1000000000"), "batches must be 1 to 65,536, got (1000000000,)"),

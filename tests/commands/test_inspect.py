@@ -62,7 +62,7 @@ def test_a_missing_or_foreign_file_is_bad_input(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda header: header.update(version=99), "version 99, newer than 3: update the project"),
+        (lambda header: header.update(version=99), "version 99, newer than 4: update the project"),
         (lambda header: header["plans"].append({"kind": "fold_space"}), "'fold_space', which this project does"),
     ],
 )
@@ -80,9 +80,9 @@ def test_a_newer_exported_file_asks_for_an_update(tmp_path, monkeypatch, capsys,
         later.setattr(exported, "VERSION", 99)
         path = write_unproven(ExportConfig(file=NET, format=format_, out=tmp_path / f"new{suffix}"))
     assert main(["inspect", str(path)]) == 2
-    assert f"{path}: its description has version 99, newer than 2: update the project" in capsys.readouterr().err
+    assert f"{path}: its description has version 99, newer than 3: update the project" in capsys.readouterr().err
 
 
 def test_a_folder_is_named_as_one(tmp_path, capsys):
     assert main(["inspect", str(tmp_path)]) == 2
-    assert f"{tmp_path} is a folder: name a file" in capsys.readouterr().err
+    assert f"{tmp_path} is a folder without config.json" in capsys.readouterr().err
