@@ -27,9 +27,10 @@ from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
 from solution.compress.coupling.equality import verified
 from solution.compress.coupling.fitting import fit
 from solution.compress.coupling.inputs import batch_of, call, prepared, with_tensors
+from solution.compress.coupling.limit import CostLimit, meet
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
-from solution.compress.coupling.targets import CostLimit, Estimator, Targets, bounds_of, meet, spread
+from solution.compress.coupling.targets import Estimator, Spread, Targets, bounds_of
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep
@@ -124,15 +125,16 @@ class PruneChannels(StructuralStep):
         estimator = Estimator(full, classes, "params" if self.budget in ("params", "bytes") else "macs")
         bounds = bounds_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, estimator))
 
-        def planned(targets: Targets) -> ChannelPlan:
-            return written_plan(full, fit(request, full, targets, bounds.multiple, frozen), score)
+        def planned(targets: Targets) -> tuple[ChannelPlan, Targets]:
+            fitted = fit(request, full, targets, bounds.multiple, frozen)
+            return written_plan(full, fitted, score), fitted.numbers(classes)
 
         if self.ratio is not None:
-            return self._checked(planned(bounds.whole(self.ratio)), full, model, context)
+            return self._checked(planned(bounds.whole(self.ratio))[0], full, model, context)
+        spread = Spread(classes)
 
         def estimate(targets: Targets) -> float:
-            left = {atom: number for atom, number in targets.items() if atom not in frozen}
-            return estimator(spread(classes, left))
+            return estimator(spread({atom: number for atom, number in targets.items() if atom not in frozen}))
 
         return self._checked(meet(self._budget(model, context), bounds, estimate, planned), full, model, context)
 

@@ -65,6 +65,11 @@ class Fit:
     replaces: np.ndarray
     frozen: dict[int, str] = field(default_factory=dict)
 
+    def numbers(self, classes: Classes) -> dict[int, int]:
+        """Atom of the full model -> how many of its components stay."""
+        stay = classes.atom[self.replaces[self.replaces != SPARE]]
+        return {atom: int((stay == atom).sum()) for atom in classes.atom_sizes() if atom != NO_COMPONENT}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:

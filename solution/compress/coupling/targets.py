@@ -1,4 +1,4 @@
-"""From "this much" to "so many channels in each atom", and the sizes whose true cost comes closest to a limit.
+"""From "this much" to "so many channels in each atom", and what that would cost.
 
 Targets follow from a uniform share or from one threshold over all layers. What other sizes would cost is estimated by
 arithmetic: every layer's cost is a product of its axes' lengths.
@@ -15,10 +15,8 @@ import numpy as np
 
 from solution.compress.coupling.analysis import Analysis
 from solution.compress.coupling.components import NO_COMPONENT, Coupling
-from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import Classes
 from solution.compress.coupling.tracing import layer_macs
-from solution.contracts import InputError
 
 
 class Estimator:
@@ -37,7 +35,8 @@ class Estimator:
         self.row = np.array([tensors[side.tensor] for side in sides], dtype=int)
         self.share = np.zeros((len(sides), len(classes.size)))
         for number, side in enumerate(sides):
-            np.add.at(self.share[number], classes.of[side.component], 1 / len(side.component))
+            self.share[number] = np.bincount(classes.of[side.component], minlength=len(classes.size))
+            self.share[number] /= len(side.component)
 
     def __call__(self, counts: np.ndarray) -> float:
         """counts: (classes,) how many components of each stay."""
@@ -139,80 +138,28 @@ def _threshold(coupling: Coupling, free: list[int], score: np.ndarray) -> Callab
     return share
 
 
-def spread(classes: Classes, targets: Targets) -> np.ndarray:
-    """(classes,) real-valued numbers that stay when each atom's are shared in proportion."""
-    counts = classes.size.astype(float)
-    for atom, number in targets.items():
-        of_atom = classes.atom == atom
-        kept, free = of_atom & classes.kept, of_atom & ~classes.kept
-        bounds = classes.size[free].sum()
-        if bounds:
-            counts[free] *= max(0.0, number - classes.size[kept].sum()) / bounds
-    return counts
+class Spread:
+    """From numbers of atoms to real-valued numbers (classes,): each atom's are shared in proportion."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.size = classes.size.astype(float)
+        _, self.atom = np.unique(classes.atom, return_inverse=True)
+        self.place = {int(atom): place for place, atom in enumerate(np.unique(classes.atom))}
+        self.fixed = np.bincount(self.atom, np.where(classes.kept, classes.size, 0))
+        self.free = np.bincount(self.atom, np.where(classes.kept, 0, classes.size))
+        self.kept = classes.kept
+
+    def __call__(self, targets: Targets) -> np.ndarray:
+        """(classes,) for atom -> how many of its components are to stay; atoms that are not named stay whole."""
+        share = np.ones(len(self.fixed))
+        for atom, number in targets.items():
+            place = self.place[atom]
+            if self.free[place]:
+                share[place] = max(0.0, number - self.fixed[place]) / self.free[place]
+        return np.where(self.kept, self.size, self.size * share[self.atom])
 
 
-MOST_PLANS = 8
 BISECTIONS = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostLimit:
-    """What the cut net may cost.
-
-    name       the currency, for messages
-    before     what the full net costs
-    limit      what the cut net may cost at most
-    tolerance  the fraction of the limit that may stay unused
-    measure    the true cost of the net that a plan makes, in the unit of the limit
-    """
-
-    name: str
-    before: float
-    limit: float
-    tolerance: float
-    measure: Callable[[ChannelPlan], float]
-
-    def __post_init__(self) -> None:
-        if not 0 < self.limit < self.before:
-            raise InputError(
-                f"{self.name} must come below {self.before:,.6g}, which the net has, got {self.limit:,.6g}"
-            )
-
-
-def meet(
-    budget: CostLimit, bounds: Bounds, estimate: Callable[[Targets], float], plan: Callable[[Targets], ChannelPlan]
-) -> ChannelPlan:
-    """The plan that comes closest to the budget from below. The estimate leads, the true cost corrects it.
-
-    `InputError` names the least cost that can be reached, and what protects the rest.
-    """
-    tried: dict[tuple[int, ...], tuple[float, ChannelPlan]] = {}
-    low, high = 0.0, estimate(bounds.size)
-    aim = budget.limit * high / budget.before
-    for _ in range(BISECTIONS):
-        targets = largest_within(aim, bounds, estimate)
-        numbers = tuple(targets.values())
-        if numbers not in tried:
-            if len(tried) == MOST_PLANS:
-                break
-            made = plan(targets)
-            tried[numbers] = budget.measure(made), made
-        cost = tried[numbers][0]
-        if budget.limit * (1 - budget.tolerance) <= cost <= budget.limit:
-            break
-        low, high = (aim, high) if cost <= budget.limit else (low, aim)
-        aim *= budget.limit * (1 - budget.tolerance / 4) / cost
-        aim = aim if low < aim < high else (low + high) / 2
-    within = [outcome for outcome in tried.values() if outcome[0] <= budget.limit]
-    return max(within, key=lambda outcome: outcome[0])[1] if within else _least(budget, plan(bounds.lowest()))
-
-
-def _least(budget: CostLimit, lowest: ChannelPlan) -> ChannelPlan:
-    """The plan with as little as may be, if that is little enough."""
-    least = budget.measure(lowest)
-    if least > budget.limit:
-        raise InputError(_unreachable(budget, least, lowest))
-    return lowest
 
 
 def largest_within(aim: float, bounds: Bounds, estimate: Callable[[Targets], float]) -> Targets:
@@ -230,11 +177,3 @@ def largest_within(aim: float, bounds: Bounds, estimate: Callable[[Targets], flo
             if more != targets and estimate(more) <= aim:
                 targets, fitted = more, True
     return targets
-
-
-def _unreachable(budget: CostLimit, least: float, plan: ChannelPlan) -> str:
-    protected = "; ".join(f"{layer} ({reason})" for layer, reason in list(plan.kept.items())[:4])
-    rest = (
-        f"What protects the rest: {protected}" if protected else "Every layer is down to its least number of channels"
-    )
-    return f"{budget.name} {budget.limit:,.6g} cannot be reached: the least is {least:,.6g}. {rest}"
