@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_nets import conv, toy_net
 
-from solution.compress.channels.step import PruneChannels, recalibrated, tensor_bytes
+from solution.checkpoint import load
+from solution.compress.channels.step import PruneChannels, cost_of, recalibrated, tensor_bytes
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
+from solution.models.cifar_resnet import CifarResNet
 from solution.models.shufflenet import ShuffleNet
+from solution.runtime import ROOT
 
 EXAMPLE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 GIVEN = StepContext(example=EXAMPLE)
@@ -35,7 +38,7 @@ def test_budgets_are_met_and_never_exceeded(name, cost, ranking):
     limit = 0.4 * cost(net, EXAMPLE)
     for asked in ("40%", int(limit)):
         left = cost(PruneChannels(**{name: asked}, ranking=ranking)(net, GIVEN), EXAMPLE)
-        assert 0.98 * limit <= left <= limit
+        assert 0.98 * limit <= left <= limit  # one channel of the narrow layer is 1.2 %
 
 
 @settings(max_examples=8, deadline=None)
@@ -49,10 +52,30 @@ def test_a_budget_is_met_within_one_percent_or_one_channel(asked, width):
     assert limit - max(0.01 * limit, one_more) <= params(cut) <= limit
 
 
+@pytest.mark.parametrize("ranking", ["uniform", "global", "per_cost"])
+@pytest.mark.parametrize("name", ["macs", "params", "bytes"])
+def test_every_ranking_meets_every_budget_within_one_percent(name, ranking):
+    """Groups of three behind shuffles: the numbers that one pressure reaches lie far apart."""
+    net, _ = load(ROOT / "pretrained" / "recycle9" / "before.safetensors")
+    context = StepContext(example=torch.zeros(1, 3, 80, 80))
+    limit = 0.7 * cost_of(name, net, context)
+    cut = PruneChannels(**{name: "70%"}, ranking=ranking, verify=False)(net, context)
+    assert 0.99 * limit <= cost_of(name, cut, context) <= limit
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("ranking", ["uniform", "global", "per_cost"])
+def test_budgets_of_a_residual_net_whose_shortcuts_pad_channels(ranking, seed):
+    torch.manual_seed(seed)
+    net = CifarResNet(depth=20).build(10).eval()
+    left = macs(PruneChannels(macs="70%", ranking=ranking, verify=False)(net, GIVEN), EXAMPLE)
+    assert 0.99 * 0.7 * macs(net, EXAMPLE) <= left <= 0.7 * macs(net, EXAMPLE)
+
+
 def test_a_budget_of_bytes_on_a_shufflenet():
     net = ShuffleNet(groups=3, units=(2, 1, 1)).build(4)
     left = tensor_bytes(PruneChannels(bytes="50%")(net, GIVEN))
-    assert 0.45 * tensor_bytes(net) <= left <= 0.5 * tensor_bytes(net)
+    assert 0.495 * tensor_bytes(net) <= left <= 0.5 * tensor_bytes(net)
 
 
 def test_channel_numbers_are_rounded():

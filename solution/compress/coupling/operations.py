@@ -87,9 +87,11 @@ def _dims(arguments: dict[str, Any]) -> list[int] | None:
 
 
 def _resized(one: Recorded, other: Recorded, full: Trace, small: Trace, dims: list[int] | None) -> bool:
-    """Whether what is moved has other sizes along all `dims`, or anywhere."""
+    """Whether what is moved has other sizes along all `dims`, or it or the result anywhere."""
     source = one.arguments.get("self", one.arguments.get("input"))
     if not isinstance(source, Ref):
         return False
     before, after = full.shape(source), small.shape(source)
-    return before != after if dims is None else all(before[dim] != after[dim] for dim in dims)
+    if dims is None:
+        return before != after or one.result.shape != other.result.shape
+    return all(before[dim] != after[dim] for dim in dims)
