@@ -39,6 +39,7 @@ __all__ = [
     "PruneWeights",
     "Quantize",
     "Recipe",
+    "Recover",
     "Row",
     "Stage",
     "Start",

@@ -66,6 +66,7 @@ from solution.train.pretraining import (
 from solution.train.pretraining import (
     Unchanged as Unchanged,
 )
+from solution.train.recover import Recover as Recover
 from solution.train.step import Train as Train
 from solution.train.step import TrainDetector as TrainDetector
 

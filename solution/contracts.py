@@ -43,6 +43,7 @@ class StepContext:
     calibration  a few hundred training images without augmentation
     classes      names, in the order of the outputs
     counts       training images of each class
+    original     the net before the first step, whose outputs a cut one may be trained to give
     load         a checkpoint's path -> its net and header: for steps that learn from a finished net
     folder       where a long step keeps its resumable state and its logs; None keeps nothing
     resume       go on from the state in `folder` instead of starting afresh
@@ -55,6 +56,7 @@ class StepContext:
     calibration: Batches | None = None
     classes: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    original: nn.Module | None = None
     load: Callable[[Path], tuple[nn.Module, Any]] | None = None
     device: str = "cpu"
     seed: int = 0
@@ -114,7 +116,12 @@ class Step(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class StructuralStep(Step):
-    """A step that changes the shape of a net: it decides, then cuts."""
+    """A step that changes the shape of a net: it decides, then cuts.
+
+    recoverable: whether what a cut costs in quality can be trained back without labels (`Recover`).
+    """
+
+    recoverable: ClassVar[bool] = False
 
     def plan(self, model: nn.Module, context: StepContext | Example) -> Plan:
         """What would be cut. Raises `InputError` when that is nothing."""

@@ -38,6 +38,7 @@ from solution.models.yolo import Yolo
 from solution.settings import parse
 from solution.train.distillation import Assist, AssistPlan, Distill
 from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
+from solution.train.recover import Recover
 from solution.train.step import Train, TrainDetector
 
 STEPS: dict[str, type[Step]] = {
@@ -54,6 +55,7 @@ STEPS: dict[str, type[Step]] = {
     "train": Train,
     "train_detector": TrainDetector,
     "distill": Distill,
+    "recover": Recover,
     "assist": Assist,
     "pretrain": Pretrain,
     "autoencode": Autoencode,

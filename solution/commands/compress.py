@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
     parser.add_argument("--out", metavar="PATH", type=Path,
                         help="the new checkpoint, or packed file (.packed); with --sensitivity a folder")  # fmt: skip
+    parser.add_argument("--no-recover", action="store_true", help="leave out the training without labels that follows "
+                        "a cut where there are --data")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of new weights, order and augmentation (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
     parser.add_argument("--score", action="store_true", help="compute the competition's score too")
@@ -60,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.runtime import check_writable, set_threads
 
     set_threads()
+    arguments.steps += recovery(arguments)
     steps = [step_from(text) for text in arguments.steps]
     check_writable(arguments.out / "sensitivity.csv" if arguments.sensitivity else arguments.out)
     with claimed(arguments.out):
@@ -68,6 +71,17 @@ def run(arguments: argparse.Namespace) -> None:
             _measure(arguments, loaded)
         else:
             _compress(arguments, loaded, steps)
+
+
+def recovery(arguments: argparse.Namespace) -> list[str]:
+    """The steps that follow the last one of itself: after a cut that no training follows, one without labels."""
+    from solution.contracts import StructuralStep
+    from solution.registry import step_from
+
+    kinds = [step_from(text) for text in arguments.steps]
+    if arguments.data is None or arguments.no_recover or not kinds or not isinstance(kinds[-1], StructuralStep):
+        return []
+    return ["recover"] if kinds[-1].recoverable else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +127,7 @@ def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
     found = opened_model(arguments, data)
     model, header = found.net, found.header
     loaders = None if data is None else data.fed_as(header).open(seed=arguments.seed)
-    context = _given(loaders, header, device, arguments.seed)
+    context = dataclasses.replace(_given(loaders, header, device, arguments.seed), original=model)
     return LoadedModel(model=model, header=header, context=context, loaders=loaders, score=arguments.score)
 
 

@@ -110,6 +110,7 @@ class Decompose(AnyNetStep):
     """
 
     currency: ClassVar[str | None] = "macs"
+    recoverable: ClassVar[bool] = True
     method: str = "auto"
     rank: Literal["vbmf", "energy"] | int | float = "vbmf"
     energy: float = 0.9

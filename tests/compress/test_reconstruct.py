@@ -65,3 +65,26 @@ def test_the_mode_of_either_net_stays():
 def test_it_needs_calibration_batches():
     with pytest.raises(InputError, match="reconstruct needs calibration batches"):
         PruneChannels(ratio=0.5, reconstruct=True)(redundant_net(LASTS["linear"]), StepContext(example=IMAGES))
+
+
+def test_grouped_convolutions_follow_too():
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 16, 3, padding=1)
+    with torch.no_grad():
+        first.weight[1::2], first.bias[1::2] = 0.5 * first.weight[::2], 0.5 * first.bias[::2]
+    net = nn.Sequential(first, nn.ReLU(), nn.Conv2d(16, 8, 1, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    plain, fitted = (PruneChannels(ratio=0.5, reconstruct=fit)(net, GIVEN) for fit in (False, True))
+    errors = [(cut(IMAGES) - net(IMAGES)).square().mean() for cut in (plain, fitted)]
+    assert errors[1] < 0.01 * errors[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_no_fit_can_mend_is_not_made_worse(seed):
+    """More weights than samples: a fit to these pictures says nothing of others."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(3, 64, 8), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
+    pictures, others = torch.randn(16, 3, 8, 8), torch.randn(256, 3, 8, 8)
+    given = StepContext(example=pictures[:1], calibration=[(pictures, torch.zeros(16))])
+    plain, fitted = (PruneChannels(ratio=0.5, reconstruct=fit)(net, given) for fit in (False, True))
+    errors = [(cut(others) - net(others)).square().mean() for cut in (plain, fitted)]
+    assert errors[1] < 1.1 * errors[0]

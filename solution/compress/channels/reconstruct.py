@@ -1,7 +1,8 @@
 """After a cut, layers that read fewer channels are fitted to give what they gave before.
 
 Least squares on what arrives at them in the cut net, layer after layer (He et al., 2017, arXiv:1707.06168; Luo et al.,
-2017, arXiv:1707.06342), held near the weights that the cut left. Plain convolutions and linear layers that run once.
+2017, arXiv:1707.06342), held near the weights that the cut left. How firmly, pictures decide that no fit has seen: a
+layer whose outputs come no nearer there stays as it is. Convolutions, grouped or not, and linear layers that run once.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from solution.compress.factors import patches
 from solution.graph.observe import After, modules_at, observe
 from solution.graph.running import as_judged
 
 POSITIONS = 64
 """So many positions of each feature map are looked at."""
-RIDGE = 1e-3
-"""How firmly weights are held, as a fraction of the mean square of what they read."""
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""How firmly weights are held, as fractions of the mean square of what they read; the best of these is taken."""
+HELD_OUT = 4
+"""Every so many-th picture decides, and is not fitted to."""
 
 Samples = list[tuple[Tensor, Tensor]]
-"""For each batch: the positions looked at (P,), and the outputs there (B * P, channels)."""
+"""For each batch: the positions looked at (P,), and the outputs there (B, P, channels)."""
 
 
 def reconstruct(cut: nn.Module, full: nn.Module, rows: Mapping[str, Sequence[int]], images: Sequence[Tensor]) -> None:
@@ -38,22 +41,28 @@ def reconstruct(cut: nn.Module, full: nn.Module, rows: Mapping[str, Sequence[int
         wanted = _outputs(full, paths, images)
         for path in paths:
             layer: Any = cut.get_submodule(path)
-            batches = zip(_inputs(cut, path, images), wanted[path], strict=True)
-            read = torch.cat([_samples(_patches(layer, x), positions) for x, (positions, _) in batches])
-            outputs_before = torch.cat([outputs for _, outputs in wanted[path]])
-            _fit(layer, read, outputs_before[:, list(rows[path])] if path in rows else outputs_before)
+            read, given = [], []
+            for x, (positions, outputs) in zip(_inputs(cut, path, images), wanted[path], strict=True):
+                seen = patches(layer, x).unflatten(0, (len(x), -1))[:, positions]  # (B, P, G, D)
+                read.append(seen)
+                given.append(outputs[:, :, list(rows[path])] if path in rows else outputs)
+            _fit(layer, torch.cat(read).double(), torch.cat(given).double())
+
+
+def held_out(images: Sequence[Tensor]) -> list[Tensor]:
+    """The pictures of `images` that no layer is fitted to; all when there are too few to leave some out."""
+    together = torch.cat(list(images))
+    return [together[HELD_OUT - 1 :: HELD_OUT] if len(together) >= HELD_OUT else together]
 
 
 def _thinned(cut: nn.Module, full: nn.Module) -> list[str]:
-    """Layers that can be fitted and read less than before."""
+    """Layers that can be fitted and whose outputs are sums of less than before."""
     before = dict(full.named_modules())
     return [path for path, layer in cut.named_modules() if _is_plain(layer) and _reads(layer) < _reads(before[path])]
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return isinstance(layer, nn.Linear)
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros")
 
 
 def _reads(layer: Any) -> int:
@@ -73,9 +82,10 @@ def _outputs(net: nn.Module, paths: Sequence[str], images: Sequence[Tensor]) -> 
     found: dict[str, Samples] = {path: [] for path in paths}
 
     def note(path: str, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        flat = output.flatten(2) if isinstance(layer, nn.Conv2d) else _channels_first(output)
-        positions = torch.randperm(flat.shape[2], generator=generator)[:POSITIONS]
-        found[path].append((positions, _samples(flat, positions)))
+        last = output.flatten(2).transpose(1, 2) if isinstance(layer, nn.Conv2d) else output
+        places = last.reshape(len(output), -1, last.shape[-1])  # (B, all positions, channels)
+        positions = torch.randperm(places.shape[1], generator=generator)[:POSITIONS]
+        found[path].append((positions, places[:, positions]))
 
     _watched(net, paths, images, note)
     return found
@@ -107,33 +117,34 @@ def _inputs(net: nn.Module, path: str, images: Sequence[Tensor]) -> Iterator[Ten
             yield caught.pop()
 
 
-def _patches(layer: Any, x: Tensor) -> Tensor:
-    """(B, weights of one output, positions): what each output is a weighted sum of."""
-    if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
-        return F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    return _channels_first(x)
-
-
-def _channels_first(x: Tensor) -> Tensor:
-    """(B, ..., C) to (B, C, positions)."""
-    return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
-
-
-def _samples(flat: Tensor, positions: Tensor) -> Tensor:
-    """(B, C, all positions) to (B * positions, C)."""
-    return flat[:, :, positions].transpose(1, 2).flatten(0, 1)
-
-
 def _fit(layer: nn.Conv2d | nn.Linear, read: Tensor, wanted: Tensor) -> None:
-    """The smallest change of weights and bias with which ``read`` (N, weights) gives ``wanted`` (N, outputs)."""
-    read, weight = read.double(), layer.weight.flatten(1).double()
+    """A small change of weights and bias with which ``read`` (B, P, G, D) nearly gives ``wanted`` (B, P, outputs)."""
+    num_groups = read.shape[2]
+    weight = layer.weight.flatten(1).double().unflatten(0, (num_groups, -1))  # (G, O, D)
+    read, wanted = read.permute(2, 0, 1, 3), wanted.unflatten(2, (num_groups, -1)).permute(2, 0, 1, 3)  # (G, B, P, _)
     if layer.bias is not None:
-        read = torch.cat([read, read.new_ones(len(read), 1)], 1)
-        weight = torch.cat([weight, layer.bias.double()[:, None]], 1)
-    gram = read.T @ read
-    hold = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    weight = weight + torch.linalg.solve(gram + hold, read.T @ (wanted.double() - read @ weight.T)).T
+        read = torch.cat([read, torch.ones_like(read[..., :1])], 3)
+        weight = torch.cat([weight, layer.bias.double().view(num_groups, -1, 1)], 2)
+    missing = wanted - torch.einsum("gbpd,god->gbpo", read, weight)
+    decides = torch.arange(read.shape[1], device=read.device) % HELD_OUT == HELD_OUT - 1
+    if not decides.any():
+        decides[-1] = True
+    fitted, unseen = (
+        [tensor[:, which].flatten(1, 2) for tensor in (read, missing)] for which in (~decides, decides)
+    )  # each (G, B * P, D) and (G, B * P, O)
+    energies, vectors = torch.linalg.eigh(fitted[0].mT @ fitted[0])
+    pull = vectors.mT @ (fitted[0].mT @ fitted[1])
+    least, best = unseen[1].square().sum(), None
+    for ridge in RIDGES:
+        hold = ridge * energies.mean(1, keepdim=True) + 1e-12
+        change = (vectors @ (pull / (energies.clamp(min=0) + hold)[..., None])).mT  # (G, O, D)
+        left = (unseen[1] - unseen[0] @ change.mT).square().sum()
+        if left < least:
+            least, best = left, change
+    if best is None:
+        return
+    weight = weight + best
     if layer.bias is not None:
-        weight, bias = weight[:, :-1], weight[:, -1]
-        layer.bias.copy_(bias)
-    layer.weight.copy_(weight.view_as(layer.weight))
+        layer.bias.copy_(weight[..., -1].flatten())
+        weight = weight[..., :-1]
+    layer.weight.copy_(weight.reshape(layer.weight.shape))

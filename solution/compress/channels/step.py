@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from solution.budget import Budget
 from solution.compress.channels.importance import CRITERIA, component_scores
-from solution.compress.channels.reconstruct import reconstruct
+from solution.compress.channels.reconstruct import held_out, reconstruct
 from solution.compress.channels.selection import written_plan
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
 from solution.compress.coupling.equality import verified
@@ -32,8 +32,9 @@ from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.targets import Estimator, Spread, Targets, bounds_of
 from solution.compress.coupling.tracing import named_tensors
+from solution.compress.moments import Inputs, change
 from solution.compress.parametrized import computed, materialized, note_computed
-from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep
+from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params, watched
 from solution.graph.running import as_judged
 
@@ -65,6 +66,7 @@ class PruneChannels(StructuralStep):
     """
 
     currency: ClassVar[str | None] = "macs"
+    recoverable: ClassVar[bool] = True
     ratio: float | None = None
     macs: str | int | None = None
     params: str | int | None = None
@@ -139,13 +141,32 @@ class PruneChannels(StructuralStep):
         return self._checked(meet(self._budget(model, context), bounds, estimate, planned), full, model, context)
 
     def apply(self, plan: Plan, model: nn.Module, context: StepContext) -> nn.Module:
-        """Cut, fit what is left, and measure batch-norm statistics again where calibration batches are given."""
+        """Cut, and measure batch-norm statistics again where calibration batches are given. With `reconstruct` fit what
+        is left, as far as that brings the net's outputs nearer to those before.
+        """
         assert isinstance(plan, ChannelPlan)  # as this step made it
         cut = plan.apply(model)
         if self.reconstruct:
-            images = [images for images, _ in context.need("calibration", "reconstruct")]
-            reconstruct(cut, materialized(model), plan.rows(), images)
+            return self._reconstructed(cut, model, plan, context)
         return cut if context.calibration is None else recalibrated(cut, context.calibration)
+
+    def _reconstructed(self, cut: nn.Module, model: nn.Module, plan: ChannelPlan, context: StepContext) -> nn.Module:
+        """Of `cut` with its layers fitted or not, and its norms measured again or not, what changes outputs least."""
+        batches = list(context.need("calibration", "reconstruct"))
+        images, whole = [batch[0] for batch in batches], materialized(model)
+        fitted = copied(cut)
+        reconstruct(fitted, whole, plan.rows(), images)
+        ways = {
+            "layers fitted": fitted,
+            "layers fitted, norms measured again": recalibrated(copied(fitted), batches),
+            "norms measured again, no layer fitted": recalibrated(copied(cut), batches),
+        }
+        judged = Inputs(images=tuple(held_out(images)))
+        exact = judged.outputs(whole)
+        lost = {name: change(judged.outputs(net), exact) for name, net in ways.items()}
+        best = min(lost, key=lost.__getitem__)
+        context.log(f"{best}: outputs for pictures that were not fitted to change by {100 * lost[best]:.2f} %")
+        return ways[best]
 
     def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """Decide, then apply. The net inside a wrapper is cut; lazy layers are initialized by the example."""
