@@ -38,7 +38,8 @@ def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos
     steps = ["--step", "prune_layers count=1", "--step", "prune_layers units=1,1,1 ranking=last"]
     assert main(["compress", str(net_file), *steps, "--data", str(photos), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "step 2 of 2: PruneLayers(units=(1, 1, 1), ranking='last')" in said
+    assert "step 2 of 3: PruneLayers(units=(1, 1, 1), ranking='last')" in said
+    assert "step 3 of 3: Recover()" in said
     assert said.count("blocks  removed") == 2
     for figure in ("Before", "After", "MACs", "parameters", "checkpoint, bytes", "macro F1"):
         assert figure in said
@@ -46,8 +47,14 @@ def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos
     net, header = checkpoint.load(out)
     assert len(plans_of(net)) == 2
     assert f"{header.figures['macs']:,}" in said
-    assert header.recipe["steps"] == [steps[1], steps[3]]
+    assert header.recipe["steps"] == [steps[1], steps[3], "recover"]
     assert (header.classes, header.size) == (("blue", "green", "red"), 32)
+
+
+def test_nothing_is_trained_after_a_cut_where_that_is_not_wanted(net_file, photos, tmp_path, capsys):
+    words = ["--step", "prune_layers count=1", "--no-recover", "--out", str(tmp_path / "small.safetensors")]
+    assert main(["compress", str(net_file), *words, "--data", str(photos)]) == 0
+    assert "step 1 of 1: PruneLayers(count=1)" in capsys.readouterr().out
 
 
 def test_a_net_of_a_library_needs_no_data(tmp_path, capsys):

@@ -93,7 +93,6 @@ def test_without_crops_and_mirroring_pictures_are_shown_as_they_are():
     settings = Recover(steps=1, batch_size=48, crop_scale=(1.0, 1.0), flip=0.0)
     ((shown, _),) = Crops(settings, PICTURES, 0)
     distances = torch.cdist(shown.flatten(1), PICTURES.flatten(1))
-    assert distances.min(1).values.max() < 0.1 < distances.max()
     assert sorted(distances.argmin(1).tolist()) == list(range(48))
 
 

@@ -2,7 +2,8 @@
 
 Least squares on what arrives at them in the cut net, layer after layer (He et al., 2017, arXiv:1707.06168; Luo et al.,
 2017, arXiv:1707.06342), held near the weights that the cut left. How firmly, pictures decide that no fit has seen: a
-layer whose outputs come no nearer there stays as it is. Convolutions, grouped or not, and linear layers that run once.
+layer whose outputs come no nearer there, by more than chance, stays as it is. Convolutions, grouped or not, and linear
+layers that run once.
 """
 
 from __future__ import annotations
@@ -134,13 +135,16 @@ def _fit(layer: nn.Conv2d | nn.Linear, read: Tensor, wanted: Tensor) -> None:
     )  # each (G, B * P, D) and (G, B * P, O)
     energies, vectors = torch.linalg.eigh(fitted[0].mT @ fitted[0])
     pull = vectors.mT @ (fitted[0].mT @ fitted[1])
-    least, best = unseen[1].square().sum(), None
+    num_unseen = int(decides.sum())
+    lost = _each(unseen[1], num_unseen)
+    least, best = lost.mean(), None
     for ridge in RIDGES:
         hold = ridge * energies.mean(1, keepdim=True) + 1e-12
         change = (vectors @ (pull / (energies.clamp(min=0) + hold)[..., None])).mT  # (G, O, D)
-        left = (unseen[1] - unseen[0] @ change.mT).square().sum()
-        if left < least:
-            least, best = left, change
+        gains = lost - _each(unseen[1] - unseen[0] @ change.mT, num_unseen)
+        doubt = gains.std() / num_unseen**0.5 if num_unseen > 1 else gains.mean().abs() / 2
+        if gains.mean() > doubt and lost.mean() - gains.mean() < least:
+            least, best = lost.mean() - gains.mean(), change
     if best is None:
         return
     weight = weight + best
@@ -148,3 +152,8 @@ def _fit(layer: nn.Conv2d | nn.Linear, read: Tensor, wanted: Tensor) -> None:
         layer.bias.copy_(weight[..., -1].flatten())
         weight = weight[..., :-1]
     layer.weight.copy_(weight.reshape(layer.weight.shape))
+
+
+def _each(errors: Tensor, num_pictures: int) -> Tensor:
+    """(B,) the squares of ``errors`` (G, B * P, O) summed for each picture."""
+    return errors.unflatten(1, (num_pictures, -1)).square().sum((0, 2, 3))
