@@ -83,8 +83,8 @@ def test_what_no_fit_can_mend_is_not_made_worse(seed):
     """More weights than samples: a fit to these pictures says nothing of others."""
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Conv2d(3, 64, 8), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
-    pictures, others = torch.randn(16, 3, 8, 8), torch.randn(256, 3, 8, 8)
-    given = StepContext(example=pictures[:1], calibration=[(pictures, torch.zeros(16))])
+    pictures, others = torch.randn(64, 3, 8, 8), torch.randn(256, 3, 8, 8)
+    given = StepContext(example=pictures[:1], calibration=[(pictures, torch.zeros(64))])
     plain, fitted = (PruneChannels(ratio=0.5, reconstruct=fit)(net, given) for fit in (False, True))
     errors = [(cut(others) - net(others)).square().mean() for cut in (plain, fitted)]
     assert errors[1] < 1.1 * errors[0]
