@@ -27,6 +27,7 @@ from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, ModelSettings, Plan, Step
 from solution.formats.base import Format
 from solution.formats.litert import LITERT
+from solution.formats.micro import MICRO
 from solution.formats.onnx import ONNX
 from solution.formats.openvino import OPENVINO
 from solution.formats.pt2 import PT2
@@ -86,7 +87,7 @@ MODELS: dict[str, type[ModelSettings]] = {
     "ssdlite": SsdLite,
 }
 
-FORMATS: dict[str, Format] = {format.name: format for format in (ONNX, OPENVINO, PT2, LITERT)}
+FORMATS: dict[str, Format] = {format.name: format for format in (ONNX, OPENVINO, PT2, LITERT, MICRO)}
 
 
 def step_from(text: str) -> Step:

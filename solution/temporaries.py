@@ -67,6 +67,12 @@ def own_temporary_folder() -> Iterator[None]:
             _remove(folder)
 
 
+def final_name(path: Path) -> str:
+    """The name that a file from `file_beside` is given at the end; that of any other file is its own."""
+    found = _NAME.search(path.name)
+    return path.name[1 : found.start()] if found and path.name.startswith(".") else path.name
+
+
 def remove_all() -> None:
     """Remove what this process holds: it is about to end."""
     for path in tuple(_live):

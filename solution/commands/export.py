@@ -13,11 +13,15 @@ HELP = "write a checkpoint as a packed file, ONNX, OpenVINO, pt2, LiteRT and oth
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE and its options."""
     parser.add_argument("model", metavar="MODEL", help=FORMS)
-    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2 or litert")
-    parser.add_argument("--precision", default="fp32", help="fp32 (the default), fp16, int8, int8_full or int8_dynamic")
+    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2, litert or micro")
+    parser.add_argument(
+        "--precision", default="", help="fp32 (default; micro: int8), fp16, int8, int8_full, int8_dynamic"
+    )
     parser.add_argument("--data", metavar="PATH", help="photos that prove the file (default: input/data, or rendered)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to (default: next to FILE)")
     parser.add_argument("--calibration-images", metavar="N", type=int, help="for int8 (default: up to 256)")
+    parser.add_argument("--flash", metavar="BYTES", help='of a microcontroller, such as "512 KiB": more is refused')
+    parser.add_argument("--ram", metavar="BYTES", help='of a microcontroller, such as "256 KiB": more is refused')
     parser.add_argument("--max-loss", metavar="F1", type=float, help="macro F1 on val that may be lost, as a fraction")
     add_model_flags(parser)
 
@@ -40,6 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         calibration_images=arguments.calibration_images,
         max_loss=arguments.max_loss,
+        flash=arguments.flash,
+        ram=arguments.ram,
     )
     with claimed(config.path):
         path = make(config)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from solution import checkpoint
+from solution.budget import Budget
 from solution.compress.parametrized import materialized
 from solution.contracts import InputError
 from solution.data.loaders import Data, Loaders
@@ -21,7 +22,7 @@ from solution.export.int8 import quantized, quantized_file
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
-from solution.formats.base import CALIBRATED, PRECISIONS, Format
+from solution.formats.base import CALIBRATED, PRECISIONS, Format, Listing
 from solution.formats.exported import Exported, Metadata
 from solution.input_spec import InputSpec
 from solution.registry import FORMATS
@@ -42,30 +43,40 @@ class ExportConfig:
 
     format              packed, or one of `solution.registry.FORMATS`
     file                a checkpoint or a packed file; None for a net in memory, which needs `out`
-    precision           fp32, fp16, int8, int8_full or int8_dynamic
+    precision           fp32, fp16, int8, int8_full or int8_dynamic; "" takes the first that the format has
     out                 where to; None names it after `file`
     data                the data set that proves it; None takes the demo's default for a file, none for a net in memory
     calibration_images  training images that int8 is calibrated on; None takes up to 256
     max_loss            macro F1 that may be lost on val; None takes the tolerance of the precision
+    flash, ram          what a microcontroller has, such as "512 KiB": a file that needs more is not kept
     """
 
     format: str
     file: files.Model | None = None
-    precision: str = "fp32"
+    precision: str = ""
     out: Path | None = None
     data: str | None = None
     calibration_images: int | None = None
     max_loss: float | None = None
+    flash: str | None = None
+    ram: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in (PACKED, *FORMATS):
             raise InputError(f"format must be one of {', '.join((PACKED, *FORMATS))}, got {self.format!r}")
+        if not self.precision:
+            object.__setattr__(self, "precision", "fp32" if self.is_packed else self.target.precisions[0])
         if self.precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if not self.is_packed:
             self.target.check_precision(self.precision)
         if self.calibration_images is not None and self.calibration_images < 1:
             raise InputError(f"calibration images must be at least 1, got {self.calibration_images}")
+        for name in ("flash", "ram"):
+            if getattr(self, name) is not None:
+                Budget.of(getattr(self, name), "bytes", name)
+                if self.is_packed or not self.target.on_chips:
+                    raise InputError(f"{name} is what a microcontroller has: give it with --format micro")
         if self.path.suffix != self.suffix:
             raise InputError(f"a file of the {self.format} format ends in {self.suffix}, got {self.out}")
 
@@ -211,8 +222,9 @@ def make_proven(
             parity = _proven(config, plain, header, exported, (loaders, example))
             log(str(parity) if parity.after else f"{parity}\n{_not_judged(loaders)}")
             _check(config, parity)
-            for partner in partners:  # before the main file, so that it never stands alone
-                partner.replace(config.path.with_suffix(partner.suffix))
+            _check_room(config, config.target.listing(temporary), log)
+            for partner, place in zip(partners, config.files[1:], strict=True):  # the main file never stands alone
+                partner.replace(place)
         finally:
             for partner in partners:
                 partner.unlink(missing_ok=True)
@@ -327,6 +339,24 @@ def _check(config: ExportConfig, parity: Parity) -> None:
         f"the {config.format} file in {config.precision} fails parity ({', '.join(parity.failures)}) and was not "
         f"kept: {_ADVICE[config.precision.partition('_')[0]]}{allow}"
     )
+
+
+def _check_room(config: ExportConfig, found: Listing, log: Callable[[str], None]) -> None:
+    """Say what the file takes; `InputError` when that is more than a microcontroller has."""
+    for note in found.notes:
+        log(note)
+    for name, taken in (("flash", found.flash), ("ram", found.ram)):
+        wanted = getattr(config, name)
+        if wanted is None or taken is None:
+            continue
+        limit = Budget.of(wanted, "bytes", name).limit(taken)
+        if taken > limit:
+            what = f"most of it at {found.peak}" if name == "ram" else f"most of it in {found.largest()}"
+            cure = "a smaller input side, or fewer channels there" if name == "ram" else "fewer channels or clusters"
+            raise InputError(
+                f"the net needs {taken:,} bytes of {name}, {taken - limit:,.0f} more than {wanted}, {what}: it was not "
+                f"kept; prune it to {cure}"
+            )
 
 
 def _packed(config: ExportConfig, net: nn.Module, header: checkpoint.Header, log: Callable[[str], None]) -> Path:

@@ -52,13 +52,17 @@ class Line:
 class Listing:
     """A file's kind, its tensors, and all of its bytes; what the tensors do not take is description.
 
-    notes  what else is worth a line
+    notes       what else is worth a line
+    flash, ram  bytes that the net takes on a microcontroller, and the layer at which most memory is used: `peak`
     """
 
     kind: str
     lines: tuple[Line, ...]
     num_bytes: int
     notes: tuple[str, ...] = ()
+    flash: int | None = None
+    ram: int | None = None
+    peak: str = ""
 
     def layers(self) -> tuple[Line, ...]:
         """One line per layer: tensors whose names differ in their last word alone."""
@@ -76,6 +80,10 @@ class Listing:
             for name, lines in found.items()
         )
 
+    def largest(self) -> str:
+        """The layer that takes most bytes."""
+        return max(self.layers(), key=lambda line: line.num_bytes).name if self.lines else "nothing"
+
     @property
     def description_bytes(self) -> float:
         """Bytes of everything but the tensors: names, graph, header."""
@@ -90,6 +98,7 @@ class Format(ABC):
     runtime     what runs the files
     libraries   packages behind the runtime, whose versions are printed beside times
     precisions  those that it has, the default first
+    on_chips    whether its files are for microcontrollers, whose flash and memory are limits
     """
 
     name: ClassVar[str]
@@ -98,6 +107,7 @@ class Format(ABC):
     libraries: ClassVar[tuple[str, ...]]
     partners: ClassVar[tuple[str, ...]] = ()
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS[:3]
+    on_chips: ClassVar[bool] = False
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of the export whose main file is `path`."""

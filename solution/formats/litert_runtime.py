@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +20,19 @@ from solution.contracts import InputError
 from solution.formats.tflite import EXTRA, TYPES, Graph, clean_message, graph_of, parsed
 from solution.runtime import needed
 
+MICRO_EXTRA = "micro"
+_MOST_ARENA = 2**26
+_ARRAY = re.compile(r"kModel\[\]\s*=\s*\{([^}]*)\}")
+
 Run = Callable[[np.ndarray], np.ndarray]
 
 
 def described(kind: str, path: Path) -> dict[str, Any]:
     """What `solution.formats.child` prints: the graph, and what a first run tells, for "litert" and "micro"."""
-    data = path.read_bytes()
+    data = path.read_bytes() if kind != "micro" else array_in(path)
     graph = graph_of(parsed(data, path), path)
+    if kind == "micro":
+        return {"graph": dataclasses.asdict(graph), "arena": arena_of(data, graph, path)}
     if kind == "litert":
         interpreter = litert(data, 1, path)
         try:
@@ -81,6 +89,66 @@ def as_output(values: np.ndarray, graph: Graph) -> np.ndarray:
     if place.scale is None or place.type == "FLOAT32":
         return np.array(values, np.float32)
     return (values.astype(np.float32) - place.zero_point) * np.float32(place.scale)
+
+
+def array_in(path: Path) -> bytes:
+    """The .tflite file that stands as an array of bytes in C++ source of ours."""
+    found = _ARRAY.search(path.read_text(encoding="utf-8", errors="replace"))
+    try:
+        return bytes(int(value, 16) for value in found[1].split(",") if value.strip()) if found else b""
+    except ValueError as error:
+        raise InputError(f"{path} holds no array of bytes that can be read ({error}): export it again") from error
+
+
+def micro(data: bytes, arena: int, path: object) -> Any:
+    """The interpreter for microcontrollers with an arena of so many bytes. `InputError` for what it does not take."""
+    with needed("running a file for microcontrollers", MICRO_EXTRA):
+        from tflite_micro.python.tflite_micro.runtime import Interpreter
+    try:
+        with quiet():
+            return Interpreter.from_bytes(data, arena_size=arena)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path} does not run in tflite-micro ({clean_message(error)}): export it again") from error
+
+
+def micro_running(interpreter: Any, graph: Graph) -> Run:
+    """As `running`, in the interpreter for microcontrollers."""
+
+    def run(images: np.ndarray) -> np.ndarray:
+        outputs = []
+        for image in images:
+            interpreter.set_input(as_input(image, graph), 0)
+            interpreter.invoke()
+            outputs.append(as_output(interpreter.get_output(0), graph))
+        return np.concatenate(outputs)
+
+    return run
+
+
+def arena_of(data: bytes, graph: Graph, path: object) -> int:
+    """Bytes of memory that the interpreter used for one run: activations, and what it keeps of every operation."""
+    interpreter = micro(data, _MOST_ARENA, path)
+    place = graph.places[graph.inputs[0]]
+    interpreter.set_input(np.zeros(place.shape, TYPES[place.type]), 0)
+    interpreter.invoke()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)  # it tells the standard error alone
+        try:
+            interpreter.print_allocations()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        found = re.search(rb"Arena allocation total (\d+) bytes", said.read())
+    used = -(-int(found[1]) // 16) * 16 if found else 0
+    while used < _MOST_ARENA:
+        try:
+            micro(data, used, path)  # what it recorded must do
+            return used
+        except InputError:
+            used += 256
+    raise InputError(f"{path} needs more than {_MOST_ARENA:,} bytes of memory in tflite-micro: choose a smaller net")
 
 
 @contextlib.contextmanager
