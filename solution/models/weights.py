@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import struct
-import zipfile
 import warnings
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -105,12 +105,10 @@ def test_the_program_compiles_and_prepares_a_picture_as_we_do(chip, tmp_path):
         "WIDTH": "90",
         "HEIGHT": "71",
     }
-    for name, text in STUBS.items():
+    for name, stub in STUBS.items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        for word, value in replaced.items():
-            text = re.sub(rf"\b{word}\b", value, text)
-        file.write_text(text)
+        file.write_text(re.sub(rf"\b({'|'.join(replaced)})\b", lambda found: replaced[found[1]], stub))
     flags = [COMPILER, "-std=c++14", "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}"]
     sources = [str(path), str(path.with_suffix(".main.cpp"))]
     subprocess.run([*flags, *sources, str(tmp_path / "picture.cpp"), "-o", str(tmp_path / "run")], check=True)
