@@ -132,7 +132,9 @@ LITERT = LiteRt()
 def signature(graph: Graph) -> tuple[list[tuple], list[tuple]]:
     """Shapes of inputs and outputs as `Metadata.check_signature` takes them: channels first."""
     inputs = [graph.places[index].shape for index in graph.inputs]
-    turned = [(shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape for shape in inputs]
+    turned = [
+        (shape[0], shape[3], *shape[1:3]) if litert_runtime.is_channels_last(shape) else shape for shape in inputs
+    ]
     return turned, [graph.places[index].shape for index in graph.outputs]
 
 

@@ -59,7 +59,7 @@ def litert(data: bytes, threads: int, path: object) -> Any:
 
 def running(interpreter: Any, graph: Graph) -> Run:
     """Images (B, C, H, W) float32, normalized, to the outputs of all, run one at a time; integers are scaled."""
-    (given,), (gives,) = graph.inputs, graph.outputs
+    given, gives = graph.inputs[0], graph.outputs[0]
 
     def run(images: np.ndarray) -> np.ndarray:
         outputs = []
@@ -73,14 +73,22 @@ def running(interpreter: Any, graph: Graph) -> Run:
 
 
 def as_input(image: np.ndarray, graph: Graph) -> np.ndarray:
-    """(C, H, W) float32 as the graph's input takes it: (1, H, W, C), rounded to its steps where it is of integers."""
+    """(C, H, W) float32 as the graph's input takes it, (1, H, W, C), and rounded to its steps where it is of integers.
+
+    Files of others may take (1, C, H, W).
+    """
     place = graph.places[graph.inputs[0]]
-    values = np.ascontiguousarray(image.transpose(1, 2, 0))[None]
+    values = np.ascontiguousarray(image.transpose(1, 2, 0) if is_channels_last(place.shape) else image)[None]
     if place.scale is None or place.type == "FLOAT32":
         return values.astype(np.float32, copy=False)
     limits = np.iinfo(np.dtype(place.type.lower()))
     steps = np.round(values / np.float32(place.scale)) + place.zero_point
     return np.clip(steps, limits.min, limits.max).astype(limits.dtype)
+
+
+def is_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether an input of this shape takes images (B, H, W, C)."""
+    return len(shape) == 4 and (shape[3] in (1, 3) or shape[1] not in (1, 3))
 
 
 def as_output(values: np.ndarray, graph: Graph) -> np.ndarray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,13 +85,18 @@ class Micro(Format):
         header.write_text(header_text(read, metadata, found["arena"], methods_of(read)), encoding="utf-8")
         program.write_text(program_text(read, include), encoding="utf-8")
 
-    def open(self, path: Path, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+    def open(
+        self,
+        path: Path,
+        threads: int = 1,
+        task: str | None = CLASSIFICATION,
+        feed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Exported:
         """In the interpreter for microcontrollers, as this machine runs it: slow, and the same to the bit."""
         self.check_runtime()
         found = in_child("micro", path)
         graph = Graph.from_fields(found["graph"])
-        metadata = Metadata.from_text(graph.metadata.get(KEY), path, task)
-        metadata.check_signature(path, *signature(graph))
+        metadata = Metadata.of_file(graph.metadata.get(KEY), path, task, feed, signature(graph))
         data = litert_runtime.array_in(path)
         run = litert_runtime.micro_running(litert_runtime.micro(data, found["arena"], path), graph)
         files = tuple(file for file in self.files(path) if file.is_file())

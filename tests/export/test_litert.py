@@ -146,11 +146,12 @@ def test_damaged_files_are_refused_by_a_line(integers, tmp_path):
     assert all(str(broken) in line and "\n" not in line for line in said)
 
 
-def test_a_file_of_others_is_listed_and_says_what_it_lacks(integers, tmp_path):
+def test_a_file_of_others_is_listed_and_runs_by_what_it_is_told(integers, tmp_path):
     from solution.formats.tflite import packed, parsed
 
     other = tmp_path / "other.tflite"
     other.write_bytes(packed(parsed(integers[0].read_bytes(), "net"), {}))
     assert listing(other).kind == "LiteRT"
-    with pytest.raises(InputError, match="does not name its classes and normalization"):
-        files.open_file(other)
+    exported = files.open_file(other)
+    assert exported.metadata.labels == ("class 0", "class 1", "class 2")
+    assert exported(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
