@@ -17,6 +17,8 @@ from pathlib import Path
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _NAME = re.compile(r"(?:^|\.)fw-([0-9a-f]{8})-([0-9]+)-")
 _MOST_LETTERS = 100
+_MOST_PARENT_BYTES = 48
+"""Of 108 for the name of a socket; ours and multiprocessing's own folder and file take the rest."""
 _live: set[Path] = set()
 _swept: set[Path] = set()
 
@@ -44,7 +46,8 @@ def own_temporary_folder() -> Iterator[None]:
     """
     before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
     parent = Path(tempfile.gettempdir())
-    if _NAME.search(parent.name):  # that of the process which started this one: names of sockets must stay short
+    # That of the process which started this one will do; and names of sockets, which lie inside, must stay short.
+    if _NAME.search(parent.name) or len(os.fsencode(parent)) > _MOST_PARENT_BYTES:
         yield
         return
     sweep(parent)

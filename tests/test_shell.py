@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,19 @@ def test_warnings_are_one_plain_line(tmp_path):
     code = "import warnings; from solution.shell import guarded; guarded(lambda: warnings.warn('a\\nb'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "warning: a b\n"
+
+
+@pytest.mark.parametrize("letters", [20, 40, 60])
+def test_sockets_of_processes_fit_into_a_temporary_folder_of_a_long_name(letters):
+    code = (
+        "import multiprocessing.connection, sys\n"
+        "from solution.shell import guarded\n"
+        "sys.exit(guarded(lambda: multiprocessing.connection.Listener().close()))\n"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="k" * (letters - 13)) as folder:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+                              env=os.environ | {"TMPDIR": folder})  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_error_inside_leaves_the_old_file(tmp_path):
