@@ -22,6 +22,8 @@ from solution.commands import (
     serve,
     validate,
 )
+from solution.contracts import InputError
+from solution.runtime import num_processes
 from solution.shell import guarded
 
 COMMANDS = {
@@ -50,7 +52,13 @@ def main(words: Sequence[str] | None = None) -> int:
         command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
     arguments = parser.parse_args(words)
     command = COMMANDS[arguments.command]
-    return guarded(lambda: command.run(arguments), getattr(command, "GO_ON", ""))
+
+    def start() -> None:
+        if num_processes() > 1 and command is not run:
+            raise InputError(f"{arguments.command} is not shared by processes: start it without a launcher")
+        command.run(arguments)
+
+    return guarded(start, getattr(command, "GO_ON", ""))
 
 
 if __name__ == "__main__":

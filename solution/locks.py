@@ -51,6 +51,23 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def made_by_one(path: Path) -> Iterator[None]:
+    """Inside, no other process makes the file at `path`: it waits, and should look again whether it is there.
+
+    Where no lock can be made there is none: making the file fails as well, and says why.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(held(lock))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()  # whoever waits for it has it open
+
+
 def _opened(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("ab")

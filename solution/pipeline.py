@@ -30,10 +30,11 @@ from solution.export.runtimes import EAGER, case
 from solution.locks import claimed
 from solution.models.weights import built
 from solution.run_folder import RunFolder, data_facts
-from solution.runtime import commit, hardware, seed_everything, set_threads
+from solution.runtime import commit, hardware, seed_everything
 from solution.settings import in_short
 from solution.tasks import judge, score, task_named
 from solution.train.distillation import net_file
+from solution.train.processes import joined
 from solution.train.progress import Place, busy, placed
 
 _TURNS = Turns(rounds=10, seconds=0.1, batches=(1,))
@@ -56,7 +57,7 @@ def run(
     `measure_later` leaves exports and times to a call with `resume`, perhaps on the machine where the nets will live.
     Raises `InputError` when `out` holds another run, this one and `resume` is not set, or one that is running now.
     """
-    processes = _processes(device)
+    processes = joined(device)
     with claimed(out) if processes.is_main_process else nullcontext():
         yield from _run(recipe, RunFolder(path=out), processes, measure_later, device=device, resume=resume, log=log)
 
@@ -118,15 +119,6 @@ def _head(loaders: Loaders) -> str:
     shown = ", ".join([*names[:_NAMES], *(["..."] if len(names) > _NAMES else [])])
     counts = ", ".join(f"{loaders.num_images(split):,} {split}" for split in splits)
     return f"{loaders.info.title}: {len(names)} classes ({shown}); pictures: {counts}"
-
-
-def _processes(device: str) -> Any:
-    """The processes that share this run (one, unless it was started by `accelerate launch`)."""
-    from accelerate import PartialState
-
-    processes = PartialState(cpu=device == "cpu")
-    set_threads()  # the library sets them too when there are several processes
-    return processes
 
 
 def check_requirements(recipe: Recipe, finished: int = 0) -> None:

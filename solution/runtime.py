@@ -68,8 +68,13 @@ def limit(name: str, usual: int) -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process prints and writes: the only one, or the first of those started by `accelerate launch`."""
+    """Whether this process prints and writes: the only one, or the first of those that a launcher started."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_processes() -> int:
+    """How many processes share this command: one, unless `accelerate launch` or `torchrun` started it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def seed_everything(seed: int) -> None:

@@ -8,13 +8,14 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from solution import temporaries
 from solution.contracts import InputError
-from solution.runtime import no_room
+from solution.runtime import is_main_process, no_room
 
 _GRACE_S = 1.5
 """How long a stopped command may take to end by itself: some libraries compute for minutes without looking up."""
@@ -38,9 +39,13 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
             command()
             sys.stdout.flush()
         except InputError as error:
+            if not is_main_process():
+                # What is wrong for all is said by the first, which ends, so that its launcher ends this one.
+                time.sleep(_GRACE_S)
             return _say(f"error: {error}", 2)
         except KeyboardInterrupt as stop:
-            return _say(stopped, 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+            return _say(stopped if is_main_process() else "", 128 + number)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
@@ -58,7 +63,8 @@ def without_password(text: str) -> str:
 
 
 def _say(line: str, code: int) -> int:
-    print(without_password(line), file=sys.stderr, flush=True)
+    if line:
+        print(without_password(line), file=sys.stderr, flush=True)
     return code
 
 
@@ -67,7 +73,8 @@ def _plain_warnings() -> Iterator[None]:
     """Inside: a warning is one line without a place in some file."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        print(without_password(f"warning: {' '.join(str(message).split())}"), file=sys.stderr, flush=True)
+        if is_main_process():
+            print(without_password(f"warning: {' '.join(str(message).split())}"), file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -112,7 +119,7 @@ def _watch(reading: int, done: threading.Event, stopped: str) -> None:
         number = os.read(reading, 1)[0]
         if number in (signal.SIGINT, signal.SIGTERM) and not done.wait(_GRACE_S):
             temporaries.remove_all()
-            os.write(2, f"{stopped}\n".encode())
+            os.write(2, f"{stopped}\n".encode() if is_main_process() else b"")
             os._exit(128 + number)
 
 

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the recipe, once or once for each fold; print its rows as they come and Before next to After."""
     from solution.contracts import InputError
     from solution.recipes.catalogue import family_named
-    from solution.runtime import is_main_process, set_threads
+    from solution.runtime import is_main_process, num_processes, set_threads
 
     if arguments.list:
         listing.show(("recipe", "what it is"), listing.recipes())
@@ -71,6 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
     _store(arguments, log)  # before hours of training, and before several processes would make it at once
     cells = family_named(arguments.recipe, arguments.data)
     if cells:
+        if num_processes() > 1:
+            raise InputError(f"{arguments.recipe} is a family: its cells run side by side with --workers N, unlaunched")
         from solution.commands.family import run_family
 
         run_family({name: changed(recipe, arguments) for name, recipe in cells.items()}, arguments, run_once, log)
@@ -105,7 +107,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
     from solution import pipeline
     from solution.report import tables
     from solution.run_folder import read_rows, read_run
-    from solution.runtime import pick_device
+    from solution.runtime import is_main_process, pick_device
 
     store, rows = _store(arguments, log), []
     device, later = pick_device(arguments.device), arguments.measure_later
@@ -114,6 +116,8 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
         log("\n" + tables.growing(rows))
         if store:
             _note(store, out, log)
+    if not is_main_process():
+        return rows  # the first one exports, measures and tells
     rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     log("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))

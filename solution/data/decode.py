@@ -21,6 +21,7 @@ from PIL import ExifTags, Image
 
 from solution.contracts import InputError
 from solution.data.source import Item, Source, UnreadableImage, digest
+from solution.locks import made_by_one
 from solution.runtime import cache_folder, write_text, written_whole
 
 MAX_PIXELS = 100_000_000
@@ -129,9 +130,9 @@ def decode_once(
 ) -> Cached:
     """`items` decoded and resized to `size` x `size` pixels as `resize` does, from the cache when they are there.
 
-    Two processes may want the same at once: both decode, each writes a whole file, and the files are equal.
-    A cache file that was damaged is made anew. Unreadable pictures are left out with a warning that names them;
-    `InputError` when they are more than `MAX_UNREADABLE` of all.
+    Of processes that ask for the same at once one decodes and the others wait. A cache file that was damaged is made
+    anew. Unreadable pictures are left out with a warning that names them; `InputError` when they are more than
+    `MAX_UNREADABLE` of all.
     """
     shape: Shape = (size, crop, interpolation)
     way = [] if (crop, interpolation) == (0.0, "area") else [crop, interpolation]
@@ -139,8 +140,11 @@ def decode_once(
     path = cache_folder() / f"{source.name}-{size}-{key}.npy"
     loaded = _load(path, size, len(items))
     if loaded is None:
-        _build(source, items, shape, path)
-        loaded = _load(path, size, len(items))
+        with made_by_one(path):
+            loaded = _load(path, size, len(items))
+            if loaded is None:
+                _build(source, items, shape, path)
+                loaded = _load(path, size, len(items))
     if loaded is None:
         raise InputError(f"the cache file {path} changes while it is read; delete {path.parent} and try again")
     images, bad = loaded

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from solution.contracts import InputError
 from solution.data.decode import Cached, let_go, mapped
+from solution.locks import made_by_one
 from solution.runtime import cache_folder, written_whole
 
 _HUE_SHARE = 0.1
@@ -195,15 +196,19 @@ class Views(Dataset[tuple[Tensor, ...]]):
         if np.prod(shape) > MOST_STORED_BYTES:
             return richer
         path = cache_folder() / f"views-{self.fingerprint(num_views)}.npy"
-        richer.pixels = mapped(path, shape)
-        if richer.pixels is None:
-            log(f"{num_views} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
-            try:
-                self._store(path, shape)
-            except (OSError, InputError) as error:
-                log(f"they cannot be kept ({error}), so each is made whenever it is shown")
+        with made_by_one(path):
             richer.pixels = mapped(path, shape)
+            if richer.pixels is None:
+                self._try_to_store(path, shape, log)
+                richer.pixels = mapped(path, shape)
         return richer
+
+    def _try_to_store(self, path: Path, shape: tuple[int, ...], log: Callable[[str], None]) -> None:
+        log(f"{shape[0]} views of {len(self):,} pictures are made, once: {np.prod(shape) / 1e9:.1f} GB in {path}")
+        try:
+            self._store(path, shape)
+        except (OSError, InputError) as error:
+            log(f"they cannot be kept ({error}), so each is made whenever it is shown")
 
     def _store(self, path: Path, shape: tuple[int, ...]) -> None:
         """Write one view after another: a memory map would end the process where a disk is full."""
@@ -223,6 +228,11 @@ class Views(Dataset[tuple[Tensor, ...]]):
         self.__dict__ = {**state, "images": _opened(state["images"]), "pixels": pixels}
 
 
+def rows_of(total: int, rank: int, count: int) -> slice:
+    """Which of the `total` rows of a batch process `rank` of `count` has: as many as any other, or one more."""
+    return slice(total * rank // count, total * (rank + 1) // count)
+
+
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (view, index) pairs whose order depends on seed and epoch alone.
 
@@ -238,9 +248,16 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.batch_size, self.num_views = batch_size, num_views
         self.drop_last = len(labels) >= batch_size
         self.epoch = 0
+        self.part = (0, 1)
         self._labels = labels
         self._seed = seed
         self._sampling = sampling
+
+    def part_of(self, rank: int, count: int) -> EpochSampler:
+        """The rows of each batch that process `rank` of `count` has, in place of all."""
+        part = copy.copy(self)
+        part.part = (rank, count)
+        return part
 
     @property
     def sampler(self) -> EpochSampler:
@@ -258,7 +275,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         order = self._order(self.epoch)
         view = self.epoch % self.num_views if self.num_views else self.epoch
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(view, index) for index in order[start : start + self.batch_size]]
+            batch = order[start : start + self.batch_size]
+            yield [(view, index) for index in batch[rows_of(len(batch), *self.part)]]
 
     def _order(self, epoch: int) -> list[int]:
         rng = np.random.default_rng([self._seed, epoch])

@@ -11,7 +11,7 @@ a batch are rows of image, class, x1, y1, x2, y2. Overlapping candidates are sor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._pytree import tree_leaves, tree_map
 
 from solution.contracts import InputError, ModelSpec, remember
 from solution.models.detectors import ultralytics_net
@@ -75,16 +76,20 @@ class YoloNet(nn.Module):
         first, second = (shares * steps).sum(2).chunk(2, 1)  # (B, 2, N) each
         return torch.cat([centers - first, centers + second], 1) * strides
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of an image, a scalar: ultralytics' own."""
+    def loss(self, images: Tensor, targets: Tensor, whole: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+        """Mean loss of an image, a scalar: ultralytics' own.
+
+        whole  of several processes: makes of the rows of a tensor those of all, which `targets` are of
+        """
         from ultralytics.utils.loss import v8DetectionLoss
 
         sides = targets.new_tensor(images.shape[2:]).flip(0)  # width, height
         first, second = targets[:, 2:4] / sides, targets[:, 4:6] / sides
         boxes = torch.cat([(first + second) / 2, second - first], 1)
         batch = {"batch_idx": targets[:, 0], "cls": targets[:, 1], "bboxes": boxes}
-        parts, _ = v8DetectionLoss(self.net)(self.net(images), batch)
-        return parts.sum() / len(images)
+        outputs = tree_map(whole, self.net(images))
+        parts, _ = v8DetectionLoss(self.net)(outputs, batch)
+        return parts.sum() / len(tree_leaves(outputs)[0])
 
 
 def cells(sizes: Sequence[tuple[int, int]], strides: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from solution.contracts import InputError, Plan, StepContext
 from solution.data.decode import mapped
 from solution.data.views import Normalization, TrainLoader, Viewer, Views, with_teacher_logits
+from solution.locks import made_by_one
 from solution.losses.distillation import DistillLoss, NetOutput, residual_target
 from solution.models.features import FeatureExtractor, scales
 from solution.models.shufflenet import ShuffleNet
@@ -114,9 +115,9 @@ class DistillObjective(Objective):
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), targets, and the teachers' stored logits (B, num_classes), if any."""
         with FeatureExtractor(self.net, (*self.features, *filter(None, [self.map]))) as features:
-            logits = self.net(images).float()
+            logits = self.whole(self.net(images).float())
         share = self.settings.share
-        student = NetOutput(logits, features.maps[self.map].float() if self.map else None)
+        student = NetOutput(logits, self.whole(features.maps[self.map].float()) if self.map else None)
         matched = self.settings.distill_loss(
             student, self.teacher_output(images, teacher_logits), targets, self.projection
         )
@@ -134,7 +135,8 @@ class DistillObjective(Objective):
             return NetOutput(teacher_logits)
         with torch.no_grad():
             seen = [teacher(images, bool(self.map)) for teacher in self.teachers]
-        return NetOutput(torch.stack([one.logits for one in seen]).mean(0), seen[0].features)
+        logits, features = torch.stack([one.logits for one in seen]).mean(0), seen[0].features
+        return NetOutput(self.whole(logits), None if features is None else self.whole(features))
 
 
 BATCH = 64
@@ -153,12 +155,13 @@ def store_teacher_logits(
     bf16: computed in it, which large nets do twice as fast on a processor that has it.
     """
     path = cache_folder() / f"answers-{_key(teacher, views, num_views, bf16)}.npy"
-    stored = mapped(path)
-    if stored is not None:
-        return stored
-    log(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
-    with written_whole(path) as temporary:
-        np.save(temporary, _ask(teacher, views, num_views, bf16))
+    with made_by_one(path):
+        stored = mapped(path)
+        if stored is not None:
+            return stored
+        log(f"the teacher answers {num_views} views of {len(views):,} pictures, once")
+        with written_whole(path) as temporary:
+            np.save(temporary, _ask(teacher, views, num_views, bf16))
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -321,7 +324,8 @@ class Residual(DistillObjective):
 
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), targets, and the teachers' stored logits (B, num_classes), if any."""
-        student, assistant = self.net.student(images).float(), self.net.assistant(images).float()
+        parts = (self.net.student, self.net.assistant)
+        student, assistant = (self.whole(part(images).float()) for part in parts)
         missed = residual_target(student, self.teacher_output(images, teacher_logits).logits)
         share = self.settings.share
         matched = F.mse_loss(assistant, missed)

@@ -122,7 +122,7 @@ class AutoencoderObjective(Objective):
         with FeatureExtractor(self.net, (self.map,)) as features:
             self.net(images)
         drawn = self.decoder(features.maps[self.map]).float()  # (B, C, h * 2^doublings, w * 2^doublings)
-        return F.mse_loss(drawn, resized(images, drawn.shape[2]))
+        return F.mse_loss(self.whole(drawn), self.whole(resized(images, drawn.shape[2])))
 
 
 def _decoder(in_channels: int, channels: int, doublings: int) -> nn.Sequential:

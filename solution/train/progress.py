@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from torch import Tensor
 
+from solution.runtime import is_main_process
+
 _EPOCHS, _SECONDS = 10, 60.0
 """Without a terminal a line is printed after so many epochs, and after so much time without one."""
 _BAR, _FIGURES = 10, 22
@@ -73,7 +75,7 @@ class Bar:
         self.task = self.progress.add_task(
             self.place.name or "training", total=epochs * steps, figures="", left="", epoch=f"1/{epochs}"
         )
-        self.live = self.progress.console.is_terminal
+        self.live = self.progress.console.is_terminal and is_main_process()
         self.printed_at = time.monotonic()
         self.first: tuple[int, float] | None = None
 

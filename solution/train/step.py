@@ -4,6 +4,8 @@ with its loss, and parts that are trained along with it and thrown away.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +24,23 @@ from solution.train.trainer import fit
 NUM_AUXILIARY = 2
 
 
+def same(rows: Tensor) -> Tensor:
+    """`rows` themselves."""
+    return rows
+
+
 class Objective(nn.Module):
     """A net and its loss. A training fits all parameters; `net` alone is judged and kept.
 
     With `settings.margin` the net's classifier is a `MarginHead` while training, and folded at the end. With
     `settings.auxiliary` small heads on earlier feature maps are trained along (Szegedy et al., 2015, arXiv:1409.4842)
     and thrown away.
+
+    Of several processes each has some images of the batch and all targets: `whole` makes of its rows those of all, and
+    every loss is that of the whole batch.
     """
+
+    whole: Callable[[Tensor], Tensor] = staticmethod(same)
 
     def __init__(self, net: nn.Module, settings: TrainSettings, context: StepContext) -> None:
         super().__init__()
@@ -44,7 +56,7 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), labels (B,) or probabilities (B, C), and auxiliary inputs."""
         with FeatureExtractor(self.net, self.features) as features:
-            logits = self.net(images).float()
+            logits = self.whole(self.net(images).float())
         return self.on_labels(logits, targets, features)
 
     def on_labels(self, logits: Tensor, targets: Tensor, features: FeatureExtractor) -> Tensor:
@@ -56,7 +68,9 @@ class Objective(nn.Module):
         if not self.auxiliary:
             return total
         maps = [(classifier, features.maps[name.replace("/", ".")]) for name, classifier in self.auxiliary.items()]
-        losses = [self.settings.loss(classifier(found).float(), targets, counts) for classifier, found in maps]
+        losses = [
+            self.settings.loss(self.whole(classifier(found).float()), targets, counts) for classifier, found in maps
+        ]
         return total + self.settings.auxiliary * torch.stack(losses).mean()
 
     def finished(self, net: nn.Module) -> nn.Module:
@@ -103,6 +117,7 @@ class DetectionObjective(nn.Module):
 
     net: Any
     """Has `loss(images, targets)`."""
+    whole: Callable[[Tensor], Tensor] = staticmethod(same)
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -110,7 +125,14 @@ class DetectionObjective(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, 3, H, W) and targets (M, 6): see `solution.models.yolo`."""
-        return self.net.loss(images, targets)
+        if self.whole is same:
+            return self.net.loss(images, targets)
+        if "whole" not in inspect.signature(self.net.loss).parameters:
+            raise InputError(
+                f"the loss of {type(self.net).__name__} is of its own images alone: train it on one process, or let it "
+                "take whole=, which makes of a tensor's rows those of all processes"
+            )
+        return self.net.loss(images, targets, whole=self.whole)
 
     def finished(self, net: nn.Module) -> nn.Module:
         """`net` as it is: nothing was added to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,7 +19,8 @@ from solution.contracts import InputError, StepContext
 from solution.evaluate.classify import classify, predictor
 from solution.graph.running import as_judged, run
 from solution.models.features import classifier_path
-from solution.runtime import imitates_bf16, seed_everything
+from solution.runtime import imitates_bf16, is_main_process, seed_everything
+from solution.train.processes import OverTheWholeBatch, Processes, joined
 from solution.train.progress import Bar
 from solution.train.resume import load_state, save_state
 from solution.train.settings import TrainSettings, ema_decay, resized, side_at, warmup_cosine
@@ -43,6 +45,8 @@ def fit(
     objective  makes of a copy of the net the module whose forward is the loss: see `solution.train.step`
     """
     seed_everything(context.seed)
+    if not is_main_process():
+        context = dataclasses.replace(context, log=lambda _: None)
     run = Trainer(model, settings, context, objective)
     history = run.restore()
     with Bar(settings.epochs, run.steps, context.log) as bar:
@@ -53,7 +57,7 @@ def fit(
             figures = run.epoch(epoch, bar.watch(run.batches, epoch))
             figures |= run.judge()
             history.append({"epoch": epoch + 1, **figures, "seconds": round(time.perf_counter() - start, 2)})
-            if context.folder and run.accelerator.is_main_process:
+            if context.folder and is_main_process():
                 save_state(context.folder, run.state(), history)
             bar.show(history)
     return run.best_model()
@@ -75,9 +79,14 @@ class Trainer:
         on_cpu_in_bf16 = settings.precision == "bf16" and context.device == "cpu"
         if on_cpu_in_bf16 and imitates_bf16():
             context.log(_IMITATED)
-        self.exceptions = Float32Depthwise() if on_cpu_in_bf16 else contextlib.nullcontext()
+        self.modes = [Float32Depthwise()] if on_cpu_in_bf16 else []
         train: Any = context.need("train", "training")
-        self.batches: Any = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
+        self.processes = Processes(self.accelerator)
+        if self.processes.several:
+            self.modes.append(OverTheWholeBatch(self.processes))
+            self.batches: Any = self.processes.batches(train)
+        else:
+            self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
         self.steps: int = len(self.batches)
         if not self.steps:
             raise InputError("the training split makes no batch: it is empty")
@@ -87,7 +96,11 @@ class Trainer:
         net = copy.deepcopy(model).to(memory_format=torch.channels_last)
         if settings.fitted == "classifier":
             net.requires_grad_(False).get_submodule(classifier_path(net)).requires_grad_(True)
-        self.objective = self.accelerator.prepare(objective(net, context))
+        # `processes` averages the gradients itself: without the library's wrapper for several processes.
+        self.objective = self.accelerator.prepare_model(objective(net, context), evaluation_mode=self.processes.several)
+        if self.processes.several:
+            self.processes.align(self.objective)
+            self.objective.whole = self.processes.whole
         self.optimizer = self.accelerator.prepare(_optimizer(self.objective, settings))
         self.average = _average(self.net, settings.ema_decay) if settings.ema_decay else None
         self.best_f1 = -1.0
@@ -111,12 +124,13 @@ class Trainer:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         self.chance.manual_seed(self.context.seed * 100_003 + epoch)
-        total, images_seen, waited = torch.zeros((), device=self.accelerator.device), 0, 0.0
+        total, images_seen, waited = torch.zeros((), device=self.processes.device), 0, 0.0
         start = requested = time.perf_counter()
         for step, batch in enumerate(batches, start=epoch * self.steps):
             waited += time.perf_counter() - requested
-            total += self.update(step, *batch) * len(batch[0])
-            images_seen += len(batch[0])
+            images = self.processes.total if self.processes.several else len(batch[0])
+            total += self.update(step, *batch) * images
+            images_seen += images
             requested = time.perf_counter()
         if not self._is_finite():
             raise InputError(self._diverged(step, batch[0]))
@@ -128,16 +142,22 @@ class Trainer:
         }
 
     def update(self, step: int, images: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
-        """One optimizer step on images (B, C, H, W), labels (B,) and stored teacher logits. Returns the scalar loss."""
+        """One optimizer step on images (B, C, H, W), labels (B,) and stored teacher logits. Returns the scalar loss.
+
+        Of several processes each has some of the images, and all labels and logits.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(self.sized(step, images), labels)
-        with self.accelerator.autocast(), self.exceptions:
+        with contextlib.ExitStack() as stack:
+            for mode in (self.accelerator.autocast(), *self.modes):
+                stack.enter_context(mode)
             loss = self.objective(seen, targets, teacher_logits)
         if not torch.isfinite(loss):
             raise InputError(self._diverged(step, images))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
+        self.processes.average_gradients(self.objective)
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.net)
@@ -177,14 +197,18 @@ class Trainer:
         """The batch after mixup and cutmix; targets are then probabilities (B, num_classes)."""
         if not self.settings.mixing.on:
             return images, labels
-        return self.settings.mixing(images, labels, len(self.context.classes), self.chance)
+        mixed, targets = self.settings.mixing(
+            self.processes.whole(images), labels, len(self.context.classes), self.chance
+        )
+        return (mixed[self.processes.rows] if self.processes.several else mixed), targets
 
     def judge(self) -> dict[str, float]:
         """Macro F1 on the dev split, if there is one; the best epoch so far is kept, or the last."""
         if self.context.dev is None:
             self.best = _copied(self.shown.state_dict())
             return {}
-        judged = classify(predictor(self.shown, str(self.accelerator.device)), self.context.dev)
+        predict = self.processes.judging(predictor(self.shown, str(self.processes.device)))
+        judged = classify(predict, self.context.dev)
         if self.settings.keep == "last" or judged.f1 >= self.best_f1:
             self.best_f1, self.best = judged.f1, _copied(self.shown.state_dict())
         return {"dev_f1": judged.f1, "dev_accuracy": judged.accuracy}
@@ -234,6 +258,7 @@ def _accelerator(device: str, precision: str) -> Any:
         precision = "bf16" if device != "cpu" and torch.cuda.is_bf16_supported() else "fp32"
     # The library keeps one state a process and refuses another precision: each training starts its own.
     AcceleratorState._reset_state()
+    joined(device)
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
