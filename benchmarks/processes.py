@@ -3,9 +3,9 @@
     python -m benchmarks.processes ../shared/data/recycle9.tar
     python -m benchmarks.processes ../shared/data/recycle9.tar --batch 256 --side 80
 
-Each process makes its own views and has one thread, so that N processes keep N cores busy. Besides the wall clock, which
-is worth something on free cores alone, it shows the processor time that all processes together spend on a picture:
-N processes can be at most N times the ratio of these as fast as one.
+Each process makes its own views and has one thread, so that N processes keep N cores busy. Besides the wall clock,
+which is worth something on free cores alone, it shows the processor time that all processes together spend on a
+picture: N processes can be at most N times the ratio of these as fast as one.
 """
 
 from __future__ import annotations

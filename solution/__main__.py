@@ -20,6 +20,7 @@ from solution.commands import (
     score,
     search,
     serve,
+    storage,
     validate,
 )
 from solution.contracts import InputError
@@ -32,6 +33,7 @@ COMMANDS = {
     "run": run,
     "compress": compress,
     "search": search,
+    "storage": storage,
     "export": export,
     "inspect": inspect,
     "predict": predict,

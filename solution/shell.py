@@ -19,6 +19,8 @@ from solution.runtime import is_main_process, no_room
 
 _GRACE_S = 1.5
 """How long a stopped command may take to end by itself: some libraries compute for minutes without looking up."""
+_FIRST_S = 10.0
+"""How long the launcher of several processes may take to end the others when the first has ended."""
 _watching = threading.Event()
 _SECRET = "(?:passw|pwd|token|secret|api_?key|credential|signature)"
 """What settings behind the ? of a URL are called that nobody else should read."""
@@ -39,10 +41,7 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
             command()
             sys.stdout.flush()
         except InputError as error:
-            if not is_main_process():
-                # What is wrong for all is said by the first, which ends, so that its launcher ends this one.
-                time.sleep(_GRACE_S)
-            return _say(f"error: {error}", 2)
+            return 2 if _ended_with_the_first() else _say(f"error: {error}", 2)
         except KeyboardInterrupt as stop:
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             return _say(stopped if is_main_process() else "", 128 + number)
@@ -60,6 +59,15 @@ def without_password(text: str) -> str:
     """`text` with *** in place of the passwords and tokens of its URLs."""
     text = re.sub(r"(://[^/\s:@]*):[^\s'\"]*@", r"\1:***@", text)  # a password may hold "/" and "@"
     return re.sub(rf"([?&][\w.-]*{_SECRET}[\w.-]*=)[^&\s'\"]*[^&\s'\":,;.)]", r"\1***", text, flags=re.IGNORECASE)
+
+
+def _ended_with_the_first() -> bool:
+    """Whether this is a process beside the first, which says what is wrong for all and is ended with it."""
+    try:
+        time.sleep(0 if is_main_process() else _FIRST_S)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _say(line: str, code: int) -> int:

@@ -92,8 +92,9 @@ WORDS = {
     "search": ["search", "waste_shufflenet", "--data", "photos", "--trials", "1", "--out", "search",
                "--vary", "train.lr=[0.1]", *SET],
     "doctor": ["doctor"],
+    "storage": ["storage", "sqlite:///trials.db", "--host", "192.0.2.1"],  # as above
 }  # fmt: skip
-QUICK = ("data", "prepare", "compress", "inspect", "predict", "serve", "score")
+QUICK = ("data", "prepare", "compress", "inspect", "predict", "serve", "score", "storage")
 """The others take a minute. `report` is of the run before it."""
 SEVERAL = """
 import json, sys

@@ -7,25 +7,33 @@ next one is written; results are on the disk before a worker goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import optuna
 from optuna import Study
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import TPESampler
-from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from solution.contracts import InputError
 from solution.evaluate.score import Scorer
 from solution.locks import held
+from solution.runtime import needed
 from solution.shell import without_password
 
 OBJECTIVES = {"score": ("minimize",), "front": ("maximize", "minimize")}
@@ -195,25 +203,62 @@ def _drop_half_line(file: IO[bytes]) -> None:
 
 
 def open_storage(where: str | Path) -> BaseStorage:
-    """The storage at `where`: a URL (``postgresql://...``, ``sqlite:///trials.db``), else a journal file's path.
+    """The storage at `where`: a URL (``postgresql://...``, ``sqlite:///trials.db``), the address of a proxy
+    (``grpc://host:13000``, see `solution.commands.storage`), else a journal file's path.
 
     `InputError` when it cannot be reached, without the URL's password.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    shown = without_password(str(where))
     try:
+        if str(where).startswith("grpc://"):
+            return _proxied(str(where))
         if "://" in str(where):
-            return get_storage(str(where))
+            return _database(_DRIVEN.sub("postgresql+psycopg://", str(where)))
         path = Path(where)
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(Journal(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is no journal of a search ({error}); name another file") from error
+    except InputError:
+        raise
+    except ImportError as error:
+        extra = "grpc" if "grpc" in str(error) else "postgres"
+        raise InputError(
+            f'the storage {shown} needs a driver that is not here: pip install -e ".[{extra}]" ({error})'
+        ) from error
     except Exception as error:  # every driver has its own errors
         reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
         raise InputError(
-            f"cannot reach the storage {without_password(str(where))}: {without_password(reason)}. "
+            f"cannot reach the storage {shown}: {without_password(reason)}. "
             "Check the key, or leave --storage away to keep trials in a file"
         ) from error
+
+
+_DRIVEN = re.compile("^postgres(ql)?://")
+"""Which driver a bare URL means depends on SQLAlchemy's version; the extra brings this one."""
+PROXY_PORT = 13000
+_REACHED_S = 10.0
+
+
+def _database(url: str) -> BaseStorage:
+    """The database at `url`. Machines that begin at the same moment all make its tables, and all but one fail at it."""
+    for pause_s in (0.2, 0.5, 1.0, 2.0, 4.0):
+        with contextlib.suppress(IntegrityError, ProgrammingError):
+            return get_storage(url)
+        time.sleep(pause_s)
+    return get_storage(url)
+
+
+def _proxied(where: str) -> BaseStorage:
+    """The storage behind the proxy at `where`."""
+    with needed("a storage at grpc://", "grpc"):
+        import grpc  # noqa: F401 - Optuna imports it late, and says less
+    place = urlsplit(where)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        proxy = GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or PROXY_PORT)
+    proxy.wait_server_ready(timeout=_REACHED_S)
+    return proxy
 
 
 class Sampler(TPESampler):

@@ -82,6 +82,8 @@ class TrialQueue:
             following.user_attrs |= {"home": self.home}
             self.study.add_trial(following)
             added = self._running()[-1]
+            if self._one_too_many(added):
+                return None
             lock = try_lock(self.trial_folder(added) / "lock")
             return self._taken(added, lock) if lock else None
 
@@ -135,6 +137,16 @@ class TrialQueue:
         counted = len(self.counted())
         closed = counted >= self.num_trials or begun - counted >= _MOST_REJECTED * self.num_trials
         return Standings(trials=trials, hyperband=self.hyperband, home=self.home, closed=closed)
+
+    def _one_too_many(self, added: FrozenTrial) -> bool:
+        """Whether another machine took the last trial at the same moment; `added` is then refused."""
+        before = [trial for trial in self.counted() if trial.number < added.number]
+        if "root" in added.user_attrs or len(before) < self.num_trials:
+            return False
+        trial = Trial(self.study, added._trial_id)
+        trial.set_user_attr("refused", "another machine took the last trial at the same moment")
+        self.study.tell(trial, state=TrialState.FAIL)
+        return True
 
     def _taken(self, trial: FrozenTrial, lock: Lock) -> Claim:
         self.study.sampler = Sampler(self.space.distributions(), self.seed, trial.number)

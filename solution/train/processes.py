@@ -176,7 +176,7 @@ class BatchNorm(torch.autograd.Function):
         square.addcmul_(mean, mean)
         own.sum(sums.mul_(share))
         square.addcmul_(mean, mean, value=-1).clamp_(min=0)  # the variance again
-        mean, variance = sums.to(weight).unbind()
+        mean, variance = sums.to(weight)
         values = x.numel() / len(mean) / share
         if running[0] is not None:
             running[0].lerp_(mean, running[2])
@@ -192,8 +192,8 @@ class BatchNorm(torch.autograd.Function):
         _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
-        sums = ctx.own.sum(torch.stack((dbias, dweight)).double()).div_(ctx.values)
-        dmean, dvariance = sums.to(weight).unbind()
+        sums = ctx.own.sum(torch.stack((dbias, dweight)).double())
+        dmean, dvariance = sums.div_(ctx.values).to(weight)
         inverse = (variance + ctx.eps).rsqrt_()
         factor = weight * inverse
         slope = factor * inverse * dvariance
@@ -313,14 +313,14 @@ class Link:
         """`numbers`, in place the sum of those of all processes, added in their order. They are contiguous."""
         if not numbers.size:
             return
-        view = memoryview(numbers.reshape(-1)).cast("B")
+        view = numbers.reshape(-1).data.cast("B")
         if not self.first:
             self.others[0].sendall(view)
             _receive(self.others[0], view)
             return
         received = np.empty_like(numbers)
         for other in self.others:
-            _receive(other, memoryview(received.reshape(-1)).cast("B"))
+            _receive(other, received.reshape(-1).data.cast("B"))
             np.add(numbers, received, out=numbers)
         for other in self.others:
             other.sendall(view)

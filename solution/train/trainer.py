@@ -79,7 +79,7 @@ class Trainer:
         on_cpu_in_bf16 = settings.precision == "bf16" and context.device == "cpu"
         if on_cpu_in_bf16 and imitates_bf16():
             context.log(_IMITATED)
-        self.modes = [Float32Depthwise()] if on_cpu_in_bf16 else []
+        self.modes: list[TorchFunctionMode] = [Float32Depthwise()] if on_cpu_in_bf16 else []
         train: Any = context.need("train", "training")
         self.processes = Processes(self.accelerator)
         if self.processes.several:

@@ -29,7 +29,8 @@ def figures(drawn, share=1.0):
 
 
 def queue(folder, num_trials, epochs=0, objective="score"):
-    study = open_study(open_storage(folder / "journal.log"), "toy", objective, {})
+    storage = os.environ.get("SOLUTION_STORAGE", folder / "journal.log")
+    study = open_study(open_storage(storage), "toy", objective, {})
     return TrialQueue(study=study, space=SPACE, folder=folder, num_trials=num_trials, hyperband=Hyperband(total=epochs))
 
 

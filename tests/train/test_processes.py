@@ -51,7 +51,7 @@ def alone_and_two(photos, tmp_path_factory):
 @pytest.mark.parametrize("name", shared_training.CASES)
 def test_two_processes_have_the_losses_of_one(alone_and_two, name):
     one, two = (found[name] for found in alone_and_two)
-    assert two == {key: pytest.approx(value, rel=2e-5) for key, value in one.items()}
+    assert two == {key: pytest.approx(value, rel=1e-4) for key, value in one.items()}
 
 
 def test_the_cases_differ_from_each_other(alone_and_two):
@@ -68,7 +68,17 @@ def set_to(*settings):
 
 @pytest.mark.slow
 def test_a_launched_run_has_the_losses_of_a_plain_one_and_speaks_and_writes_once(photos, tmp_path):
-    words = ["run", "waste_shufflenet", "--data", photos, "--exports", "", "--device", "cpu", *set_to(*SMALL, *SHORT)]
+    words = [
+        "run",
+        "waste_shufflenet",
+        "--data",
+        photos,
+        "--exports",
+        "",
+        "--device",
+        "cpu",
+        *set_to(*SMALL, *SHORT, "every.lr=0.001"),
+    ]
     done = launched(*words, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("rows, checkpoints and histories are in") == 1
