@@ -320,6 +320,7 @@ class Row:
 
     macs             multiply-accumulates of one image in the competition's convention (ptflops hooks)
     macs_dispatched  the same at the dispatcher: every convolution and matrix product that really ran
+    ram              bytes of memory that one image in int8 takes on a microcontroller, estimated
     sparsity         percent of weights that are exactly zero
     quality          {"f1": macro F1, "accuracy": ...}, fractions of 1, on the val split; of a detector {"precision",
                      "recall", "map50", "map"}, and {"train_map": ...} on training pictures that it did not learn from
@@ -340,6 +341,7 @@ class Row:
     macs_dispatched: int | None = None
     params: int
     bytes: int
+    ram: int | None = None
     sparsity: float = 0.0
     quality: dict[str, float] = field(default_factory=dict)
     score: float | None = None

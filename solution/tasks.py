@@ -19,6 +19,7 @@ from solution.evaluate.audit import audit
 from solution.evaluate.classify import Predict, classify, predictor
 from solution.evaluate.cost import macs, macs_dispatched, params, sparsity
 from solution.evaluate.detect import detect
+from solution.evaluate.ram import memory
 from solution.evaluate.score import Scorer
 
 Quality = Mapping[str, float]
@@ -113,7 +114,7 @@ def judge(
     task: Task = CLASSIFICATION,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """The figures of a `Row` that are the model's own: macs, macs_dispatched, score, params, sparsity, quality.
+    """The figures of a `Row` that are the model's own: macs, macs_dispatched, score, params, ram, sparsity, quality.
 
     batches  {what the names of their figures begin with: batches}: {"": val}; none judge no quality
     The score is left None: it is the competition's, and `score` computes it.
@@ -129,6 +130,7 @@ def judge(
         "macs_dispatched": macs_dispatched(model, example),
         "score": None,
         "params": params(model),
+        "ram": memory(model, example).arena,
         "sparsity": sparsity(model),
         "quality": quality,
     }

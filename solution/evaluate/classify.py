@@ -18,6 +18,7 @@ from solution.data.source import FolderFiles, UnreadableImage
 from solution.data.splits import is_picture
 from solution.data.views import Normalization, as_batch
 from solution.evaluate.cost import macs, params
+from solution.evaluate.ram import memory
 from solution.graph.running import images_for
 from solution.input_spec import InputSpec
 
@@ -215,8 +216,9 @@ def softmax(logits: Tensor) -> np.ndarray:
 
 
 def evaluate(net: nn.Module, batches: Batches | None = None, example: Example | None = None) -> dict[str, float]:
-    """What a classifier costs and is worth: {"macs", "params"} of one image, {"f1", "accuracy", ...} on batches.
+    """What a classifier costs and is worth: {"macs", "params", "ram"} of one image, {"f1", ...} on batches.
 
+    ram      bytes on a microcontroller, see `solution.evaluate.ram`
     example  one input batch, for the cost; by default the first images of `batches`
     """
     quality: Mapping[str, float] = {}
@@ -225,4 +227,4 @@ def evaluate(net: nn.Module, batches: Batches | None = None, example: Example | 
         quality = classify(predictor(net, str(next(net.parameters()).device)), batches).quality()
     if example is None:
         raise InputError("evaluate needs batches, for quality, or an example, for cost alone: evaluate(net, loader)")
-    return {"macs": macs(net, example), "params": params(net), **quality}
+    return {"macs": macs(net, example), "params": params(net), "ram": memory(net, example).arena, **quality}

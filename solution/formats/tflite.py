@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from solution.contracts import InputError
+from solution.graph.liveness import ALIGNMENT, live_bytes
 from solution.runtime import needed
 from solution.text import printable
 
@@ -22,7 +23,6 @@ EXTRA = "litert"
 TYPES = {"FLOAT32": "f4", "FLOAT16": "f2", "INT8": "i1", "UINT8": "u1", "INT16": "i2", "INT32": "i4", "INT64": "i8",
          "BOOL": "?", "FLOAT64": "f8", "UINT32": "u4", "UINT64": "u8", "UINT16": "u2"}  # fmt: skip
 """{type of a tensor, as the schema calls it: numpy's}."""
-_ALIGNMENT = 16
 _MOST_TEXT = 2**20
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
@@ -81,15 +81,9 @@ class Graph:
 
     def live_bytes(self) -> list[int]:
         """Bytes of activations that live while each operation runs: its inputs and outputs, and what is read later."""
-        last = {index: place for place, item in enumerate(self.operations) for index in item.inputs if index >= 0}
-        last |= dict.fromkeys(self.outputs, len(self.operations))
-        live = {index for index in self.inputs if not self.places[index].constant}
-        found = []
-        for step, item in enumerate(self.operations):
-            live |= {index for index in item.outputs if not self.places[index].constant}
-            found.append(sum(-(-self.places[index].num_bytes // _ALIGNMENT) * _ALIGNMENT for index in live))
-            live = {index for index in live if last.get(index, -1) > step}
-        return found
+        sizes = {index: place.num_bytes for index, place in enumerate(self.places) if not place.constant}
+        steps = [(item.inputs, item.outputs) for item in self.operations]
+        return live_bytes(steps, sizes, self.inputs, self.outputs)
 
     def peak(self) -> tuple[int, str]:
         """The most bytes of activations that live at once, and the operation at which they do."""
@@ -282,7 +276,7 @@ def packed(model: Any, metadata: dict[str, str], *, names: bool = False, lean: b
         """Bytes of data begin where numbers of any type may: some processors stop at others."""
 
         def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
-            return super().StartVector(elemSize, numElems, _ALIGNMENT if elemSize == 1 else alignment)
+            return super().StartVector(elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment)
 
     builder = Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")

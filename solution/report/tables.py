@@ -69,11 +69,14 @@ def growing(rows: Sequence[Row]) -> str:
     """The rows so far as aligned text: cost, quality, score where it is counted, minutes."""
     known = [name for name in QUALITY if any(name in row.quality for row in rows)]
     scored, sparse = (any(getattr(row, name) for row in rows) for name in ("score", "sparsity"))
-    headings = ["step", "MACs", "params", "KB", *(QUALITY[name].replace("macro ", "") for name in known)]
+    chips = any(row.ram for row in rows)
+    headings = ["step", "MACs", "params", "KB", *(["RAM KB"] if chips else [])]
+    headings += [*(QUALITY[name].replace("macro ", "") for name in known)]
     headings += [*(["zeros, %"] if sparse else []), *(["score"] if scored else []), "min"]
     lines = []
     for row in rows:
         cells = [row.step, f"{row.macs:,}", f"{row.params:,}", f"{row.bytes / 1e3:.1f}"]
+        cells += [_number(row.ram and row.ram / 1e3, "{:.1f}")] if chips else []
         cells += [_number(row.quality.get(name)) for name in known]
         cells += [f"{row.sparsity:.1f}"] if sparse else []
         cells += [_number(row.score)] if scored else []
@@ -85,7 +88,12 @@ def _number(value: float | None, form: str = "{:.4f}") -> str:
     return "-" if value is None else form.format(value)
 
 
-_COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "checkpoint, bytes"))
+_COSTS = (
+    ("macs", "MACs"),
+    ("params", "parameters"),
+    ("bytes", "checkpoint, bytes"),
+    ("ram", "memory on a chip, bytes"),
+)
 _COUNT = "{:,.0f}"
 
 

@@ -36,10 +36,11 @@ from solution.compress.moments import Inputs, change
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params, watched
+from solution.evaluate.ram import memory
 from solution.graph.running import as_judged
 
 RANKINGS = ("uniform", "global", "per_cost")
-BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "latency": "ms"}
+BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "ram": "bytes", "latency": "ms"}
 """Setting -> what it limits, as `Budget` calls it."""
 
 
@@ -48,10 +49,11 @@ class PruneChannels(StructuralStep):
     """Take channels out. Give either `ratio` or one budget.
 
     ratio       share of the channels that goes, in (0, 1)
-    macs, params, bytes, latency
+    macs, params, bytes, ram, latency
                 what the cut net may cost at most: "50%" of what the net costs now, or a number such as "12M",
-                "64 KiB", "2 ms". Met within 1 % or one channel group (latency 10 %), never exceeded. MACs in the
-                competition's convention, bytes of all tensors, latency as the median of one image on `context.device`
+                "64 KiB", "2 ms". Met within 1 % or one channel group (ram, latency 10 %), never exceeded. MACs in the
+                competition's convention, bytes of all tensors, ram as `solution.evaluate.ram` estimates what one image
+                in int8 takes on a microcontroller, latency as the median of one image on `context.device`
     ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go;
                 "per_cost": those that are worth least per multiply-accumulate (per parameter when the budget counts
                 parameters or bytes) that they cost
@@ -71,6 +73,7 @@ class PruneChannels(StructuralStep):
     macs: str | int | None = None
     params: str | int | None = None
     bytes: str | int | None = None
+    ram: str | int | None = None
     latency: str | int | None = None
     ranking: str = "uniform"
     importance: str = "group_norm"
@@ -201,7 +204,7 @@ class PruneChannels(StructuralStep):
             name=name,
             before=before,
             limit=self.limit(before),
-            tolerance=0.1 if name == "latency" else 0.01,
+            tolerance=0.1 if name in ("latency", "ram") else 0.01,
             measure=lambda plan: cost_of(name, plan.apply(model), context),
         )
 
@@ -263,6 +266,8 @@ def cost_of(name: str, model: nn.Module, context: StepContext) -> float:
     """What `model` costs in the currency of the budget called `name`."""
     if name == "latency":
         return median_latency_ms(model, context.example, context.device)
+    if name == "ram":
+        return memory(model, context.example).arena
     if name == "macs":
         return _macs(model, context.example)
     return params(model) if name == "params" else tensor_bytes(model)

@@ -1,0 +1,29 @@
+"""How many bytes live at once while a list of operations runs, one after the other. No PyTorch is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+ALIGNMENT = 16
+"""Bytes: planners of small memories begin every tensor at a multiple."""
+
+
+Step = tuple[Iterable[int], Iterable[int]]
+"""Numbers of what an operation reads, and of what it makes."""
+
+
+def live_bytes(steps: Sequence[Step], sizes: Mapping[int, int], given: Iterable[int], kept: Iterable[int]) -> list[int]:
+    """For each step the bytes of what lives while it runs: its inputs and outputs, and what a later one reads.
+
+    sizes  {number: bytes}; what has none is a constant
+    given  numbers that live from the start; kept: that live to the end
+    """
+    last = {number: place for place, (inputs, _) in enumerate(steps) for number in inputs}
+    last |= dict.fromkeys(kept, len(steps))
+    live = {number for number in given if number in sizes}
+    found = []
+    for place, (_, outputs) in enumerate(steps):
+        live |= {number for number in outputs if number in sizes}
+        found.append(sum(-(-sizes[number] // ALIGNMENT) * ALIGNMENT for number in live))
+        live = {number for number in live if last.get(number, -1) > place}
+    return found
