@@ -329,6 +329,7 @@ class Row:
     latency_ms       {runtime: median of one image}; "openvino" is fp32, others are named: "openvino int8"
     exported         {runtime: {"bytes": ..., "memory_bytes": ..., and the quality of the exported file, run by that
                      runtime, as in quality}}
+    left_out         {runtime: why the step has no exported file for it}, of those that the recipe names
     cpu_ms           processor time of one image, of all threads, in PyTorch eager
     memory_bytes     most that a fresh process held above what it had before it loaded the net and answered one image
     seconds          wall time of the step
@@ -348,6 +349,7 @@ class Row:
     packed_bytes: int | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
     exported: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     cpu_ms: float | None = None
     memory_bytes: int | None = None
     seconds: float = 0.0

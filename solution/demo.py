@@ -149,7 +149,10 @@ def _measured(paths: Mapping[str, Path], val: Mapping[str, Any], device: str, sc
     from solution.export.runtimes import EAGER, EXPORTING
 
     models = {role: _figures(role, path, val.get(role), device, score) for role, path in paths.items()}
-    runtimes = shipping.available(EXPORTING, _to_stderr)
+    missing = shipping.missing(EXPORTING)
+    for form, reason in missing.items():
+        _to_stderr(f"{form} is left out: {reason}")
+    runtimes = [form for form in EXPORTING if form not in missing]
     _to_stderr(f"exporting and timing {' and '.join(paths)} in {', '.join((EAGER, *runtimes))}")
     with tempfile.TemporaryDirectory() as folder:
         forms = {role: dict(_forms(path, runtimes, Path(folder, role))) for role, path in paths.items()}

@@ -65,7 +65,8 @@ def run(
 def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool, **shared: Any) -> Iterator[Row]:
     log = shared["log"]
     folder.check(recipe, shared["resume"])
-    shipping.available(recipe.exports, log)  # what will be left out is better known before the training
+    for form, reason in shipping.missing(recipe.exports).items():  # better known before the training
+        log(f"{form} is left out: {reason}")
     rows = folder.rows()
     check_requirements(recipe, len(rows))
     # Data that cannot be read, or sizes they cannot have, are better known now as well.
@@ -247,13 +248,20 @@ class StageRun:
         return replace(row, cpu_ms=round(processor_ms(model, self.loaders.example()), 4))
 
     def shipped(self, row: Row, form: str) -> Row:
-        """The row of Before or After with the exported form, unless it has it or cannot."""
+        """The row of Before or After with the exported form, or with the reason why it has none."""
         if row.packed_bytes is None:
             row = replace(row, **self.effort(*checkpoint.load(self.path)))
         if form in row.exported:
             return row
-        figures = shipping.ship(self.path, form, self.loaders, self.log)
-        return replace(row, exported=row.exported | {form: figures}) if figures else row
+        left_out = {name: reason for name, reason in row.left_out.items() if name != form}
+        try:
+            if reason := shipping.missing((form,)).get(form):
+                raise InputError(reason)
+            figures = shipping.ship(self.path, form, self.loaders, self.log)
+        except InputError as error:
+            self.log(f"{form} is left out: {error}")
+            return replace(row, left_out=left_out | {form: str(error)})
+        return replace(row, left_out=left_out, exported=row.exported | {form: figures})
 
     def header(self, model: nn.Module, figures: dict[str, Any]) -> checkpoint.Header:
         """The header of the stage's checkpoint."""
@@ -284,8 +292,7 @@ def _plain(model: nn.Module) -> nn.Module:
 def _finish(stages: Mapping[str, StageRun], rows: list[Row]) -> None:
     """Write what only a finished run has: Before and After exported, and all nets and forms timed in turns."""
     one = next(iter(stages.values()))
-    forms = shipping.available(one.recipe.exports, one.log)
-    compared = (one.recipe.before, one.recipe.after)
+    compared, forms = (one.recipe.before, one.recipe.after), one.recipe.exports
     for place, form in [(place, form) for place, row in enumerate(rows) if row.step in compared for form in forms]:
         rows[place] = stages[rows[place].step].shipped(rows[place], form)
         one.folder.write_rows(rows)  # each may take long

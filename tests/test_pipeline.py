@@ -55,6 +55,10 @@ def test_the_command_makes_rows_checkpoints_histories_and_a_table(finished):
     assert "Before" in text
     assert "After" in text
     assert "macro F1" in text
+    assert "\nstage 2 of 4, before: " in text
+    after = text[text.index("\nnext:\n") :].strip().splitlines()[1:]
+    assert [line.split()[3] for line in after] == ["report", "predict", "serve", "export"]
+    assert all(line.startswith("  python -m solution ") and f"{out}" in line for line in after)
 
 
 def test_rows_say_what_the_checkpoint_is(finished):

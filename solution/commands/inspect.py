@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from solution.commands.model import FORMS, add_model_flags, model_of
+from solution.text import columns
 
 if TYPE_CHECKING:
     from solution.formats.base import Listing
@@ -43,12 +44,7 @@ def table(found: Listing) -> list[str]:
     rows.append(("(header, names, graph)", "", "", f"{rest:,.0f}", _share(rest, found)))
     count = sum(line.count for line in found.lines)
     rows.append(("all", "", f"{8 * found.num_bytes / max(count, 1):.2f}", f"{found.num_bytes:,}", "100.0 %"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_cell(cell, widths, index) for index, cell in enumerate(row)).rstrip() for row in rows]
-
-
-def _cell(text: str, widths: list[int], column: int) -> str:
-    return text.ljust(widths[column]) if column < 2 else text.rjust(widths[column])
+    return columns(rows, left=(0, 1))
 
 
 def _share(num_bytes: float, found: Listing) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from solution.commands.model import FORMS, add_model_flags, model_of
 from solution.contracts import InputError
+from solution.text import columns
 
 HELP = "classify photos with a checkpoint, packed file, .onnx, .xml or .pt2: class names and probabilities"
 
@@ -98,8 +99,7 @@ def _ranked(classes: tuple[str, ...], probabilities: list[float]) -> tuple[tuple
 
 def _table(answers: list[Prediction]) -> str:
     rows = [(answer.image, *(f"{name} {share:.1%}" for name, share in answer.classes)) for answer in answers]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(columns(rows, left=range(len(rows[0]))))
 
 
 def _csv(answers: list[Prediction]) -> str:

@@ -24,33 +24,28 @@ def name_of(speed: Speed) -> str:
     return speed.runtime if speed.precision == _PLAIN else f"{speed.runtime} {speed.precision}"
 
 
-def available(names: Sequence[str], log: Callable[[str], None]) -> tuple[str, ...]:
-    """Those forms whose runtime is installed; `log` takes why others are left out. `InputError` for an unknown one."""
-    found = []
+def missing(names: Sequence[str]) -> dict[str, str]:
+    """{form: what it lacks} of those whose runtime is not installed. `InputError` for an unknown form."""
+    found = {}
     for name in names:
         runtime, _ = _parts(name)
         try:
             import_runtime(runtime)
-            found.append(name)
         except InputError as error:
-            log(f"{name} is left out: {error}")
-    return tuple(found)
+            found[name] = str(error)
+    return found
 
 
 def ship(path: Path, name: str, loaders: Loaders, log: Callable[[str], None]) -> dict[str, float]:
     """Export the checkpoint at `path` into its folder: {"bytes", and the quality of the exported file}.
 
-    Empty, and no file is left, when the form cannot be made or fails its proof; `log` takes the reason.
+    `InputError`, and no file is left, when the form cannot be made or fails its proof.
     """
     config = _config(path, name)
     log(f"\nexporting {path} to {name}")
     net, header = files.load(path)
-    try:
-        parity = make_proven(config, net, header, loaders, log)
-        return {"bytes": files.open_file(config.path, task=None).num_bytes, **parity.after}
-    except InputError as error:
-        log(f"{name} is left out: {error}")
-        return {}
+    parity = make_proven(config, net, header, loaders, log)
+    return {"bytes": files.open_file(config.path, task=None).num_bytes, **parity.after}
 
 
 def case_of(path: Path, name: str, threads: int, model: str) -> BenchmarkCase:

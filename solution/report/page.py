@@ -113,6 +113,8 @@ def _compared(runs: Sequence[Run]) -> Section:
     guessing = [role.capitalize() for role in ROLES if any(_is_at_chance(run, role) for run in runs)]
     if guessing:
         texts.append(f"{' and '.join(guessing)}: at chance level, a guess does as well.")
+    reasons = {(role, form): why for role in ROLES for run in runs for form, why in run.row(role).left_out.items()}
+    texts += [f"{role.capitalize()} has no {form}: {why}" for (role, form), why in reasons.items()]
     tables = tuple(table for table in (compared(models), forms(models)) if table)
     return Section(id="compared", title="Before and After", texts=tuple(texts), tables=tables)
 

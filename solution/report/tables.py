@@ -13,6 +13,7 @@ from typing import Any
 
 from solution.contracts import InputError, Row
 from solution.run_folder import machines, read_rows
+from solution.text import columns
 
 QUALITY: Mapping[str, str] = MappingProxyType(
     {
@@ -49,12 +50,7 @@ class Table:
 
     def text(self) -> str:
         """The table in aligned columns, the first one to the left."""
-        grid = (self.headings, *self.rows)
-        widths = [max(len(cells[column]) for cells in grid) for column in range(len(self.headings))]
-        lines = []
-        for cells in grid:
-            padded = [f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True)]
-            lines.append("  ".join([f"{cells[0]:<{widths[0]}}", *padded]).rstrip())
+        lines = columns((self.headings, *self.rows))
         lines.insert(1, "-" * max(map(len, lines)))
         return "\n".join(lines)
 

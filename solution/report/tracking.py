@@ -156,7 +156,7 @@ def _params(run: Run, row: Row) -> dict[str, Any]:
 def _of_row(row: Row) -> Iterator[tuple[str, float, int]]:
     """(name, value, step) of every figure that was measured."""
     for name, value in flat(row).items():
-        if name not in _WORDS and value is not None:
+        if name not in _WORDS and isinstance(value, int | float):
             yield name, float(value), 0
 
 

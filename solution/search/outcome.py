@@ -28,7 +28,7 @@ from solution.report.style import Drawing, canvas, color, drawn, quiet
 from solution.runtime import commit, hardware, write_text, written_whole
 from solution.search.hyperband import ranks
 from solution.search.space import Space, applied
-from solution.search.study import Figures, Tried, figures_of, objective_of, tried
+from solution.search.study import Figures, Tried, figures_of, latest, objective_of, tried
 from solution.settings import changed_fields
 from solution.text import columns
 
@@ -140,9 +140,13 @@ def importance(study: Study) -> dict[str, float]:
 
 
 def table(study: Study) -> str:
-    """The best trials as aligned text, then those that ended before their end, as far as there is room."""
-    order = ("complete", "resting", "refused", "failed", "running")
-    lines = [tried(trial) for trial in study.get_trials(deepcopy=False)]
+    """The best trials as aligned text, then those that rest or failed, as far as there is room; a line of the refused.
+
+    A trial that went on is one row, as it is one of the trials that were wanted; refused ones are none of these.
+    """
+    order = ("complete", "resting", "failed", "running")
+    every = [tried(trial) for trial in latest(study.get_trials(deepcopy=False)).values()]
+    lines = [line for line in every if line.state != "refused"]
     lines.sort(key=lambda line: (order.index(line.state), math.inf if line.score is None else line.score))
     rows: list[tuple[str, ...]] = [("trial", "MACs", "F1", "score", "state", "settings")]
     for line in lines[:_SHOWN]:
@@ -150,7 +154,11 @@ def table(study: Study) -> str:
         shown = ("-" if value is None else format(value, form) for value, form in figures)
         state = f"resting after {line.epochs} epochs" if line.epochs else line.state
         rows.append((str(line.number), *shown, state, _settings(line)))
-    return "\n".join(columns(rows, left=(4, 5)))
+    text = columns(rows, left=(4, 5))
+    if refused := [line for line in every if line.state == "refused"]:
+        text.append(f"refused before their training: {len(refused)}, such as trial {refused[0].number}: "
+                     f"{refused[0].reason}")  # fmt: skip
+    return "\n".join(text)
 
 
 def _settings(line: Tried) -> str:

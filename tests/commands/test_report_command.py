@@ -19,7 +19,7 @@ from solution.models.shufflenet import ShuffleNet
 from solution.recipes.catalogue import info_of
 from solution.recipes.waste.report import PICTURE
 from solution.report.results import pictures, results
-from solution.run_folder import write_rows
+from solution.run_folder import read_rows, write_rows
 from solution.runtime import ROOT
 
 VOID = {"meta", "link", "img", "br"}
@@ -115,7 +115,7 @@ def test_everything_has_words_for_those_who_do_not_see_it(html):
         "one seed",
         "Worst images",
         "Judged now on the 18 images",
-        "python -m solution run waste_shufflenet --data 'photos <&>.tar' --seed 0 --set model.width=0.1",
+        "python -m solution run waste_shufflenet --data 'photos <&>.tar' --seed 0 --set model.width=0.1 --out '",
         "stage1  2 -> 1",
         "model.width = 0.1",
     ],
@@ -123,6 +123,19 @@ def test_everything_has_words_for_those_who_do_not_see_it(html):
 def test_the_page_says(html, words):
     assert "<&>" not in html
     assert words in unescape(html)
+
+
+def test_a_net_at_chance_level_is_called_so(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    about = json.loads((folder / "recipe.json").read_text())
+    counts = {"val": dict.fromkeys(("blue", "green", "red"), 30)}
+    (folder / "recipe.json").write_text(json.dumps(about | {"data": {"counts": counts}}))
+    rows = read_rows(folder)
+    write_rows(folder, [*rows[:2], dataclasses.replace(rows[2], quality={"f1": 0.17, "accuracy": 1 / 3})])
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "After: at chance level, a guess does as well." in text
+    assert "Before and After: at chance level" not in text
 
 
 def test_without_photos_the_page_lies_in_the_folder_and_says_what_is_missing(run_folder, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -13,8 +14,10 @@ from solution.evaluate.classify import classify
 from solution.evaluate.speed import Turns
 from solution.export import files, shipping
 from solution.models.shufflenet import ShuffleNet
+from solution.report.page import page
+from solution.report.sections import RecipeInfo
 from solution.report.tables import shipped, side_by_side
-from solution.run_folder import read_rows
+from solution.run_folder import read_rows, read_run, write_rows
 from solution.train.step import Train
 
 FORMS = ("onnxruntime", "openvino fp16")
@@ -97,29 +100,49 @@ def test_a_form_that_fails_its_proof_is_left_out(finished, recipe, monkeypatch):
     def fails(*_):
         raise InputError("the onnx file in int8 fails parity (macro F1)")
 
-    said = []
     monkeypatch.setattr(shipping, "make_proven", fails)
     loaders = recipe.data.open(splits=("val",))
     path = finished[0] / "train" / "model.safetensors"
-    assert shipping.ship(path, "onnxruntime int8", loaders, said.append) == {}
-    assert said[-1] == "onnxruntime int8 is left out: the onnx file in int8 fails parity (macro F1)"
+    with pytest.raises(InputError, match="fails parity"):
+        shipping.ship(path, "onnxruntime int8", loaders, print)
     assert not list(path.parent.glob("*.int8.*"))
 
 
-def test_int8_needs_a_choose_split(finished, recipe):
+def test_a_form_that_was_left_out_has_its_reason_in_the_row_and_on_the_page(finished, recipe, tmp_path, monkeypatch):
+    def fails(path, form, *_):
+        if form == "openvino fp16" and path.parent.name == "after":
+            raise InputError("the openvino file fails parity (macro F1)")
+        return {"bytes": 1}
+
+    out, said = tmp_path / "run", []
+    shutil.copytree(finished[0], out)
+    rows = [dataclasses.replace(row, exported={}, latency_ms={}) for row in read_rows(out)]
+    write_rows(out, rows)
+    monkeypatch.setattr(shipping, "ship", fails)
+    monkeypatch.setattr(pipeline, "measure", lambda cases, *_, **__: [])
+    list(pipeline.run(recipe, out, resume=True, log=said.append))
+    assert "openvino fp16 is left out: the openvino file fails parity (macro F1)" in said
+    after = {row.step: row for row in read_rows(out)}["after"]
+    assert after.left_out == {"openvino fp16": "the openvino file fails parity (macro F1)"}
+    assert "openvino fp16" not in after.exported
+    text = page([read_run(out)], None, lambda _: RecipeInfo())
+    assert "After has no openvino fp16: the openvino file fails parity (macro F1)" in text
+    assert "Before has no openvino fp16" not in text
+
+
+def test_int8_needs_a_dev_split(finished, recipe):
     data = dataclasses.replace(recipe.data, use_all_train=True)
-    said = []
     loaders = data.open(splits=("val", "calibration"))
-    assert shipping.ship(finished[0] / "train" / "model.safetensors", "onnxruntime int8", loaders, said.append) == {}
-    assert "int8 decides on the dev split" in said[-1]
+    with pytest.raises(InputError, match="int8 decides on the dev split"):
+        shipping.ship(finished[0] / "train" / "model.safetensors", "onnxruntime int8", loaders, print)
 
 
 def test_a_missing_runtime_is_left_out_with_a_word_and_a_wrong_name_refused(recipe, tmp_path, monkeypatch):
     said = []
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    assert shipping.available(("onnxruntime", "openvino int8"), said.append) == ("onnxruntime",)
-    assert said == ['openvino int8 is left out: the runtime openvino needs openvino, which is not here: '
-                    'pip install -e ".[runtimes]"']  # fmt: skip
+    assert shipping.missing(("onnxruntime", "openvino int8")) == {
+        "openvino int8": 'the runtime openvino needs openvino, which is not here: pip install -e ".[runtimes]"'
+    }
     for name in ("warp", "openvino int3", "eager"):
         with pytest.raises(InputError, match=f"such as 'openvino int8'; got '{name}'"):
             next(pipeline.run(dataclasses.replace(recipe, exports=(name,)), tmp_path / "run", log=said.append))

@@ -308,9 +308,23 @@ def test_the_outcome_of_trials(tried):
         assert any(other.f1 >= one.f1 and other.macs <= one.macs for other in front)
     assert [one.macs for one in front] == sorted(one.macs for one in front)
     shown = table(tried.study).splitlines()
-    assert len(shown) == 11
+    assert len(shown) == 12  # the best ten below their headings, and the refused
     assert shown[1].split()[0] == str(best.number)
     assert sum(importance(tried.study).values()) == pytest.approx(1)
+
+
+def test_a_table_has_a_row_for_each_trial_that_was_wanted(tmp_path):
+    queue = toy.queue(tmp_path, 4, epochs=27)
+    work(queue, toy.staged, log=quiet)
+    assert any(root_of(trial) != trial.number for trial in trials_of(queue)), "nothing went on"
+    shown = table(queue.study).splitlines()
+    assert len(shown) == 1 + 4
+
+
+def test_refused_trials_are_a_line_below_the_table(tried):
+    refused = [trial for trial in trials_of(tried) if is_rejected(trial)]
+    last = table(tried.study).splitlines()[-1]
+    assert last == f"refused before their training: {len(refused)}, such as trial {refused[0].number}: too large"
 
 
 def test_no_finished_trial_is_an_error_that_says_why(tmp_path):

@@ -96,7 +96,7 @@ def test_whole_ranges_stay_whole_and_choices_keep_their_type():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_fits_its_recipe(name):
-    assert space_of(SPACES[name](), named(name)).told()
+    assert space_of(SPACES[name](), named(name)).described()
 
 
 def test_a_written_recipe_is_read_back_and_says_only_what_is_not_the_default(recipe, tmp_path):

@@ -18,6 +18,7 @@ from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialize_all
 from solution.contracts import InputError, Plan, plans_of, remember, spec_of
 from solution.copying import copied
+from solution.text import columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +95,11 @@ class ChannelPlan(Plan):
                 raise InputError(f"this plan was made for another net: there is no module {path!r}") from error
 
     def __str__(self) -> str:
-        width = max(len("layer"), *(len(row[0]) for row in self.layers))
-        lines = [f"{'layer':<{width}}  {'channels':>14}  MACs saved"]
-        lines += [
-            f"{name:<{width}}  {f'{before} -> {after}':>14}  {macs_before - macs_after:,}"
+        rows = [
+            (name, f"{before} -> {after}", f"{macs_before - macs_after:,}")
             for name, before, after, macs_before, macs_after in self.layers
         ]
+        lines = columns([("layer", "channels", "MACs saved"), *rows])
         lines += [f"{name}: kept whole, {reason}" for name, reason in self.kept.items()]
         lines += [
             f"{name}: {old:,} -> {new:,} ({new / max(old, 1) - 1:+.1%})" for name, (old, new) in self.saves.items()
