@@ -47,6 +47,6 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         getattr(kind, way, None) is not getattr(object, way, None) for way in _OWN_WAYS
     ):
         return copy.deepcopy(value, memo)
-    module = memo[id(value)] = kind.__new__(kind)
+    module = memo[id(value)] = object.__new__(kind)
     module.__setstate__(_copied(vars(value), memo))
     return module

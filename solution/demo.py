@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from solution.contracts import InputError
 from solution.runtime import ROOT, check_writable, hardware, pick_device, set_threads, write_text
@@ -204,7 +204,7 @@ def _forms(path: Path, runtimes: Sequence[str], folder: Path) -> Iterator[tuple[
 
     for runtime in runtimes:
         try:
-            yield runtime, form_for(path, runtime, folder)
+            yield runtime, cast("Path", form_for(path, runtime, folder))
         except InputError as error:
             _to_stderr(f"{path.name} in {runtime} is left out: {error}")
 

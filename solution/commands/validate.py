@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         metadata, data = exported.metadata, Data(path=arguments.data)
         check_classes(metadata.classes, data.info().classes, metadata.outputs or len(metadata.classes))
         loaders = data.fed_as(metadata).open(splits=("val",))
-        found = classify(exported, loaders.val)
+        found = classify(exported, loaders.opened("val"))
     quality = found.quality()
     print(f"{arguments.model}, in {exported.runtime}, {loaders.info.title}")
     print(quality_line(quality, loaders, "quality"))

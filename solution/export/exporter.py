@@ -192,7 +192,7 @@ def _requantized(config: ExportConfig, own: Format, log: Callable[[str], None]) 
         tolerance = COMPARED[metadata.task].tolerance("int8")
         if config.max_loss is not None:
             tolerance = replace(tolerance, drop=config.max_loss)
-        parity = compare(before, exported, spread(loaders.val, COMPARED[metadata.task].num_images), tolerance)
+        parity = compare(before, exported, spread(loaders.opened("val"), COMPARED[metadata.task].num_images), tolerance)
         parity = judged(parity, before, exported, loaders) if classes else parity
         log(str(parity) if parity.after else f"{parity}\n{_not_judged(loaders)}")
         _check(config, parity)

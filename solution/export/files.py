@@ -147,8 +147,8 @@ def listing(model: Model) -> Listing:
         found = contents(path)
         checkpoint.Header.from_fields(found.header, path)
         sizes = packed.coded_bytes(found)
-        lines = (Line.of(entry.name, entry.shape, sizes[entry.name]) for entry in found.entries)
-        return Listing(kind="packed", lines=tuple(lines), num_bytes=path.stat().st_size)
+        lines = tuple(Line.of(entry.name, entry.shape, sizes[entry.name]) for entry in found.entries)
+        return Listing(kind="packed", lines=lines, num_bytes=path.stat().st_size)
     if (format := format_of(path)) is not None:
         return format.listing(path)
     if path.suffix != _CHECKPOINT:
@@ -157,10 +157,7 @@ def listing(model: Model) -> Listing:
     from safetensors import SafetensorError, safe_open
 
     checkpoint.read_header(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
-    lines = (Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in tensors.items())
-    return Listing(kind="checkpoint", lines=tuple(lines), num_bytes=path.stat().st_size)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    lines = tuple(Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in tensors.items())
+    return Listing(kind="checkpoint", lines=lines, num_bytes=path.stat().st_size)

@@ -8,7 +8,7 @@ spend no levels on numbers that it cuts off.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -75,7 +75,7 @@ def _shuffle(node: fx.Node) -> tuple[fx.Node, int] | None:
     if node.target not in _VIEW or node.meta["val"].dim() != 4:
         return None
     swapped = _before(node, _SAME)
-    swap: Callable[..., bool] | None = _SWAPS.get(swapped.target)
+    swap: Callable[..., bool] | None = _SWAPS.get(swapped.target)  # type: ignore[call-overload]
     if swap is None or len(swapped.users) != 1 or not swap(*swapped.args[1:]):
         return None
     split = _before(swapped, _SAME)
@@ -100,9 +100,9 @@ def _relus(graph: fx.Graph) -> None:
         joined: Any = node.args[0] if node.target in _RELU else None
         if not isinstance(joined, fx.Node) or joined.target != _aten.cat.default or len(joined.users) != 1:
             continue
-        parts = []
+        parts, joined_parts = [], cast("list[fx.Node]", joined.args[0])
         with graph.inserting_before(joined):
-            for part in joined.args[0]:  # type: ignore[union-attr]
+            for part in joined_parts:
                 new = part if _is_positive(part) else graph.call_function(_aten.relu.default, (part,))
                 new.meta = dict(part.meta)
                 parts.append(new)

@@ -218,8 +218,8 @@ pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere} summary{cursor:pointer;pad
 
 PAGE = """\
 {% macro grid(table) %}
-{% if table.headings | length > 4 %}<p class="hint faint">Swipe sideways for all columns.</p>{% endif %}
-<div class="scroll{{ ' wide-table' if table.headings | length > 4 }}" tabindex="0" role="region" \
+{% if table.headings | length > 3 %}<p class="hint faint">Swipe sideways for all columns.</p>{% endif %}
+<div class="scroll{{ ' wide-table' if table.headings | length > 3 }}" tabindex="0" role="region" \
 aria-label="{{ table.caption }}">
 <table><caption>{{ table.caption }}</caption>
 <thead><tr>{% for cell in table.headings %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>

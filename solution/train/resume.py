@@ -58,7 +58,7 @@ def _checksum(rest: str, tensors: Mapping[str, Tensor]) -> str:
     content = hashlib.sha256(rest.encode())
     for name in sorted(tensors):
         content.update(repr((name, tensors[name].dtype, tensors[name].shape)).encode())
-        content.update(tensors[name].flatten().view(torch.uint8).numpy())
+        content.update(tensors[name].flatten().view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 

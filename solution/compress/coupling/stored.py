@@ -76,9 +76,9 @@ def _trials(model: nn.Module, failed: Failed) -> Iterator[Stored]:
             group = {name: place for name in seen if (place := _relation(name, totals, seen, prefix, failed))}
             together += [{(kind, name): place for name, place in group.items()}] if len(group) > 1 else []
             for name, total in totals.items():
-                for place in _places(total, prefix, failed)[:1]:
-                    is_whole = total == failed.before[prefix + place[0]][place[1]]
-                    alone.append((2 * (name not in seen) + (not is_whole), {(kind, name): (place,)}))
+                for spot in _places(total, prefix, failed)[:1]:
+                    is_whole = total == failed.before[prefix + spot[0]][spot[1]]
+                    alone.append((2 * (name not in seen) + (not is_whole), {(kind, name): (spot,)}))
         path = None if not path else path.rpartition(".")[0]
     yield from together
     yield from (one[1] for one in sorted(alone, key=lambda one: one[0]))

@@ -196,8 +196,8 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
     values, views = _sources(trace), _Views()
     derived, between, kernels = derived_weights(trace)
-    for number, axis in kernels.items():
-        values[number] = _kernel(values[number], axis, trace.tensors[number] in trace.parameters, ledger)
+    for kernel, axis in kernels.items():
+        values[kernel] = _kernel(values[kernel], axis, trace.tensors[kernel] in trace.parameters, ledger)
     read = {ref.number for call in trace.calls for ref in refs_in(list(call.arguments.values()))}
     read |= {ref.number for ref in refs_in(trace.outputs)}
     for call in trace.calls:
