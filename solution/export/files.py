@@ -157,7 +157,10 @@ def listing(model: Model) -> Listing:
     from safetensors import SafetensorError, safe_open
 
     checkpoint.read_header(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
     lines = tuple(Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in tensors.items())
     return Listing(kind="checkpoint", lines=lines, num_bytes=path.stat().st_size)
