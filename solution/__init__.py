@@ -58,6 +58,7 @@ __all__ = [
     "run",
     "save",
     "save_plan",
+    "shrink",
 ]
 
 

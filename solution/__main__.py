@@ -20,6 +20,7 @@ from solution.commands import (
     score,
     search,
     serve,
+    shrink,
     storage,
     validate,
 )
@@ -31,6 +32,7 @@ COMMANDS = {
     "data": data,
     "prepare": prepare,
     "run": run,
+    "shrink": shrink,
     "compress": compress,
     "search": search,
     "storage": storage,

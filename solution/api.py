@@ -51,7 +51,9 @@ from solution.evaluate.classify import evaluate as evaluate
 from solution.export import files
 from solution.export.exporter import export as export
 from solution.registry import PLANS
+from solution.report.tables import Rows
 from solution.runtime import check_readable, write_text
+from solution.shrink.run import shrink as shrink
 from solution.train.distillation import Assist as Assist
 from solution.train.distillation import Distill as Distill
 from solution.train.pretraining import (
@@ -125,4 +127,4 @@ def run(recipe: Recipe, out: str | Path | None = None, **options: Any) -> list[R
 
     options  device, resume, measure_later, log, as in `solution.pipeline.run`
     """
-    return list(pipeline.run(recipe, Path("runs") / recipe.name if out is None else Path(out), **options))
+    return Rows(pipeline.run(recipe, Path("runs") / recipe.name if out is None else Path(out), **options))

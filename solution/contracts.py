@@ -11,6 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
@@ -95,6 +96,11 @@ class Step(ABC):
         return {}
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The batches of `StepContext` that it cannot do without, as far as its settings tell."""
+        return ()
+
+    @property
     def uses_train_data(self) -> bool:
         """Whether it fits weights to pictures of train, so that quality there means little."""
         return False
@@ -163,6 +169,10 @@ class Plan(ABC):
     @abstractmethod
     def cut(self, model: nn.Module) -> nn.Module:
         """Cut `model` in place (it is already a copy) and return it."""
+
+    def _repr_html_(self) -> str:
+        """The table, as notebooks show it."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def to_fields(self) -> dict[str, Any]:
         """The fields and the kind, ready for `json.dumps`."""
@@ -357,3 +367,9 @@ class Row:
     commit: str = ""
     hardware: str = ""
     timed_on: str = ""
+
+    def _repr_html_(self) -> str:
+        """Field by field, as notebooks show it; what was not measured is left out."""
+        fields = [(name, value) for name, value in dataclasses.asdict(self).items() if value not in (None, {}, "")]
+        lines = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in fields)
+        return f"<table>{lines}</table>"

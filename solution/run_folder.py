@@ -1,7 +1,6 @@
 """What a run leaves on disk: the one place that names, writes and reads these files.
 
-    recipe.json                          name, seed and settings of the recipe, which stages it compares, what its data
-                                         and the versions of its libraries were
+    recipe.json                          the recipe's name, seed and settings; which stages it compares; data, versions
     rows.json, rows.csv                  one row per finished stage
     before.safetensors, after.safetensors     copies of the two stages that are compared
     <stage>/model.safetensors            the stage's checkpoint; model.packed too when the recipe is thorough
@@ -23,12 +22,11 @@ import json
 import platform
 import shlex
 import shutil
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from solution.contracts import InputError, Plan, Recipe, Row
 from solution.runtime import commit, write_text, written_whole
@@ -39,8 +37,7 @@ ROLES = ("before", "after")
 _LIBRARIES = ("featherweight", "torch", "torchvision", "numpy", "pillow", "opencv-python-headless", "albumentations")
 _NOTED = {"name": str, "seed": int, "before": str, "after": str, "settings": dict, "data": dict, "versions": dict}
 """What recipe.json may hold, and of which kind."""
-_DECODING = ("pillow", "opencv-python-headless")
-"""Other versions of these may make other pixels of the same pictures."""
+_DECODING = ("pillow", "opencv-python-headless")  # other versions may make other pixels of the same pictures
 MODEL, PACKED, HISTORY, STATE = "model.safetensors", "model.packed", "history.csv", "training.safetensors"
 
 Defaults = Callable[[str], Mapping[str, Any]]
@@ -95,8 +92,11 @@ class RunFolder:
             listed = "; ".join(f"{name} {then[name]} then, {here.get(name)} now" for name in other)
             log(f"this run was begun with other versions, so its figures may differ a little: {listed}")
         if "data" not in noted:
-            about = _described(recipe) | {"data": json.loads(json.dumps(data)), "versions": here}
-            write_text(self.path / "recipe.json", json.dumps(about, indent=1) + "\n")
+            self.note(_described(recipe) | {"data": json.loads(json.dumps(data)), "versions": here})
+
+    def note(self, about: Mapping[str, Any]) -> None:
+        """Write what runs here; `description` reads it."""
+        write_text(self.path / "recipe.json", json.dumps(about, indent=1) + "\n")
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """`InputError` when the folder holds another run, or this one and `resume` is not set."""
@@ -304,7 +304,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 def _row(fields: Mapping[str, Any]) -> Row:
     """A row again. `TypeError` or `ValueError` for values of other kinds than a run writes."""
-    row, hints = Row(**fields), typing.get_type_hints(Row)
+    row, hints = Row(**fields), get_type_hints(Row)
     for name, value in vars(row).items():
         if isinstance(value, str) != (hints[name] is str):
             raise TypeError(f"{name} is {value!r}")

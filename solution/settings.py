@@ -118,6 +118,15 @@ def with_settings(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     )
 
 
+def changed(part: Any, changes: Mapping[str, Any], name: str) -> Any:
+    """A dataclass that stands under `name`, with {"name.field": value} changed. Errors as of `with_settings`."""
+    known = dict(_flat(name, part))
+    for key in changes:
+        if key not in known:
+            raise InputError(_unknown(key, known))
+    return _replaced(part, {key.partition(".")[2]: value for key, value in changes.items()}, name)
+
+
 def _keys_of(key: str, known: Mapping[str, Any]) -> list[str]:
     name, _, rest = key.partition(".")
     if name == Stage.EVERY and (members := _members(rest, known)):

@@ -28,6 +28,7 @@ HEAVY = {
     "search.md": "a search is many trainings",
     "deploy.md": "exports are proved on the rendered demo data, which must be drawn first",
     "export.md": "exports are proved on the rendered demo data, which must be drawn first",
+    "shrink.md": "a search is many trainings, each net exported",
     "own_model.md": "trains on the rendered demo data, which must be drawn first",
 }
 
@@ -70,6 +71,9 @@ def shortened(words, photos):
         short = [setting for setting in SHORT if setting.partition("=")[0] not in own]
         words = [re.sub(r"epochs=\d+", "epochs=1", word) for word in words]
         return [*words, *(word for setting in short for word in ("--set", setting)), "--exports", ""]
+    if words[0] == "shrink":  # by its weights alone: no training
+        own = [word for at, word in enumerate(words) if "--data" not in words[at - 1 : at + 1]]
+        return [*own, "--macs", "50%"]
     if words[0] == "compress":
         words = [re.sub(r"epochs=\d+", "epochs=1 warmup_epochs=0", word) for word in words]
         return words if "--size" in words else [*words, "--size", "64"]

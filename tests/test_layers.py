@@ -36,6 +36,7 @@ LAYERS = {
     "report": 9,
     "opening": 10,
     "pipeline": 11,
+    "shrink": 11,
     "api": 12,
     "recipes": 12,
     "search": 13,

@@ -80,6 +80,7 @@ WORDS = {
     "data": ["data", "photos"],
     "prepare": ["prepare", "photos", "prepared"],
     "compress": ["compress", "net.safetensors", "--step", "prune_channels ratio=0.3", "--out", "small.safetensors"],
+    "shrink": ["shrink", "net.safetensors", "--macs", "50%", "--out", "smaller"],
     "export": ["export", "net.safetensors", "--format", "openvino", "--precision", "int8", "--data", "photos"],
     "inspect": ["inspect", "net.safetensors"],
     "predict": ["predict", "net.safetensors", "photo.png", "--runtime", "openvino"],

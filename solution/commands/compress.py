@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from solution.data.loaders import Loaders
 
 HELP = "make a net smaller by steps such as prune_channels, or measure how sensitive its layers are"
+SELF = "self"
+"""What --teacher calls the net as it came."""
 GO_ON = "what was trained is kept; run the same command with --resume to go on"
 
 
@@ -34,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help=FORMS)
     parser.add_argument("--step", metavar='"NAME FIELD=VALUE ..."', action="append", default=[], dest="steps",
                         help='such as "prune_channels ratio=0.5"; may be given several times')  # fmt: skip
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
+                        help="change data.KEY, or STEP.FIELD of the steps of that name: data.batch_size=32, "
+                        "train.epochs=5")  # fmt: skip
+    parser.add_argument("--teacher", metavar="NET", help="train steps learn from its logits, too: self, the net as it "
+                        "came, or a checkpoint")  # fmt: skip
+    parser.add_argument("--max-drop", metavar="POINTS", type=float,
+                        help="write nothing when dev loses more than so many points of 100")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="what steps there are, with their fields; nothing else")
     parser.add_argument("--sensitivity", action="store_true", help="prune one layer at a time, judge, draw")
     parser.add_argument("--data", metavar="PATH", help="photos: folder, archive, .npz or torchvision name")
@@ -63,7 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     set_threads()
     arguments.steps += recovery(arguments)
-    steps = [step_from(text) for text in arguments.steps]
+    steps = _taught([step_from(text) for text in _with_settings(arguments)], arguments.teacher)
+    if arguments.max_drop is not None and not (0 <= arguments.max_drop < 100 and arguments.data):
+        raise InputError("--max-drop is in points of 100, 0 or more, and is judged on photos: name them with --data")
     check_writable(arguments.out / "sensitivity.csv" if arguments.sensitivity else arguments.out)
     with claimed(arguments.out):
         loaded = opened(arguments, steps)
@@ -119,11 +130,14 @@ def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
     from solution.commands.model import opened_model
     from solution.data.loaders import Data
     from solution.runtime import pick_device, seed_everything
+    from solution.settings import changed
 
     device = pick_device(arguments.device)
     seed_everything(arguments.seed)
     wanted = max([Data.calibration_images, *(getattr(step, "images", 0) for step in steps)])
-    data = None if arguments.data is None else Data(path=arguments.data, calibration_images=wanted)
+    own = dict(setting.split("=", 1) for setting in arguments.settings if setting.startswith("data."))
+    given = Data(path=arguments.data, calibration_images=wanted)
+    data = None if arguments.data is None else changed(given, own, "data")
     found = opened_model(arguments, data)
     model, header = found.net, found.header
     loaders = None if data is None else data.fed_as(header).open(seed=arguments.seed)
@@ -143,36 +157,143 @@ def _given(loaders: Loaders | None, header: Header, device: str, seed: int) -> S
     return loaders.context(load=files.load, device=device, seed=seed)
 
 
+def _with_settings(arguments: argparse.Namespace) -> list[str]:
+    """The texts of the steps with what --set changes: a field that stands twice has its last value."""
+    texts = list(arguments.steps)
+    for setting in arguments.settings:
+        key, equals, _ = setting.partition("=")
+        name, dot, _ = key.partition(".")
+        places = [at for at, text in enumerate(texts) if text.split()[:1] == [name]]
+        if not equals or not dot or not (places or name == "data"):
+            names = ", ".join(dict.fromkeys(["data", *(text.split()[0] for text in texts if text.split())]))
+            raise InputError(f"--set takes NAME.KEY=VALUE, where NAME is one of {names}, got {setting!r}")
+        for at in places:
+            texts[at] += f" {shlex.quote(setting.partition('.')[2])}"
+    return texts
+
+
+def _taught(steps: list[Step], teacher: str | None) -> list[Step]:
+    """The steps with `teacher` for those that train: a plain training becomes a distillation."""
+    from solution.train.distillation import Distill
+    from solution.train.step import Train
+
+    if teacher is None:
+        return steps
+
+    def with_teacher(step: Step) -> Step:
+        if isinstance(step, Distill):
+            return dataclasses.replace(step, teachers=(teacher,))
+        if type(step) is not Train:
+            return step
+        own = {item.name: getattr(step, item.name) for item in dataclasses.fields(step)}
+        return Distill(**own, teachers=(teacher,), live=True)
+
+    found = [with_teacher(step) for step in steps]
+    if found == steps:
+        raise InputError("--teacher is for steps that train: add --step train or --step distill")
+    return found
+
+
+def _check(loaded: LoadedModel, steps: list[Step]) -> None:
+    """`InputError` for what a later step lacks, before the first one runs; their cuts are tried without training."""
+    from solution.settings import in_short
+    from solution.train.distillation import net_file
+
+    model = loaded.model
+    for number, step in enumerate(steps if len(steps) > 1 else (), start=1):  # a single one tells for itself
+        where = f"step {number} of {len(steps)}, {in_short(step)}"
+        for setting, names in step.requires.items():
+            if missing := [name for name in names if name != SELF and not net_file(name).is_file()]:
+                raise InputError(f"{where}: there is no net {missing[0]}; name yours with {setting}=PATH")
+        for name in step.needs:
+            loaded.context.need(name, where)
+        try:
+            model = step.cost_only(model, dataclasses.replace(loaded.context, log=lambda _line: None))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+
 def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[Step]) -> None:
     """Each step prints its plan; then the net before is compared with the net after."""
     from solution.commands.model import quality_line, words_for
     from solution.contracts import plans_of
     from solution.report.tables import side_by_side
+    from solution.run_folder import MODEL
+    from solution.runtime import write_text
     from solution.settings import in_short
+
+    _check(loaded, steps)
+    said: list[str] = []
+
+    def log(line: str = "") -> None:
+        print(line)
+        said.append(line)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"before{arguments.out.suffix}")
         before = loaded.figures(loaded.model, loaded.header, path)
     if loaded.loaders is not None:
         quality: dict[str, float] = {name: before[name] for name in ("f1", "accuracy") if name in before}
-        print(quality_line(quality, loaded.loaders))
-    model = loaded.model
+        log(quality_line(quality, loaded.loaders))
+    model, rows = loaded.model, [("before", before)]
     with _work_folder(arguments) as work:
         for number, (step, text) in enumerate(zip(steps, arguments.steps, strict=True), start=1):
-            print(f"\nstep {number} of {len(steps)}: {in_short(step)}")
-            known = len(plans_of(model))
-            model = _stepped(loaded, model, step, work / f"{number}_{text.split()[0]}", arguments.resume)
+            log(f"\nstep {number} of {len(steps)}: {in_short(step)}")
+            known, name = len(plans_of(model)), f"{number}_{text.split()[0]}"
+            model = _stepped(loaded, model, step, work / name, arguments.resume)
             for plan in plans_of(model)[known:]:
-                print(plan)
+                log(str(plan))
+            if number < len(steps):
+                rows.append((name, loaded.figures(model, loaded.header, work / name / f"judged_{MODEL}")))
+        _check_drop(arguments, loaded, model)
         recipe = {"name": "compress", "seed": arguments.seed, "model": arguments.model, "steps": arguments.steps}
         header = dataclasses.replace(loaded.header, plans=plans_of(model), recipe=recipe)
         after = loaded.figures(model, header, arguments.out)
-    print("\n" + side_by_side({"before": before, "after": after}))
-    print(f"\nwritten: {arguments.out}\n\nnext:")
+    log("\n" + side_by_side({"before": before, "after": after}))
+    folder = arguments.out.with_name(f"{arguments.out.name}.run")
+    _write_rows(folder, [*rows, (name, after)], arguments)
+    write_text(folder / "log.txt", "\n".join(said) + "\n")
+    print(f"\nwritten: {arguments.out}; rows and log: {folder}\n\nnext:")
     named = words_for(arguments.out, header)
     print(f"  python -m solution inspect {shlex.quote(str(arguments.out))}")
     data = f" --data {shlex.quote(arguments.data)}" if arguments.data else ""
     print(f"  python -m solution export {named} --format onnx{data}")
+
+
+def _check_drop(arguments: argparse.Namespace, loaded: LoadedModel, model: nn.Module) -> None:
+    """`InputError` when dev loses more than --max-drop."""
+    from solution.evaluate.classify import classify, predictor
+
+    if arguments.max_drop is None:
+        return
+    dev = loaded.context.need("dev", "--max-drop")
+    before, after = (classify(predictor(net, loaded.context.device), dev).f1 for net in (loaded.model, model))
+    if 100 * (before - after) > arguments.max_drop:
+        raise InputError(
+            f"macro F1 on dev falls by {100 * (before - after):.1f} points, from {before:.4f} to {after:.4f}, and "
+            f"{arguments.max_drop:g} were allowed, so nothing is written: cut less, train longer, or let the command "
+            "`shrink` look for how much can go"
+        )
+
+
+def _write_rows(folder: Path, rows: list[tuple[str, dict[str, Any]]], arguments: argparse.Namespace) -> None:
+    """A folder that `report` reads: a row for each step, judged on val."""
+    from solution.contracts import Row
+    from solution.run_folder import RunFolder
+    from solution.runtime import commit, hardware
+
+    own = {item.name for item in dataclasses.fields(Row)}
+    made = []
+    for name, figures in rows:
+        fields = {key: value for key, value in figures.items() if key in own}
+        quality = {key: value for key, value in figures.items() if key not in own}
+        shared: dict[str, Any] = {"seed": arguments.seed, "commit": commit(), "hardware": hardware()}
+        made.append(Row(step=name, quality=quality, **shared, **fields))
+    run = RunFolder(path=folder)
+    settings = {"data.path": arguments.data, "model": arguments.model, "steps": arguments.steps}
+    compared = {"before": rows[0][0], "after": rows[-1][0]}
+    run.note({"name": "compress", "seed": arguments.seed, **compared, "settings": settings})
+    run.write_rows(made)
 
 
 @contextlib.contextmanager
@@ -180,7 +301,8 @@ def _work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
     """Beside --out: what the steps have done so far. It stays when a signal or a kill ends the command."""
     from solution.runtime import write_text
 
-    names = ("model", "steps", "data", "weights", "size", "mean", "std", "resize", "new_head", "pretrained", "seed")
+    fed = ("weights", "size", "mean", "std", "resize", "new_head", "pretrained")
+    names = ("model", "steps", "settings", "teacher", "data", *fed, "seed")
     words = json.dumps({name: getattr(arguments, name) for name in names}, indent=1, default=str) + "\n"
     folder = arguments.out.with_name(f"{arguments.out.name}.work")
     note = folder / "compress.json"
@@ -200,13 +322,19 @@ def _work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
 def _stepped(loaded: LoadedModel, model: nn.Module, step: Step, folder: Path, resume: bool) -> nn.Module:
     """What `step` makes of `model`, from `folder` when a stopped command has made it before."""
     from solution import checkpoint
-    from solution.contracts import plans_of, spec_of
+    from solution.contracts import copied, plans_of, spec_of
     from solution.run_folder import MODEL
 
     path = folder / MODEL
     if path.is_file():
         return checkpoint.load(path, None if spec_of(model) else loaded.model)[0]
-    made = step(model, dataclasses.replace(loaded.context, folder=folder, resume=resume)).cpu()
+    context = loaded.context
+
+    def load(path: Path) -> Any:
+        assert context.load is not None
+        return (copied(loaded.model), loaded.header) if str(path) == SELF else context.load(path)
+
+    made = step(model, dataclasses.replace(context, folder=folder, resume=resume, load=load)).cpu()
     checkpoint.save(path, made, dataclasses.replace(loaded.header, plans=plans_of(made)))
     return made
 

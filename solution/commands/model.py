@@ -22,8 +22,8 @@ FORMS = ("a file of ours, timm:NAME, torchvision:NAME, pytorchcv:NAME, my_model.
          "or Hugging Face")  # fmt: skip
 
 
-def add_model_flags(parser: argparse.ArgumentParser, *, weights: bool = True) -> None:
-    """--weights, --mean, --std, --size, --resize, --classes, --channels, --new-head, --pretrained."""
+def add_model_flags(parser: argparse.ArgumentParser, *, weights: bool = True, side: str = "--size") -> None:
+    """--weights, --mean, --std, --size (or `side`), --resize, --classes, --channels, --new-head, --pretrained."""
     group = parser.add_argument_group("a net of elsewhere")
     if weights:
         group.add_argument("--weights", metavar="FILE", type=Path,
@@ -35,7 +35,9 @@ def add_model_flags(parser: argparse.ArgumentParser, *, weights: bool = True) ->
         "--mean", metavar="R,G,B", help="of pictures scaled to 0..1 (default: the net's own, or ImageNet's)"
     )
     group.add_argument("--std", metavar="R,G,B", help="standard deviation of the same")
-    group.add_argument("--size", metavar="PIXELS", type=int, help="side of the input (default: the net's own, or 224)")
+    group.add_argument(
+        side, metavar="PIXELS", type=int, dest="size", help="side of the input (default: the net's own, or 224)"
+    )
     group.add_argument("--resize", metavar='"WHAT [HOW]"',
                        help='"stretch" to the square, or the shorter side in pixels before the middle is cut out, such '
                        'as "256 bicubic"')  # fmt: skip

@@ -115,6 +115,11 @@ class PruneLayers(AnyNetStep):
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Dev where it ranks the blocks."""
+        return ("dev",) if self.ranking == "dev" else ()
+
     def cost_only(self, model: nn.Module, context: StepContext) -> nn.Module:
         """The cut of the last blocks: which blocks of a stage go does not change what is left of it."""
         return dataclasses.replace(self, ranking="last", verify=False).run(model, context)

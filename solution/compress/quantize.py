@@ -116,6 +116,11 @@ class Quantize(AnyNetStep):
             raise InputError(f"a training needs float32: give other_dtype={self.other_dtype!r} to Convert instead")
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Calibration pictures for fixed ranges of inputs; dev for what is chosen by loss."""
+        return ("calibration",) * self._observes + ("dev",) * bool(self.spare or self.lower)
+
+    @property
     def currency(self) -> str | None:  # type: ignore[override]  # it depends on `qat`
         """Bytes; with `qat` the float weights stay until `Convert`."""
         return None if self.qat else "bytes"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -175,7 +176,8 @@ def _started(case: BenchmarkCase) -> Iterator[_Worker]:
     context: Any = multiprocessing.get_context(_start_method())
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, case), daemon=True)
-    process.start()
+    with _without_script(case):
+        process.start()
     theirs.close()
     try:
         worker = _Worker(case=case, pipe=ours)
@@ -186,6 +188,24 @@ def _started(case: BenchmarkCase) -> Iterator[_Worker]:
         process.join(_LEAVE_SECONDS)  # a process that is killed leaves semaphores behind, of which Python complains
         process.kill()
         process.join()
+
+
+@contextlib.contextmanager
+def _without_script(case: BenchmarkCase) -> Iterator[None]:
+    """Inside, new processes do not run the user's script once more, which may lack ``if __name__ == "__main__"``; but
+    for a subject whose functions are the script's own.
+    """
+    script = sys.modules["__main__"]
+    place = getattr(script, "__file__", None)
+    own = any(getattr(one, "func", one).__module__ == "__main__" for one in (case.ready, case.open))
+    if place is None or own or getattr(script, "__spec__", None) is not None:
+        yield
+        return
+    del script.__file__
+    try:
+        yield
+    finally:
+        script.__file__ = place
 
 
 def _start_method() -> str:

@@ -14,6 +14,7 @@ from solution.recipes.waste import report as waste
 from solution.report.sections import RecipeInfo
 from solution.runtime import check_readable
 from solution.settings import settings_of
+from solution.shrink import result as shrink
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_shufflenet": shufflenet.recipe,
@@ -73,6 +74,8 @@ def space_named(name: str) -> dict[str, Any]:
 def info_of(name: str) -> RecipeInfo:
     """What is known of the recipe of this name: its settings today, or those that all cells of a family share, and its
     report. Nothing for a recipe of elsewhere."""
+    if name == shrink.NAME:
+        return shrink.INFO
     if name == bits.RECIPE:
         return RecipeInfo(report=bits.report, together=True)
     if name in FAMILIES:

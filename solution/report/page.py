@@ -97,7 +97,7 @@ def _sections(runs: Sequence[Run], look: Look | None, lookup: Lookup) -> list[Se
         sections += diagnostics(look)
     if switches:
         sections.append(Section(id="ablation", title="Ablation", tables=(ablation_table(switches),)))
-    return [*sections, _made(runs, info.defaults, look)]
+    return [*sections, _made(runs, info.defaults, look, own.commands)]
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
@@ -147,9 +147,9 @@ def _series(runs: Sequence[Run], role: str, quality: str) -> Series:
     return Series(name=role.capitalize(), points=points, look=role)
 
 
-def _made(runs: Sequence[Run], defaults: Mapping[str, Any], look: Look | None) -> Section:
+def _made(runs: Sequence[Run], defaults: Mapping[str, Any], look: Look | None, own: Sequence[str]) -> Section:
     first = runs[0]
-    commands = "\n".join(f"{command(run, defaults)} --out {_out(run.folder)}" for run in runs)
+    commands = "\n".join(own or (f"{command(run, defaults)} --out {_out(run.folder)}" for run in runs))
     blocks = [Block(title="Commands", text=commands)]
     blocks += [Block(title=f"Plan of {name}", text=text, folded=True) for name, text in first.plans().items()]
     if first.settings:

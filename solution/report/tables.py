@@ -7,6 +7,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +49,14 @@ class Table:
         return "\n".join([*([f"*{self.caption}*\n"] if self.caption else []), *lines,
                           *([f"\n{self.note}"] if self.note else [])])  # fmt: skip
 
+    def html(self) -> str:
+        """The table as notebooks show it, with its caption and note."""
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.headings)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in self.rows)
+        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
     def text(self) -> str:
         """The table in aligned columns, the first one to the left."""
         lines = columns((self.headings, *self.rows))
@@ -61,8 +70,20 @@ def main_quality(rows: Sequence[Row]) -> str | None:
     return next((name for name in QUALITY if name in names), names[0] if names else None)
 
 
+class Rows(list[Row]):
+    """Rows of one run, which notebooks show as a table."""
+
+    def _repr_html_(self) -> str:
+        return costs(self).html()
+
+
 def growing(rows: Sequence[Row]) -> str:
-    """The rows so far as aligned text: cost, quality, score where it is counted, minutes."""
+    """The rows so far as aligned text."""
+    return costs(rows).text()
+
+
+def costs(rows: Sequence[Row]) -> Table:
+    """The rows so far: cost, quality, score where it is counted, minutes."""
     known = [name for name in QUALITY if any(name in row.quality for row in rows)]
     scored, sparse = (any(getattr(row, name) for row in rows) for name in ("score", "sparsity"))
     chips = any(row.ram for row in rows)
@@ -77,7 +98,7 @@ def growing(rows: Sequence[Row]) -> str:
         cells += [f"{row.sparsity:.1f}"] if sparse else []
         cells += [_number(row.score)] if scored else []
         lines.append((*cells, f"{row.seconds / 60:.1f}"))
-    return Table(headings=tuple(headings), rows=tuple(lines)).text()
+    return Table(headings=tuple(headings), rows=tuple(lines))
 
 
 def _number(value: float | None, form: str = "{:.4f}") -> str:

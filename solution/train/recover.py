@@ -81,6 +81,11 @@ class Recover(Step):
         return {"teachers": self.teachers}
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Calibration pictures."""
+        return ("calibration",)
+
+    @property
     def uses_train_data(self) -> bool:
         """It fits weights to calibration pictures, which are train's."""
         return True

@@ -147,6 +147,11 @@ class Train(TrainSettings, Step):
     """
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """It learns from train."""
+        return ("train",)
+
+    @property
     def uses_train_data(self) -> bool:
         """It learns from train."""
         return True

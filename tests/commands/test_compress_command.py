@@ -13,10 +13,13 @@ from PIL import Image
 from solution import checkpoint
 from solution.__main__ import main
 from solution.contracts import plans_of
+from solution.data.loaders import Data
 from solution.export import files
 from solution.models.shufflenet import ShuffleNet
 from solution.registry import STEPS
+from solution.run_folder import read_run
 from solution.runtime import ROOT
+from solution.train.step import Train
 
 
 def saved(path, units=(2, 2, 1), classes=("blue", "green", "red")):
@@ -188,3 +191,55 @@ def test_a_step_gets_as_many_calibration_images_as_it_asks_for(net_file, tmp_pat
         said = capsys.readouterr().out
         assert told in said
         assert ("calibration images: these are used" in said) == bool(told)
+
+
+def test_every_step_leaves_a_row_and_the_log_is_kept(net_file, photos, tmp_path, capsys):
+    out = tmp_path / "small.safetensors"
+    steps = ["--step", "prune_layers count=1 ranking=last", "--step", "train epochs=9 lr=0.01 warmup_epochs=0"]
+    words = ["compress", str(net_file), *steps, "--data", str(photos), "--out", str(out)]
+    settings = ["--set", "train.epochs=1", "--set", "data.batch_size=16", "--set", "data.workers=0"]
+    assert main([*words, *settings, "--teacher", "self"]) == 0
+    said = capsys.readouterr().out
+    assert "Distill(epochs=1, " in said
+    run = read_run(tmp_path / "small.safetensors.run")
+    assert [row.step for row in run.rows] == ["before", "1_prune_layers", "2_train"]
+    assert run.rows[0].macs > run.rows[1].macs == run.rows[2].macs
+    assert "step 2 of 2" in (tmp_path / "small.safetensors.run" / "log.txt").read_text()
+    assert main(["report", str(run.folder)]) == 0
+
+
+def test_nothing_is_written_when_more_is_lost_than_was_allowed(tmp_path, photos, capsys):
+    loaders = Data(path=str(photos), size=32, batch_size=8, workers=0).open()
+    torch.manual_seed(0)
+    net = ShuffleNet(units=(2, 2, 1), width=0.1).build(3)
+    context = loaders.context()
+    net = Train(epochs=6, lr=0.05, warmup_epochs=0)(net, context)
+    path, out = tmp_path / "net.safetensors", tmp_path / "small.safetensors"
+    spec = {"classes": loaders.info.classes, "mean": loaders.mean, "std": loaders.std, "size": 32}
+    checkpoint.save(path, net, checkpoint.header_of(net, **spec))
+    words = ["compress", str(path), "--step", "prune_channels ratio=0.9", "--data", str(photos), "--out", str(out)]
+    assert main([*words, "--max-drop", "0.5", "--no-recover"]) == 2
+    assert "macro F1 on dev falls by" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--step", "distill teachers=none.safetensors live=True", "--data", "PHOTOS"],
+         "step 2 of 2, Distill(teachers=('none.safetensors',), live=True): there is no net none"),
+        (["--step", "train epochs=1"], "step 2 of 2, Train(epochs=1) needs"),
+        (["--step", "prune_layers units=9,9,9 ranking=last"], "step 2 of 2, PruneLayers"),
+        (["--set", "train.epochs=3"], "NAME is one of data, prune_layers"),
+        (["--teacher", "self"], "--teacher is for steps that train"),
+        (["--max-drop", "1"], "name them with --data"),
+    ],
+)  # fmt: skip
+def test_all_steps_are_checked_before_the_first_one_runs(net_file, photos, tmp_path, capsys, more, message):
+    first = ["--step", "prune_layers count=1 ranking=last"]
+    words = [*first, *(str(photos) if word == "PHOTOS" else word for word in more)]
+    assert main(["compress", str(net_file), *words, "--out", str(tmp_path / "out.safetensors")]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "step 1 of" not in printed.out
+    assert not list(tmp_path.iterdir())

@@ -36,6 +36,11 @@ class PruneGradually(Step):
             raise InputError(f"stages must be at least 2 (PruneChannels alone cuts in one), got {self.stages}")
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What its parts need."""
+        return (*self.prune.needs, *self.between.needs)
+
+    @property
     def uses_train_data(self) -> bool:
         """When what comes between the cuts does."""
         return self.between.uses_train_data or self.prune.uses_train_data

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from solution.budget import Budget
-from solution.compress.channels.importance import CRITERIA, component_scores
+from solution.compress.channels.importance import CRITERIA, OF_GRADIENTS, component_scores
 from solution.compress.channels.reconstruct import held_out, reconstruct
 from solution.compress.channels.selection import written_plan
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
@@ -108,6 +108,11 @@ class PruneChannels(StructuralStep):
     def budget(self) -> str | None:
         """Which budget is given, None for a ratio."""
         return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Calibration pictures for what is measured on them."""
+        return ("calibration",) if self.reconstruct or self.importance in ("activation", *OF_GRADIENTS) else ()
 
     @property
     def uses_train_data(self) -> bool:

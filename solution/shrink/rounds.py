@@ -1,0 +1,200 @@
+"""One round of training: a cut net learns what the net as it came answers, for so many steps, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from solution import checkpoint, tasks
+from solution.contracts import InputError, copied, plans_of, spec_of
+from solution.data.views import with_teacher_logits
+from solution.losses.distillation import DistillLoss, temperature_kd
+from solution.run_folder import MODEL, STATE
+from solution.runtime import seed_everything
+from solution.shrink.effort import Effort, OutOfTimeError, Portion, num_batches, on_device
+from solution.shrink.subject import Subject
+from solution.train.distillation import Distill, DistillObjective, store_teacher_logits
+from solution.train.progress import Place, placed
+from solution.train.resume import load_state
+from solution.train.trainer import fit
+
+_TEMPERATURE, _SHARE = 2.0, 0.9
+_EPOCHS = 4
+"""At least so many parts a round has: after each the state is written, so a stop costs a fourth at most."""
+_TIMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A net on its way, and the side in pixels of the pictures that it sees."""
+
+    net: nn.Module
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """How long a net learns, and how fast.
+
+    first  number of its first epoch among those of all rounds
+    """
+
+    steps: int
+    first: int = 0
+    lr: float = 1e-3
+
+    def epochs(self, batches: int) -> tuple[int, int]:
+        """Its epochs, and the steps of each, for training data of so many batches."""
+        epochs = max(-(-self.steps // batches), min(_EPOCHS, self.steps))
+        return epochs, max(round(self.steps / epochs), 1)
+
+
+class Teaching:
+    """Training batches with the logits of the net as it came: stored where views can be, else computed each time."""
+
+    def __init__(self, subject: Subject, views: int, log: Callable[[str], None]) -> None:
+        self.subject, self.log = subject, log
+        self.teacher: Callable[[Tensor], Tensor] | None = None
+        self.base: Any = subject.given.train
+        if self.base is None:
+            raise InputError("a training needs pictures: give train batches, or --data PATH in the shell")
+        if subject.views is not None and views:
+            loader: Any = subject.views(views)
+            views = loader.batch_sampler.num_views
+            logits = store_teacher_logits(copied(subject.net), loader.dataset, views, log)
+            self.base = with_teacher_logits(loader, logits, log)
+        else:
+            whole = on_device(copied(subject.net), subject.device)
+            if isinstance(_outputs(whole, subject), Tensor):
+                self.teacher = _asked(whole)
+        self.batches = num_batches(self.base)
+
+    def run(self, cut: Cut, plan: Round, folder: Path, effort: Effort) -> Cut:
+        """`cut`, trained; a stopped round goes on from `folder`. When the time is over, as it was after the last epoch;
+        `OutOfTimeError` when there is none.
+        """
+        subject = self.subject
+        epochs, steps = plan.epochs(self.batches)
+        settings = Distill(
+            epochs=epochs,
+            lr=plan.lr,
+            optimizer="adamw",
+            weight_decay=0.01,
+            warmup_epochs=max(0.1 * epochs, 0.01),
+            keep="last",
+            teachers=("the net as it came",),
+            distill_loss=DistillLoss(temperature=_TEMPERATURE),
+            share=_SHARE if subject.labeled else 1.0,
+        )
+        portion = Portion(self.base, steps, plan.first, effort, size=self._side(cut), teacher=self.teacher,
+                          device=subject.device)  # fmt: skip
+        train: Any = portion
+        context = dataclasses.replace(subject.context(cut.size, self.log, folder), train=train, dev=None)
+        own = subject.loss is not None or subject.task is not tasks.CLASSIFICATION
+        seed_everything(subject.seed)  # whatever ran before
+
+        def objective(student: nn.Module, given: Any) -> nn.Module:
+            return Match(student, subject.loss, settings) if own else DistillObjective(student, settings, given)
+
+        try:
+            with placed(Place(name=folder.name)):
+                return Cut(net=fit(cut.net, settings, context, objective), size=cut.size)
+        except OutOfTimeError:
+            state = load_state(folder, repr(settings))
+            if state is None:
+                raise
+            net = copied(cut.net).cpu()
+            net.load_state_dict(state["best"])
+            return Cut(net=net.eval(), size=cut.size)
+
+    def _side(self, cut: Cut) -> int:
+        """Side to which the student's pictures are brought; 0 where they have it."""
+        return 0 if cut.size == self.subject.header.size else cut.size
+
+    def seconds_per_step(self, cut: Cut, effort: Effort) -> float:
+        """Of a training step, forward and back, as it is measured now: the median of a few."""
+        student = copied(cut.net).to(self.subject.device).train()
+        portion = Portion(self.base, _TIMED + 1, 0, effort, size=self._side(cut), teacher=self.teacher,
+                          device=self.subject.device)  # fmt: skip
+        times, start = [], time.perf_counter()
+        for images, *_ in portion:
+            _sum(student(images)).backward()
+            student.zero_grad()
+            times.append(time.perf_counter() - start)
+            start = time.perf_counter()
+        return statistics.median(times[1:])
+
+
+class Match(nn.Module):
+    """A net, the loss of its user, and its distance from the outputs of the net as it came, where those are tensors."""
+
+    def __init__(self, net: nn.Module, loss: Callable[[Any, Any], Tensor] | None, settings: Distill) -> None:
+        super().__init__()
+        self.net, self.loss, self.settings = net, loss or F.cross_entropy, settings
+
+    def forward(self, images: Tensor, targets: Any, teacher_logits: Tensor | None = None) -> Tensor:
+        """Scalar loss. Outputs (B, C, ...) of C > 1 classes are matched as distributions, others by their values."""
+        outputs, share = self.net(images), self.settings.share
+        if teacher_logits is None:
+            return self.loss(outputs, targets)
+        if outputs.shape[1:2] > (1,):
+            student, teacher = (part.movedim(1, -1).flatten(0, -2).float() for part in (outputs, teacher_logits))
+            matched = temperature_kd(student, teacher, self.settings.distill_loss.temperature)
+        else:
+            matched = F.mse_loss(outputs.float(), teacher_logits.float()) / teacher_logits.var().clamp_min(1e-12)
+        return matched if share == 1 else (1 - share) * self.loss(outputs, targets) + share * matched
+
+    def finished(self, net: nn.Module) -> nn.Module:
+        """`net` as it is: nothing was added to it."""
+        return net
+
+
+def _asked(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    def logits(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(images).float()
+
+    return logits
+
+
+def _outputs(net: nn.Module, subject: Subject) -> Any:
+    with torch.no_grad():
+        return net(subject.example.to(subject.device)) if isinstance(subject.example, Tensor) else None
+
+
+def _sum(outputs: Any) -> Tensor:
+    parts = (
+        [outputs] if isinstance(outputs, Tensor) else list(outputs.values() if isinstance(outputs, dict) else outputs)
+    )
+    return torch.stack([part.float().sum() for part in parts if isinstance(part, Tensor)]).sum()
+
+
+def kept(folder: Path, subject: Subject) -> Cut | None:
+    """What a finished round left in `folder`; None when it is not finished."""
+    path = folder / MODEL
+    if not path.is_file():
+        return None
+    net, header = checkpoint.load(path, None if spec_of(subject.net) else subject.net)
+    return Cut(net=net, size=header.size)
+
+
+def keep(folder: Path, cut: Cut, subject: Subject) -> None:
+    """Write `cut` where `kept` finds it, and drop the state of its training."""
+    checkpoint.save(folder / MODEL, cut.net, header_for(cut, subject))
+    for path in folder.iterdir():
+        if path.name == STATE:
+            path.unlink()
+
+
+def header_for(cut: Cut, subject: Subject, **fields: Any) -> checkpoint.Header:
+    """What the file of `cut` says."""
+    return dataclasses.replace(subject.header, plans=plans_of(cut.net), size=cut.size, **fields)

@@ -1,0 +1,288 @@
+"""From a net to the smallest that keeps its quality: race ways, go further while there is room, back off when not.
+
+Every decision uses dev. Everything that was decided or measured is in the journal, so that a search that was stopped
+goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from solution.contracts import InputError
+from solution.shrink.effort import OutOfTimeError
+from solution.shrink.goal import Goal, costs_of
+from solution.shrink.measured import WHOLE, Candidate, Measured
+from solution.shrink.proposals import Proposal, Proposer, bearable, measured_alone
+from solution.shrink.rounds import Cut, Round, Teaching, keep, kept
+from solution.shrink.subject import Subject
+
+IN_TRAININGS = "seconds in trainings"
+FIRST_LEVEL, FURTHER, CLOSE_LEVELS, LEAST_LEVEL = 0.5, 0.65, 0.88, 0.02
+"""Share of MACs that is tried first, the factor to the next one, the ratio of levels between which nothing is tried,
+and the least one."""
+_RACE, _SEMIFINAL, _ROUND, _LAST = 0.03, 0.06, 0.16, 0.25
+"""Shares of the effort for a race's run, the two best of it, a round at one level, and the chosen net at the end."""
+_MOST_RACED = 0.3
+"""Share of the time after which a race is over, whoever has not run: cutting takes time, too."""
+_COMPARED = 2
+"""So often at most the predictions of milliseconds and bytes are held against an untrained net's own file."""
+_GENTLER = 4.0
+"""By what the learning rate is divided for nets that bear less; the race tells."""
+_MARGIN = 0.7
+"""Part of `max_drop` that decisions use: dev is small, and val has the last word."""
+_FEWEST = 8
+"""Training steps without which a candidate is none."""
+_VIEWS, _FOR_LOGITS, _FOR_LAYERS = 4, 0.08, 0.06
+"""Views with stored logits without a limit of time; shares of it that logits, and what layers bear, may take."""
+
+
+class Search(Measured):
+    """One search. `run` returns all candidates in the order in which they were tried."""
+
+    def __init__(self, subject: Subject, goal: Goal, work: Path, log: Callable[[str], None]) -> None:
+        super().__init__(subject, goal, work, log)
+        self.tried: list[Candidate] = []
+        self.rounds = 0
+        self.teaching: Teaching | None = None
+
+    def run(self) -> list[Candidate]:
+        """All candidates, in the order in which they were tried; the whole net is not among them."""
+        self.measure()
+        self.effort.reserve = self._for_the_end()
+        if self.effort.timed and self.effort.left() <= 0:
+            raise InputError(self._no_time())
+        proposer = Proposer(subject=self.subject, macs=int(self.whole.costs["macs"]), bears={})
+        level = self._first_level(proposer)
+        if self.subject.given.train is None:
+            return self._by_weights(proposer.at("uniform", level))
+        self.teaching = self._taught()
+        proposer = dataclasses.replace(proposer, bears=self._bearable())
+        try:
+            best = self._raced(proposer, level)
+            if self._limited():
+                self._trained(self.cut_of(best), best, 1.0)
+            else:
+                self._walked(proposer, best)
+        except OutOfTimeError:
+            self.log("the time for trainings is over; what was finished is kept")
+        if not self.tried:
+            raise InputError(self._no_time())
+        return self.tried
+
+    def _by_weights(self, proposal: Proposal) -> list[Candidate]:
+        """The one candidate that needs no training pictures."""
+        if not self._limited():
+            raise InputError(
+                "without training pictures nothing tells how far to go: name a limit such as --macs 50%, or photos "
+                "with --data"
+            )
+        cut = Cut(net=proposal.made(self.subject.net, self.subject, _quiet), size=proposal.size)
+        costs = costs_of(cut.net, self.subject.example)
+        level = costs["macs"] / self.whole.costs["macs"]
+        keep(self.work / "by_weights", cut, self.subject)
+        dev = self.subject.figure(cut.net, cut.size)
+        self.tried = [Candidate(name=f"by weights {level:.0%}", way="uniform", level=level, size=cut.size, dev=dev,
+                                steps=0, folder="by_weights", costs=costs)]  # fmt: skip
+        return self.tried
+
+    def _no_time(self) -> str:
+        if not self.effort.timed:
+            return f"{self.goal.passes:g} passes leave no step for a candidate: give more with --passes"
+        seconds, end = self.journal.seconds(), self.effort.reserve
+        return (
+            f"--hours {self.goal.hours:g} leaves no time for a single candidate: judging and exporting the net as it "
+            f"came took {seconds:.0f} s, and the end takes {end:.0f} s; give at least --hours "
+            f"{math.ceil(2 * (seconds + end) / 36) / 100:g}"
+        )
+
+    def _limited(self) -> bool:
+        return bool(self.goal.limits(dict.fromkeys(("macs", "latency", "size", "ram"), 1.0)))
+
+    def _taught(self) -> Teaching:
+        subject, views = self.subject, _VIEWS
+        if self.effort.timed and subject.views is not None:
+            dev, train = subject.given.num_images("dev"), subject.given.num_images("train")
+            each = self.journal.entries[WHOLE]["seconds"] / dev * train
+            views = min(int(_FOR_LOGITS * self.effort.total / each), 2 * _VIEWS)
+        return Teaching(subject, self.journal.once("views", lambda: views), self.log)
+
+    def _bearable(self) -> dict[str, float]:
+        """{layer: share of its channels that may go}; none when it cannot be measured in time."""
+        if math.isnan(self.whole.dev):
+            return {}
+        begin = time.monotonic()
+
+        def in_time(done: int, number: int) -> bool:
+            if not self.effort.timed:
+                return True
+            seconds = time.monotonic() - begin
+            return done < 2 or seconds / done * number < _FOR_LAYERS * self.effort.total
+
+        def measured() -> dict[str, float]:
+            losses, whole = measured_alone(self.subject, in_time, self.log)
+            return bearable(losses, whole)
+
+        return self.journal.once("what layers bear", measured)
+
+    def _first_level(self, proposer: Proposer) -> float:
+        """Where the search begins: the most MACs with which all limits are met. `InputError` when none is enough."""
+        limits = self.goal.limits(self.before())
+        if not limits:
+            return FIRST_LEVEL
+        size, level, costs = self.subject.header.size, 1.0, self.predicted(self.subject.net, self.subject.header.size)
+        net, compared = self.subject.net, 0
+        for _ in range(16):
+            excess = max(costs[name] / limit for name, limit in limits.items())
+            if excess <= 1 and compared < _COMPARED and level < 1 and {"latency", "size"} & limits.keys():
+                self.compare(net, size, level)
+                costs, compared = self.predicted(net, size), compared + 1
+                continue
+            if excess <= 1:
+                return min(level, 0.98)
+            level *= min(0.97 / excess, 0.95)
+            if level < LEAST_LEVEL:
+                break
+            try:
+                net = proposer.without_training(proposer.at("uniform", level))
+                costs = self.predicted(net, size)
+            except InputError:
+                break
+        least = ", ".join(f"{name} {costs[name]:,.4g} (limit {limit:,.4g})" for name, limit in limits.items())
+        lost = self.drop(self.subject.figure(net, size))
+        cost = "" if math.isnan(lost) else f", which loses {lost:.1f} points before any training"
+        raise InputError(f"these limits cannot be reached by cutting channels: the least is {least}{cost}; allow more")
+
+    def _raced(self, proposer: Proposer, level: float) -> Candidate:
+        """The best of all ways at `level`: each is trained a little, the two best of them once more."""
+        runs: list[Candidate] = []
+        begin, most = time.monotonic(), _MOST_RACED * max(self.effort.left(), 0.0)
+        for proposal in proposer.ways(level):
+            try:
+                done = self._begun(proposal, None, _RACE)
+            except InputError as error:
+                self.log(f"{proposal.way} at {level:.0%}: left out, {error}")
+                continue
+            runs += [done] if done else []
+            late = self.effort.timed and time.monotonic() - begin > most
+            if runs and self.journal.once(f"race over at {proposal.way}", lambda late=late: late):
+                break
+        if not runs:
+            raise OutOfTimeError
+        runs.sort(key=lambda one: -_sortable(one.dev))
+        gentle = dataclasses.replace(runs[0], lr=runs[0].lr / _GENTLER)
+        again = [self._trained(self.cut_of(one), one, _SEMIFINAL) for one in [gentle, *runs[:2]]]
+        return max([*filter(None, again), runs[0]], key=lambda one: _sortable(one.dev))
+
+    def _walked(self, proposer: Proposer, best: Candidate) -> None:
+        """From level to level: further while quality is kept, half the way back when it is not; then the last round."""
+        total = self.journal.once("left to walk", lambda: max(self.effort.left(), 1e-9))
+        aim = _MARGIN * self.goal.max_drop
+        fine: Candidate | None = None
+        failed, now, tries = 0.0, best, 0
+        while self.journal.once(f"on after {self.rounds}", lambda: self.effort.left() > (_LAST + _ROUND / 2) * total):
+            done = self._trained(self.cut_of(now), now, _ROUND)
+            if done is None:
+                break
+            tries += 1
+            drop = self.drop(done.dev)
+            if drop > aim and tries < 2 and drop < max(3 * self.goal.max_drop, 2.0):
+                now = done
+                continue
+            tries = 0
+            if drop <= aim:
+                fine = done
+            else:
+                failed = done.level
+            upper = fine.level if fine else 1.0
+            level = math.sqrt(upper * failed) if failed else upper * FURTHER
+            if level < LEAST_LEVEL or (failed and failed / upper > CLOSE_LEVELS):
+                break
+            source = fine if fine and done.way != "low_rank" else None
+            next_one = self._next(proposer, done.way, level, source)
+            if next_one is None:
+                break
+            now = next_one
+        self._polished()
+
+    def _next(self, proposer: Proposer, way: str, level: float, source: Candidate | None) -> Candidate | None:
+        proposal = proposer.at(way, level) if source is None else proposer.further(way, level, source.size)
+        try:
+            return self._begun(proposal, source, _RACE)
+        except InputError as error:
+            self.log(f"{way} at {level:.0%}: not further, {error}")
+            return None
+
+    def _polished(self) -> None:
+        """The rest of the effort for the smallest net that keeps its quality or may come to."""
+        near = [one for one in self.tried if self.drop(one.dev) <= self.goal.max_drop + 0.5]
+        if near:
+            best = min(near, key=lambda one: (one.level, -_sortable(one.dev)))
+        else:
+            best = max(self.tried, key=lambda one: _sortable(one.dev))
+        self._trained(self.cut_of(best), best, 1.0)
+
+    def _begun(self, proposal: Proposal, source: Candidate | None, share: float) -> Candidate | None:
+        """A candidate cut from `source`, or from the net as it came, after its first round."""
+        start = source or self.whole
+        net = proposal.made(self.cut_of(start).net, self.subject, _quiet)
+        cut = Cut(net=net, size=proposal.size)
+        costs = costs_of(net, self.subject.example_at(cut.size))
+        level = costs["macs"] / self.whole.costs["macs"]
+        fresh = Candidate(name="", way=proposal.way, level=level, size=cut.size, dev=math.nan, steps=start.steps,
+                          folder="", costs=costs, lr=start.lr)  # fmt: skip
+        return self._trained(cut, fresh, share)
+
+    def _trained(self, cut: Cut, candidate: Candidate, share: float) -> Candidate | None:
+        """`candidate` after a round with this share of the effort, or of what is left; None when too little is."""
+        assert self.teaching is not None
+        self.rounds += 1
+        name = f"{self.rounds:02d} {candidate.way} {candidate.level:.0%}"
+        plan = Round(
+            lr=candidate.lr, **self.journal.once(f"{name}: plan", lambda: self._planned(cut, candidate, share))
+        )
+        if plan.steps < _FEWEST:
+            return None
+        folder = self.work / name.replace(" ", "_").replace("%", "")
+        done = kept(folder, self.subject)
+        if done is None:
+            begin = time.monotonic()
+            done = self.teaching.run(cut, plan, folder, self.effort)
+            keep(folder, done, self.subject)
+            so_far = float(self.journal.entries.get(IN_TRAININGS, 0.0))
+            self.journal.note(IN_TRAININGS, round(so_far + time.monotonic() - begin, 2))
+        self.effort.charge(plan.steps, candidate.level)
+        dev = self.journal.once(f"{name}: dev", lambda: self.subject.figure(done.net, done.size))
+        made = dataclasses.replace(
+            candidate, name=name, dev=dev, steps=candidate.steps + plan.steps, folder=folder.name
+        )
+        self.tried.append(made)
+        best = self._best_so_far()
+        self.log(f"{name}: {plan.steps} steps, drop {self.drop(dev):+.1f} on dev; {self.effort}; best so far: {best}")
+        return made
+
+    def _planned(self, cut: Cut, candidate: Candidate, share: float) -> dict[str, Any]:
+        """Steps, first epoch and rate of the next round, from what a step costs now and what is left."""
+        assert self.teaching is not None
+        each = self.teaching.seconds_per_step(cut, self.effort) if self.effort.timed else candidate.level
+        units = min(max(share * self.effort.total, 1.01 * _FEWEST * each), 0.95 * self.effort.left())
+        return {"steps": max(int(units / each), 0), "first": 1000 * self.rounds}
+
+    def _best_so_far(self) -> str:
+        fine = [one for one in self.tried if self.drop(one.dev) <= self.goal.max_drop]
+        if not fine:
+            return "the net as it came"
+        best = min(fine, key=lambda one: one.level)
+        return f"{best.level:.0%} of the MACs, drop {self.drop(best.dev):+.1f}"
+
+
+def _sortable(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _quiet(_line: str) -> None:
+    """Takes a line, and does nothing with it."""
