@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from solution import checkpoint
-from solution.compress.channels.step import median_latency_ms
 from solution.compress.parametrized import materialized
 from solution.contracts import InputError, Recipe, Row, Stage, StepContext, StructuralStep, task_of
 from solution.data.loaders import Loaders
 from solution.evaluate.cost import file_bytes, processor_ms
+from solution.evaluate.latency import median_latency_ms
 from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
 from solution.export import files, shipping
 from solution.export.parity import simulates

@@ -1,5 +1,6 @@
 """PruneChannels: shares, budgets, limits, and what it refuses."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import nn
 from toy_nets import conv, toy_net
 
 from solution.checkpoint import load
+from solution.compress.channels import step as step_file
 from solution.compress.channels.step import PruneChannels, cost_of, recalibrated, tensor_bytes
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import macs, params
@@ -70,6 +72,28 @@ def test_budgets_of_a_residual_net_whose_shortcuts_pad_channels(ranking, seed):
     net = CifarResNet(depth=20).build(10).eval()
     left = macs(PruneChannels(macs="70%", ranking=ranking, verify=False)(net, GIVEN), EXAMPLE)
     assert 0.99 * 0.7 * macs(net, EXAMPLE) <= left <= 0.7 * macs(net, EXAMPLE)
+
+
+def test_a_latency_budget_is_met_by_the_ratio_to_the_full_net(monkeypatch):
+    """On a machine whose speed drifts, but on which time goes by MACs."""
+    net, drift = small_cnn(), iter(range(1, 1000))
+    monkeypatch.setattr(step_file, "median_latency_ms", lambda *_: 7.0 * next(drift))
+    monkeypatch.setattr(step_file, "latency_ratio", lambda cut, full, *_: macs(cut, EXAMPLE) / macs(full, EXAMPLE))
+    left = macs(PruneChannels(latency="50%")(net, GIVEN), EXAMPLE)
+    assert 0.45 * macs(net, EXAMPLE) <= left <= 0.5 * macs(net, EXAMPLE)
+
+
+def test_the_multiple_that_runs_fastest_is_taken(monkeypatch):
+    def times(nets, example, device):
+        widths = [net[0].out_channels for net in nets]
+        return np.array([[10.0] + [5.0 if width % 16 == 0 else 7.0 for width in widths[1:]]] * 3)
+
+    monkeypatch.setattr(step_file, "times_ms", times)
+    lines = []
+    context = StepContext(example=EXAMPLE, log=lines.append)
+    cut = PruneChannels(ratio=0.4, round_to="auto")(small_cnn(), context)
+    assert (cut[0].out_channels, cut[3].out_channels) == (16, 32)
+    assert lines == ['round_to="auto": channel numbers are multiples of 16']
 
 
 def test_a_budget_of_bytes_on_a_shufflenet():
@@ -161,7 +185,7 @@ def test_recalibration_keeps_frozen_modes():
         ({"latency": 2}, r'latency=2 has no unit: write latency="0.5 ms"'),
         ({"ratio": 0.5, "ranking": "best"}, "ranking must be one of uniform, global, per_cost, got 'best'"),
         ({"ratio": 0.5, "importance": "luck"}, "importance must be one of"),
-        ({"ratio": 0.5, "round_to": 0}, "round_to must be at least 1, got 0"),
+        ({"ratio": 0.5, "round_to": 0}, 'round_to must be at least 1, or "auto", got 0'),
         ({"ratio": 0.5, "limits": {"stem": 2}}, "must lie between 0 and 1, got 2"),
     ],
 )

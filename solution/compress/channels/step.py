@@ -10,8 +10,6 @@ the same modules as the full one.
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -26,22 +24,25 @@ from solution.compress.channels.selection import written_plan
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
 from solution.compress.coupling.equality import verified
 from solution.compress.coupling.fitting import fit
-from solution.compress.coupling.inputs import batch_of, call, prepared, with_tensors
+from solution.compress.coupling.inputs import batch_of, call, prepared
 from solution.compress.coupling.limit import CostLimit, meet
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
-from solution.compress.coupling.targets import Estimator, Spread, Targets, bounds_of
+from solution.compress.coupling.targets import Bounds, Estimator, Spread, Targets, bounds_of
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.moments import Inputs, change
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
 from solution.evaluate.cost import macs, params, watched
+from solution.evaluate.latency import latency_ratio, median_latency_ms, rewarded_multiple, times_ms
 from solution.evaluate.ram import memory
 from solution.graph.running import as_judged
 
 RANKINGS = ("uniform", "global", "per_cost")
 BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "ram": "bytes", "latency": "ms"}
 """Setting -> what it limits, as `Budget` calls it."""
+MULTIPLES, REWARD = (1, 4, 8, 16, 32), 0.03
+"""What ``round_to="auto"`` tries, and the share of time that a multiple must save."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +54,15 @@ class PruneChannels(StructuralStep):
                 what the cut net may cost at most: "50%" of what the net costs now, or a number such as "12M",
                 "64 KiB", "2 ms". Met within 1 % or one channel group (ram, latency 10 %), never exceeded. MACs in the
                 competition's convention, bytes of all tensors, ram as `solution.evaluate.ram` estimates what one image
-                in int8 takes on a microcontroller, latency as the median of one image on `context.device`
+                in int8 takes on a microcontroller, latency of one image on `context.device`: the median of the ratios
+                to the full net, which is timed in turns with every cut one
     ranking     "uniform": each layer loses the same share; "global": the least important channels of all layers go;
                 "per_cost": those that are worth least per multiply-accumulate (per parameter when the budget counts
                 parameters or bytes) that they cost
     importance  what makes a channel worth keeping: group_norm, l1, l2, fpgm, bn_scale, random, or on calibration
                 batches taylor, fisher, hessian, activation
-    round_to    channel numbers become multiples of this where the layer has so many
+    round_to    channel numbers become multiples of this where the layer has so many; "auto" takes the multiple that
+                runs fastest for its MACs on `context.device`, measured in turns
     limits      glob pattern of layers -> the largest fraction of their channels that may go
     protect     glob patterns of layers that keep all their channels
     reconstruct fit the layers that read fewer channels to give what they gave before, on calibration batches
@@ -77,7 +80,7 @@ class PruneChannels(StructuralStep):
     latency: str | int | None = None
     ranking: str = "uniform"
     importance: str = "group_norm"
-    round_to: int = 1
+    round_to: int | str = 1
     limits: dict[str, float] = field(default_factory=dict)
     protect: tuple[str, ...] = ()
     reconstruct: bool = False
@@ -98,8 +101,8 @@ class PruneChannels(StructuralStep):
             raise InputError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.ranking!r}")
         if self.importance not in CRITERIA:
             raise InputError(f"importance must be one of {', '.join(CRITERIA)}, got {self.importance!r}")
-        if self.round_to < 1:
-            raise InputError(f"round_to must be at least 1, got {self.round_to}")
+        if self.round_to != "auto" and (not isinstance(self.round_to, int) or self.round_to < 1):
+            raise InputError(f'round_to must be at least 1, or "auto", got {self.round_to}')
         for pattern, fraction in self.limits.items():
             if not 0 <= fraction <= 1:
                 raise InputError(f"limits: the fraction for {pattern!r} must lie between 0 and 1, got {fraction}")
@@ -133,12 +136,23 @@ class PruneChannels(StructuralStep):
         frozen: dict[int, str] = {}
         classes = classes_of(full.coupling)
         estimator = Estimator(full, classes, "params" if self.budget in ("params", "bytes") else "macs")
-        bounds = bounds_of(full.coupling, classes, self.limits, self.round_to, self._ranked(score, estimator))
+        ranked = self._ranked(score, estimator)
+
+        def in_multiples(of: int) -> Bounds:
+            return bounds_of(full.coupling, classes, self.limits, of, ranked)
 
         def planned(targets: Targets) -> tuple[ChannelPlan, Targets]:
             fitted = fit(request, full, targets, bounds.multiple, frozen)
             return written_plan(full, fitted, score), fitted.numbers(classes)
 
+        if isinstance(self.round_to, int):
+            bounds = in_multiples(self.round_to)
+        else:
+            tried = {}
+            for multiple in MULTIPLES:
+                bounds = in_multiples(multiple)
+                tried[multiple] = planned(bounds.whole(self.ratio or 0.5))[0]
+            bounds = in_multiples(_rewarded(model, tried, context))
         if self.ratio is not None:
             return self._checked(planned(bounds.whole(self.ratio))[0], full, model, context)
         spread = Spread(classes)
@@ -205,13 +219,15 @@ class PruneChannels(StructuralStep):
     def _budget(self, model: nn.Module, context: StepContext) -> CostLimit:
         name = self.budget or ""
         before = cost_of(name, model, context)
-        return CostLimit(
-            name=name,
-            before=before,
-            limit=self.limit(before),
-            tolerance=0.1 if name in ("latency", "ram") else 0.01,
-            measure=lambda plan: cost_of(name, plan.apply(model), context),
-        )
+
+        def measure(plan: ChannelPlan) -> float:
+            cut = plan.apply(model)
+            if name == "latency":
+                return before * latency_ratio(cut, model, context.example, context.device)
+            return cost_of(name, cut, context)
+
+        tolerance = 0.1 if name in ("latency", "ram") else 0.01
+        return CostLimit(name=name, before=before, limit=self.limit(before), tolerance=tolerance, measure=measure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +238,15 @@ class _Matters:
 
     def __call__(self, position: int) -> bool:
         return not self.outputs or position in self.outputs
+
+
+def _rewarded(model: nn.Module, plans: dict[int, ChannelPlan], context: StepContext) -> int:
+    """The multiple among `plans` that runs fastest for its MACs."""
+    nets = [model, *(plan.apply(model) for plan in plans.values())]
+    times = times_ms(nets, context.example, context.device)
+    multiple = rewarded_multiple(times, [_macs(net, context.example) for net in nets], list(plans), REWARD)
+    context.log(f'round_to="auto": channel numbers are multiples of {multiple}')
+    return multiple
 
 
 def _check_numbers(model: nn.Module) -> None:
@@ -246,25 +271,6 @@ def _macs(model: nn.Module, example: Any) -> float:
     with as_judged(model), watched(model, lambda _module: None, lambda _module, counted: counts.append(counted)):
         call(model, example)
     return sum(counts) / batch_of(example)
-
-
-def median_latency_ms(model: nn.Module, example: Any, device: str, runs: int = 21) -> float:
-    """Median milliseconds of a forward in eval mode on the first image of `example` (B, C, H, W), or on inputs of
-    another form as they are, after three to warm up.
-    """
-    training = model.training
-    example = example[:1] if isinstance(example, Tensor) else example
-    net, inputs = model.to(device).eval(), with_tensors(lambda one: one.to(device), example)
-    times = []
-    with torch.inference_mode():
-        for _ in range(runs + 3):
-            start = time.perf_counter()
-            call(net, inputs)
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    model.train(training)
-    return statistics.median(times[3:]) * 1e3
 
 
 def cost_of(name: str, model: nn.Module, context: StepContext) -> float:
