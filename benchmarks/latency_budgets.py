@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.latency_budgets
     OMP_NUM_THREADS=1 python -m benchmarks.latency_budgets --nets resnet18 --share 0.7 --round-to auto
 
-Asks for half of the time that one image takes. "Left" is the median over 41 rounds of the ratio of both times, measured
+Asks for half of the time that one image takes. "Left" is the median over 101 rounds of the ratio of both times, measured
 after the step is done, on the processor and with the threads of this process. Weights are random. About ten minutes.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 NETS = ("resnet18", "mobilenet_v3_small", "mobilenet_v2_by_hand", "unet", "regnety_004", "vit_tiny_patch16_224")
-ROUNDS = 41
+ROUNDS = 101
 
 
 class Inverted(nn.Module):

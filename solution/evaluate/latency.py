@@ -17,7 +17,8 @@ WARM_UP, LEAST_ROUNDS, MOST_ROUNDS = 2, 11, 101
 
 
 def times_ms(nets: Sequence[nn.Module], example: Example, device: str, seconds: float = 3.0) -> np.ndarray:
-    """(rounds, nets) milliseconds of one sample through each net, in eval mode.
+    """(rounds, nets) milliseconds of one sample through each net, in eval mode: the time by the clock, or on the
+    processor what the calling thread had of it, so that programs beside it do not count.
 
     Every round asks each net once, in an order that rotates. There are at least `LEAST_ROUNDS` of them after a warm-up,
     at most `MOST_ROUNDS`, and between these as many as `seconds` hold.
@@ -64,12 +65,14 @@ def _placed(net: nn.Module, device: str) -> nn.Module:
 
 
 def _once_ms(net: nn.Module, inputs: Example, device: str) -> float:
+    on_cuda = torch.device(device).type == "cuda"
+    clock = time.thread_time if torch.device(device).type == "cpu" else time.perf_counter
     with torch.inference_mode():
-        start = time.perf_counter()
+        start = clock()
         call(net, inputs)
-        if torch.device(device).type == "cuda":
+        if on_cuda:
             torch.cuda.synchronize()
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * (clock() - start)
 
 
 def rewarded_multiple(times: np.ndarray, macs: Sequence[float], multiples: Sequence[int], gain: float) -> int:

@@ -11,7 +11,7 @@ the same modules as the full one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class PruneChannels(StructuralStep):
     latency: str | int | None = None
     ranking: str = "uniform"
     importance: str = "group_norm"
-    round_to: int | str = 1
+    round_to: int | Literal["auto"] = 1
     limits: dict[str, float] = field(default_factory=dict)
     protect: tuple[str, ...] = ()
     reconstruct: bool = False
