@@ -39,7 +39,7 @@ _SLOWER = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Recover(Step):
-    """Match the outputs of the net before it was cut, on calibration pictures alone: no labels, about a minute.
+    """Match the outputs of the net before it was cut, on calibration pictures alone: no labels, a few minutes.
 
     Logits (B, classes) are matched as distributions, outputs of any other shape by smooth L1 in units of their
     deviation. Inputs that are no pictures (B, C, H, W) are shown as they are. When the outputs end further from the
@@ -52,15 +52,18 @@ class Recover(Step):
     temperature  softens the logits
     crop_scale   share of a picture's area that a random crop keeps; (1, 1) keeps all of it
     flip         chance of a mirror image
+    cutmix       chance that each picture of a batch gets a rectangle of another one: more to match than a few hundred
+                 pictures show (Yun et al., 2019, arXiv:1905.04899)
     """
 
     teachers: tuple[str, ...] = ()
-    steps: int = 600
+    steps: int = 1500
     lr: float = 0.1
     batch_size: int = 64
     temperature: float = 2.0
-    crop_scale: tuple[float, float] = (0.35, 1.0)
+    crop_scale: tuple[float, float] = (0.25, 1.0)
     flip: float = 0.5
+    cutmix: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -72,8 +75,9 @@ class Recover(Step):
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise InputError(f"crop_scale must be (low, high) with 0 < low <= high <= 1, got {self.crop_scale}")
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"flip must lie between 0 and 1, got {self.flip}")
+        for name in ("flip", "cutmix"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
 
     @property
     def requires(self) -> dict[str, tuple[str, ...]]:
@@ -200,7 +204,9 @@ class Crops:
         for _ in range(len(self)):
             some = torch.randperm(len(self.pictures), generator=chance)[:size]
             images = self.pictures[some.to(self.pictures.device)]
-            yield (self._cropped(images, chance) if images.ndim == 4 else images), torch.zeros(size)
+            if images.ndim == 4:
+                images = self._mixed(self._cropped(images, chance), chance)
+            yield images, torch.zeros(size)
 
     def _cropped(self, images: Tensor, chance: torch.Generator) -> Tensor:
         """One crop of each of `images` (B, C, H, W), scaled to their size, a share of them mirrored."""
@@ -218,6 +224,18 @@ class Crops:
         grid[:, 1, 1], grid[:, 1, 2] = height, uniform(-1, 1) * (1 - height)
         places = F.affine_grid(grid.to(images), list(images.shape), align_corners=False)
         return F.grid_sample(images, places, padding_mode="reflection", align_corners=False)
+
+    def _mixed(self, images: Tensor, chance: torch.Generator) -> Tensor:
+        """`images` (B, C, H, W), in a share of the batches with a rectangle of the next one in each."""
+        mixed, share, top, left = torch.rand(4, generator=chance).tolist()
+        if mixed >= self.settings.cutmix:
+            return images
+        height, width = (max(1, round(side * share**0.5)) for side in images.shape[2:])
+        top, left = round(top * (images.shape[2] - height)), round(left * (images.shape[3] - width))
+        place = (..., slice(top, top + height), slice(left, left + width))
+        images = images.clone()
+        images[place] = images.roll(1, 0)[place]
+        return images
 
 
 def _inputs(batch: Any) -> Tensor:

@@ -70,7 +70,9 @@ def test_labels_and_the_dev_and_val_splits_are_not_looked_at():
 def test_a_training_that_helps_nothing_leaves_the_net_as_it_came(lr):
     cut, context = cut_and_context(a_net())
     said = []
-    settings = Recover(steps=3, lr=lr) if lr > 1 else Recover(steps=1, lr=lr, crop_scale=(1.0, 1.0), flip=0.0)
+    settings = (
+        Recover(steps=3, lr=lr) if lr > 1 else Recover(steps=1, lr=lr, crop_scale=(1.0, 1.0), flip=0.0, cutmix=0.0)
+    )
     recovered = settings(cut, dataclasses.replace(context, log=said.append))
     assert error(recovered, context.original) <= error(cut, context.original) + 1e-9
     if lr > 1:
@@ -89,11 +91,20 @@ def test_crops_depend_on_seed_and_epoch_alone_and_keep_the_shape():
     assert not torch.equal(next(iter(again))[0], one[0])
 
 
-def test_without_crops_and_mirroring_pictures_are_shown_as_they_are():
-    settings = Recover(steps=1, batch_size=48, crop_scale=(1.0, 1.0), flip=0.0)
+def test_without_crops_mirroring_and_mixing_pictures_are_shown_as_they_are():
+    settings = Recover(steps=1, batch_size=48, crop_scale=(1.0, 1.0), flip=0.0, cutmix=0.0)
     ((shown, _),) = Crops(settings, PICTURES, 0)
     distances = torch.cdist(shown.flatten(1), PICTURES.flatten(1))
     assert sorted(distances.argmin(1).tolist()) == list(range(48))
+
+
+def test_a_mixed_batch_holds_a_rectangle_of_another_picture():
+    settings = Recover(steps=1, batch_size=48, crop_scale=(1.0, 1.0), flip=0.0, cutmix=1.0)
+    ((shown, _),) = Crops(settings, PICTURES, 0)
+    from_where = (shown[:, None] - PICTURES[None]).abs().amax(2).argmin(1)  # (B, H, W): whose pixel it is
+    counts = [len(one.unique()) for one in from_where]
+    assert max(counts) == 2
+    assert len(set(counts)) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,9 @@ def test_what_is_missing_is_named(change, message):
         QUICK(cut, dataclasses.replace(context, **change))
 
 
-@pytest.mark.parametrize("settings", [{"steps": 0}, {"lr": 0}, {"crop_scale": (0.5, 0.2)}, {"flip": 2.0}])
+@pytest.mark.parametrize(
+    "settings", [{"steps": 0}, {"lr": 0}, {"crop_scale": (0.5, 0.2)}, {"flip": 2.0}, {"cutmix": -1.0}]
+)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         Recover(**settings)
