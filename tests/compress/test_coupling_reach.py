@@ -229,3 +229,38 @@ def test_a_branch_on_values_and_a_transformed_call_are_refused_by_one_line():
         fw.PruneChannels(ratio=0.5).plan(Between(lambda x: x if x.sum() > 0 else -x).eval(), EXAMPLE)
     with pytest.raises(InputError, match=r"torch\.func"):
         fw.PruneChannels(ratio=0.5).plan(Between(torch.vmap(torch.sin)).eval(), EXAMPLE)
+
+
+class Neighbours(nn.Module):
+    """A gate that looks at neighbouring channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate, self.second = nn.Conv2d(3, 16, 3), nn.Conv1d(1, 1, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        gate = self.gate(x.mean((2, 3))[:, None])[:, 0].sigmoid()
+        return self.head(self.second(x * gate[:, :, None, None]).relu())
+
+
+@pytest.mark.parametrize(
+    ("net", "what"),
+    [
+        (Neighbours(), "conv1d"),
+        (Between(lambda x: F.local_response_norm(x.relu(), 5, alpha=1.0)), "avg_pool3d"),
+        (Between(lambda x: x.sort(dim=1)[0]), "sort"),
+        (Between(lambda x: x - x.median(1, keepdim=True)[0]), "median"),
+    ],
+)
+def test_what_mixes_neighbouring_channels_is_cut_only_on_demand_and_the_change_said(net, what):
+    net = randomize(net.eval())
+    exact = fw.PruneChannels(ratio=0.5).plan(net, EXAMPLE)
+    assert exact.kept["first"] == f"{what} ties its channels together"
+    assert exact.verified < 1e-10
+    plan = fw.PruneChannels(ratio=0.5, approximate=True).plan(net, EXAMPLE)
+    assert plan.apply(net).first.out_channels == 8
+    assert plan.approximated == (what,)
+    assert 1e-10 < plan.verified < 1
+    assert f"approximate: {what} over other channels" in str(plan)

@@ -131,6 +131,7 @@ def written_plan(full: Analysis, fitted: Fit, score: np.ndarray) -> ChannelPlan:
         layers=_layers(full, fitted, kept),
         saves={"macs": _macs(full, fitted), "params": (_params(full), _params(fitted.skeleton))},
         kept=_kept(full, fitted, kept),
+        approximated=full.coupling.approximated,
     )
 
 
@@ -181,5 +182,7 @@ def _kept(full: Analysis, fitted: Fit, kept: dict[tuple[str, int], np.ndarray]) 
             continue
         component = int(side.component[0])
         frozen = fitted.frozen.get(int(coupling.atom[component]))
-        reasons[_layer(side.tensor)] = coupling.reason.get(component) or frozen or "it has no channel to spare"
+        mixed = coupling.mixing.get(component)
+        why = f"{mixed} ties its channels together" if mixed else "it has no channel to spare"
+        reasons[_layer(side.tensor)] = coupling.reason.get(component) or frozen or why
     return {**reasons, **dict.fromkeys(map(_layer, full.unreached), "the forward never reads it")}

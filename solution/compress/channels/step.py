@@ -67,6 +67,8 @@ class PruneChannels(StructuralStep):
     protect     glob patterns of layers that keep all their channels
     reconstruct fit the layers that read fewer channels to give what they gave before, on calibration batches
     outputs     positions of the outputs that must keep their shape, when a forward returns several; () means all
+    approximate cut also what mixes neighbouring channels (local response norm, attention by a convolution over
+                channels, sorted or running values): no cut equals the full net there, and the plan prints the change
     verify      run the cut net and the full one without the channels that go on the example: they must be equal
     """
 
@@ -85,6 +87,7 @@ class PruneChannels(StructuralStep):
     protect: tuple[str, ...] = ()
     reconstruct: bool = False
     outputs: tuple[int, ...] = ()
+    approximate: bool = False
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -129,7 +132,11 @@ class PruneChannels(StructuralStep):
         model = materialized(model)
         _check_numbers(model)
         request = TraceRequest(
-            model=model, example=context.example, protected=self.protect, keeps_output=_Matters(outputs=self.outputs)
+            model=model,
+            example=context.example,
+            protected=self.protect,
+            keeps_output=_Matters(outputs=self.outputs),
+            approximate=self.approximate,
         )
         full = analyze(request)
         score = component_scores(model, full.coupling, self.importance, context)

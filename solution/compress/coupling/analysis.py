@@ -127,6 +127,7 @@ class TraceRequest:
     protected     glob patterns of modules whose own outputs keep all channels ("stem.*", "fc")
     keeps_output  position among the flattened outputs -> whether it must keep its shape
     learned       numbers that modules store, as they are found (`stored`)
+    approximate   what mixes neighbouring channels does not tie them together, though a cut then changes what it mixes
     """
 
     model: nn.Module
@@ -134,6 +135,7 @@ class TraceRequest:
     protected: tuple[str, ...] = ()
     keeps_output: Callable[[int], bool] = every_output
     learned: Stored = field(default_factory=dict)
+    approximate: bool = False
 
     def inputs(self) -> Any:
         """The example where the model is."""
@@ -172,7 +174,8 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
         attributes = attributes_after(request.model, all_shapes(meta), request.learned)
     grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
     decided = None if before is None else before.coupling.over_all
-    ledger = ChannelIds(frozenset() if before is None else before.coupling.readers(), frozenset(grouped), decided)
+    readers = frozenset() if before is None else before.coupling.readers()
+    ledger = ChannelIds(readers, frozenset(grouped), decided, request.approximate)
     for one in traces:
         walk(one, ledger, apply_rule, request.keeps_output)
     known = None if before is None else {side.tensor: side.axis for side in before.coupling.sides}

@@ -54,6 +54,8 @@ class Coupling:
     passing    call, by its label -> the components that go through it
     over_all   calls over all channels that tie none of them together
     views      view, by its label -> along which dimensions of its result channels lie
+    mixing     component -> the operator that ties several channels into it
+    approximated  operators that mix neighbouring channels and were taken not to
     """
 
     sides: tuple[Side, ...]
@@ -64,6 +66,8 @@ class Coupling:
     passing: dict[str, np.ndarray] = field(default_factory=dict)
     views: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     over_all: frozenset[str] = frozenset()
+    mixing: dict[int, str] = field(default_factory=dict)
+    approximated: tuple[str, ...] = ()
 
     def side(self, tensor: str, axis: int) -> Side | None:
         """The side called so, if channels lie along it."""
@@ -100,8 +104,10 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
             first = ids.movedim(side, 0).reshape(ids.shape[side], -1)[:, 0]
             axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
     runs = [_side(axis, label) for axis in ledger.runs]
-    coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label))
-    return replace(coupling, views=ledger.views, over_all=frozenset(ledger.over_all))
+    mixing = {int(one): call for ids, call in reversed(ledger.mixing) for one in np.unique(label[ids.numpy()])}
+    coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label), mixing)
+    over_all, approximated = frozenset(ledger.over_all), tuple(sorted(ledger.approximated))
+    return replace(coupling, views=ledger.views, over_all=over_all, approximated=approximated)
 
 
 def _settled_labels(ledger: ChannelIds) -> np.ndarray:
@@ -163,7 +169,9 @@ def _passages(ledger: ChannelIds, label: np.ndarray) -> Passages:
     return [(one.call, one.slot, label[one.ids.numpy()], one.counts.numpy()) for one in ledger.passages]
 
 
-def _compacted(sides: list[Side], reason: dict[int, str], runs: list[Side], passages: Passages) -> Coupling:
+def _compacted(
+    sides: list[Side], reason: dict[int, str], runs: list[Side], passages: Passages, mixing: dict[int, str]
+) -> Coupling:
     """Renumber the components by first appearance, and describe each of them."""
     labels = np.concatenate([np.empty(0, dtype=np.int64), *(side.component for side in sides)])
     known, numbers = by_appearance(labels)
@@ -191,6 +199,7 @@ def _compacted(sides: list[Side], reason: dict[int, str], runs: list[Side], pass
         reason=why,
         runs=tuple(replace(run, component=order[run.component]) for run in known_runs),
         passing=passing,
+        mixing={int(order[one]): call for one, call in mixing.items() if one <= most and order[one] != NO_COMPONENT},
     )
 
 

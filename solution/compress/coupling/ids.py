@@ -111,14 +111,18 @@ class ChannelIds:
         readers: frozenset[str] = frozenset(),
         in_groups: frozenset[str] = frozenset(),
         decided: frozenset[str] | None = None,
+        approximate: bool = False,
     ) -> None:
         """What is known from the full net, for one that may have few channels left.
 
-        readers    weights that read channels (not depthwise)
-        in_groups  axes that are normalized in groups of several channels
-        decided    calls over all channels that tie none of them together (`over_all`)
+        readers      weights that read channels (not depthwise)
+        in_groups    axes that are normalized in groups of several channels
+        decided      calls over all channels that tie none of them together (`over_all`)
+        approximate  calls that mix neighbouring channels tie none of them together either
         """
-        self.readers, self.in_groups, self.decided = readers, in_groups, decided
+        self.readers, self.in_groups, self.decided, self.approximate = readers, in_groups, decided, approximate
+        self.approximated: set[str] = set()
+        self.mixing: list[tuple[Tensor, str]] = []
         self.over_all: set[str] = set()
         self.next_id = 2
         self.ties: list[Tensor] = []
@@ -181,6 +185,25 @@ class ChannelIds:
             self.over_all.add(label)
         return holds
 
+    @property
+    def call(self) -> str:
+        """The operator that is looked at."""
+        return self.label.partition(" ")[2].partition(" ")[0].rpartition("_")[0]
+
+    def blended(self, ids: Tensor, dim: int, length: int) -> Tensor | None:
+        """Channels along `dim`, of which a call mixes neighbours into `length` results, each as if it stood alone.
+
+        None where that is not asked for, or where results and channels do not belong to each other.
+        """
+        spare = ids.shape[dim] - length
+        if not self.approximate or not varies(ids, dim) or spare < 0:
+            return None
+        ids = ids.narrow(dim, spare // 2, length)
+        if bool((slim(ids) <= KEPT).any()):
+            return None
+        self.approximated.add(self.call)
+        return ids
+
     def statistic(self, ids: Tensor) -> None:
         """The call that is looked at computes something from all of `ids`."""
         places = slim(ids).reshape(-1)
@@ -233,6 +256,7 @@ class ChannelIds:
                 small = slim(ids)
                 one = small.amax(dim, keepdim=True)
                 self.tie(one.expand_as(small), small)
+                self.mixing.append((one.reshape(-1), self.call))
                 ids = one.expand(ids.narrow(dim, 0, 1).shape)
                 ids = ids.expand([shape[d] if d == dim else ids.shape[d] for d in range(ids.ndim)])
         return ids

@@ -45,6 +45,11 @@ def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
     dim = ids.ndim - len(weight.shape) + 1
     if _is_beside(call, ids, weight, dim):
         return ids.narrow(dim, 0, 1).expand(call.shape)
+    if not varies(ids, dim) and ids.shape[dim] == 1:  # a gate that looks at neighbouring channels
+        lengths = {other: call.ledger.blended(ids, other, call.shape[other]) for other in range(dim + 1, ids.ndim)}
+        kept = next((one for one in lengths.values() if one is not None), None)
+        if kept is not None and call.shape[dim] == 1:
+            return kept.expand(call.shape)
     arriving, groups = channels(call.ledger, ids, dim), call["groups"]
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     if groups == len(arriving) > 1 and weight.name not in call.ledger.readers:

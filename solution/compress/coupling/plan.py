@@ -34,6 +34,7 @@ class ChannelPlan(Plan):
     saves       {"macs": (before, after), "params": (before, after)}
     kept        layer that lost nothing -> why
     verified    error of the cut net, against the full one without the channels that go; None when nobody looked
+    approximated  operators that mix neighbouring channels, for which the error is what the cut changes in them
     """
 
     kind: ClassVar[str] = "prune_channels"
@@ -45,6 +46,7 @@ class ChannelPlan(Plan):
     saves: dict[str, tuple[int, int]]
     kept: dict[str, str]
     verified: float | None = None
+    approximated: tuple[str, ...] = ()
 
     def apply(self, model: nn.Module) -> nn.Module:
         """As every plan's; what is cut is not copied whole first."""
@@ -104,7 +106,11 @@ class ChannelPlan(Plan):
         lines += [
             f"{name}: {old:,} -> {new:,} ({new / max(old, 1) - 1:+.1%})" for name, (old, new) in self.saves.items()
         ]
-        lines += [] if self.verified is None else [f"verified: {self.verified:.0e}"]
+        if self.verified is not None and self.approximated:
+            mixing = ", ".join(self.approximated)
+            lines.append(f"approximate: {mixing} over other channels, by {self.verified:.0e} of the outputs")
+        elif self.verified is not None:
+            lines.append(f"verified: {self.verified:.0e}")
         return "\n".join(lines)
 
 

@@ -57,14 +57,17 @@ def softmax(call: OpCall) -> Tensor:
     if call.ledger.is_over_all([dim for dim in range(ids.ndim) if varies(ids, dim)] == [over]):
         call.ledger.statistic(ids)
         return ids.expand(call.shape)
-    return call.ledger.collapse(ids, [over])
+    kept = call.ledger.blended(ids, over, call.shape[over])
+    return call.ledger.collapse(ids, [over]) if kept is None else kept
 
 
 def along(call: OpCall) -> Any:
     """Sorted, largest, running extremes along `dim`: everything there goes together."""
     ids = call.ids("self")
     dim = (call["dim"] or 0) % ids.ndim
-    ids = call.ledger.collapse(ids, [dim]).narrow(dim, 0, 1)
+    single = call.result if isinstance(call.result, torch.Tensor) else call.result[0]
+    kept = call.ledger.blended(ids, dim, single.shape[dim])
+    ids = call.ledger.collapse(ids, [dim]).narrow(dim, 0, 1) if kept is None else kept
     if isinstance(call.result, torch.Tensor):
         return ids.expand(call.shape)
     return [ids.expand(one.shape) for one in call.result]
@@ -136,8 +139,10 @@ def reduction(call: OpCall) -> Any:
     single = isinstance(call.result, torch.Tensor)
     shape = tuple((call.result if single else call.result[0]).shape)
     along = {dim for dim in range(ids.ndim) if varies(ids, dim)}
-    over_all = bool(along) and along <= set(dims) and call.name not in PICKING and not call.picks
+    picks = call.name in PICKING or call.picks
+    over_all = bool(along) and along <= set(dims) and (call.ledger.approximate or not picks)
     if call.ledger.is_over_all(over_all):
+        call.ledger.approximated.update([call.ledger.call] if picks else [])
         call.ledger.statistic(ids)
         return uniform(NEUTRAL, shape) if single else [uniform(NEUTRAL, shape) for _ in call.result]
     result = movement.restored(call.ledger, ids, dims, shape, bool(call["keepdim"]))
@@ -151,10 +156,9 @@ def pooling(call: OpCall) -> Any:
         ids = call.ledger.meet([ids, call.ids("indices")], ids.shape, call.name)
     spatial = int(re.findall(r"([123])d", call.name + "2d")[0])
     result = call.result if isinstance(call.result, torch.Tensor) else call.result[0]
-    dims = range(ids.ndim - spatial, ids.ndim)
-    ids = call.ledger.collapse(ids, dims)
-    for dim in dims:
-        ids = ids.narrow(dim, 0, 1)
+    for dim in range(ids.ndim - spatial, ids.ndim):
+        kept = call.ledger.blended(ids, dim, result.shape[dim])
+        ids = call.ledger.collapse(ids, [dim]).narrow(dim, 0, 1) if kept is None else kept
     ids = ids.expand(result.shape)
     return ids if result is call.result else [ids for _ in call.result]
 
