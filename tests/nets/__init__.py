@@ -6,6 +6,7 @@ from nets import (
     generative,
     metric,
     mixers,
+    modules,
     numbers,
     rearranged,
     residual,
@@ -24,6 +25,6 @@ from nets.catalogue import UserNet
 
 GROUPS = (
     *(students, residual, splits, rearranged, numbers, weights, segmentation, detection, restoration),
-    *(generative, signals, attention, tokens, mixers, metric, several, unusual, wrapped),
+    *(generative, signals, attention, tokens, mixers, modules, metric, several, unusual, wrapped),
 )
 NETS: dict[str, UserNet] = {net.name: net for group in GROUPS for net in group.NETS}

@@ -66,8 +66,8 @@ def compare(
 
     in_place  mark `model` itself: very large nets have no room for another copy
     """
-    cut = plan.apply(model).to(dtype).eval()
-    whole = materialize_all((model if in_place else copied(model)).to(dtype).eval())
+    cut = _cast(plan.apply(model), dtype).eval()
+    whole = materialize_all(_cast(model if in_place else copied(model), dtype).eval())
     example = _in(dtype, example)
     with _Roundings() as roundings:
         sliced = outputs_of(cut, example)
@@ -88,7 +88,7 @@ def verified(model: nn.Module, plan: ChannelPlan, example: Any, in_single: bool 
     fits = not in_single and _fits(model)
     dtype, given = torch.float64 if fits else torch.float32, example
     example = _telling(_in(dtype, example))
-    cut, whole = (net.to(dtype) for net in (plan.apply(model), copied(unwrapped(model))))
+    cut, whole = (_cast(net, dtype) for net in (plan.apply(model), copied(unwrapped(model))))
     with _Roundings() as roundings:
         try:
             sliced = outputs_of(cut, example)
@@ -99,11 +99,11 @@ def verified(model: nn.Module, plan: ChannelPlan, example: Any, in_single: bool 
     limit = max(ROUNDING[dtype] if fits else ALL_SINGLE, roundings.limit)
     away = _distance(sliced, outputs_of(marked(whole, plan), example, Present()))
     if not away < np.inf:  # an operation spreads the marks
-        whole = materialize_all(copied(unwrapped(model)).to(dtype))
+        whole = materialize_all(_cast(copied(unwrapped(model)), dtype))
         request = TraceRequest(model=materialize_all(copied(unwrapped(model))), example=example)
         away = _distance(sliced, outputs_of(mask(whole, cut, plan, analyze(request)), example))
     if not away < limit and not (plan.approximated and away < np.inf):
-        where = _first_difference(marked(copied(unwrapped(model)).to(dtype), plan), cut, example)
+        where = _first_difference(marked(_cast(copied(unwrapped(model)), dtype), plan), cut, example)
         if where or not roundings.picks:  # boxes that tie may be picked in another order, though all layers agree
             where = where and f", first at {where}"
             raise InputError(
@@ -122,7 +122,7 @@ def agreed(whole: nn.Module, apply: Callable[[nn.Module], nn.Module], example: A
     device = next((tensor.device for tensor in whole.parameters()), torch.device("cpu"))
     for dtype in (torch.float64, torch.float32) if _fits(whole) else (torch.float32,):
         given = with_tensors(lambda one: one.to(device), _telling(_in(dtype, example)))
-        full = copied(unwrapped(whole)).to(dtype)
+        full = _cast(copied(unwrapped(whole)), dtype)
         try:
             with _Roundings() as roundings:
                 small = outputs_of(apply(full), given)
@@ -145,6 +145,17 @@ def _fits(model: nn.Module) -> bool:
 
 
 _REPORT = "Leave that out, or pass verify=False to look at the smaller net yourself"
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """All numbers of `model` in this precision, in place; complex ones stay complex."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(torch.complex128 if dtype is torch.float64 else torch.complex64)
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return model._apply(cast)
 
 
 def _in(dtype: torch.dtype, example: Any) -> Any:

@@ -15,6 +15,8 @@ def channels(ledger: ChannelIds, ids: Tensor, dim: int) -> Tensor:
     """(C,) ids along `dim`; what differs elsewhere is tied."""
     dim %= ids.ndim
     ids = ledger.collapse(ids, [other for other in range(ids.ndim) if other != dim])
+    if ids.numel() == 0:
+        return uniform(KEPT, (ids.shape[dim],))
     return ids.movedim(dim, 0).reshape(ids.shape[dim], -1)[:, 0]
 
 

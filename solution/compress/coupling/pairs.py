@@ -59,8 +59,15 @@ def _twice(call: OpCall, rule: Callable[[OpCall], Any]) -> Any:
     rows = set().union(*(_from_the_right(pair.rows) for pair in _pairs(call)))
     columns = set().union(*(_from_the_right(pair.columns) for pair in _pairs(call)))
     known = [as_ids(call.ledger, one) for one in _operands(call) if not isinstance(one, Pair)]
-    if any(not (_from_the_right(ids) <= rows or _from_the_right(ids) <= columns) for ids in known):
+    beside = [ids for ids in known if not _from_the_right(ids) & (rows | columns)]
+    if any(
+        not (_from_the_right(ids) <= rows or _from_the_right(ids) <= columns or any(ids is one for one in beside))
+        for ids in known
+    ):
         return None
+    for ids in beside:
+        if _from_the_right(ids):
+            call.ledger.keep(ids, "it says what kernels are mixed of")
 
     def side(value: Any, of_rows: bool) -> Any:
         if isinstance(value, list):
@@ -69,7 +76,9 @@ def _twice(call: OpCall, rule: Callable[[OpCall], Any]) -> Any:
             return value.rows if of_rows else value.columns
         if isinstance(value, Tensor | Weight):
             ids = as_ids(call.ledger, value)
-            return ids if (_from_the_right(ids) <= rows) == of_rows else uniform(NEUTRAL, ids.shape)
+            along = _from_the_right(ids)
+            meets = (along <= rows) == of_rows and (not along or along & (rows | columns))
+            return ids if meets else uniform(NEUTRAL, ids.shape)
         return value
 
     results, label = [], call.label
@@ -100,7 +109,13 @@ def _layer(call: OpCall) -> Tensor | None:
     if not isinstance(call["input"], Tensor) or "transpose" in call.name or not isinstance(kernel, Tensor | Pair):
         return None
     if isinstance(kernel, Tensor):
+        kernel = call.ledger.collapse(kernel, range(2, kernel.ndim))
         along = [dim for dim in range(kernel.ndim) if varies(kernel, dim)]
+        arriving = channels(call.ledger, call.ids("input"), 1)
+        if not along and kernel.shape[1] == 1 and call["groups"] == len(kernel) == len(arriving):
+            call.ledger.keep(kernel, "it is one filter of all channels")
+            carry(call.ledger, call["bias"], arriving)
+            return across(arriving, call.shape, 1)
         if along not in ([0], [1]):
             return None
         blank = uniform(NEUTRAL, kernel.shape)

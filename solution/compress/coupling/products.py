@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies
-from solution.compress.coupling.layers import channels, dense, unknown
+from solution.compress.coupling.layers import across, channels, dense, unknown
 from solution.compress.coupling.walk import OpCall, Pair, Weight, as_ids
 
 
@@ -109,15 +109,16 @@ def einsum(call: OpCall) -> Any:
 
 
 def _by_weight(call: OpCall, terms: list[str], factors: list[Any], summed: list[str], output: str) -> Any:
-    """(..., k, ...) and a weight (k, d) or (d, k)."""
+    """(..., k, ...) and a weight with an axis k, a new axis, and others along which no channels lie."""
     new = [one for one in terms[1] if one not in terms[0]]
-    if len(summed) != 1 or len(new) != 1 or len(terms[1]) != 2 or factors[1].turned:
+    ids, weight = as_ids(call.ledger, factors[0]), factors[1]
+    beside = [one for one in terms[1] if one not in (*summed, *new)]
+    fits = len(summed) == len(new) == 1 and all(one in output for one in beside) and not weight.turned
+    if not fits or any(varies(ids, terms[0].index(one)) for one in beside):
         return unknown(call)
-    rest = [one for one in terms[0] if one != summed[0]]
-    weight = Weight(name=factors[1].name, shape=factors[1].shape, turned=terms[1].index(new[0]) == 1)
-    ids = ordered(as_ids(call.ledger, factors[0]), terms[0], [*rest, *summed])
-    made = dense(call, ids, weight, None, (*ids.shape[:-1], weight.shape[terms[1].index(new[0])]))
-    return ordered(made, [*rest, *new], list(output))
+    arriving, dim = channels(call.ledger, ids, terms[0].index(summed[0])), terms[1].index(new[0])
+    call.ledger.tie(weight.axis(call.ledger, terms[1].index(summed[0]), len(arriving), "in"), arriving)
+    return across(weight.axis(call.ledger, dim, weight.shape[dim], "out"), call.shape, output.index(new[0]))
 
 
 def _varying(ids: Tensor, term: str, names: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ Calls that have weights are in `layers`, products in `products`, and those that 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,10 @@ def apply_rule(call: OpCall) -> Any:
     known = RULES.get(call.name)
     if known is None and (torch.Tag.pointwise in call.op.tags or not call.tensors()):
         known = pointwise
-    return (known or layers.unknown)(call)
+    try:
+        return (known or layers.unknown)(call)
+    except (RuntimeError, ValueError, IndexError, TypeError):  # a form of the call that its rule was not written for
+        return layers.unknown(call)
 
 
 def pointwise(call: OpCall) -> Any:
@@ -114,8 +118,10 @@ def differences(call: OpCall) -> Tensor:
     return call.ledger.collapse(call.ids("self"), [dim]).narrow(dim, 0, 1).expand(call.shape)
 
 
-def as_complex(call: OpCall) -> Tensor:
+def as_complex(call: OpCall) -> Any:
     """Pairs of numbers (..., 2) as complex ones."""
+    if isinstance(weight := call["self"], Weight) and len(weight.shape) > 2 and not weight.turned:
+        return replace(weight, shape=weight.shape[:-1])
     return call.ledger.collapse(call.ids("self"), [len(call.shape)]).select(-1, 0)
 
 

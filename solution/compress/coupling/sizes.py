@@ -60,6 +60,10 @@ def count_channels(
         _share_out(counts, classes, (classes.atom == atom) & ~grouped, target, multiple.get(atom, 1))
     if grouped.any():
         _solve_grouped(sides, classes, grouped, wanted, multiple, counts)
+    for side in coupling.sides:  # a layer that reads a part of a layer's channels needs one of them
+        there = np.unique(classes.of[side.component])
+        if len(there) and not counts[there].any():
+            counts[there[np.argmax(classes.size[there])]] = 1
     return counts
 
 
