@@ -3,6 +3,7 @@
 from nets import (
     attention,
     detection,
+    forms,
     generative,
     metric,
     mixers,
@@ -25,6 +26,6 @@ from nets.catalogue import UserNet
 
 GROUPS = (
     *(students, residual, splits, rearranged, numbers, weights, segmentation, detection, restoration),
-    *(generative, signals, attention, tokens, mixers, modules, metric, several, unusual, wrapped),
+    *(generative, signals, attention, tokens, mixers, modules, metric, several, unusual, wrapped, forms),
 )
 NETS: dict[str, UserNet] = {net.name: net for group in GROUPS for net in group.NETS}

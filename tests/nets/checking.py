@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,6 +227,8 @@ def _run(net: nn.Module, example: Any, counted: bool = True) -> tuple[list[Tenso
 
 def _values(output: Any) -> Any:
     """Outputs in classes of their own (dataclasses, objects with fields) as plain dicts."""
+    if isinstance(output, Mapping):
+        return dict(output)
     return vars(output) if hasattr(output, "__dict__") and not isinstance(output, Tensor) else output
 
 
