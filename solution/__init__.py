@@ -53,6 +53,7 @@ __all__ = [
     "export",
     "load",
     "load_plan",
+    "open_model",
     "plans_of",
     "read_header",
     "run",

@@ -50,6 +50,7 @@ from solution.data.loaders import Loaders
 from solution.evaluate.classify import evaluate as evaluate
 from solution.export import files
 from solution.export.exporter import export as export
+from solution.opening import open_model as open_model
 from solution.registry import PLANS
 from solution.report.tables import Rows
 from solution.runtime import check_readable, write_text

@@ -28,6 +28,8 @@ from solution.contracts import (
     InputError,
     ModelSpec,
     Plan,
+    code_of,
+    name_code,
     plans_of,
     remember,
     spec_of,
@@ -35,6 +37,7 @@ from solution.contracts import (
 )
 from solution.input_spec import InputSpec
 from solution.models.outputs import Logits
+from solution.models.own_code import OwnNet, was_named
 from solution.models.weights import Bounded
 from solution.registry import MODELS, PLANS
 from solution.runtime import check_readable, written_whole
@@ -227,6 +230,9 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
 
     `InputError` when there is no such net, or none that such a small file can be of.
     """
+    if header.spec is None and into is None and was_named(header.code):
+        own = OwnNet.of(header.code)
+        into = None if own is None else own.build()
     if header.spec is None and into is None:
         raise InputError(
             f"{path} holds a net of your own ({header.code or 'code unknown'}): load it into a fresh one, "
@@ -237,7 +243,7 @@ def rebuilt(header: Header, path: Path, into: nn.Module | None = None) -> nn.Mod
             fresh = header.spec.build() if header.spec and into is None else copy.deepcopy(into)
             if header.wrapped and not isinstance(fresh, Logits):
                 fresh = Logits(cast(nn.Module, fresh))
-            model = remember(cast(nn.Module, fresh), header.spec)
+            model = remember(name_code(cast(nn.Module, fresh), header.code), header.spec)
             for plan in header.plans:
                 model = plan.apply(model)
     except InputError as error:
@@ -275,6 +281,5 @@ def _tuple(value: Any) -> Any:
 
 def header_of(model: nn.Module, **fields: Any) -> Header:
     """A header for `model`: how it was built, as far as this project knows, and the plans applied since."""
-    code = f"{type(model).__module__}:{type(model).__qualname__}"
     wrapped = isinstance(model, Logits)
-    return Header(spec=spec_of(model), code=code, wrapped=wrapped, plans=plans_of(model), **fields)
+    return Header(spec=spec_of(model), code=code_of(model), wrapped=wrapped, plans=plans_of(model), **fields)

@@ -15,13 +15,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from solution.batches import tidied
 from solution.copying import copied
 from solution.text import InputError
 
 if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn
 
-_SPEC, _PLANS = "_featherweight_spec", "_featherweight_plans"
+_SPEC, _PLANS, _CODE = "_featherweight_spec", "_featherweight_plans", "_featherweight_code"
 CLASSIFICATION, DETECTION = "classification", "detection"
 """What a net may be for: one class for a picture, or boxes with a class each."""
 
@@ -42,6 +43,7 @@ class StepContext:
     train        training batches, augmented: what a net learns from
     dev          batches of a part of train that decide: which epoch, which layer, which setting
     calibration  a few hundred training images without augmentation
+                 (each any loader of tuples or dictionaries, see `solution.batches`)
     classes      names, in the order of the outputs
     counts       training images of each class
     original     the net before the first step, whose outputs a cut one may be trained to give
@@ -64,6 +66,10 @@ class StepContext:
     folder: Path | None = None
     resume: bool = False
     log: Callable[[str], None] = print
+
+    def __post_init__(self) -> None:
+        for name in ("train", "dev", "calibration"):
+            object.__setattr__(self, name, tidied(getattr(self, name), len(self.classes), self.log))
 
     @classmethod
     def of(cls, context: StepContext | Example) -> StepContext:
@@ -224,6 +230,17 @@ def remember(model: nn.Module, spec: ModelSpec | None, plans: tuple[Plan, ...] =
     object.__setattr__(model, _SPEC, spec)
     object.__setattr__(model, _PLANS, plans)
     return model
+
+
+def name_code(model: nn.Module, code: str) -> nn.Module:
+    """Note in `model` how MODEL names the code that builds it. Returns the model."""
+    object.__setattr__(model, _CODE, code)
+    return model
+
+
+def code_of(model: nn.Module) -> str:
+    """How MODEL names the code that builds `model`, "my_model.py:Net"; else its class, "module:Class"."""
+    return getattr(model, _CODE, f"{type(model).__module__}:{type(model).__qualname__}")
 
 
 def spec_of(model: nn.Module) -> ModelSpec | None:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.checkpoint import Header
-from solution.contracts import InputError
+from solution.contracts import InputError, name_code
+from solution.data.loaders import Data
 from solution.export import files
 from solution.export.packed import packed
 from solution.graph.running import as_judged
@@ -62,7 +63,7 @@ class OpenedModel:
 class ModelSource:
     """What names a net: MODEL, and what is said besides. It can be sent to another process and opened there.
 
-    name         MODEL
+    name         MODEL; "MODEL@FILE" names its weights, too
     weights      a file of weights, or of ours, for a net that MODEL names without
     num_classes  outputs wanted; None takes those of the weights, else the library's or the code's own
     feed         fields of `InputSpec` that override what is known: classes, mean, std, size, crop, interpolation
@@ -78,6 +79,12 @@ class ModelSource:
     new_head: bool = False
     pretrained: bool = False
     bgr: bool = False
+
+    def __post_init__(self) -> None:
+        name, at, weights = self.name.rpartition("@")
+        if at and name and self.weights is None and not Path(self.name).exists():
+            object.__setattr__(self, "name", name)
+            object.__setattr__(self, "weights", Path(weights))
 
     def __str__(self) -> str:
         return self.name + (f" with {self.weights}" if self.weights else "")
@@ -168,7 +175,8 @@ class ModelSource:
             fresh = own.with_classes(self.num_classes or len(header.classes) or None).build()
             fresh = as_logits(_resized_head(fresh, len(header.classes)), len(header.mean) or 3, header.size or SIZE)
             net, header = files.load(self.weights, fresh)
-            return self._made(net, dataclasses.replace(header, code=str(own)), ())
+            code = str(own.with_classes(self.num_classes or len(header.classes) or None))
+            return self._made(name_code(net, code), dataclasses.replace(header, code=code), ())
 
         def build(num_classes: int | None) -> nn.Module:
             return own.with_classes(num_classes).build()
@@ -202,9 +210,8 @@ class ModelSource:
         fields: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "size": SIZE, **known, **self.feed}
         InputSpec(**fields)  # before a picture of that size is made
         net = as_logits(net, len(fields["mean"]), fields["size"])
-        code = str(own.with_classes(self.num_classes)) if own else self.name
-        header = dataclasses.replace(checkpoint.header_of(net, **fields), code=code)
-        return self._made(net, header, notes)
+        name_code(net, str(own.with_classes(self.num_classes)) if own else self.name)
+        return self._made(net, checkpoint.header_of(net, **fields), notes)
 
     def _filled(self, net: nn.Module, build: Callable[[int | None], nn.Module]) -> tuple[nn.Module, bool]:
         """The net with the weights of the file, and whether its classifier is fresh."""
@@ -233,7 +240,7 @@ class ModelSource:
     def _made(self, net: nn.Module, header: Header, notes: list[str] | tuple[str, ...]) -> OpenedModel:
         """The net with the header that the flags ask for, tried on one batch."""
         header = dataclasses.replace(header, **self.feed)
-        outputs = _count_outputs(net, header, self.name)
+        outputs = count_outputs(net, header, self.name)
         if header.classes and outputs != len(header.classes):
             raise InputError(
                 f"{self} has {outputs} outputs, and {len(header.classes)} classes are named: {_shown(header)}"
@@ -243,16 +250,47 @@ class ModelSource:
         return OpenedModel(net=net, header=header, source=self, notes=(*notes, fed))
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """MODEL as the settings of a recipe's net: ``run waste_teacher --model my_model.py:Net@best.pth``.
+
+    name      MODEL, or MODEL@FILE with weights to start from; their classifier stays where the classes are as many
+    """
+
+    name: str
+
+    def build(self, num_classes: int) -> nn.Module:
+        """The net with `num_classes` outputs."""
+        return ModelSource(name=self.name, num_classes=num_classes, new_head=True).open().net
+
+
+def fed_at(data: Data, name: str) -> Data:
+    """`data` with the mean and std that the library of MODEL gives for its weights, at their own side."""
+    source = ModelSource(name=name)
+    library, _, _ = source.name.partition(":")
+    known = fed_as_published(source.name) if library in LIBRARIES else {}
+    wanted = ("mean", "std", "crop", "interpolation") if source.weights is not None else ("mean", "std")
+    return dataclasses.replace(data, **{field: known[field] for field in wanted if field in known})
+
+
+def load(path: Path) -> tuple[nn.Module, Header]:
+    """Net and header of a file, or of any MODEL in place of its path: what `StepContext.load` takes."""
+    source = ModelSource(name=str(path))
+    return files.load(path) if Path(path).is_file() or source.own is not None else source.load()
+
+
 def open_model(name: str, *, device: str = "cpu", **about: Any) -> OpenedModel:
     """The net that MODEL names, ready to be judged, changed and exported. `about`: the fields of `ModelSource`.
 
     ``open_model("my_model.py:Net", weights=Path("best.pth"), num_classes=9, new_head=True)``. `InputError` in one line
     for whatever does not fit; nothing is written.
     """
+    if about.get("weights") is not None:
+        about["weights"] = Path(about["weights"])
     return ModelSource(name=name, **about).open(device)
 
 
-def _count_outputs(net: nn.Module, header: Header, name: str) -> int:
+def count_outputs(net: nn.Module, header: InputSpec, name: str, how: str = "--size {}") -> int:
     """Outputs of the net for one picture. `InputError` that names a side which it can take, when not the header's."""
     channels = len(header.mean)
     try:
@@ -265,7 +303,7 @@ def _count_outputs(net: nn.Module, header: Header, name: str) -> int:
             except Exception:
                 continue
             raise InputError(
-                f"{name} takes no pictures of {header.size} px ({said}); it takes {side}: --size {side}"
+                f"{name} takes no pictures of {header.size} px ({said}); it takes {side}: {how.format(side)}"
             ) from error
         raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {said}") from error
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from solution import checkpoint
 from solution.compress.parametrized import materialized
-from solution.contracts import InputError, Recipe, Row, Stage, StepContext, StructuralStep, task_of
+from solution.contracts import CLASSIFICATION, InputError, Recipe, Row, Stage, StepContext, StructuralStep, task_of
 from solution.data.loaders import Loaders
 from solution.evaluate.cost import file_bytes, processor_ms
 from solution.evaluate.latency import median_latency_ms
@@ -27,8 +27,10 @@ from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
 from solution.export import files, shipping
 from solution.export.parity import simulates
 from solution.export.runtimes import EAGER, case
+from solution.input_spec import InputSpec
 from solution.locks import claimed
 from solution.models.weights import built
+from solution.opening import count_outputs, load
 from solution.run_folder import RunFolder, data_facts
 from solution.runtime import commit, hardware, seed_everything
 from solution.settings import in_short
@@ -129,7 +131,9 @@ def check_requirements(recipe: Recipe, finished: int = 0) -> None:
     for position, stage in enumerate(recipe.stages[finished:], finished):
         earlier = {before.name for before in recipe.stages[:position]}
         for setting, names in stage.step.requires.items():
-            if missing := [name for name in names if name not in earlier and not net_file(name).is_file()]:
+            if missing := [
+                name for name in names if name not in earlier and not net_file(name).is_file() and ":" not in name
+            ]:
                 raise InputError(
                     f"{stage.name} needs the net {missing[0]}, which is no earlier stage of {recipe.name}, no "
                     "checkpoint and no finished run: train it first, or name yours with "
@@ -190,7 +194,12 @@ class StageRun:
         seed_everything(self.recipe.seed)
         if self.stage.fresh:
             return checkpoint.rebuilt(checkpoint.read_header(path), path)
-        return built(self.stage.model or self.recipe.model, len(self.loaders.info.classes))
+        settings, loaders = self.stage.model or self.recipe.model, self.loaders
+        net = built(settings, len(loaders.info.classes))
+        if task_of(settings) == CLASSIFICATION:
+            seen = InputSpec(mean=loaders.mean, std=loaders.std, size=self.recipe.size_of(self.name))
+            count_outputs(net, seen, getattr(settings, "name", type(settings).__name__), "--set data.size={}")
+        return net
 
     def context(self) -> StepContext:
         """What the recipe's data offer to the step."""
@@ -206,7 +215,7 @@ class StageRun:
     def load(self, path: Path) -> tuple[nn.Module, checkpoint.Header]:
         """The net and header of a checkpoint, packed or not; a stage's name stands for what it left."""
         own = self.folder.checkpoint(str(path))
-        return files.load(own if own.is_file() else path)
+        return load(own if own.is_file() else path)
 
     def row(self, model: nn.Module, seconds: float) -> Row:
         """Judge the model on the val split and write its checkpoint."""

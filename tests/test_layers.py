@@ -11,7 +11,8 @@ from solution.runtime import ROOT
 
 LAYERS = {
     "temporaries": 0,
-    "text": -1,
+    "text": -2,
+    "batches": -1,
     "copying": -1,
     "contracts": 0,
     "input_spec": 0,

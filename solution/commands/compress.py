@@ -148,13 +148,13 @@ def opened(arguments: argparse.Namespace, steps: list[Step]) -> LoadedModel:
 def _given(loaders: Loaders | None, header: Header, device: str, seed: int) -> StepContext:
     import torch
 
-    from solution.export import files
+    from solution.opening import load
 
     if loaders is None:
         shape = (2, len(header.mean), header.size, header.size)
         example = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        return StepContext(example=example, load=files.load, device=device, seed=seed)
-    return loaders.context(load=files.load, device=device, seed=seed)
+        return StepContext(example=example, load=load, device=device, seed=seed)
+    return loaders.context(load=load, device=device, seed=seed)
 
 
 def _with_settings(arguments: argparse.Namespace) -> list[str]:

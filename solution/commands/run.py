@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="PATH", help="what a net with weights of its own starts from: model.weights"
     )
+    parser.add_argument("--model", metavar="MODEL[@FILE]",
+                        help="another net for the recipe: timm:NAME, my_model.py:Net, weights behind @")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, help="where results go (default: runs/RECIPE)")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                         help="change a setting: data.size=64, model.units=2,5,2, train.epochs=10")  # fmt: skip
@@ -209,6 +211,11 @@ def changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     from solution.settings import with_settings
 
     recipe = dataclasses.replace(recipe, seed=arguments.seed, score=recipe.score or getattr(arguments, "score", False))
+    if getattr(arguments, "model", None) is not None:
+        from solution.opening import NamedModel, fed_at
+
+        data = fed_at(recipe.data, arguments.model)
+        recipe = dataclasses.replace(recipe, model=NamedModel(name=arguments.model), data=data)
     changes = {} if getattr(arguments, "weights", None) is None else {"model.weights": arguments.weights}
     if getattr(arguments, "exports", None) is not None:
         forms = tuple(filter(None, (form.strip() for form in arguments.exports.split(","))))

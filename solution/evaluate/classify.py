@@ -21,6 +21,7 @@ from solution.evaluate.cost import macs, params
 from solution.evaluate.ram import memory
 from solution.graph.running import images_for
 from solution.input_spec import InputSpec
+from solution.models.outputs import logits_of
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, num_classes)."""
@@ -126,7 +127,7 @@ def mean_loss(model: nn.Module, batches: Batches) -> float:
     total, images = 0.0, 0
     with torch.inference_mode():
         for x, labels in batches:
-            logits = model(images_for(model, x))
+            logits = logits_of(model(images_for(model, x)))
             total += float(F.cross_entropy(logits, labels.to(logits.device), reduction="sum"))
             images += len(labels)
     return total / images
@@ -139,7 +140,7 @@ def predictor(model: nn.Module, device: str = "cpu") -> Predict:
         modes = [(module, module.training) for module in model.modules()]
         model.to(device).eval()
         try:
-            return model(images.to(device)).float()
+            return logits_of(model(images.to(device))).float()
         finally:
             for module, training in modes:
                 module.training = training

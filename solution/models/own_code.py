@@ -13,6 +13,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -27,6 +28,8 @@ from torch import nn
 from solution.contracts import InputError
 
 _FORM = re.compile(r"(?P<where>.+?):(?P<attribute>[A-Za-z_]\w*(?:\.\w+)*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
+_NAMED = "FEATHERWEIGHT_NAMED_CODE"
+"""The variable that tells processes started by this one which code the user has named."""
 _NUM_CLASSES = ("num_classes", "n_classes", "nclasses", "classes_num", "num_labels", "n_class")
 """What constructors call the number of classes."""
 
@@ -82,6 +85,9 @@ class OwnNet:
 
     def build(self) -> nn.Module:
         """A fresh net. `InputError` that shows the user's own line when his code fails."""
+        named_now = os.environ.get(_NAMED, "").split("\n")
+        if str(self) not in named_now:
+            os.environ[_NAMED] = "\n".join([*filter(None, named_now), str(self)])
         target, named = self.target(), dict(self.named)
         if isinstance(target, nn.Module):
             return copy.deepcopy(target)
@@ -129,6 +135,12 @@ class OwnNet:
                 f"{self.attribute}{signature} cannot be called like this ({error}): write "
                 f"'{self.where}:{self.attribute}({example if blank else '...'})'"
             ) from error
+
+
+def was_named(text: str) -> bool:
+    """Whether the user has named this code in this command: then files of it may be opened again, also by processes
+    that it has started."""
+    return text in os.environ.get(_NAMED, "").split("\n")
 
 
 def _literals(text: str, arguments: str) -> tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]:

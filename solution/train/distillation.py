@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from solution.contracts import InputError, Plan, StepContext
 from solution.data.decode import mapped
 from solution.data.views import Normalization, TrainLoader, Viewer, Views, with_teacher_logits
+from solution.evaluate.classify import predictor
 from solution.locks import made_by_one
 from solution.losses.distillation import DistillLoss, NetOutput, residual_target
 from solution.models.features import FeatureExtractor, scales
@@ -209,7 +210,12 @@ def find_net(name: str, context: StepContext) -> tuple[nn.Module, Any]:
     if context.load is None:
         raise InputError("nothing here can read checkpoints: pass StepContext(load=...)")
     net, header = context.load(path)
-    if header.classes != context.classes:
+    if not header.classes:
+        shape = (1, len(header.mean), header.size, header.size)
+        outputs = predictor(net)(torch.zeros(shape)).shape[1]
+        if context.classes and outputs != len(context.classes):
+            raise InputError(f"{path} has {outputs} outputs, and the data have {len(context.classes)} classes")
+    elif header.classes != context.classes:
         raise InputError(
             f"{path} knows the classes {', '.join(header.classes)}; the data have {', '.join(context.classes)}"
         )

@@ -17,6 +17,7 @@ from solution.graph.observe import observe
 from solution.losses.classification import Loss, Mixing
 from solution.losses.margins import Margin, MarginHead
 from solution.models.features import FeatureExtractor, classifier_path, replace, scales
+from solution.models.outputs import logits_of
 from solution.models.stochastic_depth import set_drop_path
 from solution.train.settings import TrainSettings
 from solution.train.trainer import fit
@@ -56,12 +57,16 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W), labels (B,) or probabilities (B, C), and auxiliary inputs."""
         with FeatureExtractor(self.net, self.features) as features:
-            logits = self.whole(self.net(images).float())
+            logits = self.whole(logits_of(self.net(images)).float())
         return self.on_labels(logits, targets, features)
 
     def on_labels(self, logits: Tensor, targets: Tensor, features: FeatureExtractor) -> Tensor:
         """The loss on labels, with the margin and the auxiliary heads of the settings."""
         counts = self.context.counts
+        if targets.ndim == 1 and targets.device.type == "cpu" and int(targets.max()) >= logits.shape[1]:
+            raise InputError(
+                f"a label is {int(targets.max())}, and the net has {logits.shape[1]} outputs: labels are counted from 0"
+            )
         head = self.net.get_submodule(self.head) if self.head else None
         harder = head.with_margin(logits, targets) if isinstance(head, MarginHead) else logits
         total = self.settings.loss(harder, targets, counts)
@@ -86,7 +91,7 @@ def _auxiliary(net: nn.Module, context: StepContext) -> nn.ModuleDict:
     """Classifiers on the maps of the sizes before the last. ModuleDict takes no dots in its keys."""
     shapes = scales(net, context.example)
     with torch.no_grad():
-        num_classes = net.eval()(context.example).shape[1]
+        num_classes = logits_of(net.eval()(context.example)).shape[1]
     names = list(shapes)[-NUM_AUXILIARY - 1 : -1]
     return nn.ModuleDict({name.replace(".", "/"): _classifier(shapes[name][1], num_classes) for name in names})
 

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
+from solution.batches import TidyBatches
 from solution.contracts import InputError, StepContext
 from solution.evaluate.classify import classify, predictor
 from solution.graph.running import as_judged, run
@@ -87,6 +88,8 @@ class Trainer:
             self.batches: Any = self.processes.batches(train)
         else:
             self.batches = self.accelerator.prepare(train) if isinstance(train, DataLoader) else train
+        if isinstance(train, TidyBatches) and isinstance(train.loader, DataLoader) and not self.processes.several:
+            self.batches = TidyBatches(self.accelerator.prepare(train.loader), train.num_classes, train.log)
         self.steps: int = len(self.batches)
         if not self.steps:
             raise InputError("the training split makes no batch: it is empty")
@@ -126,8 +129,13 @@ class Trainer:
         self.chance.manual_seed(self.context.seed * 100_003 + epoch)
         total, images_seen, waited = torch.zeros((), device=self.processes.device), 0, 0.0
         start = requested = time.perf_counter()
+        largest = 0
         for step, batch in enumerate(batches, start=epoch * self.steps):
             waited += time.perf_counter() - requested
+            largest = max(largest, len(batch[0]))
+            if len(batch[0]) == 1 < largest and not self.processes.several:
+                requested = time.perf_counter()  # a batch norm learns nothing from one picture, and may refuse it
+                continue
             images = self.processes.total if self.processes.several else len(batch[0])
             total += self.update(step, *batch) * images
             images_seen += images
@@ -149,10 +157,17 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self.lr_factor(step)
         seen, targets = self.mixed(self.sized(step, images), labels)
-        with contextlib.ExitStack() as stack:
-            for mode in (self.accelerator.autocast(), *self.modes):
-                stack.enter_context(mode)
-            loss = self.objective(seen, targets, teacher_logits)
+        try:
+            with contextlib.ExitStack() as stack:
+                for mode in (self.accelerator.autocast(), *self.modes):
+                    stack.enter_context(mode)
+                loss = self.objective(seen, targets, teacher_logits)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                "a batch norm cannot learn from a batch of one picture: batch_size of at least 2, or frozen_norms=True"
+            ) from error
         if not torch.isfinite(loss):
             raise InputError(self._diverged(step, images))
         self.optimizer.zero_grad()
@@ -273,6 +288,8 @@ def _check_size(model: nn.Module, first: int, example: Tensor) -> None:
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     spared = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    if not spared and not decayed:
+        raise InputError("all weights are frozen, so that nothing can learn: net.requires_grad_(True) first")
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, fused=True)

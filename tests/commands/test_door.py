@@ -222,3 +222,36 @@ def test_crops_and_filters_travel_into_exported_files(here, tmp_path, photos, ca
     _, name, share = done.stdout.split()
     ours = said(capsys, "predict", tmp_path / "net.onnx", photo, "--format", "csv").splitlines()[1].split(",")
     assert (name, float(share)) == (ours[2], pytest.approx(float(ours[3]), abs=2e-3))
+
+
+SHORT = ["data.size=32", "data.workers=0", "data.batch_size=16", "data.calibration_images=8", "every.epochs=1"]
+
+
+def settings(*more):
+    return [word for setting in (*SHORT, *more) for word in ("--set", setting)]
+
+
+def test_a_recipe_takes_any_net_and_any_teacher(here, photos, tmp_path, capsys):
+    (here / "recipe.py").write_text(
+        "import dataclasses\n"
+        "import solution as fw\n"
+        "from solution.recipes.catalogue import RECIPES\n"
+        "def recipe():\n"
+        "    stages = (fw.Stage(name='cut', step=fw.PruneChannels(ratio=0.3)),\n"
+        "              fw.Stage(name='taught', step=fw.Distill(epochs=1, lr=0.01, live=True,\n"
+        "                       teachers=('my_model.py:Net@best.pth',))))\n"
+        "    return dataclasses.replace(RECIPES['waste_teacher'](), name='own', stages=stages, before='cut',\n"
+        "                               after='taught', thorough=False, exports=(), report=None)\n"
+    )
+    words = ["run", "recipe.py", "--data", photos, "--model", "my_model.py:Net@best.pth", "--out", tmp_path / "run"]
+    assert "taught" in said(capsys, *words, *settings())
+    path = tmp_path / "run" / "after.safetensors"
+    assert checkpoint.read_header(path).code == "my_model.py:Net(num_classes=3)"
+    assert "val: f1" in said(capsys, "validate", "my_model.py:Net", "--weights", path, "--data", photos)
+
+
+def test_a_side_that_the_recipes_net_cannot_take_is_one_line(tmp_path, photos, capsys):
+    words = ["run", "waste_shufflenet", "--data", photos, "--model", "timm:vit_tiny_patch16_224", *settings()]
+    error = refused(capsys, *words, "--out", tmp_path / "r")
+    assert "it takes 224: --set data.size=224" in error
+    assert error.count("\n") == 1

@@ -23,6 +23,7 @@ from solution.compress.coupling.components import Coupling, Side
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import Batches, InputError, StepContext
 from solution.graph.observe import observe
+from solution.models.outputs import logits_of
 
 Rows = Tensor
 """(channels, weights of one channel)."""
@@ -163,7 +164,7 @@ def _losses_without(
     for images, labels in batches:
         for some, their_labels in zip(images.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True):
             probe.zero_grad()
-            F.cross_entropy(probe(some), their_labels).backward()
+            F.cross_entropy(logits_of(probe(some)), their_labels).backward()
             effects, squares = torch.zeros_like(total), torch.zeros_like(total)
             for side in readers:
                 if (gradient := tensors[side.tensor].grad) is not None:

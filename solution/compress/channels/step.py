@@ -302,8 +302,11 @@ def recalibrated(model: nn.Module, batches: Batches) -> nn.Module:
         norm.momentum = None
         norm.train()
     with torch.no_grad():
+        largest = 0
         for images, _ in batches:
-            model(images)
+            largest = max(largest, len(images))
+            if len(images) > 1 or largest == 1:  # one picture has no spread where a map is 1 x 1
+                model(images)
     for norm, momentum in momenta.items():
         norm.momentum = momentum
     for module, training in modes.items():
