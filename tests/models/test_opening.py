@@ -204,7 +204,7 @@ def test_a_file_or_module_that_is_nowhere(tmp_path):
         opened("no_such_package_here.nets:Net")
 
 
-def test_a_net_of_ones_own_comes_back_after_surgery(code, trained, tmp_path):
+def test_a_net_of_ones_own_comes_back_after_surgery(code, trained, tmp_path, monkeypatch):
     torch.save(trained.state_dict(), tmp_path / "best.pth")
     for name in ("Net", "Answers"):
         found = opened(f"{code}:{name}", weights=tmp_path / "best.pth")
@@ -215,6 +215,7 @@ def test_a_net_of_ones_own_comes_back_after_surgery(code, trained, tmp_path):
         assert torch.equal(again.net(X), smaller(X))
         assert again.header.mean == FED["mean"]
         assert torch.equal(fw.load(tmp_path / "small.safetensors", into=net_of(code, name))(X), smaller(X))
+        monkeypatch.delenv("FEATHERWEIGHT_NAMED_CODE")  # as in another process, whose user has named no code
         with pytest.raises(InputError, match="a net of your own"):
             open_model(str(tmp_path / "small.safetensors"))
 
