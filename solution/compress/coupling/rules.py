@@ -257,7 +257,8 @@ RULES: dict[str, Rule] = {
     **_named("arange linspace logspace eye tril_indices triu_indices scalar_tensor", numbered),
     **_named(
         "dropout feature_dropout alpha_dropout clone contiguous to _to_copy type_as detach alias lift "
-        "lift_fresh lift_fresh_copy zero hardtanh relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
+        "lift_fresh lift_fresh_copy zero hardtanh "
+        "relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
         "real imag conj _conj resolve_conj resolve_neg "
         "log_sigmoid hardshrink softshrink threshold native_dropout fake_quantize_per_tensor_affine",
         same,
