@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from solution.contracts import Example
 from solution.evaluate.cost import watched
 from solution.evaluate.operations import decomposed, operation_name
-from solution.graph.liveness import live_bytes
+from solution.graph.liveness import live_bytes, placed_bytes
 from solution.graph.running import as_judged, one_for, run
 
 _FUSED = {"relu", "hardtanh", "relu6", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
@@ -37,7 +37,7 @@ _OPERATION_BYTES, _TENSOR_BYTES, _CHANNEL_BYTES, _START_BYTES = 112, 24, 8, 700
 class Memory:
     """Bytes for one image.
 
-    int8, float  the most that activations take at once, in integers and in float32
+    int8, float  room that activations take, in integers and in float32
     arena        all that a microcontroller's runtime needs in int8
     layer        where most activations live
     """
@@ -68,13 +68,13 @@ def memory(model: nn.Module, example: Example) -> Memory:
     steps = [(inputs, outputs) for inputs, outputs, _ in recorder.steps]
     made = steps[-1][1] if steps else ()
     live = live_bytes(steps, recorder.sizes, recorder.inputs, made)
-    wide = live_bytes(steps, {number: 4 * size for number, size in recorder.sizes.items()}, recorder.inputs, made)
+    wide = {number: 4 * size for number, size in recorder.sizes.items()}
     most = max(range(len(live)), key=live.__getitem__) if live else -1
-    peak = live[most] if live else 0
+    peak, wide_peak = (placed_bytes(steps, sizes, recorder.inputs, made) for sizes in (recorder.sizes, wide))
     tensors = 2 * recorder.operations + 2 * recorder.products
     kept = _OPERATION_BYTES * recorder.operations + _TENSOR_BYTES * tensors + _CHANNEL_BYTES * recorder.channels
     layer = recorder.steps[most][2] if live else ""
-    return Memory(int8=peak, float=max(wide, default=0), arena=peak + kept + _START_BYTES, layer=layer)
+    return Memory(int8=peak, float=wide_peak, arena=peak + kept + _START_BYTES, layer=layer)
 
 
 class _Recorder(TorchDispatchMode):

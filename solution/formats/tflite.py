@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from solution.contracts import InputError
-from solution.graph.liveness import ALIGNMENT, live_bytes
+from solution.graph.liveness import ALIGNMENT, live_bytes, placed_bytes
 from solution.runtime import needed
 from solution.text import printable
 
@@ -79,19 +79,16 @@ class Graph:
         """{kind of operation: how many}."""
         return Counter(operation.kind for operation in self.operations)
 
-    def live_bytes(self) -> list[int]:
-        """Bytes of activations that live while each operation runs: its inputs and outputs, and what is read later."""
+    def peak(self) -> tuple[int, str]:
+        """The bytes that activations take, and the operation at which most of them live."""
         sizes = {index: place.num_bytes for index, place in enumerate(self.places) if not place.constant}
         steps = [(item.inputs, item.outputs) for item in self.operations]
-        return live_bytes(steps, sizes, self.inputs, self.outputs)
-
-    def peak(self) -> tuple[int, str]:
-        """The most bytes of activations that live at once, and the operation at which they do."""
-        live = self.live_bytes()
+        live = live_bytes(steps, sizes, self.inputs, self.outputs)
         if not live:
             return 0, "nothing"
         step = max(range(len(live)), key=live.__getitem__)
-        return live[step], f"{self.operations[step].name} ({self.operations[step].kind.lower()})"
+        where = f"{self.operations[step].name} ({self.operations[step].kind.lower()})"
+        return placed_bytes(steps, sizes, self.inputs, self.outputs), where
 
     def summary(self) -> str:
         """One line: the operations, most frequent first."""
@@ -115,6 +112,12 @@ def parsed(data: bytes, what: object) -> Any:
         model = known.ModelT.InitFromPackedBuf(data, 0)
         if not model.subgraphs or model.subgraphs[0].tensors is None:
             raise ValueError("it holds no graph")
+        for buffer in model.buffers:
+            if buffer.offset > 1 and buffer.size:  # large ones stand behind all that a reader walks through
+                if buffer.offset + buffer.size > len(data):
+                    raise ValueError("it ends before its weights do")
+                buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
     except Exception as error:  # whatever offsets that lead nowhere make of the reader
         raise InputError(f"{what} cannot be read as a .tflite file ({error!r}): copy or export it again") from error
     return model

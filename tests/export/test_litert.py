@@ -76,7 +76,7 @@ class Shuffled(nn.Module):
         super().__init__()
         self.own = own
         self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1, groups=3)
-        self.head = nn.Linear(24, 4)
+        self.head = nn.Sequential(nn.Linear(24, 3000), nn.Linear(3000, 4))  # large weights stand behind the graph
 
     def forward(self, x):
         x = start = self.first(x).relu()
