@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--macs", metavar="LIMIT", help='"30%%" of what the net has, or "12M"')
     parser.add_argument("--latency", metavar="LIMIT", help='of one image in the runtime: "2 ms" or "50%%"')
     parser.add_argument("--size", metavar="LIMIT", dest="bytes", help='of the exported file: "100 KB" or "25%%"')
-    parser.add_argument("--ram", metavar="LIMIT", help='what the largest layer reads and writes: "128 KB" or "50%%"')
+    parser.add_argument("--ram", metavar="LIMIT", help='what activations of one image take at once: "128 KB" or "50%%"')
     parser.add_argument("--for", metavar="RUNTIME", default="onnxruntime", dest="runtime",
                         help="where the net will run: onnxruntime, openvino, ... (default: onnxruntime)")  # fmt: skip
     parser.add_argument("--hours", metavar="H", type=float, help="most time that all of it may take")

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from solution.shrink.goal import ram_of
 from solution.shrink.measured import WHOLE, Candidate
 from solution.shrink.result import Line
 from solution.shrink.search import Search
-from solution.shrink.ship import BYTES_EACH, Shipped, Verdict, precisions, verdict
+from solution.shrink.ship import Shipped, Verdict, precisions, verdict
 
 _MOST_SHIPPED = 4
 """So many nets are exported at the end at most: each takes the reserve's share."""
@@ -111,9 +112,9 @@ def _worth_a_file(search: Search) -> Iterator[Candidate]:
 
 def costs_as_file(entry: Entry, ms: Mapping[str, float]) -> dict[str, float]:
     """What limits count."""
-    bytes_each, costs = BYTES_EACH[entry.file.precision], entry.candidate.costs
+    costs = entry.candidate.costs
     return {"macs": costs["macs"], "latency": ms[entry.name], "size": entry.file.bytes,
-            "ram": bytes_each * costs["held"]}  # fmt: skip
+            "ram": ram_of(costs, entry.file.precision)}  # fmt: skip
 
 
 def lines_of(search: Search, choice: Choice) -> list[Line]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from solution.contracts import Batches, InputError
 from solution.runtime import write_text
@@ -102,7 +103,7 @@ class Portion:
     """
 
     def __init__(self, base: Batches, steps: int, first: int, effort: Effort, *, size: int = 0,
-                 teacher: Callable[[Tensor], Tensor] | None = None, device: str = "cpu") -> None:  # fmt: skip
+                 teacher: Callable[[Tensor], Any] | None = None, device: str = "cpu") -> None:  # fmt: skip
         self.base, self.steps, self.epoch, self.first = base, steps, first, first
         self.effort, self.size, self.teacher, self.device = effort, size, teacher, device
 
@@ -115,7 +116,7 @@ class Portion:
         if hasattr(self.base, "set_epoch"):
             self.base.set_epoch(self.epoch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         done = 0
         while done < self.steps:
             before = done
@@ -128,13 +129,18 @@ class Portion:
             if done == before:
                 raise InputError("the training batches can be read once only: give a list or a DataLoader")
 
-    def _made(self, images: Tensor, labels: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
-        images, labels = images.to(self.device), labels.to(self.device)
+    def _made(self, images: Tensor, labels: Any, logits: Any = None) -> tuple[Any, ...]:
+        images, labels = images.to(self.device), moved(labels, self.device)
         if self.teacher is not None:
             logits = self.teacher(images)
         if self.size:
             images = resized(images, self.size)
-        return (images, labels) if logits is None else (images, labels, logits.to(self.device))
+        return (images, labels) if logits is None else (images, labels, moved(logits, self.device))
+
+
+def moved(parts: Any, device: str) -> Any:
+    """Tensors in any nesting, on `device`."""
+    return tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, parts)
 
 
 def num_batches(batches: Any) -> int:

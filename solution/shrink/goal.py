@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from solution.budget import Budget
 from solution.contracts import InputError
 from solution.evaluate.cost import macs, params
+from solution.evaluate.ram import memory
 from solution.export.runtimes import EAGER, EXPORTING
-from solution.graph.observe import observe
-from solution.graph.running import as_judged, one_for, run
 
 LIMITS = {"macs": "macs", "latency": "ms", "size": "bytes", "ram": "bytes"}
 """{limit of a `Goal`: what it counts, as `Budget` calls it}."""
@@ -28,7 +27,7 @@ class Goal:
     macs      multiply-accumulates of one image
     latency   median time of one image in the runtime, one thread
     size      bytes of the exported file
-    ram       bytes that the largest layer's inputs and outputs take in the exported precision
+    ram       bytes that activations take at once in the exported precision (`evaluate.ram`)
     runtime   where the net will run; "packed" is this project's own file, weights in 4 or 8 bits, in PyTorch;
               "eager" is a checkpoint in PyTorch
     hours     wall time of everything; None: `passes` decide, so that the same call gives the same net
@@ -64,14 +63,11 @@ class Goal:
 
 
 def costs_of(net: nn.Module, example: Any) -> dict[str, float]:
-    """{"macs", "params", "held"}: the last is how many numbers one layer at most reads and writes for one image."""
-    largest = 0
+    """{"macs", "params", "ram_int8", "ram_float"}: RAM is the most bytes that activations of one image take at once."""
+    held = memory(net, example)
+    return {"macs": macs(net, example), "params": params(net), "ram_int8": held.int8, "ram_float": held.float}
 
-    def note(_path: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal largest
-        largest = max(largest, sum(part.numel() for part in (*inputs, output) if isinstance(part, Tensor)))
 
-    leaves = {path: module for path, module in net.named_modules() if not any(module.children())}
-    with as_judged(net), observe(leaves, after=note):
-        run(net, one_for(net, example))
-    return {"macs": macs(net, example), "params": params(net), "held": largest}
+def ram_of(costs: Mapping[str, float], precision: str) -> float:
+    """Bytes of activations in a file of this precision: where weights alone are small, activations are floats."""
+    return costs["ram_int8" if precision == "int8" else "ram_float"]

@@ -13,12 +13,11 @@ from typing import Any
 from torch import nn
 
 from solution.contracts import InputError
-from solution.evaluate.classify import predictor
 from solution.export.runtimes import EAGER
 from solution.shrink.effort import Effort, Journal
-from solution.shrink.goal import Goal, costs_of
+from solution.shrink.goal import Goal, costs_of, ram_of
 from solution.shrink.rounds import Cut, kept
-from solution.shrink.ship import BYTES_EACH, OF_PYTORCH, Shipped, precisions, shipped, times_ms
+from solution.shrink.ship import OF_PYTORCH, Shipped, precisions, shipped, times_ms
 from solution.shrink.subject import Subject
 
 WHOLE = "as it came"
@@ -68,7 +67,7 @@ class Measured:
 
         def judged() -> dict[str, Any]:
             start = time.perf_counter()
-            quality = subject.quality(predictor(subject.net, subject.device), subject.header.size, "dev")
+            quality = subject.quality(subject.predict(subject.net), subject.header.size, "dev")
             seconds = time.perf_counter() - start
             if quality and subject.task.at_chance(quality, subject.given.info.counts.get("dev", {})):
                 figure = f"{subject.task.title} {quality[subject.task.figure]:.3f}"
@@ -153,7 +152,7 @@ class Measured:
             "macs": costs["macs"],
             "latency": self.off["latency"] * self.ms[precision] * costs["macs"] / whole["macs"],
             "size": self.off["size"] * self.baseline[precision].bytes * costs["params"] / whole["params"],
-            "ram": costs["held"] * BYTES_EACH[precision],
+            "ram": ram_of(costs, precision),
         }
 
     def _smallest(self) -> str:
@@ -181,4 +180,4 @@ class Measured:
         """What the net costs as it came, of which limits may be shares."""
         whole = self.whole.costs
         return {"macs": whole["macs"], "latency": self.ms["fp32"], "size": self.baseline["fp32"].bytes,
-                "ram": 4 * whole["held"]}  # fmt: skip
+                "ram": whole["ram_float"]}  # fmt: skip

@@ -13,17 +13,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from solution import checkpoint, tasks
 from solution.contracts import InputError, copied, plans_of, spec_of
 from solution.data.views import with_teacher_logits
-from solution.losses.distillation import DistillLoss, temperature_kd
+from solution.losses.distillation import DistillLoss
 from solution.run_folder import MODEL, STATE
 from solution.runtime import seed_everything
 from solution.shrink.effort import Effort, OutOfTimeError, Portion, num_batches, on_device
 from solution.shrink.subject import Subject
 from solution.train.distillation import Distill, DistillObjective, store_teacher_logits
 from solution.train.progress import Place, placed
+from solution.train.recover import Recover
 from solution.train.resume import load_state
 from solution.train.trainer import fit
 
@@ -63,7 +65,7 @@ class Teaching:
 
     def __init__(self, subject: Subject, views: int, log: Callable[[str], None]) -> None:
         self.subject, self.log = subject, log
-        self.teacher: Callable[[Tensor], Tensor] | None = None
+        self.teacher: Callable[[Tensor], Any] | None = None
         self.base: Any = subject.given.train
         if self.base is None:
             raise InputError("a training needs pictures: give train batches, or --data PATH in the shell")
@@ -73,9 +75,7 @@ class Teaching:
             logits = store_teacher_logits(copied(subject.net), loader.dataset, views, log)
             self.base = with_teacher_logits(loader, logits, log)
         else:
-            whole = on_device(copied(subject.net), subject.device)
-            if isinstance(_outputs(whole, subject), Tensor):
-                self.teacher = _asked(whole)
+            self.teacher = _asked(on_device(copied(subject.net), subject.device))
         self.batches = num_batches(self.base)
 
     def run(self, cut: Cut, plan: Round, folder: Path, effort: Effort) -> Cut:
@@ -135,22 +135,18 @@ class Teaching:
 
 
 class Match(nn.Module):
-    """A net, the loss of its user, and its distance from the outputs of the net as it came, where those are tensors."""
+    """A net, the loss of its user, and its distance from the outputs of the net as it came."""
 
     def __init__(self, net: nn.Module, loss: Callable[[Any, Any], Tensor] | None, settings: Distill) -> None:
         super().__init__()
         self.net, self.loss, self.settings = net, loss or F.cross_entropy, settings
 
-    def forward(self, images: Tensor, targets: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """Scalar loss. Outputs (B, C, ...) of C > 1 classes are matched as distributions, others by their values."""
+    def forward(self, images: Tensor, targets: Any, teacher_logits: Any = None) -> Tensor:
+        """Scalar loss; outputs are matched as `Recover` matches them, in any nesting."""
         outputs, share = self.net(images), self.settings.share
         if teacher_logits is None:
             return self.loss(outputs, targets)
-        if outputs.shape[1:2] > (1,):
-            student, teacher = (part.movedim(1, -1).flatten(0, -2).float() for part in (outputs, teacher_logits))
-            matched = temperature_kd(student, teacher, self.settings.distill_loss.temperature)
-        else:
-            matched = F.mse_loss(outputs.float(), teacher_logits.float()) / teacher_logits.var().clamp_min(1e-12)
+        matched = Recover(temperature=self.settings.distill_loss.temperature).match(outputs, teacher_logits)
         return matched if share == 1 else (1 - share) * self.loss(outputs, targets) + share * matched
 
     def finished(self, net: nn.Module) -> nn.Module:
@@ -158,24 +154,17 @@ class Match(nn.Module):
         return net
 
 
-def _asked(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    def logits(images: Tensor) -> Tensor:
+def _asked(net: nn.Module) -> Callable[[Tensor], Any]:
+    def outputs(images: Tensor) -> Any:
         with torch.no_grad():
-            return net(images).float()
+            return net(images)
 
-    return logits
-
-
-def _outputs(net: nn.Module, subject: Subject) -> Any:
-    with torch.no_grad():
-        return net(subject.example.to(subject.device)) if isinstance(subject.example, Tensor) else None
+    return outputs
 
 
 def _sum(outputs: Any) -> Tensor:
-    parts = (
-        [outputs] if isinstance(outputs, Tensor) else list(outputs.values() if isinstance(outputs, dict) else outputs)
-    )
-    return torch.stack([part.float().sum() for part in parts if isinstance(part, Tensor)]).sum()
+    parts = [part for part in tree_leaves(outputs) if isinstance(part, Tensor) and part.is_floating_point()]
+    return torch.stack([part.float().sum() for part in parts]).sum()
 
 
 def kept(folder: Path, subject: Subject) -> Cut | None:

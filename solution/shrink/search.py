@@ -7,6 +7,7 @@ goes on as if it had not been.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -169,7 +170,7 @@ class Search(Measured):
                 continue
             runs += [done] if done else []
             late = self.effort.timed and time.monotonic() - begin > most
-            if runs and self.journal.once(f"race over at {proposal.way}", lambda late=late: late):
+            if runs and self.journal.once(f"race over at {proposal.way}", functools.partial(bool, late)):
                 break
         if not runs:
             raise OutOfTimeError

@@ -19,7 +19,7 @@ from solution.compress.channels.step import median_latency_ms
 from solution.compress.parametrized import materialized
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, spec_of
-from solution.evaluate.classify import classify, predictor
+from solution.evaluate.classify import classify
 from solution.evaluate.cost import file_bytes
 from solution.evaluate.speed import Turns, measure
 from solution.export import files
@@ -32,8 +32,6 @@ _TURNS = Turns(rounds=7, seconds=0.1, batches=(1,))
 _RESAMPLED = 500
 PACKED = "packed"
 """In place of a runtime: this project's own packed file, in PyTorch."""
-BYTES_EACH = {"fp32": 4, "int8": 1, "int4": 4}
-"""Of a number that a layer reads or writes, by precision of the file: in four bits only weights are small."""
 OF_PYTORCH = (PACKED, EAGER)
 _SPARED = {"int4": ("first", "last", "depthwise")}
 """Groups of layers that stay in float where dev is better for it, by precision."""
@@ -101,7 +99,7 @@ def answering(path: Path, subject: Subject) -> Any:
     """The file as a callable on batches of images."""
     if path.suffix not in (".packed", ".safetensors"):
         return files.open_file(path, task=None)
-    return predictor(_loaded(path, subject))
+    return subject.predict(_loaded(path, subject))
 
 
 def _loaded(path: Path, subject: Subject) -> nn.Module:

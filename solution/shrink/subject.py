@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution import tasks
@@ -22,7 +21,9 @@ from solution.data.source import DatasetInfo, UnreadableImage
 from solution.data.views import TrainLoader, Views, as_batch
 from solution.evaluate.classify import Predict, predictor, prepared
 from solution.export import files
+from solution.graph.running import as_judged
 from solution.tasks import Task
+from solution.train.recover import Crops, Recover
 from solution.train.settings import resized
 
 Evaluate = Callable[[Predict, Batches], float]
@@ -53,7 +54,7 @@ class Subject:
     example: Any
     loaders: Callable[[int], Loaders]
     task: Task = tasks.CLASSIFICATION
-    views: Callable[[int], TrainLoader] | None = None
+    views: Callable[[int], TrainLoader | None] | None = None
     loss: OwnLoss | None = None
     labeled: bool = True
     agreement: bool = False
@@ -92,9 +93,20 @@ class Subject:
         batches = getattr(self.loaders(size), split)
         return {} if batches is None else dict(self.task.judge(predict, batches))
 
+    def predict(self, net: nn.Module) -> Predict:
+        """`net` as a callable on images; outputs of a task of one's own are left as they are."""
+        if self.task is tasks.CLASSIFICATION:
+            return predictor(net, self.device)
+
+        def outputs(images: Tensor) -> Any:
+            with as_judged(net.to(self.device)):
+                return net(images.to(self.device))
+
+        return outputs
+
     def figure(self, net: nn.Module, size: int, split: str = "dev") -> float:
         """The figure that sums up quality; NaN without pictures."""
-        return self.quality(predictor(net, self.device), size, split).get(self.task.figure, float("nan"))
+        return self.quality(self.predict(net), size, split).get(self.task.figure, float("nan"))
 
 
 def of_data(net: nn.Module, header: Header, data: Data, *, device: str = "cpu", seed: int = 0) -> Subject:
@@ -116,11 +128,11 @@ def of_data(net: nn.Module, header: Header, data: Data, *, device: str = "cpu", 
         )
     header = header if header.classes else dataclasses.replace(header, classes=first.info.classes)
 
-    def views(number: int) -> TrainLoader:
+    def views(number: int) -> TrainLoader | None:
         more = dataclasses.replace(data, size=header.size, views=number)
         return more.open(seed, ("train",), normalization).train
 
-    example = next(iter(first.calibration))[0][:2].contiguous()
+    example = first.context().example
     return Subject(
         net=net,
         header=dataclasses.replace(header, data=first.info.title),
@@ -138,7 +150,7 @@ def of_photos(net: nn.Module, header: Header, photos: Sequence[Path], *, device:
     pixels = []
     for path in photos:
         try:
-            pixels.append(prepared(path.read_bytes(), str(path), header.size))
+            pixels.append(prepared(path.read_bytes(), str(path), header))
         except UnreadableImage as error:
             raise InputError(f"{error}; remove it") from error
     if len(pixels) < _LEAST_PHOTOS:
@@ -184,7 +196,9 @@ def of_batches(
         splits = splits | {"train": _answered(net, splits["calibration"])}
     parts = _split(splits)
     if square and parts["train"] is not None and not teaches:
-        parts["train"] = Varied(parts["train"], about.get("seed", 0))
+        pictures = torch.cat([images for images, _ in parts["train"]])
+        several = Recover(steps=len(parts["train"]), batch_size=len(parts["train"][0][0]))
+        parts["train"] = Crops(several, pictures, about.get("seed", 0))
     task = tasks.CLASSIFICATION if evaluate is None else _own_task(evaluate)
     info = DatasetInfo(name="yours", classes=header.classes, counts={}, source="", rendered=False, split="as given")
 
@@ -243,32 +257,6 @@ def _split(splits: dict[str, Any]) -> dict[str, Any]:
     if calibration is None and (source := train if train is not None else dev) is not None:
         calibration = [batch[:2] for batch in itertools.islice(source, 8)]
     return {"train": train, "dev": dev, "val": dev if val is None else val, "calibration": calibration}
-
-
-class Varied:
-    """Batches whose pictures are mirrored and cropped by chance, so that a few hundred teach more than once."""
-
-    def __init__(self, batches: Sequence[Any], seed: int) -> None:
-        self.batches, self.seed, self.epoch = batches, seed, 0
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch comes next: views follow from it and the seed alone."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
-        chance = np.random.default_rng([self.seed, self.epoch])
-        for place in chance.permutation(len(self.batches)):
-            images, targets, *_ = self.batches[place]
-            side = images.shape[2]
-            part = round(side * chance.uniform(0.7, 1.0))
-            top, left = chance.integers(0, side - part + 1, 2)
-            cropped = images[:, :, top : top + part, left : left + part]
-            mirrored = torch.from_numpy(chance.random(len(images)) < 0.5)[:, None, None, None]
-            cropped = torch.where(mirrored, cropped.flip(3), cropped)
-            yield F.interpolate(cropped, size=(side, side), mode="bilinear", antialias=True), targets
 
 
 class _Resized:

@@ -183,20 +183,34 @@ def test_without_pictures_a_limit_is_met_and_nothing_is_promised(net, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+class Pixels(nn.Module):
+    """A class for each pixel, as a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.last = nn.Conv2d(16, 2, 1)
+
+    def forward(self, x):
+        return {"out": self.last(self.second(self.first(x).relu()).relu())}
+
+
 def test_a_task_of_ones_own(tmp_path):
     """Which pixels are bright: a net of pixels, its own loss, its own figure."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
-                        nn.Conv2d(16, 2, 1))  # fmt: skip
+    net = Pixels()
 
     def pairs(batches):
         return [(images, (images.mean(1) > 0).long()) for images, _ in batches]
 
     def accuracy(predict, batches):
         with torch.inference_mode():
-            return float(np.mean([(predict(x).argmax(1) == y).float().mean() for x, y in batches]))
+            return float(np.mean([(predict(x)["out"].argmax(1) == y).float().mean() for x, y in batches]))
 
-    train, loss = pairs(TRAIN), nn.functional.cross_entropy
+    def loss(outputs, targets):
+        return nn.functional.cross_entropy(outputs["out"], targets)
+
+    train = pairs(TRAIN)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
     for images, targets in train * 4:
         optimizer.zero_grad()
@@ -209,6 +223,7 @@ def test_a_task_of_ones_own(tmp_path):
     assert result.passed
     assert result.chosen.macs < result.lines[0].macs
     assert result.lines[0].figure == pytest.approx(accuracy(net, splits["val"]))
+    assert result.net(train[0][0])["out"].shape == (16, 2, 32, 32)
 
 
 @pytest.mark.parametrize(
