@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ import numpy as np
 from torch import nn
 
 from solution import tasks
-from solution.compress.channels.step import median_latency_ms
 from solution.compress.parametrized import materialized
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, spec_of
 from solution.evaluate.classify import classify
 from solution.evaluate.cost import file_bytes
+from solution.evaluate.latency import median_latency_ms
 from solution.evaluate.speed import Turns, measure
 from solution.export import files
 from solution.export.exporter import ExportConfig, make_proven
@@ -110,8 +109,7 @@ def times_ms(paths: Mapping[str, tuple[Path, int]], runtime: str, subject: Subje
     """{name: median milliseconds of one image}, files asked in turns on one thread; `paths` with the nets' sides."""
     if runtime in OF_PYTORCH:  # in this process, which has the code of the user's net
         nets = {name: (_loaded(path, subject), subject.example_at(size)) for name, (path, size) in paths.items()}
-        turns = [{name: median_latency_ms(*own, "cpu", 9) for name, own in nets.items()} for _ in range(_TURNS.rounds)]
-        return {name: statistics.median(turn[name] for turn in turns) for name in nets}
+        return {name: median_latency_ms(*own, "cpu") for name, own in nets.items()}
     cases = [case(path, runtime, 1, name) for name, (path, _) in paths.items()]
     return {speed.model: speed.percentile_ms(50) for speed in measure(cases, _TURNS, log=_quiet)}
 
