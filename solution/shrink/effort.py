@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from solution.contracts import Batches, InputError
+from solution.contracts import InputError
 from solution.runtime import write_text
 from solution.train.settings import resized
 
@@ -94,27 +96,32 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
+@dataclass(kw_only=True, eq=False)
 class Portion:
     """Training batches of one round: `steps` an epoch, each epoch the first ones of an order of its own.
 
     first    number of the first epoch, so that rounds see other orders and views
     size     side in pixels to which images are brought for the student; 0 leaves them
-    teacher  the net whose logits are computed for each batch; None where they come stored with it, or there is none
+    teacher  the net whose outputs are computed for each batch; None where they come stored with it
+    own      targets are of a task of one's own: they come behind the labels, as (targets, outputs)
     """
 
-    def __init__(self, base: Batches, steps: int, first: int, effort: Effort, *, size: int = 0,
-                 teacher: Callable[[Tensor], Any] | None = None, device: str = "cpu") -> None:  # fmt: skip
-        self.base, self.steps, self.epoch, self.first = base, steps, first, first
-        self.effort, self.size, self.teacher, self.device = effort, size, teacher, device
+    base: Any
+    steps: int
+    first: int
+    effort: Effort
+    size: int = 0
+    teacher: Callable[[Tensor], Any] | None = None
+    device: str = "cpu"
+    own: bool = False
 
     def __len__(self) -> int:
         return self.steps
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch of the round comes next."""
-        self.epoch = self.first + epoch
         if hasattr(self.base, "set_epoch"):
-            self.base.set_epoch(self.epoch)
+            self.base.set_epoch(self.first + epoch)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         done = 0
@@ -135,6 +142,8 @@ class Portion:
             logits = self.teacher(images)
         if self.size:
             images = resized(images, self.size)
+        if self.own:  # whatever the targets are, no one but the user's loss reads them
+            return images, torch.zeros(len(images), dtype=torch.long), (labels, moved(logits, self.device))
         return (images, labels) if logits is None else (images, labels, moved(logits, self.device))
 
 

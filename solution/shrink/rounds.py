@@ -95,11 +95,10 @@ class Teaching:
             distill_loss=DistillLoss(temperature=_TEMPERATURE),
             share=_SHARE if subject.labeled else 1.0,
         )
-        portion = Portion(self.base, steps, plan.first, effort, size=self._side(cut), teacher=self.teacher,
-                          device=subject.device)  # fmt: skip
-        train: Any = portion
-        context = dataclasses.replace(subject.context(cut.size, self.log, folder), train=train, dev=None)
         own = subject.loss is not None or subject.task is not tasks.CLASSIFICATION
+        train: Any = Portion(base=self.base, steps=steps, first=plan.first, effort=effort, size=self._side(cut),
+                             teacher=self.teacher, device=subject.device, own=own)  # fmt: skip
+        context = dataclasses.replace(subject.context(cut.size, self.log, folder), train=train, dev=None)
         seed_everything(subject.seed)  # whatever ran before
 
         def objective(student: nn.Module, given: Any) -> nn.Module:
@@ -123,8 +122,8 @@ class Teaching:
     def seconds_per_step(self, cut: Cut, effort: Effort) -> float:
         """Of a training step, forward and back, as it is measured now: the median of a few."""
         student = copied(cut.net).to(self.subject.device).train()
-        portion = Portion(self.base, _TIMED + 1, 0, effort, size=self._side(cut), teacher=self.teacher,
-                          device=self.subject.device)  # fmt: skip
+        portion = Portion(base=self.base, steps=_TIMED + 1, first=0, effort=effort, size=self._side(cut),
+                          teacher=self.teacher, device=self.subject.device)  # fmt: skip
         times, start = [], time.perf_counter()
         for images, *_ in portion:
             _sum(student(images)).backward()
@@ -141,12 +140,10 @@ class Match(nn.Module):
         super().__init__()
         self.net, self.loss, self.settings = net, loss or F.cross_entropy, settings
 
-    def forward(self, images: Tensor, targets: Any, teacher_logits: Any = None) -> Tensor:
+    def forward(self, images: Tensor, _labels: Tensor, teacher_logits: tuple[Any, Any]) -> Tensor:
         """Scalar loss; outputs are matched as `Recover` matches them, in any nesting."""
-        outputs, share = self.net(images), self.settings.share
-        if teacher_logits is None:
-            return self.loss(outputs, targets)
-        matched = Recover(temperature=self.settings.distill_loss.temperature).match(outputs, teacher_logits)
+        outputs, share, (targets, theirs) = self.net(images), self.settings.share, teacher_logits
+        matched = Recover(temperature=self.settings.distill_loss.temperature).match(outputs, theirs)
         return matched if share == 1 else (1 - share) * self.loss(outputs, targets) + share * matched
 
     def finished(self, net: nn.Module) -> nn.Module:

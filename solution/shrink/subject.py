@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from solution import tasks
+from solution.batches import tidied
 from solution.checkpoint import Header, header_of
 from solution.contracts import Batches, InputError, StepContext
 from solution.data.loaders import Data, Loaders
@@ -78,7 +79,7 @@ class Subject:
             example=self.example_at(size),
             train=loaders.train if usable else None,
             dev=loaders.dev if usable else None,
-            calibration=loaders.calibration,
+            calibration=loaders.calibration if usable else _images_alone(loaders.calibration),
             classes=self.header.classes,
             load=files.load,
             device=self.device,
@@ -191,6 +192,8 @@ def of_batches(
         if evaluate is not None or loss is not None:
             raise InputError("evaluate and loss need targets, and the batches hold images alone")
         splits = {name: _answered(net, batches) for name, batches in splits.items()}
+    if evaluate is None and loss is None and labeled:
+        splits = {name: tidied(batches, len(header.classes), print) for name, batches in splits.items()}
     teaches = labeled and splits.get("train") is not None
     if splits.get("train") is None and splits.get("calibration") is not None:
         splits = splits | {"train": _answered(net, splits["calibration"])}
@@ -257,6 +260,13 @@ def _split(splits: dict[str, Any]) -> dict[str, Any]:
     if calibration is None and (source := train if train is not None else dev) is not None:
         calibration = [batch[:2] for batch in itertools.islice(source, 8)]
     return {"train": train, "dev": dev, "val": dev if val is None else val, "calibration": calibration}
+
+
+def _images_alone(batches: Any) -> list[tuple[Tensor, Tensor]] | None:
+    """Images with labels that mean nothing."""
+    if batches is None:
+        return None
+    return [(images, torch.zeros(len(images), dtype=torch.long)) for images, *_ in batches]
 
 
 class _Resized:
