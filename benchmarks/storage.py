@@ -28,6 +28,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from benchmarks.search import SPACE, formula
+from solution.commands.search import STORAGE
 from solution.runtime import hardware
 from solution.search.hyperband import Hyperband
 from solution.search.study import open_storage, open_study
@@ -120,13 +121,15 @@ def waiting(num_workers: int, trial_s: float, storage_s: float, cores: int, seed
 def main() -> None:
     """Measure, simulate and print both tables."""
     parser = argparse.ArgumentParser(description="What a search's storage bears.")
-    parser.add_argument("url", help="of the database or proxy")
+    parser.add_argument("url", nargs="?", default=os.environ.get(STORAGE), help=f"database or proxy (or ${STORAGE})")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])
     parser.add_argument("--stored", type=int, default=100, help="finished trials that the study holds")
     parser.add_argument("--measured", type=int, default=10, help="trials that are measured")
     parser.add_argument("--cores", type=int, default=2, help="cores of the server that is simulated")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 60, 600, 3600], help="length of a trial")
     arguments = parser.parse_args()
+    if not arguments.url:
+        parser.error("name a database or a proxy")
     shown = without_password(arguments.url)
     print(f"{shown}, {arguments.stored} stored trials, {hardware()}, load {os.getloadavg()[0]:.1f}")
     print("| workers | calls a trial | ms in the storage a trial |\n|---|---|---|")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,19 +43,24 @@ class SsdNet(nn.Module):
         one = ImageList(images[:1], [tuple(images.shape[2:])])
         return self.ssd.head(maps), self.ssd.anchor_generator(one, maps)[0]
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Torchvision's own, a scalar: corners of matched boxes and classes, with the hardest negatives."""
+    def loss(self, images: Tensor, targets: Tensor, whole: Callable[[Tensor], Tensor] = lambda rows: rows) -> Tensor:
+        """Torchvision's own, a scalar: corners of matched boxes and classes, with the hardest negatives.
+
+        whole  of several processes: makes of the rows of a tensor those of all, which `targets` are of
+        """
         from torchvision.ops import box_iou
 
         raw, anchors = self._answers(images)
+        raw = {name: whole(rows) for name, rows in raw.items()}
+        num_images = len(raw["cls_logits"])
         wanted, matched = [], []
-        for index in range(len(images)):
+        for index in range(num_images):
             own = targets[targets[:, 0] == index]
             boxes, labels = own[:, 2:6], own[:, 1].long() + 1
             none = torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
             matched.append(self.ssd.proposal_matcher(box_iou(boxes, anchors)) if len(boxes) else none)
             wanted.append({"boxes": boxes, "labels": labels})
-        parts = self.ssd.compute_loss(wanted, raw, [anchors] * len(images), matched)
+        parts = self.ssd.compute_loss(wanted, raw, [anchors] * num_images, matched)
         return parts["bbox_regression"] + parts["classification"]
 
 

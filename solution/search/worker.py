@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,34 +71,37 @@ class TrialQueue:
     def claim(self) -> Claim | None:
         """A trial to run, or None when there is none, now."""
         with held(self.folder / "claims.lock"):
-            for trial in self._running():
+            # Every look at the trials reads those of all running workers again: one before and one after suffice.
+            trials = self._trials()
+            for trial in self._running(trials):
                 if lock := try_lock(self.trial_folder(trial) / "lock"):
                     if self._still_runs(trial):
                         return self._taken(trial, lock)
                     lock.release()
-            following = self._next()
+            following = self._next(trials)
             if following is None:
                 return None
             following.user_attrs |= {"home": self.home}
             self.study.add_trial(following)
-            added = self._running()[-1]
-            if self._one_too_many(added):
+            trials = self._trials()
+            added = self._running(trials)[-1]
+            if self._one_too_many(added, trials):
                 return None
             lock = try_lock(self.trial_folder(added) / "lock")
             return self._taken(added, lock) if lock else None
 
     def is_done(self) -> bool:
         """Whether nothing is left to claim, and nothing runs here that could leave something."""
-        return not self._running() and self._next() is None
+        trials = self._trials()
+        return not self._running(trials) and self._next(trials) is None
 
     def rests(self, number: int, epoch: int) -> bool:
         """Whether trial `number`, which has just reached the rung at `epoch`, must rest there."""
-        return not self._standings().goes_on(number, epoch)
+        return not self._standings(self._trials()).goes_on(number, epoch)
 
     def counted(self) -> list[FrozenTrial]:
         """The trials that count towards `num_trials`."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if not is_rejected(trial) and "root" not in trial.user_attrs]
+        return _counted(self._trials())
 
     def trial_folder(self, trial: FrozenTrial) -> Path:
         """Where `trial` keeps its files."""
@@ -112,17 +115,20 @@ class TrialQueue:
             write_text(path, uuid4().hex)
         return path.read_text()
 
-    def _running(self) -> list[FrozenTrial]:
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in trials if trial.user_attrs.get("home") == self.home]
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        running = (trial for trial in trials if trial.state == TrialState.RUNNING)
+        return [trial for trial in running if trial.user_attrs.get("home") == self.home]
 
     def _still_runs(self, trial: FrozenTrial) -> bool:
         """Under the trial's lock: whether its worker died, or has just recorded how it ended and let go of it."""
-        return self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
+        return self._trials()[trial.number].state == TrialState.RUNNING
 
-    def _next(self) -> FrozenTrial | None:
+    def _next(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """What to add to the study: a copy of a trial that may go on, else a new one, else nothing."""
-        standings = self._standings()
+        standings = self._standings(trials)
         if resting := standings.promoted():
             return _continued(resting)
         if standings.closed:
@@ -131,16 +137,15 @@ class TrialQueue:
         kinds = {name: kind for name, kind in self.space.distributions().items() if name in fixed}
         return optuna.trial.create_trial(state=TrialState.RUNNING, params=dict(fixed), distributions=kinds)
 
-    def _standings(self) -> Standings:
-        trials = self.study.get_trials(deepcopy=False)
+    def _standings(self, trials: Sequence[FrozenTrial]) -> Standings:
         begun = sum("root" not in trial.user_attrs for trial in trials)
-        counted = len(self.counted())
+        counted = len(_counted(trials))
         closed = counted >= self.num_trials or begun - counted >= _MOST_REJECTED * self.num_trials
         return Standings(trials=trials, hyperband=self.hyperband, home=self.home, closed=closed)
 
-    def _one_too_many(self, added: FrozenTrial) -> bool:
+    def _one_too_many(self, added: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
         """Whether another machine took the last trial at the same moment; `added` is then refused."""
-        before = [trial for trial in self.counted() if trial.number < added.number]
+        before = [trial for trial in _counted(trials) if trial.number < added.number]
         if "root" in added.user_attrs or len(before) < self.num_trials:
             return False
         trial = Trial(self.study, added._trial_id)
@@ -151,6 +156,10 @@ class TrialQueue:
     def _taken(self, trial: FrozenTrial, lock: Lock) -> Claim:
         self.study.sampler = Sampler(self.space.distributions(), self.seed, trial.number)
         return Claim(trial=Trial(self.study, trial._trial_id), folder=self.trial_folder(trial), lock=lock)
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if not is_rejected(trial) and "root" not in trial.user_attrs]
 
 
 def _continued(trial: FrozenTrial) -> FrozenTrial:

@@ -7,22 +7,26 @@ RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which process it is, as launch
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
+from scenes import write_scenes
 
+from solution.data.detection import DetectionData
 from solution.data.loaders import Data
 from solution.data.views import Augment, EpochSampler
 from solution.losses.classification import Loss, Mixing
 from solution.losses.distillation import DistillLoss
 from solution.losses.margins import Margin
 from solution.models.shufflenet import ShuffleNet
+from solution.models.ssdlite import SsdLite
 from solution.run_folder import read_history
 from solution.runtime import is_main_process, set_threads
 from solution.train.distillation import Assist, Distill
 from solution.train.pretraining import Autoencode
-from solution.train.step import Train
+from solution.train.step import Train, TrainDetector
 
 # 62 training pictures in batches of 15: four a time, 7 and 8 of them on each of two processes.
 DATA = Data(size=32, batch_size=15, workers=0, augment=Augment(quarter_turn=0.2), calibration_images=8)
@@ -51,6 +55,7 @@ CASES = {
     "autoencoder": (Autoencode(**SHORT, doublings=1, channels=8), {}, NET),
     "resumed": (Train(**SHORT | {"epochs": 4}, ema_decay=0.9), {}, NET),
     "own batches": (Train(**SHORT), {}, NET),
+    "detector": (TrainDetector(**(SHORT | {"lr": 1e-6}), optimizer="sgd"), {}, SsdLite()),
 }  # fmt: skip
 
 
@@ -88,7 +93,12 @@ def _killed_in(epoch):
 def losses(photos, folder, name):
     """{"loss", "dev_f1"} of each epoch, and a number that all trained weights are in."""
     step, changes, net = CASES[name]
-    loaders = dataclasses.replace(DATA, path=str(photos), **changes).open(seed=3)
+    if name == "detector":
+        own = folder / os.environ.get("RANK", "0")
+        own.mkdir(exist_ok=True)
+        loaders = DetectionData(path=str(write_scenes(own / "shapes.tar")), size=64, batch_size=5).open(seed=3)
+    else:
+        loaders = dataclasses.replace(DATA, path=str(photos), **changes).open(seed=3)
     context = loaders.context(seed=3, folder=folder, load=lambda _: teacher(loaders.info.classes), log=lambda _: None)
     if name == "own batches":
         context = dataclasses.replace(context, train=[batch[:2] for batch in loaders.train])

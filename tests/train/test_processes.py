@@ -33,7 +33,12 @@ def shared(photos, out, count):
     started = []
     for rank in range(count):
         own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        places = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        }
         here = {name: str(value) for name, value in own.items()} if count > 1 else {}
         started.append(subprocess.Popen(words, env=os.environ | places | here, cwd=ROOT))
     assert [one.wait() for one in started] == [0] * count
