@@ -44,10 +44,14 @@ class InputSpec:
             raise InputError(f"size must be the side of the input in pixels, 1 to {_MOST_SIDE}, got {self.size!r}")
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
-        if not 0 <= self.crop <= 1:
+        if not isinstance(self.crop, int | float) or not 0 <= self.crop <= 1:
             raise InputError(f"crop must be 0 or a share of the shorter side up to 1, got {self.crop!r}")
         if not self.size and not self.mean and not self.std:
             return
+        if not all(isinstance(row, tuple | list) for row in (self.mean, self.std)) or not all(
+            isinstance(value, int | float) for value in (*self.mean, *self.std)
+        ):
+            raise InputError(f"mean and std must be a number of each channel, got {self.mean!r} and {self.std!r}")
         numbers = (*self.mean, *self.std)
         if not 0 < len(self.mean) == len(self.std) or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
             raise InputError(f"mean and std must be a number of each channel, got {self.mean} and {self.std}")

@@ -124,7 +124,8 @@ def _taken(target: Path, path: Path) -> IO[bytes]:
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             break
         file.close()  # its holder has just ended and removed it
-    file.truncate(0)
-    file.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
-    file.flush()
+    note = f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without it
+        file.truncate(0)
+        os.write(file.fileno(), note.encode())
     return file

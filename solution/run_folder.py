@@ -31,7 +31,7 @@ from typing import Any, get_type_hints
 from solution.contracts import InputError, Plan, Recipe, Row
 from solution.runtime import commit, write_text, written_whole
 from solution.settings import gathered, parse, settings_of
-from solution.text import printable, texts_in
+from solution.text import printable, safe_name, texts_in
 
 ROLES = ("before", "after")
 _LIBRARIES = ("featherweight", "torch", "torchvision", "numpy", "pillow", "opencv-python-headless", "albumentations")
@@ -312,7 +312,7 @@ def _row(fields: Mapping[str, Any]) -> Row:
     tables = (row.quality, row.latency_ms, *row.exported.values())
     if not all(isinstance(value, int | float | None) for table in tables for value in table.values()):
         raise TypeError("a figure is no number")
-    if not row.step or Path(row.step).name != row.step:
+    if safe_name(row.step) != row.step:
         raise ValueError(f"{row.step!r} is no name of a stage")
     return row
 

@@ -237,6 +237,8 @@ def no_room(error: BaseException) -> str:
     number = getattr(error, "errno", None) or next(
         (one for one in _NO_ROOM if os.strerror(one) in str(error) or f"os error {one})" in str(error)), None
     )
+    if number is None and "No usable temporary directory" in str(error):  # Python's own words
+        return "no folder takes temporary files, perhaps for want of room"
     return "" if number is None else _NO_ROOM.get(number, "")
 
 

@@ -230,7 +230,10 @@ def _options(hint: Any) -> tuple[Any, ...]:
 def _widened(value: Any, hint: Any) -> Any:
     options = _options(hint)
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise TypeError(f"{value} is too large") from error
     wants_tuple = any(typing.get_origin(option) is tuple for option in options)
     if wants_tuple and isinstance(value, int | float) and not _fits(value, hint):
         return (value,)

@@ -45,7 +45,11 @@ def own_temporary_folder() -> Iterator[None]:
     their own, which is removed at the end.
     """
     before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
-    parent = Path(tempfile.gettempdir())
+    try:
+        parent = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # a full disk: who needs such a folder will say so
+        yield
+        return
     # That of the process which started this one will do; and names of sockets, which lie inside, must stay short.
     if _NAME.search(parent.name) or len(os.fsencode(parent)) > _MOST_PARENT_BYTES:
         yield

@@ -8,19 +8,23 @@ import contextlib
 import json
 import os
 import random
+import re
+import resource
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from solution import checkpoint
+from solution import checkpoint, locks
 from solution.__main__ import COMMANDS, main
 from solution.export import files
+from solution.locks import claimed
 from solution.models.shufflenet import ShuffleNet
 from solution.run_folder import read_rows
 
@@ -68,8 +72,8 @@ def place(tmp_path, photos, short):
     return make
 
 
-def begun(phase, folder):
-    """The number of a child that runs the command in `folder`."""
+def begun(phase, folder, first=None):
+    """The number of a child that runs the command in `folder`; `first` is called in it before."""
     words = list(PHASES[phase])
     if phase in RESUMED and any((folder / "out").iterdir()):
         words.append("--resume")
@@ -86,7 +90,11 @@ def begun(phase, folder):
         tempfile.tempdir, os.environ["TMPDIR"] = None, str((folder / "tmp").resolve())
         os.environ["SOLUTION_CACHE"] = str(folder / "cache")
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if first is not None:
+            first()
         code = main(words)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -152,8 +160,8 @@ def assert_nothing_left(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "kills"), [("run", 35), ("compress", 25), ("export", 15), ("prepare", 15),
-                                              ("report", 5), ("search", 5)])  # fmt: skip
+@pytest.mark.parametrize(("phase", "kills"), [("run", 25), ("compress", 20), ("export", 20), ("prepare", 20),
+                                              ("report", 10), ("search", 5)])  # fmt: skip
 def test_kills_lose_nothing(place, phase, kills):
     chance = random.Random(phase)
     if phase == "report":
@@ -169,7 +177,12 @@ def test_kills_lose_nothing(place, phase, kills):
         number += 1
         code = None
         while code != 0:
+            over = (folder / "out/prepared").exists()  # killed when all was written
             child = begun(phase, folder)
+            if over:
+                assert ended(child) == 2
+                assert "exists already; nothing is overwritten" in (folder / "said.txt").read_text()
+                break
             if killed < kills:
                 time.sleep(chance.random() * seconds)
                 with contextlib.suppress(ProcessLookupError):
@@ -183,6 +196,46 @@ def test_kills_lose_nothing(place, phase, kills):
             rows = there
         assert results(phase, folder) == wanted
         assert_nothing_left(folder)
+
+
+@pytest.mark.parametrize("most", [0, 300])
+@pytest.mark.parametrize("phase", ["compress", "export", "prepare", pytest.param("run", marks=pytest.mark.slow)])
+def test_a_disk_without_room_costs_a_line_and_leaves_nothing_half(place, phase, most):
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)  # said.txt could not grow
+        os.dup2(write, 2)
+
+    read, write = os.pipe()
+    folder = place("try")
+    child = begun(phase, folder, full)
+    os.close(write)
+    with os.fdopen(read) as said:
+        lines = said.read().splitlines()
+    code = ended(child)
+    assert code == 2, lines
+    errors = [line for line in lines if not line.startswith("warning: ")]
+    assert len(errors) == 1, lines
+    assert errors[0].startswith("error: ")
+    assert re.search("larger than is allowed|has no room|takes temporary files|cannot be written", errors[0])
+    assert_nothing_half(folder)
+    assert [path.name for path in folder.rglob("*") if path.name.startswith(".") or "fw-" in path.name] == []
+    whole(phase, folder)
+
+
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "search"])
+def test_what_another_process_writes_is_refused(place, phase, tmp_path):
+    if phase == "report":
+        (tmp_path / "finished").mkdir()
+        row = {"step": "a", "macs": 5, "params": 3, "bytes": 9}
+        (tmp_path / "finished/rows.json").write_text(json.dumps([row]))
+    folder = place("try")
+    words = PHASES[phase]
+    target = folder / (words[-1] if phase in ("prepare", "report") else words[words.index("--out") + 1])
+    with claimed(target):  # by a lock of the kernel, which a child does not inherit, unlike what is noted in memory
+        assert ended(begun(phase, folder, locks._claimed.clear)) == 2
+    assert f"is being written by process {os.getpid()}, started " in (folder / "said.txt").read_text()
+    assert visible(folder) == []
 
 
 LANDMARKS = {

@@ -84,6 +84,7 @@ WORDS = {
     "export": ["export", "net.safetensors", "--format", "openvino", "--precision", "int8", "--data", "photos"],
     "inspect": ["inspect", "net.safetensors"],
     "predict": ["predict", "net.safetensors", "photo.png", "--runtime", "openvino"],
+    "validate": ["validate", "net.safetensors", "--data", "photos", "--runtime", "onnxruntime"],
     "bench": ["bench", "net.safetensors", "--rounds", "1", "--threads", "1", "--batch", "1",
               "--runtimes", "onnxruntime", "openvino"],
     "serve": ["serve", "net.safetensors", "--host", "192.0.2.1"],  # no address of this machine: it ends
@@ -96,7 +97,7 @@ WORDS = {
     "validate": ["validate", "net.safetensors", "--data", "photos"],
     "storage": ["storage", "sqlite:///trials.db", "--host", "192.0.2.1"],  # as above
 }  # fmt: skip
-QUICK = ("data", "prepare", "compress", "inspect", "predict", "serve", "score", "storage")
+QUICK = ("data", "prepare", "compress", "inspect", "predict", "validate", "serve", "score", "storage")
 """The others take a minute. `report` is of the run before it."""
 SEVERAL = """
 import json, sys

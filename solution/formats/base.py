@@ -34,7 +34,8 @@ class Line:
     num_bytes: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", printable(self.name))
+        name = self.name.decode(errors="replace") if isinstance(self.name, bytes) else self.name  # broken UTF-8
+        object.__setattr__(self, "name", printable(name))
 
     @classmethod
     def of(cls, name: str, shape: Iterable[int], num_bytes: float) -> Line:
