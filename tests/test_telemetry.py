@@ -94,7 +94,6 @@ WORDS = {
     "search": ["search", "waste_shufflenet", "--data", "photos", "--trials", "1", "--out", "search",
                "--vary", "train.lr=[0.1]", *SET],
     "doctor": ["doctor"],
-    "validate": ["validate", "net.safetensors", "--data", "photos"],
     "storage": ["storage", "sqlite:///trials.db", "--host", "192.0.2.1"],  # as above
 }  # fmt: skip
 QUICK = ("data", "prepare", "compress", "inspect", "predict", "validate", "serve", "score", "storage")

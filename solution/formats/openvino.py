@@ -21,6 +21,10 @@ _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _FIRST_AND_LAST = ("Parameter", "Constant", "Result")
 
 
+_BROKEN = (RuntimeError, UnicodeDecodeError)
+"""What the library makes of a damaged file, and of names in it that are no text."""
+
+
 class OpenVino(Format):
     """A graph is an ``openvino.Model``; its layers are called by their friendly names."""
 
@@ -116,7 +120,7 @@ class OpenVino(Format):
             # On processors with bfloat16 the runtime would otherwise compute in it.
             config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
             compiled = core.compile_model(model, "CPU", config)
-        except RuntimeError as error:
+        except _BROKEN as error:
             raise InputError(f"{path} cannot be opened as an OpenVINO file ({error})") from error
         request = compiled.create_infer_request()
 
@@ -132,15 +136,16 @@ class OpenVino(Format):
 
         try:
             model = openvino.Core().read_model(path)
-        except RuntimeError as error:
+            description = _description(model)
+            constants = [item for item in model.get_ordered_ops() if item.get_type_name() == "Constant"]
+            lines = tuple(
+                Line.of(item.get_friendly_name(), item.get_output_shape(0), item.get_byte_size()) for item in constants
+            )
+        except _BROKEN as error:
             raise InputError(f"{path} cannot be read as an OpenVINO file ({error})") from error
-        check_description(_description(model), path)
-        constants = [item for item in model.get_ordered_ops() if item.get_type_name() == "Constant"]
-        lines = (
-            Line.of(item.get_friendly_name(), item.get_output_shape(0), item.get_byte_size()) for item in constants
-        )
+        check_description(description, path)
         total = sum(file.stat().st_size for file in self.files(path) if file.is_file())
-        return Listing(kind="OpenVINO", lines=tuple(lines), num_bytes=total)
+        return Listing(kind="OpenVINO", lines=lines, num_bytes=total)
 
 
 OPENVINO = OpenVino()
