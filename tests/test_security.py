@@ -43,7 +43,8 @@ METHODS = ("eval", "compile")
 ALLOWED = {
     "json.loads", "ast.literal_eval", "np.load", "files.load", "checkpoint.load", "packed.load", "context.load",
     "image.load", "load", "runpy.run_path", "onnx.load", "torch.export.load",
-    "importlib.import_module", "importlib.util.spec_from_file_location", "torch.load", "tomllib.loads", "path.load", "source.load",
+    "importlib.import_module", "importlib.util.spec_from_file_location", "torch.load", "tomllib.loads",
+    "path.load", "source.load",
 }  # fmt: skip
 """Calls of these names that evaluate nothing, or what a test of its own is about."""
 
