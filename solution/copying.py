@@ -1,7 +1,7 @@
 """Deep copies of nets, at a fraction of the time that `copy.deepcopy` takes over their bookkeeping.
 
 A module's dictionary holds a few tensors and modules among a dozen empty tables of hooks, numbers and names. Those are
-copied here one by one; whatever is of another kind, or says itself how it is copied, is left to `copy.deepcopy`.
+copied here one by one; whatever is of another kind, or defines itself how it is copied, is left to `copy.deepcopy`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a net is fed: what every file of a net says of its pictures and its outputs."""
+"""How a net is fed: what every file of a net holds of its pictures and its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_SIDE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """How to feed a net, and what its outputs mean: what every file of a net says.
+    """How to feed a net, and what its outputs mean: what every file of a net holds.
 
     classes        names, in the order of the outputs; none when nobody named them
     mean, std      per channel, of images scaled to [0, 1]: the input is (image / 255 - mean) / std. One number each

@@ -38,7 +38,7 @@ from solution.models.weights import fill, fitted, misfits, read_state, within_li
 from solution.registry import FORMATS
 
 SIZE = 224
-"""Side of the input of a net when nothing tells it."""
+"""Side of the input of a net when nothing names it."""
 _SIDES = (224, 32, 64, 96, 128, 160, 192, 256, 288, 299, 384, 28, 48)
 _OURS = (".safetensors", ".packed")
 _WEIGHTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
@@ -46,7 +46,7 @@ _WEIGHTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenedModel:
-    """A net in evaluation mode, on the device that was asked for.
+    """A net in evaluation mode, on the requested device.
 
     header  how it is fed, its classes' names as far as they are known, how it was built, plans
     source  how to open it again
@@ -61,7 +61,7 @@ class OpenedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """What names a net: MODEL, and what is said besides. It can be sent to another process and opened there.
+    """What names a net: MODEL, and the flags besides. It can be sent to another process and opened there.
 
     name         MODEL; "MODEL@FILE" names its weights, too
     weights      a file of weights, or of ours, for a net that MODEL names without
@@ -106,7 +106,7 @@ class ModelSource:
         return Path(Path(self.name.partition("(")[0].rpartition(":")[2]).name or "net")
 
     def open(self, device: str = "cpu") -> OpenedModel:
-        """The net. `InputError` that says what is wrong and how to name it right."""
+        """The net. `InputError` with what is wrong and how to name it right."""
         with within_limits(self):
             opened = self._opened()
         net, header, notes = opened.net.eval(), opened.header, list(opened.notes)
@@ -296,16 +296,16 @@ def count_outputs(net: nn.Module, header: InputSpec, name: str, how: str = "--si
     try:
         return _answer(net, channels, header.size).shape[1]
     except Exception as error:  # whatever a net makes of pictures that it does not take
-        said = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         for side in (side for side in _SIDES if side != header.size):
             try:
                 _answer(net, channels, side)
             except Exception:
                 continue
             raise InputError(
-                f"{name} takes no pictures of {header.size} px ({said}); it takes {side}: {how.format(side)}"
+                f"{name} takes no pictures of {header.size} px ({reason}); it takes {side}: {how.format(side)}"
             ) from error
-        raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {said}") from error
+        raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {reason}") from error
 
 
 def _answer(net: nn.Module, channels: int, side: int) -> Tensor:
@@ -369,8 +369,8 @@ def _downloaded(settings: Classifier, num_classes: int) -> nn.Module:
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise InputError(
-            f"the published weights of {settings.name} cannot be had ({said[:120]}): is there a network? Else fetch "
+            f"the published weights of {settings.name} cannot be had ({reason[:120]}): is there a network? Else fetch "
             "the file elsewhere and name it with --weights FILE"
         ) from error

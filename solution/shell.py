@@ -62,7 +62,7 @@ def without_password(text: str) -> str:
 
 
 def _ended_with_the_first() -> bool:
-    """Whether this is a process beside the first, which says what is wrong for all and is ended with it."""
+    """Whether this is a process besides the first, which prints what is wrong for all and is ended with it."""
     try:
         time.sleep(0 if is_main_process() else _FIRST_S)
     except KeyboardInterrupt:

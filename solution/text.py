@@ -34,7 +34,7 @@ def printable(text: str, lines: bool = False) -> str:
 
 
 class InputError(ValueError):
-    """Something the user handed us is wrong. The message, always `printable`, says what, where, and what to do."""
+    """Something the user handed us is wrong. The message, always `printable`: what, where, and what to do."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message), lines=True))

@@ -200,7 +200,7 @@ def _check(loaded: LoadedModel, steps: list[Step]) -> None:
     from solution.train.distillation import net_file
 
     model = loaded.model
-    for number, step in enumerate(steps if len(steps) > 1 else (), start=1):  # a single one tells for itself
+    for number, step in enumerate(steps if len(steps) > 1 else (), start=1):  # a single one needs no number
         where = f"step {number} of {len(steps)}, {in_short(step)}"
         for setting, names in step.requires.items():
             if missing := [name for name in names if name != SELF and not net_file(name).is_file()]:
@@ -223,11 +223,11 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
     from solution.settings import in_short
 
     _check(loaded, steps)
-    said: list[str] = []
+    lines: list[str] = []
 
     def log(line: str = "") -> None:
         print(line)
-        said.append(line)
+        lines.append(line)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"before{arguments.out.suffix}")
@@ -252,7 +252,7 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
     log("\n" + side_by_side({"before": before, "after": after}))
     folder = arguments.out.with_name(f"{arguments.out.name}.run")
     _write_rows(folder, [*rows, (name, after)], arguments)
-    write_text(folder / "log.txt", "\n".join(said) + "\n")
+    write_text(folder / "log.txt", "\n".join(lines) + "\n")
     print(f"\nwritten: {arguments.out}; rows and log: {folder}\n\nnext:")
     named = words_for(arguments.out, header)
     print(f"  python -m solution inspect {shlex.quote(str(arguments.out))}")

@@ -166,8 +166,8 @@ def quality_line(quality: dict[str, float], loaders: Loaders, what: str = "as it
     """What a net is worth on val; where it is no better than a guess, the likely reason."""
     from solution.tasks import CLASSIFICATION
 
-    told = ", ".join(f"{name} {value:.4f}" for name, value in quality.items())
-    line = f"{what}, on {loaders.num_images('val')} pictures of val: {told}"
+    listed = ", ".join(f"{name} {value:.4f}" for name, value in quality.items())
+    line = f"{what}, on {loaders.num_images('val')} pictures of val: {listed}"
     if CLASSIFICATION.at_chance(quality, loaders.info.counts.get("val", {})):
         line += "\nat chance: are mean and std right, and the order of the classes? See --mean --std --resize --classes"
     return line

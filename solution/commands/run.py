@@ -119,7 +119,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
         if store:
             _note(store, out, log)
     if not is_main_process():
-        return rows  # the first one exports, measures and tells
+        return rows  # the first one exports, measures and prints
     rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     log("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))

@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(quality_line(quality, loaders, "quality"))
     print("\n" + _by_class(found, loaders))
     if arguments.json is not None:
-        told = {"model": arguments.model, "runtime": exported.runtime, "images": found.num_images, **quality}
-        write_text(arguments.json, json.dumps(told, indent=1) + "\n")
+        result = {"model": arguments.model, "runtime": exported.runtime, "images": found.num_images, **quality}
+        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
 
 
 def check_classes(known: tuple[str, ...], found: tuple[str, ...], outputs: int) -> None:
@@ -82,5 +82,7 @@ def _by_class(found: Classified, loaders: Loaders) -> str:
     off = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
     order = np.argsort(off, axis=None)[::-1][:_CONFUSIONS]
     worst = [(index // len(off), index % len(off)) for index in order if off.flat[index]]
-    lines = [f"{names[true]} is taken for {names[said]}: {off[true, said]} times" for true, said in worst]
+    lines = [
+        f"{names[true]} is taken for {names[predicted]}: {off[true, predicted]} times" for true, predicted in worst
+    ]
     return "\n".join([*columns(rows), "", *lines]).rstrip()

@@ -20,7 +20,7 @@ def times_ms(nets: Sequence[nn.Module], example: Example, device: str, seconds: 
     """(rounds, nets) milliseconds of one sample through each net, in eval mode: the time by the clock, or on the
     processor what the calling thread had of it, so that programs beside it do not count.
 
-    Every round asks each net once, in an order that rotates. There are at least `LEAST_ROUNDS` of them after a warm-up,
+    Every round calls each net once, in an order that rotates. At least `LEAST_ROUNDS` of them after a warm-up,
     at most `MOST_ROUNDS`, and between these as many as `seconds` hold.
     """
     placed = [_placed(net, device) for net in nets]
@@ -53,7 +53,7 @@ def median_latency_ms(net: nn.Module, example: Example, device: str) -> float:
 
 
 def latency_ratio(net: nn.Module, reference: nn.Module, example: Example, device: str) -> float:
-    """How many times as long as `reference` a net takes: the median over rounds in which both are asked."""
+    """How many times as long as `reference` a net takes: the median over rounds in which both are called."""
     times = times_ms([net, reference], example, device)
     return float(np.median(times[:, 0] / times[:, 1]))
 

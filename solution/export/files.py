@@ -28,7 +28,7 @@ class NetSource(Protocol):
 
     own      the file that it is, exported or of ours, if it is one
     weights  its file of weights, if it has one
-    feed     fields of `InputSpec` that override what the file tells
+    feed     fields of `InputSpec` that override the file's own
     place    where what is made of it goes by default, without an ending
     """
 

@@ -164,7 +164,7 @@ class Format(ABC):
     ) -> Exported:
         """The file, ready to run. `InputError` when it is damaged, not ours, or for another task; None takes any.
 
-        feed  fields of `InputSpec` that take the place of what the file says
+        feed  fields of `InputSpec` that take the place of what the file holds
         """
 
     @abstractmethod

@@ -59,7 +59,7 @@ class Metadata(InputSpec):
     def of_file(
         cls, text: str | None, path: Path, task: str | None, feed: Mapping[str, Any], ports: Sequence[Sequence[tuple]]
     ) -> Metadata:
-        """The description in the file at `path`, with the fields of `feed` in it; of a file of others what can be told.
+        """The description in the file at `path`, with the fields of `feed` in it; of a file of others what is known.
 
         ports  shapes of the inputs and of the outputs, whole numbers where they are fixed
         """
@@ -138,9 +138,9 @@ class Metadata(InputSpec):
             )
         wanted = (len(self.mean), self.size, self.size, self.num_outputs)
         found = (*inputs[0][1:], outputs[0][1])
-        if any(isinstance(size, int) and size != said for size, said in zip(found, wanted, strict=True)):
+        if any(isinstance(size, int) and size != given for size, given in zip(found, wanted, strict=True)):
             raise InputError(
-                f"{path} says that it takes images (B, {len(self.mean)}, {self.size}, {self.size}) and gives "
+                f"{path} declares that it takes images (B, {len(self.mean)}, {self.size}, {self.size}) and gives "
                 f"{self.num_outputs} numbers each, but its net maps {inputs[0]} to {outputs[0]}: export it again"
             )
 

@@ -175,7 +175,7 @@ def _quantized(model: Any, recipe: Any, limits: dict[str, tuple[float, float]] |
 
 
 def _lacking(error: Exception, program: Any) -> str:
-    """What is said of a net that cannot be converted: the operation, and the layer in which it stands."""
+    """The message about a net that cannot be converted: the operation, and the layer in which it stands."""
     text = str(error)
     found = re.search(r"(?:Lowering not found: |call_function\[target=torch\.ops\.)(aten\.[\w.]+)", text)
     if not found:

@@ -28,7 +28,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def described(kind: str, path: Path) -> dict[str, Any]:
-    """What `solution.formats.child` prints: the graph, and what a first run tells, for "litert" and "micro"."""
+    """What `solution.formats.child` prints: the graph, and what a first run measures, for "litert" and "micro"."""
     data = path.read_bytes() if kind != "micro" else array_in(path)
     graph = graph_of(parsed(data, path), path)
     if kind == "micro":
@@ -140,15 +140,15 @@ def arena_of(data: bytes, graph: Graph, path: object) -> int:
     interpreter.set_input(np.zeros(place.shape, TYPES[place.type]), 0)
     interpreter.invoke()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)  # it tells the standard error alone
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)  # it prints to the standard error alone
         try:
             interpreter.print_allocations()
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-        said.seek(0)
-        found = re.search(rb"Arena allocation total (\d+) bytes", said.read())
+        captured.seek(0)
+        found = re.search(rb"Arena allocation total (\d+) bytes", captured.read())
     used = -(-int(found[1]) // 16) * 16 if found else 0
     while used < _MOST_ARENA:
         try:

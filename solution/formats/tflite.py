@@ -345,6 +345,6 @@ def role_of(kind: str, position: int, names: Sequence[str] = ("input", "weight",
 
 
 def clean_message(error: BaseException) -> str:
-    """The first line of what an interpreter says, without places in its own sources."""
+    """The first line of what an interpreter prints, without places in its own sources."""
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return re.sub(r"^\S+\.(cc|cpp|h|py):?\d*:?\s*", "", first.strip())

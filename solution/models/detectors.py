@@ -40,7 +40,7 @@ def ultralytics_net(name: str, num_classes: int = 80) -> nn.Module:
 def _described(name: str) -> dict[str, Any]:
     """The library's own description of one of its nets. `InputError` for any other name.
 
-    Given a path or a URL, the library would evaluate what the description there says; given a name, it would look in
+    Given a path or a URL, the library would evaluate the description there; given a name, it would look in
     the folder that the process is in first.
     """
     import ultralytics
@@ -60,7 +60,7 @@ def _left_alone() -> Iterator[None]:
     """While open, ultralytics uses no network, keeps its settings in a temporary folder and prints nothing.
 
     What it sets in the environment is undone, and so is what its import puts in the place of other libraries' own
-    functions: with its `Image.open` a file that is no image asks for another package.
+    functions: with its `Image.open` a file that is no image needs another package.
     """
     import cv2
     from PIL import Image

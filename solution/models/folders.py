@@ -62,8 +62,8 @@ def _explained(folder: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
-        raise InputError(f"{folder}/config.json cannot be used ({said}): download the folder again") from error
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
+        raise InputError(f"{folder}/config.json cannot be used ({reason}): download the folder again") from error
 
 
 def _timm(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:
@@ -96,11 +96,11 @@ def _built_with(name: str, num_classes: int, arguments: Mapping[str, Any]) -> nn
             isinstance(value, list | tuple) and all(isinstance(one, int | float | bool | str) for one in value)
         )
         if not plain or any(word in key for word in ("path", "pretrained", "cfg", "dir", "features_only")):
-            raise InputError(f"{name} cannot be built with {key}={value!r}, which its config.json asks for")
+            raise InputError(f"{name} cannot be built with {key}={value!r}, which its config.json names")
     try:
         return timm.create_model(name.partition(":")[2], num_classes=num_classes, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"{name} cannot be built as its config.json asks for: {error}") from error
+        raise InputError(f"{name} cannot be built as its config.json describes: {error}") from error
 
 
 def _transformers(folder: Path, config: Mapping[str, Any], weights: Path) -> FolderModel:

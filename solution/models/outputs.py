@@ -57,7 +57,7 @@ def as_logits(net: nn.Module, channels: int, size: int) -> nn.Module:
             return Logits(net)
     except InputError:
         raise
-    except Exception:  # whoever counts its outputs next says why
+    except Exception:  # whoever counts its outputs next raises it
         return net
     return net
 

@@ -29,7 +29,7 @@ from solution.contracts import InputError
 
 _FORM = re.compile(r"(?P<where>.+?):(?P<attribute>[A-Za-z_]\w*(?:\.\w+)*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 _NAMED = "FEATHERWEIGHT_NAMED_CODE"
-"""The variable that tells processes started by this one which code the user has named."""
+"""The variable that hands processes started by this one the code that the user has named."""
 _NUM_CLASSES = ("num_classes", "n_classes", "nclasses", "classes_num", "num_labels", "n_class")
 """What constructors call the number of classes."""
 

@@ -228,8 +228,8 @@ def _listed(
         )
     if shapes:
         sizes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in shapes}
-        told = _some(shapes, lambda name: f" {sizes[name][0]} in the file, {sizes[name][1]} in the net")
-        parts.append(f"{len(shapes)} of other shapes ({told})")
+        listed = _some(shapes, lambda name: f" {sizes[name][0]} in the file, {sizes[name][1]} in the net")
+        parts.append(f"{len(shapes)} of other shapes ({listed})")
     return "; ".join(parts)
 
 
@@ -253,7 +253,7 @@ _MOST_TENSORS = 20_000
 class Bounded(TorchFunctionMode):
     """While open, tensors made of sizes alone, as weights are, take no more than `most_bytes` in all.
 
-    `InputError` that says `reason` before the memory is allocated. Building on the device "meta" would allocate none,
+    `InputError` with `reason` before the memory is allocated. Building on the device "meta" would allocate none,
     but some nets find their sizes by calculating with tensors, which have no numbers there.
     """
 

@@ -253,7 +253,7 @@ def _database(url: str) -> BaseStorage:
 def _proxied(where: str) -> BaseStorage:
     """The storage behind the proxy at `where`."""
     with needed("a storage at grpc://", "grpc"):
-        import grpc  # noqa: F401 - Optuna imports it late, and says less
+        import grpc  # noqa: F401 - Optuna imports it late, with less of a message
     place = urlsplit(where)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         proxy = GrpcStorageProxy(host=place.hostname or "localhost", port=place.port or PROXY_PORT)

@@ -151,7 +151,7 @@ def store_teacher_logits(
     *,
     bf16: bool = False,
 ) -> np.ndarray:
-    """Logits (num_views, N, C) float16, memory-mapped: what `teacher` says to each of `views` of each picture.
+    """Logits (num_views, N, C) float16, memory-mapped: `teacher`'s outputs for each of `views` of each picture.
 
     bf16: computed in it, which large nets do twice as fast on a processor that has it.
     """
@@ -278,7 +278,7 @@ class AssistPlan(Plan):
     num_classes: int
 
     def cut(self, model: nn.Module) -> nn.Module:
-        """The `Sum` of `model` and a fresh assistant that says nothing yet."""
+        """The `Sum` of `model` and a fresh assistant whose logits are zero."""
         assistant: Any = built(ShuffleNet(**self.assistant), self.num_classes)
         nn.init.zeros_(assistant.output.weight)
         model.requires_grad_(False)

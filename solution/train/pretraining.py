@@ -118,7 +118,7 @@ class AutoencoderObjective(Objective):
         net.get_submodule(classifier_path(net)).requires_grad_(False)
 
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
-        """Mean squared error of images (B, C, H, W) redrawn small; labels and what lies beside play no part."""
+        """Mean squared error of images (B, C, H, W) redrawn small; labels and stored logits play no part."""
         with FeatureExtractor(self.net, (self.map,)) as features:
             self.net(images)
         drawn = self.decoder(features.maps[self.map]).float()  # (B, C, h * 2^doublings, w * 2^doublings)

@@ -333,7 +333,7 @@ def _receive(other: socket.socket, into: memoryview) -> None:
     while got < len(into):
         more = other.recv_into(into[got:])
         if not more:
-            raise InputError("another process of this training has ended: its own message says why")
+            raise InputError("another process of this training has ended: see its own message")
         got += more
 
 

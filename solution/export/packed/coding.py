@@ -113,7 +113,7 @@ def _model(levels: np.ndarray) -> Any:
 
 def _require(fine: bool) -> None:
     if not fine:
-        raise InputError("a block does not hold what the table of contents says")
+        raise InputError("a block does not hold what the table of contents lists")
 
 
 _ALONE = 1 << 18
