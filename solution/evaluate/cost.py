@@ -77,8 +77,8 @@ def call_macs(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
             module.__dict__[_SUM] = kept
 
 
-Entered = Callable[[nn.Module], None]
-Left = Callable[[nn.Module, int], None]
+Entered = Callable[[nn.Module], object]
+Left = Callable[[nn.Module, int], object]
 
 
 @contextlib.contextmanager
