@@ -1,0 +1,63 @@
+"""Copies of nets are deep, keep what is shared, and let modules say how they are copied."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from solution.copying import copied
+
+
+class Own(nn.Module):
+    """Copies itself in its own way."""
+
+    def __init__(self, made_by="hand"):
+        super().__init__()
+        self.made_by = made_by
+
+    def __deepcopy__(self, memo):
+        return Own(made_by="its own way")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.memory = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LSTM(4, 4)
+        self.second, self.own, self.normed = nn.Linear(4, 4), Own(), weight_norm(nn.Linear(4, 4))
+        self.second.weight = self.first.weight
+        self.sizes, self.table, self.again = [1, [2, 3]], {"a": torch.ones(2)}, [self.first]
+
+    def forward(self, x):
+        return self.normed(self.memory(self.second(self.norm(self.first(x))))[0])
+
+
+def test_a_copy_computes_the_same_and_shares_nothing_with_the_original():
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(3, 4)
+    other = copied(net)
+    assert torch.equal(other(x), net(x))
+    pointers = {tensor.data_ptr() for tensor in net.state_dict().values()}
+    assert not pointers & {tensor.data_ptr() for tensor in other.state_dict().values()}
+    other.sizes[1].append(4)
+    other.table["a"].zero_()
+    other.first.register_forward_hook(lambda *_: None)
+    assert net.sizes == [1, [2, 3]]
+    assert net.table["a"].sum() == 2
+    assert not net.first._forward_hooks
+
+
+def test_what_was_shared_is_shared_in_the_copy():
+    net = copied(Net())
+    assert net.second.weight is net.first.weight
+    assert net.again[0] is net.first
+    assert net.memory.weight_ih_l0 is net.memory._flat_weights[0]
+    assert net.own.made_by == "its own way"
+
+
+def test_what_the_memo_names_stands_in_the_copy():
+    net, weight = Net(), nn.Parameter(torch.zeros(2, 4))
+    cut = copied(net, {id(net.first.weight): weight})
+    assert cut.first.weight is weight
+    assert cut.second.weight is weight
+    assert copy.deepcopy(cut).first.weight.shape == (2, 4)
