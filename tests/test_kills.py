@@ -37,11 +37,12 @@ PHASES = {
                  "train epochs=4 warmup_epochs=0", "--data", "photos", "--out", "out/small.safetensors"],
     "export": ["export", "net.safetensors", "--format", "packed", "--data", "photos", "--out", "out/net.packed"],
     "prepare": ["prepare", "photos", "out/prepared"],
+    "shrink": ["shrink", "net.safetensors", "--macs", "60%", "--out", "out"],
     "report": ["report", "finished", "--html", "out/report.html"],
     "search": ["search", "waste_shufflenet", "--data", "photos", "--trials", "2", "--out", "out",
                "--vary", "train.lr=[0.1, 0.2]", "--first-epochs", "1", *SET],
 }  # fmt: skip
-RESUMED = ("run", "compress")
+RESUMED = ("run", "compress", "shrink")
 NO_RESULTS = {"seconds", "cpu_ms", "latency_ms", "memory_bytes", "hardware", "timed_on", "commit"}
 
 
