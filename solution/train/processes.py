@@ -173,8 +173,8 @@ class BatchNorm(torch.autograd.Function):
         """(B, C, ...) normed; running: mean and variance (C,), updated in place, or None, and the momentum."""
         share = (own.rows.stop - own.rows.start) / own.total
         # Statistics have the precision of what they would update.
-        none = (None, None) if x.dtype == weight.dtype else (torch.zeros_like(weight), torch.zeros_like(weight))
-        mean, square = sums = torch.stack(torch.batch_norm_update_stats(x, *none, 0.0)).double()  # (2, C)
+        zero = None if x.dtype == weight.dtype else torch.zeros_like(weight)
+        mean, square = sums = torch.stack(torch.batch_norm_update_stats(x, zero, zero, 0.0)).double()  # (2, C)
         square.addcmul_(mean, mean)
         own.sum(sums.mul_(share))
         square.addcmul_(mean, mean, value=-1).clamp_(min=0)  # the variance again
