@@ -4,6 +4,8 @@ channels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -138,7 +140,7 @@ def addmm(call: OpCall) -> Tensor | list[Tensor] | None:
     weight = call["mat2"]
     if not isinstance(weight, Weight):
         return unknown(call)
-    stored = Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
+    stored = replace(weight, turned=not weight.turned)
     source = call.ids("mat1") if call.name == "addmm" else call.ids("self")
     return dense(call, source, stored, call["self"] if call.name == "addmm" else None)
 

@@ -27,7 +27,7 @@ def moved(call: OpCall) -> Any:
     """Carry out the call on the ids."""
     if call.name in ("t", "transpose", "permute", "numpy_T") and _turns_weight(call):
         weight = call["self"]
-        return Weight(name=weight.name, shape=weight.shape, turned=not weight.turned)
+        return replace(weight, turned=not weight.turned)
     if (parts := _weight_parts(call)) is not None:
         return parts
     ids = call.ids("self")

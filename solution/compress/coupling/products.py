@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +17,7 @@ def matmul(call: OpCall) -> Any:
     name = "other" if "other" in call.arguments else "mat2"
     left, right = call.ids("self"), call[name]
     if isinstance(right, Weight) and len(right.shape) == 2:
-        stored = Weight(name=right.name, shape=right.shape, turned=not right.turned)
+        stored = replace(right, turned=not right.turned)
         return dense(call, left, stored, None)
     return product(call, left, call.ids(name), call.shape)
 
@@ -116,6 +117,8 @@ def _by_weight(call: OpCall, terms: list[str], factors: list[Any], summed: list[
     fits = len(summed) == len(new) == 1 and all(one in output for one in beside) and not weight.turned
     if not fits or any(varies(ids, terms[0].index(one)) for one in beside):
         return unknown(call)
+    if not varies(ids, terms[0].index(summed[0])) and any(varies(ids, dim) for dim in range(ids.ndim)):
+        return ordered(ids, terms[0], list(output)).expand(call.shape)  # it mixes positions
     arriving, dim = channels(call.ledger, ids, terms[0].index(summed[0])), terms[1].index(new[0])
     call.ledger.tie(weight.axis(call.ledger, terms[1].index(summed[0]), len(arriving), "in"), arriving)
     return across(weight.axis(call.ledger, dim, weight.shape[dim], "out"), call.shape, output.index(new[0]))
