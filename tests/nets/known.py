@@ -2,10 +2,6 @@
 
 KNOWN: dict[str, str] = {
     "generative.equalized_by_shape": "refused",
-    "mixers.GatedMlp": "refused",
-    "mixers.LinearAttention": "refused",
-    "numbers.padded_to_number": "refused",
-    "residual.option_a": "refused",
     "restoration.ChannelTransformer": "refused",
     "weights.pixel_by_pixel": "refused",
 }

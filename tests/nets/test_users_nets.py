@@ -102,4 +102,4 @@ def test_every_net_at_every_ratio(worker, capsys):
     with capsys.disabled():
         print("\n" + "\n".join([*lines, summary(found)]))
     assert [line(name, of_net) for name, of_net in found.items() if not expected(name, of_net)] == []
-    assert small_share(found) >= 0.7
+    assert small_share(found) >= 0.9

@@ -112,7 +112,7 @@ def fit(
     frozen = {} if frozen is None else frozen
     linked = linked_atoms(request.model, full.coupling)
     first = in_proportion(targets, sizes, linked)
-    targets, step, runs_tried = first, dict.fromkeys(targets, 0), False
+    targets, step, runs_tried, forgotten = first, dict.fromkeys(targets, 0), False, -1
     tried: list[set[int]] = []  # sets of which it helped, and was tried, that they shrink in one proportion
     asked: list[list[set[int]]] = []
 
@@ -143,6 +143,10 @@ def fit(
         culprits = next((some & set(free) for some in outcome.suspects if some & set(free)), set(free))
         if not culprits:
             break
+        if culprits == set(free) and request.learned and forgotten != len(frozen):
+            forgotten = len(frozen)  # numbers that were found while what stays whole by now was to shrink
+            request.learned.clear()
+            continue
         culprits = set(free) & culprits.union(*(atoms for atoms in linked if atoms & culprits))
         share = sum(targets[atom] for atom in culprits) / sum(sizes[atom] for atom in culprits)
         stuck = set()

@@ -61,6 +61,7 @@ class Recorder(SchemaCheckMode):
         self.tensors: list[Tensor] = []  # all of them, which also keeps their identities from being used again
         self.path: list[str] = []  # of the modules that are running, outermost first
         self._refs: dict[int, Ref] = {}
+        self._alive: list[Tensor] = []
         self._blanks: dict[tuple[int, torch.Size], Ref] = {}
         self._counts: Counter[str] = Counter()
         for tensor in known:
@@ -71,6 +72,11 @@ class Recorder(SchemaCheckMode):
     ) -> Any:
         """Note the call and make it."""
         keywords = kwargs or {}
+        if func is torch.ops.aten.contiguous.default:  # torch does not call it where it has nothing to do
+            result = func(*args, **keywords)
+            self._refs[id(result)] = self.refs(args[0])
+            self._alive.append(result)
+            return result
         arguments = {
             name: self.refs(args[position] if position < len(args) else keywords.get(name, default))
             for position, (name, default) in enumerate(_signature(func))
