@@ -127,6 +127,7 @@ def measured_alone(
     size = subject.header.size
     context, found = subject.context(size, _quiet), {}
     entries = channels_alone(subject.net, context)
+    log(f"measuring what each of {len(entries)} layers bears, once")
     for number, (layer, step) in enumerate(entries.items()):
         if not in_time(number, len(entries)):
             log(f"what layers bear: no time for all {len(entries)}, so it is not used")
