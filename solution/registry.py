@@ -26,6 +26,7 @@ from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, ModelSettings, Plan, Step
 from solution.formats.base import Format
+from solution.formats.executorch import EXECUTORCH
 from solution.formats.litert import LITERT
 from solution.formats.micro import MICRO
 from solution.formats.onnx import ONNX
@@ -87,7 +88,7 @@ MODELS: dict[str, type[ModelSettings]] = {
     "ssdlite": SsdLite,
 }
 
-FORMATS: dict[str, Format] = {format.name: format for format in (ONNX, OPENVINO, PT2, LITERT, MICRO)}
+FORMATS: dict[str, Format] = {format.name: format for format in (ONNX, OPENVINO, PT2, LITERT, MICRO, EXECUTORCH)}
 
 
 def step_from(text: str) -> Step:

@@ -13,7 +13,7 @@ HELP = "write a checkpoint as a packed file, ONNX, OpenVINO, pt2, LiteRT and oth
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE and its options."""
     parser.add_argument("model", metavar="MODEL", help=FORMS)
-    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2, litert or micro")
+    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2, litert, micro or executorch")
     parser.add_argument(
         "--precision", default="", help="fp32 (default; micro: int8), fp16, int8, int8_full, int8_dynamic"
     )

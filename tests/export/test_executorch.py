@@ -1,0 +1,44 @@
+"""Exports to ExecuTorch: parity and quality by its own runtime, files that are damaged."""
+
+import sys
+
+import pytest
+import torch
+
+from solution import checkpoint
+from solution.contracts import InputError
+from solution.data.loaders import Data
+from solution.evaluate.classify import classify
+from solution.export import files
+from solution.export.exporter import ExportConfig, make
+from solution.export.files import listing
+
+pytest.importorskip("executorch.exir", reason="needs the extra executorch")
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, precision):
+    said, out = [], tmp_path / "net.pte"
+    make(ExportConfig(file=color_net, format="executorch", precision=precision, out=out, data=str(photos)), said.append)
+    assert "top-1 agrees on" in "\n".join(said)
+    header, exported = checkpoint.read_header(color_net), files.open_file(out)
+    assert exported.metadata.classes == header.classes
+    assert exported(torch.zeros(3, 3, 32, 32)).shape == (3, 3)
+    assert classify(exported, Data(path=str(photos), size=32).open(splits=("val",)).val).f1 > 0.9
+    assert "forward" in listing(out).notes[0]
+
+    whole, broken = out.read_bytes(), tmp_path / "broken.pte"
+    for content in (b"", whole[:200], whole[: len(whole) // 2], b"\0" * len(whole)):
+        broken.write_bytes(content)
+        for read in (files.open_file, listing):
+            with pytest.raises(InputError, match=r"broken\.pte") as caught:
+                read(broken)
+            assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_names_its_extra(color_net, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "executorch.exir", None)
+    with pytest.raises(InputError, match=r'pip install -e "\.\[executorch\]"'):
+        config = ExportConfig(file=color_net, format="executorch", out=tmp_path / "n.pte", data=str(photos))
+        make(config, lambda _: None)
+    assert list(tmp_path.iterdir()) == []
