@@ -127,14 +127,14 @@ class Onnx(Format):
         options.log_severity_level = 4  # of a damaged file it would print names as they are
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's errors have no class of their own
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+            name, result, shapes = inputs[0].name, outputs[0].name, [tuple(port.shape) for port in inputs]
+            text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        except Exception as error:  # the library's errors have no class of their own; names may be no text
             raise InputError(f"{path} cannot be opened as an ONNX file ({error})") from error
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        name, result, shapes = inputs[0].name, outputs[0].name, [tuple(port.shape) for port in inputs]
         shape = shapes[0]
         last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
         ports = [(shape[0], shape[3], *shape[1:3])] if last else shapes, [tuple(port.shape) for port in outputs]
-        text = session.get_modelmeta().custom_metadata_map.get(KEY)
         metadata = Metadata.of_file(text, path, task, feed, ports)
         kind = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
         at_once = shape[0] if isinstance(shape[0], int) else None
