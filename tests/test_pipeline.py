@@ -148,7 +148,7 @@ def test_the_seconds_of_a_row_count_what_was_done_before_a_stop(recipe, tmp_path
     slow = Trainer.epoch
     monkeypatch.setattr(Trainer, "epoch", lambda self, epoch, batches: (time.sleep(1.5), slow(self, epoch, batches))[1])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Bar, "tell", stop)
+        patch.setattr(Bar, "show", stop)
         next(pipeline.run(recipe, tmp_path, log=lambda _: None))
     start = time.perf_counter()
     row = next(pipeline.run(recipe, tmp_path, resume=True, log=lambda _: None))

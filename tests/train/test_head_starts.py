@@ -40,7 +40,7 @@ def test_a_stopped_head_start_goes_on_to_the_same_weights(small_net, toy, photos
     step = head_starts(photos)[name]
     whole = step(small_net, toy)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Bar, "tell", stop)
+        patch.setattr(Bar, "show", stop)
         step(small_net, replace(toy, folder=tmp_path))
     assert same(whole, step(small_net, replace(toy, folder=tmp_path, resume=True)))
 

@@ -96,7 +96,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings
             raise Stopped
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Bar, "tell", stop_after_two)
+        patch.setattr(Bar, "show", stop_after_two)
         step(small_net, replace(toy, folder=tmp_path))
     lines = []
     resumed = step(small_net, replace(toy, folder=tmp_path, resume=True, log=lines.append))

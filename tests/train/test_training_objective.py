@@ -67,7 +67,7 @@ def test_a_stopped_training_with_heads_goes_on_to_the_same_weights(small_net, to
     step = Train(epochs=3, margin=Margin(), auxiliary=0.3, ema_decay=0.9)
     whole = step(small_net, toy)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Bar, "tell", stop)
+        patch.setattr(Bar, "show", stop)
         step(small_net, replace(toy, folder=tmp_path))
     resumed = step(small_net, replace(toy, folder=tmp_path, resume=True))
     assert all(
