@@ -64,7 +64,7 @@ class Header(InputSpec):
 
     spec     how to build the net; None for a net of one's own, which is loaded `into` a fresh module
     code     how MODEL names the net, "my_model.py:Net(width=32)" or "module:Class", for whoever has to find it; it is
-             never imported
+             imported only when the user named the very same code in this process, or in the one that started it
     wrapped  the net returned more than logits and stands in `models.outputs.Logits`
     plans    what was applied to the net since it was built, in order
     recipe   {"name": ..., "seed": ..., "stage": ..., "settings": {key: value}}

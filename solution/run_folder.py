@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the one place that names, writes and reads these files.
+"""What a run leaves on disk: the one place that names these files, and writes and reads all but weights.
 
     recipe.json                          the recipe's name, seed and settings; which stages it compares; data, versions
     rows.json, rows.csv                  one row per finished stage
