@@ -174,7 +174,7 @@ class BatchNorm(torch.autograd.Function):
         share = (own.rows.stop - own.rows.start) / own.total
         # Statistics have the precision of what they would update.
         zero = None if x.dtype == weight.dtype else torch.zeros_like(weight)
-        mean, square = sums = torch.stack(torch.batch_norm_update_stats(x, zero, zero, 0.0)).double()  # (2, C)
+        mean, square = sums = torch.stack(torch.batch_norm_update_stats(x, zero, zero, 0.0)).double()  # (2, C)  # type: ignore[call-arg]
         square.addcmul_(mean, mean)
         own.sum(sums.mul_(share))
         square.addcmul_(mean, mean, value=-1).clamp_(min=0)  # the variance again
