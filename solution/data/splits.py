@@ -1,8 +1,8 @@
 """Which picture belongs to which split and class: by its folders, by a table beside them, or by a seeded draw.
 
-Train learns, dev decides, val judges: no step, search or early stopping may look at val. Only what judges a finished net
-reads it: rows (`tasks.judge`), exported files, reports, the verdict of `shrink`. `StepContext` has no field for it. Dev is
-a part of train that `loaders` sets apart; a folder never is dev. Draws are pure functions of labels and seed.
+Train learns, dev decides, val judges: no step, search or early stopping may look at val. Only what judges a finished
+net reads it: rows (`tasks.judge`), exported files, reports, the verdict of `shrink`. `StepContext` has no field for it.
+Dev is a part of train that `loaders` sets apart; a folder never is dev. Draws are pure functions of labels and seed.
 """
 
 from __future__ import annotations
