@@ -29,8 +29,7 @@ from solution.data.loaders import MEAN, STD, Data
 from solution.data.views import EpochSampler, TrainLoader, train_loader, with_teacher_logits
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
-from solution.recipes.waste import distilled as waste_distilled
-from solution.recipes.waste import teacher as waste_teacher
+from solution.recipes.waste import distilled as waste_distilled, teacher as waste_teacher
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.distillation import Distill, as_teacher_sees, find_net, store_teacher_logits
 from solution.train.trainer import Training

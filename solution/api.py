@@ -19,34 +19,18 @@ from solution.compress.decompose import Decompose as Decompose
 from solution.compress.fold_norms import FoldNorms as FoldNorms
 from solution.compress.prune_layers import PruneLayers as PruneLayers
 from solution.compress.prune_weights import PruneWeights as PruneWeights
-from solution.compress.quantize import Convert as Convert
-from solution.compress.quantize import Quantize as Quantize
+from solution.compress.quantize import Convert as Convert, Quantize as Quantize
 from solution.contracts import (
     InputError as InputError,
-)
-from solution.contracts import (
     Plan as Plan,
-)
-from solution.contracts import (
     Recipe as Recipe,
-)
-from solution.contracts import (
     Row as Row,
-)
-from solution.contracts import (
     Stage as Stage,
-)
-from solution.contracts import (
     Step as Step,
-)
-from solution.contracts import (
     StepContext as StepContext,
-)
-from solution.contracts import (
     plans_of as plans_of,
 )
-from solution.data.loaders import Data as Data
-from solution.data.loaders import Loaders
+from solution.data.loaders import Data as Data, Loaders
 from solution.evaluate.classify import evaluate as evaluate
 from solution.export import files
 from solution.export.exporter import export as export
@@ -55,23 +39,15 @@ from solution.registry import PLANS
 from solution.report.tables import Rows
 from solution.runtime import check_readable, write_text
 from solution.shrink.run import shrink as shrink
-from solution.train.distillation import Assist as Assist
-from solution.train.distillation import Distill as Distill
+from solution.train.distillation import Assist as Assist, Distill as Distill
 from solution.train.pretraining import (
     Autoencode as Autoencode,
-)
-from solution.train.pretraining import (
     Pretrain as Pretrain,
-)
-from solution.train.pretraining import (
     Start as Start,
-)
-from solution.train.pretraining import (
     Unchanged as Unchanged,
 )
 from solution.train.recover import Recover as Recover
-from solution.train.step import Train as Train
-from solution.train.step import TrainDetector as TrainDetector
+from solution.train.step import Train as Train, TrainDetector as TrainDetector
 
 
 def save(net: nn.Module, path: str | Path, **about: Any) -> None:

@@ -169,8 +169,7 @@ def _figures(role: str, path: Path, batches: Any, device: str, score: bool) -> d
 
     from solution.evaluate.cost import file_bytes
     from solution.export import files
-    from solution.tasks import CLASSIFICATION, judge
-    from solution.tasks import score as score_of
+    from solution.tasks import CLASSIFICATION, judge, score as score_of
 
     model, header = files.load(path)
     example = torch.zeros(1, 3, header.size, header.size)

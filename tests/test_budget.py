@@ -1,8 +1,7 @@
 """A budget means one thing, or it is refused with the spellings that it might mean."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from solution.budget import UNITS, Budget
 from solution.contracts import InputError

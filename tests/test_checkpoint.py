@@ -8,8 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from solution import PruneChannels, PruneWeights, checkpoint
 from solution.compress.prune_layers import PruneLayers

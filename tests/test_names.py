@@ -4,8 +4,7 @@ import ntpath
 import posixpath
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from solution.contracts import InputError
 from solution.input_spec import InputSpec

@@ -9,8 +9,7 @@ from typing import Any
 
 from solution.contracts import InputError, Recipe
 from solution.recipes import bits, detector, four_models, googlenet
-from solution.recipes.waste import distilled, four_bits, shufflenet, teacher
-from solution.recipes.waste import report as waste
+from solution.recipes.waste import distilled, four_bits, report as waste, shufflenet, teacher
 from solution.report.sections import RecipeInfo
 from solution.runtime import check_readable
 from solution.settings import settings_of

@@ -5,8 +5,7 @@ import os
 import pytest
 
 from solution.__main__ import main
-from solution.commands import family as family_command
-from solution.commands import run as run_command
+from solution.commands import family as family_command, run as run_command
 from solution.contracts import InputError
 from solution.run_folder import read_rows
 

@@ -1,8 +1,7 @@
 """The published rows, the three branches, the cliff."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from solution.contracts import InputError
 from solution.evaluate.score import Scorer, Scoring

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from solution.contracts import InputError
 from solution.export.packed import codecs, coding

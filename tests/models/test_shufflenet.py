@@ -1,7 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from solution.contracts import InputError, spec_of
 from solution.models.cifar_resnet import CifarResNet

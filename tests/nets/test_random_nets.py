@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from nets.checking import IMPORTANCES, RATIOS, randomized, verdict
 from nets.grammar import JOINS, MAKERS, SIZE, grown, specs

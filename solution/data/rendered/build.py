@@ -15,8 +15,7 @@ from numpy.random import Generator
 
 from solution.contracts import InputError
 from solution.data.rendered.objects import DRAWINGS, draw
-from solution.data.rendered.sheet import SIDE as SHEET_SIDE
-from solution.data.rendered.sheet import Sheet, bumps, oval, tint
+from solution.data.rendered.sheet import SIDE as SHEET_SIDE, Sheet, bumps, oval, tint
 from solution.temporaries import folder_beside
 
 SIDE = 96
