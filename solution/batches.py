@@ -88,7 +88,8 @@ def _parts(batch: Any) -> tuple[Any, ...]:
             )
         return (images, labels) if labels is not None else (images, torch.full((len(images),), _UNKNOWN[0]), None)
     if isinstance(batch, tuple | list) and batch:
-        return tuple(batch) if len(batch) > 1 else (batch[0], torch.full((len(batch[0]),), _UNKNOWN[0]), None)
+        labeled = len(batch) > 1 and batch[1] is not None
+        return tuple(batch) if labeled else (batch[0], torch.full((len(batch[0]),), _UNKNOWN[0]), None)
     raise InputError(f"it is a {type(batch).__name__}: give (images, labels), or a dictionary with both")
 
 

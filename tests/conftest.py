@@ -3,6 +3,7 @@
 import pytest
 import torch
 from shell import command, run
+from toy_batches import toy_batches
 
 from solution.contracts import StepContext
 from solution.models.shufflenet import ShuffleNet
@@ -26,18 +27,6 @@ def real_data():
     if folder is None:
         pytest.skip("no real images: set SOLUTION_DATA to their folder")
     return folder
-
-
-def toy_batches(num_batches, seed):
-    """Images (16, 3, 32, 32) whose class is the channel that is brightest; labels (16,)."""
-    generator = torch.Generator().manual_seed(seed)
-    batches = []
-    for _ in range(num_batches):
-        labels = torch.randint(0, 3, (16,), generator=generator)
-        images = torch.randn(16, 3, 32, 32, generator=generator)
-        images[torch.arange(16), labels] += 2.0
-        batches.append((images, labels))
-    return batches
 
 
 @pytest.fixture

@@ -199,6 +199,7 @@ def test_kills_lose_nothing(place, phase, kills):
         assert_nothing_left(folder)
 
 
+@pytest.mark.slow  # forks, which a process that has computed gradients before cannot
 @pytest.mark.parametrize("most", [0, 300])
 @pytest.mark.parametrize("phase", ["compress", "export", "prepare", pytest.param("run", marks=pytest.mark.slow)])
 def test_a_disk_without_room_costs_a_line_and_leaves_nothing_half(place, phase, most):
@@ -248,6 +249,7 @@ LANDMARKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "number"), [
     *((phase, signal.SIGTERM) for phase in ("run", "compress", "export", "prepare")), ("compress", signal.SIGINT),
     pytest.param("search", signal.SIGTERM, marks=pytest.mark.slow),

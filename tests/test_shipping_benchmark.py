@@ -42,6 +42,7 @@ def told(photos, folder, monkeypatch, capsys, *more):
     before, after = folder / "before.safetensors", folder / "after.safetensors"
     words = ["shipping", before, after, photos, "--packed", after, *more]
     monkeypatch.setattr("sys.argv", [str(word) for word in words])
+    monkeypatch.setattr(shipping, "EXPORTING", ("onnxruntime", "openvino"))
     monkeypatch.setattr(shipping, "unpacking", lambda: Table(headings=("unpacking",), rows=()))
     shipping.main()
     return capsys.readouterr().out

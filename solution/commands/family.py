@@ -57,7 +57,8 @@ def _by_reason(failed: Mapping[str, str]) -> str:
 def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace) -> None:
     if arguments.folds is not None:
         raise InputError("--folds is for one recipe, not for a family")
-    if not 1 <= arguments.workers <= (most := limit("WORKERS", 256)):
+    most = limit("WORKERS", 256)
+    if not 1 <= arguments.workers <= most:
         raise InputError(f"--workers must be 1 to {most}, got {arguments.workers}")
     there = [name for name in cells if (out / name / "recipe.json").exists()]
     if there and not arguments.resume:

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.contracts import InputError
     from solution.runtime import limit, set_threads
 
-    if not 1 <= arguments.workers <= (most := limit("WORKERS", 256)):
+    most = limit("WORKERS", 256)
+    if not 1 <= arguments.workers <= most:
         raise InputError(f"--workers must be 1 to {most}, got {arguments.workers}")
     set_threads()
     search = _described(arguments)

@@ -152,7 +152,7 @@ def _written(search: Search, choice: Choice, lines: list[Line], out: Path, about
         runtime=search.runtime,
         title=f"agreement ({subject.task.title})" if subject.agreement else subject.task.title,
         points=tuple(points),
-        notes=_notes(search),
+        notes=_notes(search, choice),
     )
     shared: dict[str, Any] = {"seconds": round(search.journal.seconds(), 1), "seed": subject.seed, "commit": commit(),
                               "hardware": hardware(subject.device)}  # fmt: skip
@@ -197,8 +197,8 @@ def _and(missed: list[str]) -> str:
     return f"; beyond its limit: {', '.join(missed)}" if missed else ""
 
 
-def _notes(search: Search) -> tuple[str, ...]:
-    """What cannot be known."""
+def _notes(search: Search, choice: Choice) -> tuple[str, ...]:
+    """What cannot be known, and what speaks against the verdict."""
     subject, given, notes = search.subject, search.subject.given, []
     if search.runtime != search.goal.runtime:
         notes.append(f"The net cannot be exported for {search.goal.runtime}: files are checkpoints, timed in PyTorch.")
@@ -209,6 +209,12 @@ def _notes(search: Search) -> tuple[str, ...]:
         notes.append(
             "There are no labels: quality is how often the file names the class that the net as it came names; whether "
             "that class is right is not known."
+        )
+    if not choice.kept:
+        dropped = search.drop(choice.chosen.file.dev)
+        notes.append(
+            f"On dev, which decides, no net kept all that was asked: the closest was taken (drop {dropped:+.1f} points "
+            "there). Where val says otherwise, there may be too few pictures: give more, or --hours."
         )
     if given.val is given.dev:
         notes.append("No val split was given: the verdict is on dev, which also decided, so it flatters.")

@@ -57,7 +57,7 @@ def test_a_net_of_ones_own_is_judged(here, photos, capsys):
 
 
 def test_a_net_that_is_fed_wrong_is_told_to_be_at_chance(here, photos, capsys):
-    text = said(capsys, "validate", *OWN, "--std", "-500,500,500".replace("-", ""), "--data", photos)
+    text = said(capsys, "validate", *OWN, "--mean", "90,90,90", "--data", photos)
     assert "at chance: are mean and std right" in text
 
 

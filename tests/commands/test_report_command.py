@@ -159,8 +159,8 @@ def test_several_seeds_give_the_spread_and_no_page_unless_asked(run_folder, tmp_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the folders of finished runs, or say --docs alone"),
-        (["--docs", "x"], "name the folders of finished runs, or say --docs alone"),
+        ([], "name the folders of finished runs, or give --docs alone"),
+        (["--docs", "x"], "name the folders of finished runs, or give --docs alone"),
         (["nowhere"], "nowhere holds no rows.json"),
     ],
 )

@@ -245,8 +245,14 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         ({"sampling": "some"}, r"data\.sampling must be one of shuffle, balanced, got 'some'"),
         ({"cache_size": 10**9}, r"data\.cache_size must be at most 8192, got 1000000000"),
         ({"cache_size": 60}, r"data\.cache_size must be at least data\.size \(80\), got 60"),
-        ({"std": (0.5, 0.0, 0.5)}, r"data\.mean and data\.std must be three numbers each, std above 0, got"),
-        ({"mean": (0.5,)}, r"data\.mean and data\.std must be three numbers each, std above 0, got"),
+        (
+            {"std": (0.5, 0.0, 0.5)},
+            r"data\.mean and data\.std must be three numbers each \(one of gray pictures\), std",
+        ),
+        (
+            {"mean": (0.5,)},
+            r"data\.mean and data\.std must be three numbers each \(one of gray pictures\), std",
+        ),
         ({"calibration_images": 0}, r"data\.calibration_images must be at least 1, got 0"),
     ],
 )

@@ -129,8 +129,8 @@ class Swapped(torch.nn.Module):
 @pytest.mark.parametrize(
     ("wishes", "match"),
     [
-        ({"format": "tflite"}, "format must be one of packed, onnx, openvino, pt2, got 'tflite'"),
-        ({"format": "onnx", "precision": "int4"}, "precision must be one of fp32, fp16, int8, got 'int4'"),
+        ({"format": "tflite"}, "format must be one of packed, onnx, openvino, pt2, .*, got 'tflite'"),
+        ({"format": "onnx", "precision": "int4"}, "precision must be one of fp32, fp16, int8, .*, got 'int4'"),
         ({"format": "onnx", "out": "net.xml"}, r"ends in \.onnx, got .*net\.xml"),
         ({"format": "onnx", "calibration_images": 0}, "at least 1, got 0"),
         ({"format": "onnx", "precision": "int8", "calibration_images": 500}, "500 calibration images .* has 6[0-9]"),
@@ -181,7 +181,7 @@ def test_pictures_may_be_bytes(onnx_file):
 
 
 def test_an_exported_net_cannot_be_exported_again(onnx_file, photos, tmp_path):
-    with pytest.raises(InputError, match="give the checkpoint it is of"):
+    with pytest.raises(InputError, match=r"what can be made of one is int8 of an \.onnx file"):
         made(onnx_file, photos, tmp_path / "net.xml", format="openvino")
 
 
@@ -195,8 +195,7 @@ def test_files_of_others_are_refused(onnx_file, tmp_path):
         files.open_file(tmp_path / "detector.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "nameless.onnx")
-    with pytest.raises(InputError, match="was not exported by this project"):
-        files.open_file(tmp_path / "nameless.onnx")
+    assert files.open_file(tmp_path / "nameless.onnx").metadata.classes == ()  # anyone's file may be asked
     (tmp_path / "noise.onnx").write_bytes(b"noise")
     with pytest.raises(InputError, match="cannot be opened as an ONNX file"):
         files.open_file(tmp_path / "noise.onnx")
@@ -213,7 +212,7 @@ def test_files_of_others_are_refused(onnx_file, tmp_path):
         ({"classes": ["a"]}, "names 1 classes, and its net has 3"),
         ({"classes": ["a"], "outputs": 1}, "gives 1 numbers each, but its net maps"),
         ({"classes": "abc"}, "classes must be names"),
-        ({"std": [0.2, 0.2, "x"]}, "broken description"),
+        ({"std": [0.2, 0.2, "x"]}, "mean and std must be a number of each channel"),
         ({"std": [0.2, 0.2, 0]}, "mean and std must be"),
         ({"mean": []}, "mean and std must be"),
         ({"task": "detection"}, "it is a file for another task"),

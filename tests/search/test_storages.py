@@ -85,6 +85,7 @@ def test_four_workers_on_postgresql_lose_no_trial_when_two_are_killed(database, 
     check(survive(tmp_path, database, NUM_TRIALS, num_workers=4, num_kills=2), NUM_TRIALS)
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_workers_behind_a_proxy_lose_no_trial_when_one_is_killed(proxy, tmp_path):
     check(survive(tmp_path, proxy, 40, num_workers=2, num_kills=1), 40)

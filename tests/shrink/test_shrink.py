@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import toy_batches
 from torch import nn
+from toy_batches import toy_batches
 
 import solution as fw
 from solution import checkpoint

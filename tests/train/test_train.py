@@ -112,7 +112,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
         sys.path.insert(0, "tests")
         from dataclasses import replace
         from pathlib import Path
-        from conftest import toy_batches
+        from toy_batches import toy_batches
         from solution.contracts import StepContext
         from solution.models.shufflenet import ShuffleNet
         from solution.runtime import set_threads
