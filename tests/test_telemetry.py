@@ -26,7 +26,12 @@ def refuse(*words, **_):
     raise OSError("refused")
 
 connect, look_up = socket.socket.connect, socket.getaddrinfo
-socket.getaddrinfo = lambda *words, **names: (look_up if socket.AI_PASSIVE in words else refuse)(*words, **names)
+
+def look_up_own(*words, **names):
+    flags = words[5] if len(words) > 5 else names.get("flags", 0)  # passive: an address to listen at
+    return (look_up if flags & socket.AI_PASSIVE else refuse)(*words, **names)
+
+socket.getaddrinfo = look_up_own
 socket.socket.connect = lambda own, place: connect(own, place) if own.family == socket.AF_UNIX else refuse(place)
 """
 

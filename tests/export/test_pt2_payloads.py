@@ -149,7 +149,8 @@ def test_int8_is_opened_in_a_process_that_has_quantized_nothing(tmp_path):
     graph = PT2.quantized(net, [torch.randn(1, 3, 16, 16)], [], fine_outputs=False)
     metadata = Metadata(classes=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3, size=16, precision="int8")
     PT2.write(graph, metadata, tmp_path / "net.pt2")
-    code = "import sys; from solution.export import files; print(files.open_file(sys.argv[1]).metadata.precision)"
+    code = "import sys; from pathlib import Path; from solution.export import files; "
+    code += "print(files.open_file(Path(sys.argv[1])).metadata.precision)"
     words = [sys.executable, "-c", code, str(tmp_path / "net.pt2")]
     assert subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip() == "int8"
 
