@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -60,6 +61,6 @@ def postgres():
         wait_for(lambda: answers(port))
         yield f"postgresql://{NAME}:{PASSWORD}@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
-        server.wait()
+        server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients that a failed test left behind
+        server.wait(timeout=60)
         shutil.rmtree(folder)
