@@ -58,16 +58,17 @@ def field_meanings(kind: type) -> dict[str, str]:
 
     A line is "name   text" or "name, other   text", and goes on where the text is indented.
     """
+    fields = {field.name for field in dataclasses.fields(kind)}
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         names: list[str] = []
         for line in inspect.cleandoc(one.__dict__.get("__doc__") or "").splitlines():
-            start = re.match(r"(\w+(?:, \w+)*)\s{2,}(\S.*)", line)
-            if start:
+            start = re.match(r"(\w+(?:, \w+)*)\s*(.*)", line)
+            if start and fields.issuperset(start[1].split(", ")):
                 names = start[1].split(", ")
                 found |= dict.fromkeys(names, start[2])
             elif line.startswith("  ") and names:
-                found |= {name: f"{found[name]} {line.strip()}" for name in names}
+                found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
             else:
                 names = []
     return found

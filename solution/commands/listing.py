@@ -32,8 +32,17 @@ def settings(recipe: Recipe) -> list[tuple[str, str, str]]:
     """(key, value, meaning) of every setting."""
     from solution.settings import meanings, settings_of
 
-    means = meanings(recipe)
+    means = _said_once(meanings(recipe))
     return [(key, _spelled(value), means[key]) for key, value in settings_of(recipe).items()]
+
+
+def _said_once(means: dict[str, str]) -> dict[str, str]:
+    """A text that several neighbors share stands at the first of them; the others refer to it."""
+    first, shown = "", {}
+    for key, text in means.items():
+        first = first if text and text == means.get(first) else key
+        shown[key] = text if key == first else f"as {first.rpartition('.')[2]}"
+    return shown
 
 
 def steps() -> list[tuple[str, str, str]]:
@@ -44,11 +53,12 @@ def steps() -> list[tuple[str, str, str]]:
     lines = []
     for name, kind in STEPS.items():
         lines.append((name, "", (inspect.getdoc(kind) or "").splitlines()[0]))
-        means = field_meanings(kind)
+        known = field_meanings(kind)
+        means = _said_once({field.name: known[field.name] for field in dataclasses.fields(kind)})
         for field in dataclasses.fields(kind):
             default = default_of(field)
             shown = "needed" if default is dataclasses.MISSING else _spelled(default)
-            lines.append((f"  {field.name}", shown, means.get(field.name, "")))
+            lines.append((f"  {field.name}", shown, means[field.name]))
     return lines
 
 

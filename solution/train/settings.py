@@ -65,7 +65,9 @@ class TrainSettings:
     epochs           passes over the training split
     lr               peak learning rate, reached after `warmup_epochs`, then a cosine down to 0
     optimizer        "sgd" (Nesterov momentum) or "adamw"
+    momentum         share of the last step that goes on in the next one; of "sgd" alone
     weight_decay     on weights of two or more dimensions; norms and biases are spared
+    warmup_epochs    the learning rate climbs from 0 to `lr` over as many
     fitted           "all" weights, or those of the "classifier" alone: a new one that has settled pulls a trained trunk
                      less far away (Kumar et al., 2022, arXiv:2202.10054)
     frozen_norms     batch norms keep the statistics that the net came with: published weights may answer quite
