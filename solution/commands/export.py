@@ -7,13 +7,13 @@ from pathlib import Path
 
 from solution.commands.model import FORMS, add_model_flags, model_of
 
-HELP = "write a checkpoint as a packed file, ONNX, OpenVINO, pt2, LiteRT and others, and check it against the net"
+HELP = "write a checkpoint as a packed file, ONNX, LiteRT, a web page and others, and check it against the net"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE and its options."""
     parser.add_argument("model", metavar="MODEL", help=FORMS)
-    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2, litert, micro or executorch")
+    parser.add_argument("--format", required=True, help="packed, onnx, openvino, pt2, litert, micro, executorch or web")
     parser.add_argument(
         "--precision", default="", help="fp32 (default; micro: int8), fp16, int8, int8_full, int8_dynamic"
     )
@@ -50,4 +50,5 @@ def run(arguments: argparse.Namespace) -> None:
     with claimed(config.path):
         path = make(config)
     before = model if isinstance(model, Path) else model.own or model.weights
-    print(f"{path}: {listing(path).num_bytes:,} bytes" + (f" ({before}: {file_bytes(before):,})" if before else ""))
+    num_bytes = file_bytes(path) if path.is_dir() else listing(path).num_bytes
+    print(f"{path}: {num_bytes:,} bytes" + (f" ({before}: {file_bytes(before):,})" if before else ""))

@@ -1,8 +1,10 @@
 """Nets in the forms in which they ship, each proven to compute what its net computes.
 
-exporter    what to export; write it, compare it with the net, and only then keep it
+config      what to export
+exporter    write it, compare it with the net, and only then keep it
 int8        which layers stay in float
 parity      what is compared: outputs number by number, quality on val
+web, page/  a folder with a page that classifies photos in a browser
 packed/     the packed file: a checkpoint in as few bytes as are exact
 files       load, open or list any file of ours
 runtimes    any file of ours in any runtime

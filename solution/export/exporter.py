@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,98 +19,23 @@ from solution.contracts import InputError
 from solution.data.loaders import Data, Loaders
 from solution.evaluate.classify import predictor
 from solution.export import files
+from solution.export.config import WEB, ExportConfig
 from solution.export.int8 import quantized, quantized_file
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
-from solution.formats.base import CALIBRATED, PRECISIONS, Format, Listing
+from solution.export.web import write_page
+from solution.formats.base import CALIBRATED, Format, Listing
 from solution.formats.exported import Exported, Metadata
 from solution.input_spec import InputSpec
-from solution.registry import FORMATS
 from solution.runtime import check_writable, written_whole
 
-PACKED = "packed"
 _CALIBRATION_IMAGES = 256
 _ADVICE = {
     "fp32": "try another format",
     "fp16": "try fp32, or another format",
     "int8": "try fp16, or quantize the net in a recipe",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What to export.
-
-    format              packed, or one of `solution.registry.FORMATS`
-    file                a checkpoint or a packed file; None for a net in memory, which needs `out`
-    precision           fp32, fp16, int8, int8_full or int8_dynamic; "" takes the first that the format has
-    out                 where to; None names it after `file`
-    data                the data set that proves it; None takes the demo's default for a file, none for a net in memory
-    calibration_images  training images that int8 is calibrated on; None takes up to 256
-    max_loss            macro F1 that may be lost on val; None takes the tolerance of the precision
-    flash, ram          what a microcontroller has, such as "512 KiB": a file that needs more is not kept
-    """
-
-    format: str
-    file: files.Model | None = None
-    precision: str = ""
-    out: Path | None = None
-    data: str | None = None
-    calibration_images: int | None = None
-    max_loss: float | None = None
-    flash: str | None = None
-    ram: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.format not in (PACKED, *FORMATS):
-            raise InputError(f"format must be one of {', '.join((PACKED, *FORMATS))}, got {self.format!r}")
-        if not self.precision:
-            object.__setattr__(self, "precision", "fp32" if self.is_packed else self.target.precisions[0])
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if not self.is_packed:
-            self.target.check_precision(self.precision)
-        if self.calibration_images is not None and self.calibration_images < 1:
-            raise InputError(f"calibration images must be at least 1, got {self.calibration_images}")
-        for name in ("flash", "ram"):
-            if getattr(self, name) is not None:
-                Budget.of(getattr(self, name), "bytes", name)
-                if self.is_packed or not self.target.on_chips:
-                    raise InputError(f"{name} is what a microcontroller has: give it with --format micro")
-        if self.path.suffix != self.suffix:
-            raise InputError(f"a file of the {self.format} format ends in {self.suffix}, got {self.out}")
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether it is no runtime's format: a packed file is the checkpoint itself in fewer bytes."""
-        return self.format not in FORMATS
-
-    @property
-    def target(self) -> Format:
-        """The runtime's format."""
-        return FORMATS[self.format]
-
-    @property
-    def suffix(self) -> str:
-        """How the file's name ends."""
-        return packed.SUFFIX if self.is_packed else self.target.suffix
-
-    @property
-    def path(self) -> Path:
-        """Where the file goes."""
-        if self.out is not None:
-            return self.out
-        if self.file is None:
-            raise InputError("a net in memory needs a place: out=PATH")
-        precision = "" if self.precision == "fp32" else f".{self.precision}"
-        path = self.file if isinstance(self.file, Path) else self.file.place
-        return path.with_name(path.name.partition(".")[0] + precision + self.suffix)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that are written."""
-        return (self.path,) if self.is_packed else self.target.files(self.path)
 
 
 def export(
@@ -157,6 +83,8 @@ def make(
     """
     for file in config.files:
         check_writable(file)
+    if config.format == WEB:
+        return _page(config, log, loaded, example)
     if loaded is None and config.file is not None and (own := files.format_of(config.file)) is not None:
         return _requantized(config, own, log)
     net, header = loaded or _loaded(config)
@@ -168,6 +96,26 @@ def make(
     if loaders is not None and not header.classes and count_outputs(net, header) == len(loaders.info.classes):
         header = replace(header, classes=loaders.info.classes)  # nobody named them yet
     make_proven(config, net, header, loaders, log, example)
+    return config.path
+
+
+def _page(
+    config: ExportConfig,
+    log: Callable[[str], None],
+    loaded: tuple[nn.Module, checkpoint.Header] | None,
+    example: Tensor | None,
+) -> Path:
+    """The folder of a page, whose net is proven as any ONNX file is."""
+    net, new = config.files[0], not config.path.exists()
+    try:
+        make(replace(config, format="onnx", out=net), log, loaded, example)
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # it was not made, or holds what others wrote meanwhile
+                config.path.rmdir()
+        raise
+    write_page(config.path, files.open_file(net).metadata)
+    log(f"in {config.path} type: npm install --ignore-scripts, then: npm start")
     return config.path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from solution.contracts import InputError, Recipe
 from solution.recipes import bits, detector, four_models, googlenet
-from solution.recipes.waste import distilled, four_bits, report as waste, shufflenet, teacher
+from solution.recipes.waste import distilled, four_bits, micro, report as waste, shufflenet, teacher
 from solution.report.sections import RecipeInfo
 from solution.runtime import check_readable
 from solution.settings import settings_of
@@ -19,6 +19,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_shufflenet": shufflenet.recipe,
     "waste_distilled": distilled.recipe,
     "waste_four_bits": four_bits.recipe,
+    "waste_micro": micro.recipe,
+    "waste_micro_small": micro.small,
     "waste_teacher": teacher.recipe,
     "waste_teacher_efficientnet": teacher.efficientnet,
     "googlenet_cifar100": googlenet.recipe,

@@ -19,7 +19,7 @@ def test_a_checkpoint_is_packed(tmp_path, capsys):
     [
         (
             (NET, "--format", "zip"),
-            "format must be one of packed, onnx, openvino, pt2, litert, micro, executorch, got 'zip'",
+            "format must be one of packed, web, onnx, openvino, pt2, litert, micro, executorch, got 'zip'",
         ),
         (("nowhere.safetensors", "--format", "packed"), "there is no checkpoint nowhere.safetensors"),
         ((NET, "--format", "onnx", "--out", "net.pt2"), "ends in .onnx, got net.pt2"),

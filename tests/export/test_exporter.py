@@ -129,7 +129,7 @@ class Swapped(torch.nn.Module):
 @pytest.mark.parametrize(
     ("wishes", "match"),
     [
-        ({"format": "tflite"}, "format must be one of packed, onnx, openvino, pt2, .*, got 'tflite'"),
+        ({"format": "tflite"}, "format must be one of packed, web, onnx, openvino, pt2, .*, got 'tflite'"),
         ({"format": "onnx", "precision": "int4"}, "precision must be one of fp32, fp16, int8, .*, got 'int4'"),
         ({"format": "onnx", "out": "net.xml"}, r"ends in \.onnx, got .*net\.xml"),
         ({"format": "onnx", "calibration_images": 0}, "at least 1, got 0"),
