@@ -1,7 +1,7 @@
 """Commands that are killed or stopped at any moment: nothing lost, nothing half, and in the end the same results.
 
-Commands run in forked children, so that hundreds of them begin in no time. A child is killed after a share of the time
-that the whole command takes, drawn from a seed, and begun again by the words that it says itself.
+A child is killed after a share of the time that the whole command takes, drawn from a seed, and begun again by the
+words that it says itself.
 """
 
 import contextlib
@@ -9,20 +9,18 @@ import json
 import os
 import random
 import re
-import resource
 import signal
-import sys
 import tempfile
 import time
-import traceback
-from pathlib import Path
 
+import forks
 import pytest
 import torch
+from forks import ended
 from safetensors import safe_open
 
-from solution import checkpoint, locks
-from solution.__main__ import COMMANDS, main
+from solution import checkpoint
+from solution.__main__ import COMMANDS
 from solution.export import files
 from solution.locks import claimed
 from solution.models.shufflenet import ShuffleNet
@@ -73,36 +71,10 @@ def place(tmp_path, photos, short):
     return make
 
 
-def begun(phase, folder, first=None):
-    """The number of a child that runs the command in `folder`; `first` is called in it before."""
-    words = list(PHASES[phase])
-    if phase in RESUMED and any((folder / "out").iterdir()):
-        words.append("--resume")
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        os.chdir(folder)
-        said = os.open("said.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-        tempfile.tempdir, os.environ["TMPDIR"] = None, str((folder / "tmp").resolve())
-        os.environ["SOLUTION_CACHE"] = str(folder / "cache")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if first is not None:
-            first()
-        code = main(words)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def ended(child):
-    """The exit code of a child; minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def begun(phase, folder, most=None):
+    """A process that runs the command in `folder`; `most` bytes for a file."""
+    resumed = ["--resume"] if phase in RESUMED and any((folder / "out").iterdir()) else []
+    return forks.begun([*PHASES[phase], *resumed], folder, most)
 
 
 def whole(phase, folder):
@@ -187,7 +159,7 @@ def test_kills_lose_nothing(place, phase, kills):
             if killed < kills:
                 time.sleep(chance.random() * seconds)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
+                    os.kill(child.pid, signal.SIGKILL)
             code = ended(child)
             assert code in (0, -signal.SIGKILL), (folder / "said.txt").read_text()
             killed += code != 0
@@ -199,20 +171,12 @@ def test_kills_lose_nothing(place, phase, kills):
         assert_nothing_left(folder)
 
 
-@pytest.mark.slow  # forks, which a process that has computed gradients before cannot
 @pytest.mark.parametrize("most", [0, 300])
-@pytest.mark.parametrize("phase", ["compress", "export", "prepare", pytest.param("run", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("phase", ["compress", "export", "prepare", "run"])
 def test_a_disk_without_room_costs_a_line_and_leaves_nothing_half(place, phase, most):
-    def full():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
-        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)  # said.txt could not grow
-        os.dup2(write, 2)
-
-    read, write = os.pipe()
     folder = place("try")
-    child = begun(phase, folder, full)
-    os.close(write)
-    with os.fdopen(read) as said:
+    child = begun(phase, folder, most)
+    with os.fdopen(os.dup(child.errors.fileno())) as said:
         lines = said.read().splitlines()
     code = ended(child)
     assert code == 2, lines
@@ -234,8 +198,8 @@ def test_what_another_process_writes_is_refused(place, phase, tmp_path):
     folder = place("try")
     words = PHASES[phase]
     target = folder / (words[-1] if phase in ("prepare", "report") else words[words.index("--out") + 1])
-    with claimed(target):  # by a lock of the kernel, which a child does not inherit, unlike what is noted in memory
-        assert ended(begun(phase, folder, locks._claimed.clear)) == 2
+    with claimed(target):
+        assert ended(begun(phase, folder)) == 2
     assert f"is being written by process {os.getpid()}, started " in (folder / "said.txt").read_text()
     assert visible(folder) == []
 
@@ -258,9 +222,10 @@ def test_a_signal_stops_a_command_says_how_to_go_on_and_leaves_nothing(place, ph
     for attempt in range(20):  # a command may be over before the signal reaches it
         folder = place(f"try{attempt}")
         child = begun(phase, folder)
-        while not LANDMARKS[phase](folder) and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+        while not LANDMARKS[phase](folder) and child.is_alive():
             time.sleep(0.002)
-        os.kill(child, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
         code = ended(child)
         if code != 0:
             break

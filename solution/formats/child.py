@@ -1,12 +1,14 @@
 """Foreign files are read and run once in a child process first, so that none can take this one down.
 
-python -m solution.formats.child KIND PATH      one line of JSON; no PyTorch is imported
+python -m solution.formats.child KIND PATH SECONDS BYTES      one line of JSON; no PyTorch is imported
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
@@ -16,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from solution.contracts import InputError
-from solution.runtime import ROOT
+from solution.runtime import ROOT, limit
 
-SECONDS = 300
-_MOST_MEMORY = 16 * 2**30
+SECONDS, SECONDS_A_MIB = 15, 1.0
+"""Processor time for a file: of any size, and besides for each MiB. SOLUTION_MAX_FILE_SECONDS raises the first."""
+MEMORY_BYTES, MEMORY_A_BYTE = 2**30, 16
+"""Memory for a file: of any size, and besides for each of its bytes. SOLUTION_MAX_FILE_MEMORY raises the first."""
+_STILL_S = 8.0
+"""A child that uses no processor time for so long hangs."""
 _SOUND: dict[tuple[str, str], Any] = {}
 """{(kind, hash of the content): what the child made of it}, of this process."""
 
@@ -36,28 +42,66 @@ def _in_child(kind: str, path: Path) -> Any:
     folders = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "solution.formats.child", kind, str(path)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=SECONDS, env=env, errors="replace"
+    mib = path.stat().st_size / 2**20
+    seconds = math.ceil(limit("FILE_SECONDS", SECONDS) + SECONDS_A_MIB * mib)
+    memory = limit("FILE_MEMORY", MEMORY_BYTES) + MEMORY_A_BYTE * path.stat().st_size
+    with subprocess.Popen(
+        [*command, str(seconds), str(memory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        errors="replace",
+    ) as child:
+        try:
+            said, complained = _heard(child)
+        except subprocess.TimeoutExpired as error:
+            raise InputError(f"{path} is not read, its reader stands still: copy or export it again") from error
+        finally:
+            child.kill()
+    if child.returncode == -signal.SIGXCPU:
+        raise InputError(
+            f"{path} was not read within {seconds} seconds of processor time: it is damaged, or far too large; allow "
+            "more by SOLUTION_MAX_FILE_SECONDS"
         )
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"{path} was not read within {SECONDS} seconds: it is damaged, or far too large") from error
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise InputError(f"{path} is damaged: its interpreter died of it ({name}); copy or export it again")
+    more = f", or allow it more than {memory:,} bytes of memory by SOLUTION_MAX_FILE_MEMORY"
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise InputError(f"{path} is damaged: its interpreter died of it ({name}); copy or export it again{more}")
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = json.loads(said.splitlines()[-1])
     except (IndexError, ValueError) as error:
-        last = next(reversed(done.stderr.split("\n")[:-1]), "no word")
-        raise InputError(f"{path} cannot be read ({last}): copy or export it again") from error
+        last = next(reversed(complained.split("\n")[:-1]), "no word")
+        raise InputError(f"{path} cannot be read ({last}): copy or export it again{more}") from error
     if "error" in found:
         raise InputError(found["error"])
     return found
 
 
-def main(kind: str, path: Path) -> dict[str, Any]:
+def _heard(child: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a child that ends prints, on both outputs. `TimeoutExpired` when it stands still."""
+    used = -1.0
+    while True:
+        try:
+            return child.communicate(timeout=_STILL_S)
+        except subprocess.TimeoutExpired:
+            now = _processor_s(child.pid)
+            if now == used:
+                raise
+            used = now
+
+
+def _processor_s(pid: int) -> float:
+    with contextlib.suppress(OSError):  # Linux
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return -1.0
+
+
+def main(kind: str, path: Path, seconds: int, memory: int) -> dict[str, Any]:
     """kind: "tflite" describes a .tflite file, "litert" and "micro" run it once, too, "executorch" a .pte file."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         if kind == "executorch":
@@ -70,5 +114,5 @@ def main(kind: str, path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))), flush=True)
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))), flush=True)
     os._exit(0)  # what a damaged file left behind is not torn down

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +22,7 @@ STORAGE = "SOLUTION_STORAGE"
 
 
 @pytest.fixture(scope="module")
-def database():
+def server():
     """The URL of a PostgreSQL."""
     pytest.importorskip("psycopg")
     if servers.programs() is None:
@@ -30,7 +31,18 @@ def database():
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def database(server, tmp_path):
+    """The URL of a database without studies: what one test finished another one would take for its own."""
+    import psycopg
+
+    name = f"trials_{zlib.crc32(str(tmp_path).encode()):08x}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture
 def proxy(database):
     """The address of a proxy before that database."""
     pytest.importorskip("grpc")
@@ -85,7 +97,6 @@ def test_four_workers_on_postgresql_lose_no_trial_when_two_are_killed(database, 
     check(survive(tmp_path, database, NUM_TRIALS, num_workers=4, num_kills=2), NUM_TRIALS)
 
 
-@pytest.mark.slow
 @pytest.mark.postgres
 def test_workers_behind_a_proxy_lose_no_trial_when_one_is_killed(proxy, tmp_path):
     check(survive(tmp_path, proxy, 40, num_workers=2, num_kills=1), 40)
