@@ -18,10 +18,10 @@ import pytest
 from solution.__main__ import main
 from solution.runtime import ROOT
 
-IMPORTED = ("accelerate", "albumentations", "matplotlib.figure", "onnxruntime.quantization", "onnxscript", "optuna",
-            "ptflops", "sklearn.metrics", "solution.api", "solution.commands.model", "solution.export.exporter",
-            "solution.pipeline", "solution.report.page", "solution.search.session", "solution.shrink.run",
-            "torch._dynamo", "torchvision")  # fmt: skip
+IMPORTED = ("accelerate", "albumentations", "litert_torch", "matplotlib.figure", "onnxruntime.quantization",
+            "onnxscript", "optuna", "ptflops", "sklearn.metrics", "solution.api", "solution.commands.model",
+            "solution.export.exporter", "solution.pipeline", "solution.report.page", "solution.search.session",
+            "solution.shrink.run", "torch._dynamo", "torchvision")  # fmt: skip
 """What commands would import one after another; without a package the command that needs it says so."""
 _FORKING = multiprocessing.get_context("forkserver")
 

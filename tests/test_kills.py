@@ -12,11 +12,14 @@ import re
 import signal
 import tempfile
 import time
+from importlib.util import find_spec
 
 import forks
+import numpy as np
 import pytest
 import torch
 from forks import ended
+from PIL import Image
 from safetensors import safe_open
 
 from solution import checkpoint
@@ -26,16 +29,27 @@ from solution.locks import claimed
 from solution.models.shufflenet import ShuffleNet
 from solution.run_folder import read_rows
 
-SHORT = ("data.size=32", "data.batch_size=16", "data.workers=0", "data.calibration_images=8", "model.width=0.1",
-         "train.epochs=3", "before.epochs=1", "after.epochs=2", "every.warmup_epochs=0")  # fmt: skip
-SET = [word for setting in SHORT for word in ("--set", setting)]
+DATA = ("data.batch_size=8", "data.workers=0")
+SHORT = (*DATA, "data.size=16", "data.calibration_images=8", "model.width=0.1", "model.units=2,2,2",
+         "prune_layers.units=1,1,1", "train.epochs=2", "before.epochs=1", "after.epochs=1",
+         "every.warmup_epochs=0")  # fmt: skip
+
+
+def settings(*texts):
+    return [word for text in texts for word in ("--set", text)]
+
+
+SET = settings(*SHORT)
 PHASES = {
     "run": ["run", "waste_shufflenet", "--data", "photos", "--out", "out", "--exports", "", *SET],
-    "compress": ["compress", "net.safetensors", "--step", "prune_layers count=1 ranking=last", "--step",
-                 "train epochs=4 warmup_epochs=0", "--data", "photos", "--out", "out/small.safetensors"],
+    "compress": ["compress", "net.safetensors", "--step", "prune_channels ratio=0.3", "--step",
+                 "train epochs=2 warmup_epochs=0", "--data", "photos", "--out", "out/small.safetensors",
+                 *settings(*DATA)],
+    "shrink": ["shrink", "net.safetensors", "--macs", "70%", "--for", "eager", "--data", "photos", "--passes", "4",
+               "--out", "out", *settings(*DATA)],
     "export": ["export", "net.safetensors", "--format", "packed", "--data", "photos", "--out", "out/net.packed"],
+    "micro": ["export", "net.safetensors", "--format", "micro", "--data", "photos", "--out", "out/net.cc"],
     "prepare": ["prepare", "photos", "out/prepared"],
-    "shrink": ["shrink", "net.safetensors", "--macs", "60%", "--out", "out"],
     "report": ["report", "finished", "--html", "out/report.html"],
     "search": ["search", "waste_shufflenet", "--data", "photos", "--trials", "2", "--out", "out",
                "--vary", "train.lr=[0.1, 0.2]", "--first-epochs", "1", *SET],
@@ -51,19 +65,45 @@ def short():
         yield folder
 
 
-@pytest.fixture
-def place(tmp_path, photos, short):
-    """Makes folders with all that the commands read, and an empty `out`."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photos of 12 x 8 pixels: 8 a class in train, 4 in val, of three classes that differ in color."""
+    folder, chance = tmp_path_factory.mktemp("sets") / "small", np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for channel, name in enumerate(("blue", "green", "red")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = chance.integers(0, 160, (12, 8, 3), dtype=np.uint8)
+                pixels[..., channel] += 90
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def net(photos, tmp_path_factory):
+    """A checkpoint that knows the classes."""
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "tmp").mkdir()
     torch.manual_seed(0)
-    net = ShuffleNet(units=(2, 2, 2), width=0.1).build(num_classes=3).eval()
-    about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
+    net = ShuffleNet(units=(2, 2, 2), width=0.3).build(num_classes=3).eval()
+    about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 16}
+    checkpoint.save(folder / "begun.safetensors", net, checkpoint.header_of(net, **about))
+    words = ["compress", "begun.safetensors", "--step", "train epochs=8 lr=0.1 warmup_epochs=0", "--data", str(photos),
+             "--out", "net.safetensors", *settings("data.batch_size=4", "data.workers=0")]  # fmt: skip
+    assert ended(forks.begun(words, folder)) == 0, (folder / "said.txt").read_text()
+    return folder / "net.safetensors"
+
+
+@pytest.fixture
+def place(tmp_path, photos, net, short):
+    """Makes folders with all that the commands read, and an empty `out`."""
 
     def make(name):
         folder = tmp_path / name
         (folder / "out").mkdir(parents=True)
         (folder / "tmp").symlink_to(tempfile.mkdtemp(dir=short))
         (folder / "photos").symlink_to(photos)
-        checkpoint.save(folder / "net.safetensors", net, checkpoint.header_of(net, **about))
+        (folder / "net.safetensors").symlink_to(net)
         if (tmp_path / "finished").exists():
             (folder / "finished").symlink_to(tmp_path / "finished")
         return folder
@@ -121,6 +161,8 @@ def results(phase, folder):
         elif path.name == "rows.json":
             rows = read_rows(path.parent)
             found[name] = [{key: value for key, value in vars(row).items() if key not in NO_RESULTS} for row in rows]
+        elif phase == "shrink" and path.suffix in (".html", ".svg"):  # they show milliseconds
+            found[name] = None
         elif path.suffix not in (".csv", ".json", ".log") and "plots" not in name:
             found[name] = path.read_bytes()
     return found
@@ -133,9 +175,11 @@ def assert_nothing_left(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "kills"), [("run", 25), ("compress", 20), ("export", 20), ("prepare", 20),
-                                              ("report", 10), ("search", 5)])  # fmt: skip
+@pytest.mark.parametrize(("phase", "kills"), [("run", 25), ("compress", 20), ("export", 15), ("prepare", 10),
+                                              ("shrink", 12), ("micro", 8), ("report", 5), ("search", 5)])  # fmt: skip
 def test_kills_lose_nothing(place, phase, kills):
+    if phase == "micro" and find_spec("tflite_micro") is None:
+        pytest.skip("tflite_micro is not installed")
     chance = random.Random(phase)
     if phase == "report":
         source = place("source")
@@ -189,7 +233,7 @@ def test_a_disk_without_room_costs_a_line_and_leaves_nothing_half(place, phase, 
     whole(phase, folder)
 
 
-@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "search"])
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase not in ("search", "micro")])
 def test_what_another_process_writes_is_refused(place, phase, tmp_path):
     if phase == "report":
         (tmp_path / "finished").mkdir()
@@ -208,15 +252,15 @@ LANDMARKS = {
     "run": lambda folder: (folder / "out/train/training.safetensors").exists(),
     "compress": lambda folder: any((folder / "out").glob("*.work/*/training.safetensors")),
     "export": lambda folder: any((folder / "tmp").iterdir()) and any((folder / "out").glob(".*")),
+    "shrink": lambda folder: any((folder / "out/work").rglob("training.safetensors")),
     "prepare": lambda folder: any((folder / "out").glob(".prepared.fw-*/*")),
     "search": lambda folder: any((folder / "out/workers").glob("*")),
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "number"), [
     *((phase, signal.SIGTERM) for phase in ("run", "compress", "export", "prepare")), ("compress", signal.SIGINT),
-    pytest.param("search", signal.SIGTERM, marks=pytest.mark.slow),
+    *(pytest.param(phase, signal.SIGTERM, marks=pytest.mark.slow) for phase in ("shrink", "search")),
 ], ids=str)  # fmt: skip
 def test_a_signal_stops_a_command_says_how_to_go_on_and_leaves_nothing(place, phase, number):
     for attempt in range(20):  # a command may be over before the signal reaches it
@@ -242,3 +286,24 @@ def test_a_signal_stops_a_command_says_how_to_go_on_and_leaves_nothing(place, ph
     whole(phase, folder)
     assert results(phase, folder) == results(phase, undisturbed)
     assert_nothing_left(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["run", "compress", "export", "shrink", "search"])
+def test_a_signal_at_any_moment_ends_a_command_in_time(place, phase):
+    """Ten moments drawn from a seed, both signals in turns; `-s` shows the seconds."""
+    chance, taken = random.Random(phase), []
+    seconds = whole(phase, place("undisturbed"))
+    for attempt in range(10):
+        folder, number = place(f"try{attempt}"), (signal.SIGTERM, signal.SIGINT)[attempt % 2]
+        child = begun(phase, folder)
+        time.sleep(max(1.0, chance.random() * seconds))  # before, it has not begun to listen
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+        sent = time.monotonic()
+        assert ended(child) in (0, 128 + number), (folder / "said.txt").read_text()
+        taken.append(time.monotonic() - sent)
+        assert_nothing_half(folder)
+        assert list((folder / "tmp").iterdir()) == []
+    print(f"{phase}: {' '.join(f'{each:.2f}' for each in sorted(taken))} s")
+    assert max(taken) < 10, "two seconds are promised; a busy machine may take longer"
