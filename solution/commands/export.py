@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export, print the comparison and the size."""
     from solution.evaluate.cost import file_bytes
-    from solution.export.exporter import ExportConfig, make
+    from solution.export.exporter import ExportConfig, make, pace
     from solution.export.files import listing
     from solution.locks import claimed
     from solution.runtime import set_threads
@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with claimed(config.path):
         path = make(config)
+    if line := pace(config):
+        print(line)
     before = model if isinstance(model, Path) else model.own or model.weights
     num_bytes = file_bytes(path) if path.is_dir() else listing(path).num_bytes
     print(f"{path}: {num_bytes:,} bytes" + (f" ({before}: {file_bytes(before):,})" if before else ""))

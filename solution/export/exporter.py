@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from solution.evaluate.classify import predictor
 from solution.export import files
 from solution.export.config import WEB, ExportConfig
 from solution.export.int8 import quantized, quantized_file
+from solution.export.pace import in_turns, verdict
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
@@ -60,14 +62,41 @@ def export(
     if not isinstance(net, nn.Module):
         if about or example is not None:
             raise InputError(f"{net} is a file, which holds how to feed it: leave out example, classes, mean, std")
-        return make(ExportConfig(file=Path(net), format=format, out=place, **options), log)
+        return _timed(ExportConfig(file=Path(net), format=format, out=place, **options), log)
     if example is None or example.dim() != 4 or example.shape[2] != example.shape[3]:
         raise InputError("a net in memory needs square images: example=torch.zeros(1, 3, 224, 224)")
     config = ExportConfig(format=format, out=place, **options)
     channels = example.shape[1]
     plain: dict[str, Any] = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
     header = checkpoint.header_of(net, size=example.shape[2], **(plain | about))
-    return make(config, log, (net, header), example)
+    return _timed(config, log, (net, header), example)
+
+
+def _timed(
+    config: ExportConfig,
+    log: Callable[[str], None],
+    loaded: tuple[nn.Module, checkpoint.Header] | None = None,
+    example: Tensor | None = None,
+) -> Path:
+    path = make(config, log, loaded, example)
+    if line := pace(config, loaded):
+        log(line)
+    return path
+
+
+def pace(config: ExportConfig, loaded: tuple[nn.Module, checkpoint.Header] | None = None) -> str:
+    """A line on how the int8 file that `make` wrote runs beside its fp32 form on this machine; "" for other files.
+
+    Nothing is timed for microcontrollers and browsers, which are other machines.
+    """
+    if not config.precision.startswith("int8") or config.format == WEB or config.target.on_chips:
+        return ""
+    whole = files.open_file(config.path)
+    if loaded is None and config.file is not None and files.format_of(config.file) is not None:
+        return verdict(*in_turns(whole, files.open_file(config.file)))
+    with tempfile.TemporaryDirectory() as folder:
+        plain = replace(config, precision="fp32", out=Path(folder, f"plain{config.suffix}"))
+        return verdict(*in_turns(whole, files.open_file(write_unproven(plain, loaded))))
 
 
 def make(
@@ -179,9 +208,9 @@ def make_proven(
     return parity
 
 
-def write_unproven(config: ExportConfig) -> Path:
+def write_unproven(config: ExportConfig, loaded: tuple[nn.Module, checkpoint.Header] | None = None) -> Path:
     """Write the file, fp32 or fp16, compared with nothing."""
-    net, header = _loaded(config)
+    net, header = loaded or _loaded(config)
     net = _plain(net)
     metadata = _metadata(net, header, config)
     config.path.parent.mkdir(parents=True, exist_ok=True)

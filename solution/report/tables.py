@@ -160,7 +160,22 @@ def forms(models: Mapping[str, Mapping[str, Any]]) -> Table | None:
         headings=tuple(headings[at] for at in filled),
         rows=tuple(tuple(cells[at] for at in filled) for cells in rows),
         caption="Every form that can be shipped: its file, and what that file does.",
+        note=_unpaid({role.capitalize(): figures.get("latency_ms", {}) for role, figures in models.items()}),
     )  # fmt: skip
+
+
+def _unpaid(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
+    """A sentence for each net and runtime in which int8 takes longer than fp32. {net: {form: ms of one image}}."""
+    found = []
+    for net, times in latency_ms.items():
+        for form, ms in times.items():
+            runtime, _, precision = form.partition(" ")
+            plain = times.get(runtime)
+            if precision.startswith("int8") and plain and ms > plain:
+                found.append(
+                    f"{net} in {runtime}: int8 does not pay there, it is {ms / plain - 1:.0%} slower than fp32."
+                )
+    return " ".join(found)
 
 
 def _forms(figures: Mapping[str, Any], quality: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -260,6 +275,9 @@ def shipped(runs: Sequence[Sequence[Row]]) -> Table | None:
         return None
     names = tuple(dict.fromkeys(name for rows in steps for row in rows for name in row.quality))
     lines = [line for rows in steps for line in _file_rows(rows, names)]
+    times = {rows[0].step: {form: statistics.mean(row.latency_ms[form] for row in rows)
+                            for form in rows[0].latency_ms if all(form in row.latency_ms for row in rows)}
+             for rows in steps}  # fmt: skip
     headings = ("step", "form", "bytes", *(QUALITY.get(name, name) for name in names), "ms of one image", "memory MB")
     if not any("memory_bytes" in file for rows in steps for row in rows for file in row.exported.values()):
         headings, lines = headings[:-1], [line[:-1] for line in lines]  # rows of before it was measured
@@ -267,7 +285,8 @@ def shipped(runs: Sequence[Sequence[Row]]) -> Table | None:
         headings=headings,
         rows=tuple(lines),
         caption="Every form that can be shipped: its file, and what that file does.",
-        note="Quality is the exported file's own, run by that runtime; all forms were timed in turns, one thread.",
+        note="Quality is the exported file's own, run by that runtime; all forms were timed in turns, one thread. "
+        f"{_unpaid(times)}".rstrip(),
     )
 
 

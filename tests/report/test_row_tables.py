@@ -53,6 +53,17 @@ def test_every_form_is_a_line_of_its_own_with_means_over_runs(tmp_path):
     assert forms({"before": {"macs": 1, "bytes": 4}}) is None
 
 
+def test_int8_that_does_not_pay_is_named():
+    exported = {"onnxruntime": {"bytes": 9000}, "onnxruntime int8": {"bytes": 3000}, "openvino int8": {"bytes": 3000}}
+    times = {"eager": 2.0, "onnxruntime": 0.5, "onnxruntime int8": 0.6, "openvino": 0.5, "openvino int8": 0.4}
+    row = dataclasses.replace(ROW, latency_ms=times, exported=exported)
+    said = "after in onnxruntime: int8 does not pay there, it is 20% slower than fp32."
+    assert shipped([[row]]).note.endswith(f"one thread. {said}")
+    assert forms({"after": {"bytes": 1, "latency_ms": times, "exported": exported}}).note == said.capitalize()
+    paid = dataclasses.replace(row, latency_ms={"eager": 2.0, "onnxruntime": 0.6, "onnxruntime int8": 0.5})
+    assert shipped([[paid]]).note.endswith("one thread.")
+
+
 def test_columns_are_those_that_some_row_fills():
     row = dataclasses.replace(ROW, score=None, quality={"map50": 0.4}, latency_ms={"onnx": 0.254}, sparsity=9.98)
     steps, measured = spread([[row]])
