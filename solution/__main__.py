@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from solution.commands import (
     bench,
@@ -27,6 +28,7 @@ from solution.commands import (
 from solution.contracts import InputError
 from solution.runtime import num_processes
 from solution.shell import guarded
+from solution.text import did_you_mean
 
 COMMANDS = {
     "data": data,
@@ -54,6 +56,9 @@ def main(words: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
+    words = sys.argv[1:] if words is None else list(words)
+    if unknown := _unknown(words, commands.choices):
+        parser.error(unknown)
     arguments = parser.parse_args(words)
     command = COMMANDS[arguments.command]
 
@@ -63,6 +68,22 @@ def main(words: Sequence[str] | None = None) -> int:
         command.run(arguments)
 
     return guarded(start, getattr(command, "GO_ON", ""))
+
+
+def _unknown(words: Sequence[str], parsers: Mapping[str, argparse.ArgumentParser]) -> str:
+    """What is wrong with a command or a flag that does not exist; "" when all do."""
+    if not words or words[0].startswith("-"):
+        return ""
+    name, *rest = words
+    if name not in parsers:
+        return f"there is no command {name!r}{did_you_mean(name, parsers)}; there are: {', '.join(parsers)}"
+    flags = [*re.findall(r"--[\w-]+", parsers[name].format_usage()), "--help"]
+    for word in rest[: rest.index("--") if "--" in rest else None]:
+        flag = word.partition("=")[0]
+        if re.fullmatch(r"--[\w-]+", flag) and not any(own.startswith(flag) for own in flags):
+            hint = did_you_mean(flag, flags)
+            return f"{name} has no {flag}{hint}; `python -m solution {name} --help` lists its flags"
+    return ""
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ class InputSpec:
             isinstance(value, int | float) for value in (*self.mean, *self.std)
         ):
             raise InputError(f"mean and std must be a number of each channel, got {self.mean!r} and {self.std!r}")
+        if len(self.mean) != len(self.std):
+            raise InputError(
+                f"mean has {len(self.mean)} number(s) and std {len(self.std)}: both take one of each channel, three "
+                "for color, such as --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5, and one for gray pictures"
+            )
         numbers = (*self.mean, *self.std)
         if not 0 < len(self.mean) == len(self.std) or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
             raise InputError(f"mean and std must be a number of each channel, got {self.mean} and {self.std}")

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from solution import checkpoint
@@ -27,19 +27,15 @@ from solution.contracts import InputError, name_code
 from solution.data.loaders import Data
 from solution.export import files
 from solution.export.packed import packed
-from solution.graph.running import as_judged
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
 from solution.models.features import classifier_path
 from solution.models.folders import opened_folder
-from solution.models.outputs import as_logits, with_red_first
-from solution.models.own_code import OwnNet
-from solution.models.weights import fill, fitted, misfits, read_state, within_limits
+from solution.models.outputs import SIZE, as_logits, count_outputs, with_red_first
+from solution.models.own_code import OwnNet, suggested
+from solution.models.weights import fill, fitted, misfits, read_weights, within_limits
 from solution.registry import FORMATS
 
-SIZE = 224
-"""Side of the input of a net when nothing names it."""
-_SIDES = (224, 32, 64, 96, 128, 160, 192, 256, 288, 299, 384, 28, 48)
 _OURS = (".safetensors", ".packed")
 _WEIGHTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
 
@@ -70,6 +66,7 @@ class ModelSource:
     new_head     a fresh classifier where the weights' one is for other classes
     pretrained   the library's published weights, which are downloaded
     bgr          the net wants blue first; its first layers are turned, so that it takes RGB from then on
+    side_flag    what messages call the flag that sets the side of the input
     """
 
     name: str
@@ -79,6 +76,7 @@ class ModelSource:
     new_head: bool = False
     pretrained: bool = False
     bgr: bool = False
+    side_flag: str = "--size"
 
     def __post_init__(self) -> None:
         name, at, weights = self.name.rpartition("@")
@@ -140,6 +138,9 @@ class ModelSource:
     def _of_file(self) -> OpenedModel:
         path = self.own or Path(self.name)
         if not path.is_file():
+            stem, ending, _ = self.name.partition(".py")
+            if ending and (code := Path(stem + ending)).is_file():
+                raise InputError(f"{self.name} names no net of {code}: write {suggested(code)}")
             forms = ", ".join(f"{library}:NAME" for library in LIBRARIES)
             raise InputError(
                 f"there is no file {path}; MODEL is a file of ours or one of {forms}, FILE.py:Net or a folder of timm "
@@ -147,6 +148,8 @@ class ModelSource:
             )
         if self.weights is not None:
             raise InputError(f"{path} has weights of its own: leave --weights {self.weights} away")
+        if path.suffix == ".py":
+            raise InputError(f"{path} is a file of code: name the net in it, such as {suggested(path)}")
         if files.format_of(path) is None and not _is_ours(path):
             if path.suffix not in _WEIGHTS:
                 known = ", ".join((*_OURS, *(format.suffix for format in FORMATS.values())))
@@ -201,22 +204,25 @@ class ModelSource:
     ) -> OpenedModel:
         """The net that `build` makes for a number of classes, with the file of weights in it."""
         notes: list[str] = []
-        net = build(self.num_classes)
+        net, names = build(self.num_classes), ()
         if self.weights is not None:
-            net, fresh = self._filled(net, build)
+            state, names = read_weights(self.weights)
+            net, fresh = self._filled(net, build, state)
+            names = () if fresh else names
             notes.append(f"weights: {self.weights}{', but a fresh classifier' if fresh else ''}")
         elif not self.pretrained:
-            notes.append("weights: fresh, drawn at random")
+            download = " or --pretrained" if not own else ""
+            notes.append(f"weights: fresh, drawn at random; name trained ones with --weights FILE{download}")
         fields: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "size": SIZE, **known, **self.feed}
         InputSpec(**fields)  # before a picture of that size is made
         net = as_logits(net, len(fields["mean"]), fields["size"])
         name_code(net, str(own.with_classes(self.num_classes)) if own else self.name)
-        return self._made(net, checkpoint.header_of(net, **fields), notes)
+        return self._made(net, checkpoint.header_of(net, **fields), notes, names)
 
-    def _filled(self, net: nn.Module, build: Callable[[int | None], nn.Module]) -> tuple[nn.Module, bool]:
-        """The net with the weights of the file, and whether its classifier is fresh."""
-        assert self.weights is not None
-        state = read_state(self.weights)
+    def _filled(
+        self, net: nn.Module, build: Callable[[int | None], nn.Module], state: Mapping[str, Tensor]
+    ) -> tuple[nn.Module, bool]:
+        """The net with the weights of the file, which are `state`, and whether its classifier is fresh."""
         fit, wanted = fitted(net, state), self.num_classes
         if not _all_but_head(net, fit):
             fill(net, fit, str(self.weights))
@@ -227,9 +233,15 @@ class ModelSource:
             net = built if not _all_but_head(built, fitted(built, state)) else replace_classifier(net, theirs)
             fill(net, fitted(net, state), str(self.weights))
             return net, False
+        if not self.new_head and not theirs:
+            raise InputError(
+                f"{self.weights} holds no weights of {classifier_path(net)}, the classifier of {self.name}: add "
+                "--new-head for a fresh one, and train it: compress MODEL --weights FILE --new-head --step train "
+                "--data PHOTOS --out FILE"
+            )
         if not self.new_head:
             raise InputError(
-                f"{self.weights} has {theirs or 'another number of'} outputs, and the data have {wanted} classes: add "
+                f"{self.weights} has {theirs} outputs, and the data have {wanted} classes: add "
                 "--new-head for a fresh classifier, which must be trained, or name data of the weights' own classes"
             )
         head = f"{classifier_path(net)}."
@@ -237,17 +249,26 @@ class ModelSource:
         fill(net, {name: tensor for name, tensor in fit.items() if not name.startswith(head)} | own, str(self.weights))
         return net, True
 
-    def _made(self, net: nn.Module, header: Header, notes: list[str] | tuple[str, ...]) -> OpenedModel:
-        """The net with the header that the flags ask for, tried on one batch."""
-        header = dataclasses.replace(header, **self.feed)
-        outputs = count_outputs(net, header, self.name)
+    def _made(self, net: nn.Module, header: Header, notes: Sequence[str], names: tuple[str, ...] = ()) -> OpenedModel:
+        """The net with the header that the flags ask for, tried on one batch. `names` of classes lay by its weights."""
+        trained, header = header.size, dataclasses.replace(header, **self.feed)
+        outputs = count_outputs(net, header, self.name, f"{self.side_flag} {{}}", trained)
+        if not header.classes and outputs == len(names):
+            header = dataclasses.replace(header, classes=names)
         if header.classes and outputs != len(header.classes):
             raise InputError(
                 f"{self} has {outputs} outputs, and {len(header.classes)} classes are named: {_shown(header)}"
             )
         way = f"crop {header.crop:.3g}" if header.crop else "stretched"
         fed = f"fed: {header.size} px, {way}, {header.interpolation}, mean {header.mean}, std {header.std}"
+        if trained not in (0, header.size):
+            warnings.warn(other_size(header.size, trained, self.side_flag), stacklevel=2)
         return OpenedModel(net=net, header=header, source=self, notes=(*notes, fed))
+
+
+def other_size(size: int, trained: int, flag: str = "--size") -> str:
+    """The warning that pictures have another side than the net's own."""
+    return f"{flag} {size} is not the {trained} px that the net was trained with, which may cost quality: judge it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,32 +309,6 @@ def open_model(name: str, *, device: str = "cpu", **about: Any) -> OpenedModel:
     if about.get("weights") is not None:
         about["weights"] = Path(about["weights"])
     return ModelSource(name=name, **about).open(device)
-
-
-def count_outputs(net: nn.Module, header: InputSpec, name: str, how: str = "--size {}") -> int:
-    """Outputs of the net for one picture. `InputError` that names a side which it can take, when not the header's."""
-    channels = len(header.mean)
-    try:
-        return _answer(net, channels, header.size).shape[1]
-    except Exception as error:  # whatever a net makes of pictures that it does not take
-        reason = str(error).partition("\n")[0]
-        for side in (side for side in _SIDES if side != header.size):
-            try:
-                _answer(net, channels, side)
-            except Exception:
-                continue
-            raise InputError(
-                f"{name} takes no pictures of {header.size} px ({reason}); it takes {side}: {how.format(side)}"
-            ) from error
-        raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {reason}") from error
-
-
-def _answer(net: nn.Module, channels: int, side: int) -> Tensor:
-    with as_judged(net):
-        outputs = net(torch.zeros(2, channels, side, side))
-    if not isinstance(outputs, Tensor) or outputs.dim() < 2:
-        raise InputError(f"it gives {type(outputs).__name__}, not logits (B, classes)")
-    return outputs
 
 
 def _shown(header: Header) -> str:

@@ -29,8 +29,9 @@ from solution.export.parity import simulates
 from solution.export.runtimes import EAGER, case
 from solution.input_spec import InputSpec
 from solution.locks import claimed
+from solution.models.outputs import count_outputs
 from solution.models.weights import built
-from solution.opening import count_outputs, load
+from solution.opening import load
 from solution.run_folder import RunFolder, data_facts
 from solution.runtime import commit, hardware, seed_everything
 from solution.settings import in_short

@@ -7,10 +7,8 @@ these against all subclasses, so that none can be forgotten.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import shlex
 import typing
-from collections.abc import Iterable
 from typing import Any
 
 from solution.compress.channels.gradual import PruneGradually
@@ -38,6 +36,7 @@ from solution.models.shufflenet import ShuffleNet
 from solution.models.ssdlite import SsdLite
 from solution.models.yolo import Yolo
 from solution.settings import parse
+from solution.text import did_you_mean
 from solution.train.distillation import Assist, AssistPlan, Distill
 from solution.train.pretraining import Autoencode, Pretrain, Start, Unchanged
 from solution.train.recover import Recover
@@ -101,7 +100,7 @@ def step_from(text: str) -> Step:
     except ValueError as error:
         raise InputError(f"step {text!r} cannot be read: {error}") from error
     if name not in STEPS:
-        raise InputError(f"there is no step {name!r}{_hint(name, STEPS)}; there are: {', '.join(STEPS)}")
+        raise InputError(f"there is no step {name!r}{did_you_mean(name, STEPS)}; there are: {', '.join(STEPS)}")
     kind, changes = STEPS[name], {}
     types = {field.name: field.type for field in dataclasses.fields(kind)}
     for setting in settings:
@@ -109,7 +108,7 @@ def step_from(text: str) -> Step:
         if not equals:
             raise InputError(f"step {name} takes FIELD=VALUE, got {setting!r}; its fields are: {', '.join(types)}")
         if field not in types:
-            raise InputError(f"{name} has no field {field!r}{_hint(field, types)}; it has: {', '.join(types)}")
+            raise InputError(f"{name} has no field {field!r}{did_you_mean(field, types)}; it has: {', '.join(types)}")
         try:
             changes[field] = parse(value, typing.get_type_hints(kind)[field])
         except TypeError as error:
@@ -122,8 +121,3 @@ def step_from(text: str) -> Step:
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

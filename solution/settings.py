@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import re
 import types
@@ -17,6 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from solution.contracts import InputError, Recipe, Stage
+from solution.text import did_you_mean
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -168,9 +168,7 @@ def _restaged(stage: Stage, changes: Mapping[str, Any]) -> Stage:
 
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     siblings = [other for other in known if other.partition(".")[0] == key.partition(".")[0]]
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"there is no setting {key!r}{hint}; there are: {', '.join(siblings or known)}"
+    return f"there is no setting {key!r}{did_you_mean(key, known)}; there are: {', '.join(siblings or known)}"
 
 
 def _replaced(part: Any, changes: Mapping[str, Any], key: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 _INVISIBLE = re.compile(
@@ -62,6 +63,18 @@ def safe_name(name: str, taken: set[str] | None = None) -> str:
         free = f"{name}~{number}"
     taken.add(free.casefold())
     return free
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean ...?)" with the closest of the names that are right; "" when none is close."""
+    close = closest(name, known)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def closest(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names most like `name`, whatever their case, nearest first. cutoff: 0 takes all, 1 equal ones alone."""
+    spelled = {one.casefold(): one for one in known}
+    return [spelled[one] for one in difflib.get_close_matches(name.casefold(), spelled, n=most, cutoff=cutoff)]
 
 
 def texts_in(value: Any) -> Iterator[str]:

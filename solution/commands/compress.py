@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from solution.commands import listing
 from solution.commands.model import FORMS, add_model_flags
 from solution.contracts import InputError, StepContext
+from solution.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,8 +166,11 @@ def _with_settings(arguments: argparse.Namespace) -> list[str]:
         name, dot, _ = key.partition(".")
         places = [at for at, text in enumerate(texts) if text.split()[:1] == [name]]
         if not equals or not dot or not (places or name == "data"):
-            names = ", ".join(dict.fromkeys(["data", *(text.split()[0] for text in texts if text.split())]))
-            raise InputError(f"--set takes NAME.KEY=VALUE, where NAME is one of {names}, got {setting!r}")
+            names = dict.fromkeys(["data", *(text.split()[0] for text in texts if text.split())])
+            raise InputError(
+                f"--set takes NAME.KEY=VALUE, where NAME is one of {', '.join(names)}, got {setting!r}"
+                + did_you_mean(name, names)
+            )
         for at in places:
             texts[at] += f" {shlex.quote(setting.partition('.')[2])}"
     return texts

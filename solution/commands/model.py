@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 FORMS = ("a file of ours, timm:NAME, torchvision:NAME, pytorchcv:NAME, my_model.py:Net(width=32), or a folder of timm "
          "or Hugging Face")  # fmt: skip
+_SHOWN = 10
+"""Names of classes in a message."""
 
 
 def add_model_flags(parser: argparse.ArgumentParser, *, weights: bool = True, side: str = "--size") -> None:
     """--weights, --mean, --std, --size (or `side`), --resize, --classes, --channels, --new-head, --pretrained."""
+    parser.set_defaults(side_flag=side)
     group = parser.add_argument_group("a net of elsewhere")
     if weights:
         group.add_argument("--weights", metavar="FILE", type=Path,
@@ -32,9 +35,10 @@ def add_model_flags(parser: argparse.ArgumentParser, *, weights: bool = True, si
     group.add_argument("--new-head", action="store_true", help="a fresh classifier, for photos of other classes")
     group.add_argument("--classes", metavar="FILE", type=Path, help="names of the outputs, one a line, in their order")
     group.add_argument(
-        "--mean", metavar="R,G,B", help="of pictures scaled to 0..1 (default: the net's own, or ImageNet's)"
-    )
-    group.add_argument("--std", metavar="R,G,B", help="standard deviation of the same")
+        "--mean", metavar="R,G,B",
+        help="of pictures scaled to 0..1: three numbers, or one for gray (default: the net's own, or ImageNet's)"
+    )  # fmt: skip
+    group.add_argument("--std", metavar="R,G,B", help="standard deviation of the same, as many numbers")
     group.add_argument(
         side, metavar="PIXELS", type=int, dest="size", help="side of the input (default: the net's own, or 224)"
     )
@@ -58,11 +62,12 @@ def source_of(arguments: argparse.Namespace, name: str | None = None, num_classe
         new_head=arguments.new_head,
         pretrained=arguments.pretrained,
         bgr=arguments.channels == "bgr",
+        side_flag=arguments.side_flag,
     )
 
 
 def model_of(arguments: argparse.Namespace, name: str | None = None, log: Callable[[str], None] = print) -> Model:
-    """MODEL for whatever needs no surgery: the path of a file of ours or an exported one, or what names another net.
+    """MODEL for whatever changes no layer: the path of a file of ours or an exported one, or what names another net.
 
     A net of elsewhere is opened once, so that what is wrong shows at once; `log` takes what was found out.
     """
@@ -98,12 +103,40 @@ def opened_model(arguments: argparse.Namespace, data: Data | None, name: str | N
     if not found:
         return opened
     header = opened.header
-    if not header.classes:
-        return dataclasses.replace(opened, header=dataclasses.replace(header, classes=found))
-    if header.classes != found:
-        known, there = ", ".join(header.classes), ", ".join(found)
-        raise InputError(f"the net knows the classes {known}; the data have {there}")
-    return opened
+    if header.classes:
+        check_classes(header.classes, found, 0, own=opened.source.own is not None)
+    else:
+        print(f"classes: the net names none; they are taken to be, in this order, {_some(found)}")
+    return dataclasses.replace(opened, header=dataclasses.replace(header, classes=found))
+
+
+def check_classes(known: tuple[str, ...], found: tuple[str, ...], outputs: int, own: bool = False) -> None:
+    """`InputError` unless a net of these classes, or of so many outputs without names, can be judged on the data.
+
+    own  it is a file of ours, whose classifier --new-head does not replace
+    """
+    fresh = ", or fit a fresh classifier: compress MODEL --new-head --step train --data PHOTOS"
+    fresh = "" if own or len(known or range(outputs)) == len(found) else fresh
+    if not known and outputs and outputs != len(found):
+        raise InputError(
+            f"the net has {outputs} outputs, and the data have {len(found)} classes ({_some(found)}): name photos of "
+            f"its own classes{fresh}"
+        )
+    same = [name.casefold() for name in known], [name.casefold() for name in found]
+    if not known or same[0] == same[1]:
+        return
+    both = f"the net knows the classes {_some(known)}; the data have {_some(found)}"
+    if sorted(same[0]) == sorted(same[1]):
+        raise InputError(f"{both}: the same in another order: name the folders of the photos so that they sort like it")
+    others = [name for name in found if name.casefold() not in same[0]]
+    which = f", of which it knows {'none' if len(others) == len(found) else 'no ' + _some(others)}" if others else ""
+    raise InputError(
+        f"{both}{which}: name photos of its own classes{fresh}; where the names alone differ, give --classes FILE"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _feed(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,10 +146,15 @@ def _feed(arguments: argparse.Namespace) -> dict[str, Any]:
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.size is not None:
+        if arguments.size < 1:
+            raise InputError(
+                f"{arguments.side_flag} is the side of the input in pixels, 1 or more, got {arguments.size}: leave it "
+                "out for the net's own"
+            )
         feed["size"] = arguments.size
     if arguments.classes is not None:
         feed["classes"] = _names(arguments.classes)
-    return feed | (_way(arguments.resize, arguments.size) if arguments.resize else {})
+    return feed | (_way(arguments.resize, arguments.size, arguments.side_flag) if arguments.resize else {})
 
 
 def _numbers(flag: str, text: str) -> tuple[float, ...]:
@@ -125,7 +163,10 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-        raise InputError(f"{flag} takes a number of each channel, such as 0.5,0.5,0.5, got {text!r}")
+        raise InputError(
+            f"{flag} takes a number of each channel, three for color, such as 0.5,0.5,0.5, and one for gray pictures, "
+            f"got {text!r}"
+        )
     return values
 
 
@@ -143,16 +184,16 @@ def _names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _way(text: str, size: int | None) -> dict[str, Any]:
+def _way(text: str, size: int | None, flag: str) -> dict[str, Any]:
     """Fields of `InputSpec` of --resize."""
     what, _, how = text.partition(" ")
     way = {"interpolation": how.strip()} if how.strip() else {}
     if what == "stretch":
         return {"crop": 0.0, **way}
     if size is None:
-        raise InputError(f"--resize {text!r} needs --size: the side of the square that is cut out of it")
+        raise InputError(f"--resize {text!r} needs {flag}: the side of the square that is cut out of it")
     if not what.isdigit() or int(what) < size:
-        raise InputError(f'--resize takes "stretch" or a number of pixels from --size {size} on, got {text!r}')
+        raise InputError(f'--resize takes "stretch" or a number of pixels from {flag} {size} on, got {text!r}')
     return {"crop": size / int(what), **way}
 
 
@@ -169,5 +210,8 @@ def quality_line(quality: dict[str, float], loaders: Loaders, what: str = "as it
     listed = ", ".join(f"{name} {value:.4f}" for name, value in quality.items())
     line = f"{what}, on {loaders.num_images('val')} pictures of val: {listed}"
     if CLASSIFICATION.at_chance(quality, loaders.info.counts.get("val", {})):
-        line += "\nat chance: are mean and std right, and the order of the classes? See --mean --std --resize --classes"
+        line += (
+            f"\nat chance: are mean and std right, and was it trained on {_some(loaders.info.classes)}, in this order? "
+            "See --mean --std --resize --classes"
+        )
     return line

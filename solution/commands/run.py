@@ -108,6 +108,7 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
     """The rows of one run, shown as they come."""
     from solution import pipeline
     from solution.report import tables
+    from solution.report.sections import RecipeInfo
     from solution.run_folder import read_rows, read_run
     from solution.runtime import is_main_process, pick_device
 
@@ -123,8 +124,8 @@ def run_once(recipe: Recipe, out: Path, arguments: argparse.Namespace, log: Call
     rows = read_rows(out)  # a finished run knows more of them
     found = {row.step: {**vars(row), **row.quality} for row in rows}
     log("\n" + tables.side_by_side({"before": found[recipe.before], "after": found[recipe.after]}))
-    if own := recipe.report:
-        write_findings(own({out.name: read_run(out)}, ""), out, log)
+    if recipe.report:
+        write_findings(RecipeInfo(report=recipe.report).findings({out.name: read_run(out)}), out, log)
     if store and _note(store, out, log):
         log(f"\ntracked in {store.name}")
     log(f"\nrows, checkpoints and histories are in {out}\n\nnext:\n{_next(recipe, out)}")

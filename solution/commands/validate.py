@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solution.commands.model import FORMS, add_model_flags, model_of, quality_line
-from solution.contracts import InputError
+from solution.commands.model import FORMS, add_model_flags, check_classes, model_of, quality_line
 
 if TYPE_CHECKING:
     from solution.data.loaders import Loaders
@@ -55,17 +54,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         result = {"model": arguments.model, "runtime": exported.runtime, "images": found.num_images, **quality}
         write_text(arguments.json, json.dumps(result, indent=1) + "\n")
-
-
-def check_classes(known: tuple[str, ...], found: tuple[str, ...], outputs: int) -> None:
-    """`InputError` unless a net of these classes, or of so many outputs without names, can be judged on the data."""
-    if known and known != found:
-        raise InputError(f"the net knows the classes {', '.join(known)}; the data have {', '.join(found)}")
-    if not known and outputs and outputs != len(found):
-        raise InputError(
-            f"the net has {outputs} outputs, and the data have {len(found)} classes ({', '.join(found[:6])}): judge it "
-            "on data of its own classes, or fit a new head with compress --new-head --step train"
-        )
 
 
 def _by_class(found: Classified, loaders: Loaders) -> str:

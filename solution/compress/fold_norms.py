@@ -66,7 +66,7 @@ class FoldPlan(Plan):
 
     def __str__(self) -> str:
         rows = [("norm", "goes into"), *self.folded.items()]
-        proof = [] if self.verified is None else [f"verified: {self.verified:.0e}"]
+        proof = [] if self.verified is None else [f"verified: outputs agree to {self.verified:.0e}"]
         return "\n".join([*columns(rows), *left_alone(self.left), *savings(self.saves), *proof])
 
 

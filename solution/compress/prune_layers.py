@@ -77,7 +77,7 @@ class LayerPlan(Plan):
             gone = [path.rpartition(".")[2] for path in self.removed if path.rpartition(".")[0] == stage]
             rows.append((stage, f"{before} -> {after}", ", ".join(gone) or "-"))
         saved = [f"{path} saves {macs:,} MACs, {params:,} parameters" for path, (macs, params) in self.blocks.items()]
-        proof = [] if self.verified is None else [f"verified: {self.verified:.0e}"]
+        proof = [] if self.verified is None else [f"verified: outputs agree to {self.verified:.0e}"]
         return "\n".join([*columns(rows, left=(0, 1, 2)), *saved, *savings(self.saves), *proof])
 
 

@@ -12,6 +12,7 @@ from solution.export.packed import packed
 from solution.export.web import page_files
 from solution.formats.base import PRECISIONS, Format
 from solution.registry import FORMATS
+from solution.text import did_you_mean
 
 PACKED, WEB = "packed", "web"
 
@@ -42,7 +43,8 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if self.format not in (PACKED, WEB, *FORMATS):
-            raise InputError(f"format must be one of {', '.join((PACKED, WEB, *FORMATS))}, got {self.format!r}")
+            known, hint = (PACKED, WEB, *FORMATS), did_you_mean(self.format, (PACKED, WEB, *FORMATS))
+            raise InputError(f"format must be one of {', '.join(known)}, got {self.format!r}{hint}")
         if not self.precision:
             object.__setattr__(self, "precision", "fp32" if self.is_packed else self.target.precisions[0])
         if self.precision not in PRECISIONS:

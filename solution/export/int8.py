@@ -82,7 +82,7 @@ def _nearest(
     for names, layers in choices:
         graph = target.quantized(copy.deepcopy(start), images, layers, fine_outputs=False)
         away = _away(target, graph, metadata, loaders.dev, logits)
-        log(f"int8, in float {_listed(names)}: {away:.4f} nats from the net's outputs on the dev split")
+        log(f"int8, in float {_listed(names)}: KL divergence {away:.4f} from the net's outputs, dev split")
         if away < nearest - _CLEARLY_NEARER:
             best, nearest = graph, away
     if best is None:

@@ -13,6 +13,7 @@ from solution.export.files import Model
 from solution.formats.base import CALIBRATED
 from solution.formats.exported import Exported
 from solution.registry import FORMATS
+from solution.text import did_you_mean
 
 EAGER, COMPILE = "eager", "compile"
 """PyTorch as it is, and behind its compiler: they take checkpoints."""
@@ -45,7 +46,9 @@ def form_for(path: Model, runtime: str, folder: Path, precision: str = "fp32", d
     exported file of another runtime.
     """
     if runtime not in RUNTIMES:
-        raise InputError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+        raise InputError(
+            f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}{did_you_mean(runtime, RUNTIMES)}"
+        )
     if runtime == own_runtime(path) or (runtime == COMPILE and is_checkpoint(path)):
         return path
     if not is_checkpoint(path):

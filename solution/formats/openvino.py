@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,23 +72,24 @@ class OpenVino(Format):
         loses. With `fine_outputs` they are as NNCF takes them, to the mean of the images' extremes, and whatever
         follows the last layers stays in float.
         """
-        with needed("int8 in the OpenVINO format"):
+        # NNCF greets when it is imported, and draws bars of its own.
+        with needed("int8 in the OpenVINO format"), contextlib.redirect_stdout(io.StringIO()):
             import nncf
             from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         nncf.set_log_level(logging.ERROR)  # it would name every layer
         in_float = dict.fromkeys([*float_layers, *(after_weights(base) if fine_outputs else ())])
-        return nncf.quantize(
-            base,
-            nncf.Dataset([image.numpy() for image in images]),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(images),
-            fast_bias_correction=False,
-            ignored_scope=nncf.IgnoredScope(names=list(in_float)),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=None if fine_outputs else RangeEstimatorParametersSet.HISTOGRAM
-            ),
-        )
+        ranges = None if fine_outputs else RangeEstimatorParametersSet.HISTOGRAM
+        with contextlib.redirect_stdout(io.StringIO()):
+            return nncf.quantize(
+                base,
+                nncf.Dataset([image.numpy() for image in images]),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(images),
+                fast_bias_correction=False,
+                ignored_scope=nncf.IgnoredScope(names=list(in_float)),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
+            )
 
     def depthwise(self, base: Any) -> list[str]:
         """Group convolutions, whose weights are (groups, outputs a group, inputs a group, H, W)."""

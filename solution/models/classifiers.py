@@ -14,6 +14,7 @@ from solution.contracts import InputError, ModelSpec, remember
 from solution.models.features import classifier_path, replace
 from solution.models.feeding import fed_as_pytorchcv, fed_as_timm, fed_as_torchvision
 from solution.models.weights import OWN, fill, read_state
+from solution.text import closest
 
 
 def _timm(name: str, pretrained: bool, num_classes: int) -> nn.Module:
@@ -72,10 +73,8 @@ def check_listed(name: str) -> None:
 
 def _check(name: str, known: list[str], library: str) -> None:
     if name not in known:
-        import difflib
-
-        close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
-        raise InputError(f"{library} has no classifier called {name!r}; close to it: {', '.join(close) or 'nothing'}")
+        close = ", ".join(closest(name, known, 5, 0.4)) or "nothing"
+        raise InputError(f"{library} has no classifier called {name!r}; close to it: {close}")
 
 
 def replace_classifier(net: nn.Module, num_classes: int) -> nn.Module:

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from solution.contracts import InputError
 from solution.graph.observe import observe
 from solution.graph.running import as_judged
+from solution.input_spec import InputSpec
 
 _NAMES = ("logits", "out", "output", "pred", "prediction", "scores", "y")
+SIZE = 224
+"""Side of the input of a net when nothing names it."""
+_SIDES = (28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 299, 384)
 
 
 def logits_of(output: Any) -> Tensor:
@@ -85,3 +89,42 @@ def with_red_first(net: nn.Module, channels: int, size: int) -> nn.Module:
         with torch.no_grad():
             module.weight.copy_(module.weight.flip(1))
     return net
+
+
+def count_outputs(net: nn.Module, header: InputSpec, name: str, how: str = "--size {}", usual: int = 0) -> int:
+    """Outputs of the net for one picture. `InputError` that names a side, or a number of channels, that it can take
+    when it takes not the header's; `usual` is a side that is likely.
+    """
+    channels, size = len(header.mean), header.size
+
+    def takes(channels: int, side: int) -> bool:
+        try:
+            return bool(_answer(net, channels, side).shape)
+        except Exception:  # whatever a net makes of pictures that it does not take
+            return False
+
+    try:
+        return _answer(net, channels, size).shape[1]
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        nearest = sorted(_SIDES, key=lambda side: (side < size, abs(side - size)))
+        for side in (side for side in (usual, *nearest) if side not in (0, size)):
+            if takes(channels, side):
+                raise InputError(
+                    f"{name} takes no pictures of {size} px ({reason}); it takes {side}: {how.format(side)}"
+                ) from error
+        for other, numbers in ((3, "0.5,0.5,0.5"), (1, "0.5")):
+            if other != channels and any(takes(other, side) for side in (size, usual or size, SIZE)):
+                raise InputError(
+                    f"{name} takes pictures of {other} channel(s), and mean and std are of {channels}: give one number "
+                    f"of each channel, such as --mean {numbers} --std {numbers}"
+                ) from error
+        raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {reason}") from error
+
+
+def _answer(net: nn.Module, channels: int, side: int) -> Tensor:
+    with as_judged(net):
+        outputs = net(torch.zeros(2, channels, side, side))
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+        raise InputError(f"it gives {type(outputs).__name__}, not logits (B, classes)")
+    return outputs

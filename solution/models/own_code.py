@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import copy
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -26,12 +25,14 @@ from typing import Any
 from torch import nn
 
 from solution.contracts import InputError
+from solution.text import did_you_mean
 
-_FORM = re.compile(r"(?P<where>.+?):(?P<attribute>[A-Za-z_]\w*(?:\.\w+)*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
+_FORM = re.compile(r"(?P<where>.+?)::?(?P<attribute>[A-Za-z_]\w*(?:\.\w+)*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 _NAMED = "FEATHERWEIGHT_NAMED_CODE"
 """The variable that hands processes started by this one the code that the user has named."""
 _NUM_CLASSES = ("num_classes", "n_classes", "nclasses", "classes_num", "num_labels", "n_class")
 """What constructors call the number of classes."""
+_MOST_NAMED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +111,9 @@ class OwnNet:
             for name, value in vars(contents).items()
             if inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == contents.__name__
         ]
-        close = difflib.get_close_matches(word, [name for name in vars(contents) if name[0] != "_"], n=3)
+        hint = did_you_mean(word, [name for name in vars(contents) if name[0] != "_"])
         there = f"; its nets are {', '.join(own)}" if own else ""
-        return f"{self.where} has no {word}{f', but {close[0]}' if close else ''}{there}: name one, {self.where}:NAME"
+        return f"{self.where} has no {word}{hint}{there}: name one, {self.where}:NAME"
 
     def _check(self, target: Callable[..., Any], named: dict[str, Any]) -> None:
         """`InputError` that shows how to write it when the constructor wants other arguments."""
@@ -135,6 +136,22 @@ class OwnNet:
                 f"{self.attribute}{signature} cannot be called like this ({error}): write "
                 f"'{self.where}:{self.attribute}({example if blank else '...'})'"
             ) from error
+
+
+def suggested(path: Path) -> str:
+    """How MODEL names the nets in a file of code: classes that look like nets, else all classes, else functions.
+
+    The file is read, not run. `InputError` when it is no Python.
+    """
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as Python ({error})") from error
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    nets = [node.name for node in classes if any("Module" in ast.unparse(base) for base in node.bases)]
+    functions = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    names = nets or [node.name for node in classes] or functions or ["NAME"]
+    return " or ".join(f"{path}:{name}" for name in names[:_MOST_NAMED])
 
 
 def was_named(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import struct
 import warnings
@@ -17,12 +16,17 @@ from torch.overrides import TorchFunctionMode
 
 from solution.contracts import InputError, ModelSettings
 from solution.runtime import limit
+from solution.text import closest
 
 OWN = "own"
 """In place of a file's path: the weights that the net's own library downloads."""
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
              "state_dict_ema", "model_ema", "ema_state_dict", "ema", "generator")  # fmt: skip
 """Under which a checkpoint keeps the state dict, the one that is taken first in front."""
+_CLASSES = ("classes", "class_names", "class_to_idx", "idx_to_class", "names", "label_names", "labels", "categories",
+            "id2label", "label2id")  # fmt: skip
+"""Under which a checkpoint keeps the names of its classes, and where else it keeps such things."""
+_SETTINGS = ("meta", "hyper_parameters", "config", "args", "model", "net")
 _COUNTERS = ("num_batches_tracked", "total_ops", "total_params", "n_averaged")
 """Last words of the names of tensors that decide nothing: batches counted, or left behind by profilers."""
 _MOST_UNKNOWN = 200
@@ -31,7 +35,13 @@ _SHOWN = 3
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .pt, .pth, .th, .bin, .ckpt or .safetensors file, found by its content.
+    """`read_weights` without the names of classes."""
+    return read_weights(path)[0]
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict in a .pt, .pth, .th, .bin, .ckpt or .safetensors file, found by its content, and the names of
+    classes that lie beside it, in the order of the outputs; none when there are none.
 
     Objects that a checkpoint holds besides its tensors (arguments, callbacks) come as empty shells: no code of theirs
     is run. `InputError` for a file without weights, and for a module that was pickled whole.
@@ -41,7 +51,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:9] == b"{":
-        return _read_safetensors(path)
+        return _read_safetensors(path), ()
     content = _unpickled(path)
     if isinstance(content, _Shell) or any(isinstance(part, _Shell) and part.is_module for part in _parts(content)):
         raise InputError(_whole_module(path, content))
@@ -50,7 +60,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
         shown = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         raise InputError(f"{path} holds no state dict (it has: {shown or 'nothing'}): save one with "
                          f'torch.save(net.state_dict(), "{path.stem}.weights.pth")')  # fmt: skip
-    return state
+    return state, _classes_in(content)
+
+
+def _classes_in(content: Any, depth: int = 0) -> tuple[str, ...]:
+    """Names of classes as training scripts keep them: a list, {name: number} or {number: name}; also in what holds
+    settings."""
+    if not isinstance(content, Mapping):
+        return ()
+    for name in _CLASSES:
+        known = content.get(name)
+        if isinstance(known, Mapping):
+            pairs = [(key, value) if isinstance(key, int) else (value, key) for key, value in known.items()]
+            numbered = dict(pairs) if all(isinstance(number, int) for number, _ in pairs) else {}
+            known = [numbered[number] for number in sorted(numbered)]
+        if isinstance(known, list | tuple) and known and all(isinstance(one, str) for one in known):
+            return tuple(known)
+    inner = [content[name] for name in _SETTINGS if name in content] if depth < 2 else []
+    return next((found for one in inner if (found := _classes_in(one, depth + 1))), ())
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -127,8 +154,14 @@ def _unreadable(path: Path, reason: str) -> str:
         return f"{path} is a TorchScript archive, which is code: take its weights out with {convert}"
     if blocked := re.search(r"GLOBAL (\S+) whose module", reason):
         return f"{path} would call {blocked[1]}: it is no file of weights, and was not loaded"
-    first = reason.splitlines()[0][:120] if reason else "nothing in it"
-    return f"{path} cannot be read as weights ({first}): copy it again"
+    size = path.stat().st_size
+    if not size:
+        return f"{path} is empty: copy it again"
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] in (b"PK", b"\x80\x02") or "EOF" in reason:  # an archive, or a pickle, as torch.save writes them
+        return f"{path} is damaged or cut off after {size:,} bytes: copy or download it again"
+    return f"{path} cannot be read as weights, it begins with {start!r}: name a file that torch.save wrote"
 
 
 def _whole_module(path: Path, content: Any) -> str:
@@ -219,10 +252,10 @@ def _listed(
     """What does not fit, with the closest names."""
     own, parts = net.state_dict(), []
     if missing:
-        close = {name: difflib.get_close_matches(name, unexpected, n=1, cutoff=0.5) for name in missing[:_SHOWN]}
+        close = {name: closest(name, unexpected, cutoff=0.5) for name in missing[:_SHOWN]}
         parts.append(f"{len(missing)} missing ({_some(missing, lambda name: _hint(close[name], 'the file has'))})")
     if unexpected:
-        near = {name: difflib.get_close_matches(name, missing, n=1, cutoff=0.5) for name in unexpected[:_SHOWN]}
+        near = {name: closest(name, missing, cutoff=0.5) for name in unexpected[:_SHOWN]}
         parts.append(
             f"{len(unexpected)} not of the net ({_some(unexpected, lambda name: _hint(near[name], 'it has'))})"
         )

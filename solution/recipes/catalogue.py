@@ -14,6 +14,7 @@ from solution.report.sections import RecipeInfo
 from solution.runtime import check_readable
 from solution.settings import settings_of
 from solution.shrink import result as shrink
+from solution.text import did_you_mean
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_shufflenet": shufflenet.recipe,
@@ -43,7 +44,9 @@ def named(name: str) -> Recipe:
     if name in FAMILIES:
         raise InputError(f"{name} is a family of recipes, which `run` takes; one recipe is: {', '.join(RECIPES)}")
     if name not in RECIPES:
-        raise InputError(f"there is no recipe {name!r}; there are: {', '.join([*RECIPES, *FAMILIES])}, and any FILE.py")
+        known = [*RECIPES, *FAMILIES]
+        hint = did_you_mean(name, known)
+        raise InputError(f"there is no recipe {name!r}{hint}; there are: {', '.join(known)}, and any FILE.py")
     return RECIPES[name]()
 
 

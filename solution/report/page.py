@@ -115,8 +115,14 @@ def _compared(runs: Sequence[Run]) -> Section:
         texts.append(f"{' and '.join(guessing)}: at chance level, a guess does as well.")
     reasons = {(role, form): why for role in ROLES for run in runs for form, why in run.row(role).left_out.items()}
     texts += [f"{role.capitalize()} has no {form}: {why}" for (role, form), why in reasons.items()]
-    tables = tuple(table for table in (compared(models), forms(models)) if table)
+    tables = tuple(table for table in (compared(models), *([forms(models)] if _only_compared(runs) else [])) if table)
     return Section(id="compared", title="Before and After", texts=tuple(texts), tables=tables)
+
+
+def _only_compared(runs: Sequence[Run]) -> bool:
+    """Whether files stand beside each other, Before and After: of one run that exported these alone. Else they stand
+    step by step, with spreads; in any case once on the page."""
+    return len(runs) == 1 and all(row.step in runs[0].compared for row in runs[0].rows if row.exported)
 
 
 def _is_at_chance(run: Run, role: str) -> bool:
@@ -126,7 +132,7 @@ def _is_at_chance(run: Run, role: str) -> bool:
 
 def _steps(runs: Sequence[Run], own: Findings) -> Section:
     legend = own.legend().replace("`", "")
-    tables = tuple(spread([run.rows for run in runs]))
+    tables = tuple(spread([run.rows for run in runs], files=not _only_compared(runs)))
     return Section(id="steps", title="Step by step", texts=(legend,) if legend else (), tables=tables)
 
 

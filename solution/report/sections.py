@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -104,8 +106,16 @@ class RecipeInfo:
     overview: Overview | None = None
 
     def findings(self, runs: Mapping[str, Run], slug: str = "") -> Findings:
-        """What the recipe's own report shows; nothing when it has none."""
-        return self.report(runs, slug) if self.report else Findings()
+        """What the recipe's own report shows, with the epochs that were trained; nothing when it has none."""
+        if self.report is None:
+            return Findings()
+        found, settings = self.report(runs, slug), next(iter(runs.values())).settings if runs else {}
+        epochs = {stage: settings.get(f"{stage}.epochs") for stage in found.steps}
+        steps = {
+            stage: words if epochs[stage] is None else re.sub(r"\d+ epochs", f"{epochs[stage]} epochs", words, count=1)
+            for stage, words in found.steps.items()
+        }
+        return dataclasses.replace(found, steps=steps)
 
 
 Lookup: TypeAlias = Callable[[str], RecipeInfo]

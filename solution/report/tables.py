@@ -121,6 +121,8 @@ def compared(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     forms = {**dict.fromkeys((name for name, _ in _COSTS), _COUNT)}
     labels = {**dict(_COSTS), **QUALITY, "score": "score (lower is better)"}
+    if not all(map(_is_of_checkpoint, models.values())):
+        labels["bytes"] = "file, bytes"
     lines = []
     for key, label in labels.items():
         values, form = [figures.get(key) for figures in models.values()], forms.get(key, "{:.4f}")
@@ -178,6 +180,12 @@ def _unpaid(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
     return " ".join(found)
 
 
+def _is_of_checkpoint(figures: Mapping[str, Any]) -> bool:
+    """Whether bytes and quality of a row are its checkpoint's. `shrink` notes those of the file that ships."""
+    shipped = [file for file in figures.get("exported", {}).values() if file.get("bytes") is not None]
+    return all(file["bytes"] != figures.get("bytes") for file in shipped)
+
+
 def _forms(figures: Mapping[str, Any], quality: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(name, cells) of the checkpoint, the packed file and every exported file."""
     times, exported = figures.get("latency_ms", {}), figures.get("exported", {})
@@ -186,7 +194,7 @@ def _forms(figures: Mapping[str, Any], quality: str | None) -> Iterator[tuple[st
         held = None if memory is None else memory / 1e6
         return _number(num_bytes, _COUNT), _number(ms, "{:.3g}"), _number(judged), _number(held, "{:.1f}")
 
-    if figures.get("bytes") is not None:
+    if figures.get("bytes") is not None and _is_of_checkpoint(figures):
         own = figures.get(quality) if quality else None
         yield "checkpoint, PyTorch eager", cells(figures["bytes"], times.get("eager"), own, figures.get("memory_bytes"))
     if figures.get("packed_bytes") is not None:
@@ -207,11 +215,11 @@ def side_by_side(models: Mapping[str, Mapping[str, Any]]) -> str:
 Column = tuple[str, Callable[[Sequence[Row]], str]]
 
 
-def spread(runs: Sequence[Sequence[Row]]) -> list[Table]:
+def spread(runs: Sequence[Sequence[Row]], files: bool = True) -> list[Table]:
     """What every step costs and is worth, what was measured of it, and its exported files: at most three tables.
 
-    One line per step; mean ± sample standard deviation over runs. Columns that no row fills are left out. Raises
-    `InputError` when the runs are not of the same steps.
+    One line per step; mean ± sample standard deviation over runs. Columns that no row fills are left out; so is the
+    table of files without `files`. Raises `InputError` when the runs are not of the same steps.
     """
     names = [[row.step for row in rows] for rows in runs]
     if not runs or not names[0] or any(steps != names[0] for steps in names):
@@ -224,7 +232,7 @@ def spread(runs: Sequence[Sequence[Row]]) -> list[Table]:
     tables = [_steps(runs, _columns(every), f"What every step costs, and its quality on val.{spreads}", note)]
     if measured := _measured(every):
         tables.append(_steps(runs, measured, "What was measured of every step: files, times, memory.", ""))
-    return [*tables, *filter(None, [shipped(runs)])]
+    return [*tables, *filter(None, [shipped(runs) if files else None])]
 
 
 def spread_table(runs: Sequence[Sequence[Row]]) -> str:
@@ -295,8 +303,9 @@ def _file_rows(rows: Sequence[Row], names: Sequence[str]) -> Iterator[tuple[str,
     step = rows[0].step
     judged = [_quality(name)(rows) for name in names]
     own = (_latency("eager")(rows), _memory([row.memory_bytes for row in rows]))
-    yield (step, "checkpoint, eager", mean_count([row.bytes for row in rows]), *judged, *own)
-    yield (step, "packed", mean([row.packed_bytes for row in rows], "{:,.0f}"), *("-" for _ in (*names, *own)))
+    if all(_is_of_checkpoint(vars(row)) for row in rows):
+        yield (step, "checkpoint, eager", mean_count([row.bytes for row in rows]), *judged, *own)
+        yield (step, "packed", mean([row.packed_bytes for row in rows], "{:,.0f}"), *("-" for _ in (*names, *own)))
     for form in dict.fromkeys(form for row in rows for form in row.exported):
         files = [row.exported.get(form, {}) for row in rows]
         found = [mean([file.get(name) for file in files]) for name in names]

@@ -225,3 +225,41 @@ def test_nothing_overflows_in_a_real_browser_and_it_has_nothing_to_complain_of(h
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert 'data-said="width 380 overflow 0; width 1600 overflow 0"' in done.stdout
     assert "CONSOLE" not in done.stderr
+
+
+def exported_run(folder, bytes_of_file, **fields):
+    """A run of two steps, whose exported files have so many bytes."""
+    file = {"bytes": bytes_of_file, "f1": 0.5, "accuracy": 0.6}
+    times = {"onnxruntime": 1.0} | fields.pop("times", {})
+    shared = {"exported": {"onnxruntime": file}, "latency_ms": times, **fields}
+    write_rows(folder, [dataclasses.replace(ROW, step=name, bytes=1000, **shared) for name in ("before", "after")])
+    (folder / "recipe.json").write_text(json.dumps({"name": "waste_shufflenet", "seed": 0, "settings": {}}))
+    return folder
+
+
+def test_rows_of_files_that_ship_are_not_called_checkpoints(tmp_path, capsys):
+    assert main(["report", str(exported_run(tmp_path / "shrunk", 1000))]) == 0
+    shown = capsys.readouterr().out + (tmp_path / "shrunk" / "report.html").read_text()
+    assert "checkpoint" not in shown
+    assert "file, bytes" in shown
+    assert main(["report", str(exported_run(tmp_path / "run", 900, times={"eager": 3.0}))]) == 0
+    assert "| before | checkpoint, eager | 1,000 |" in capsys.readouterr().out
+
+
+def test_every_file_stands_on_the_page_once(tmp_path):
+    for number in range(2):
+        exported_run(tmp_path / f"run{number}", 900, seed=number)
+    runs = [str(tmp_path / f"run{number}") for number in range(2)]
+    for folders in (runs[:1], runs):
+        assert main(["report", *folders, "--html", str(tmp_path / "page.html")]) == 0
+        assert (tmp_path / "page.html").read_text().count("<caption>Every form that can be shipped") == 1
+
+
+def test_steps_are_described_with_the_epochs_that_were_trained(tmp_path):
+    folder = exported_run(tmp_path / "run", 900)
+    about = {"name": "waste_shufflenet", "seed": 0, "settings": {"before.epochs": 7}}
+    (folder / "recipe.json").write_text(json.dumps(about))
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "before: 7 epochs more" in text
+    assert "after: 170 epochs more" in text

@@ -70,7 +70,7 @@ def test_its_table_tells_layers_and_savings(plan):
     assert "channels  MACs saved" in table
     assert "output: kept whole, it is an output" in table
     before, after = plan.saves["macs"]
-    assert f"macs: {before:,} -> {after:,}" in table
+    assert f"MACs of convolutions and linear layers: {before:,} -> {after:,}" in table
 
 
 def test_cut_layers_keep_whether_they_learn():

@@ -20,6 +20,8 @@ from solution.contracts import InputError, Plan, plans_of, remember, spec_of
 from solution.copying import copied
 from solution.text import columns
 
+_COUNTED = {"macs": "MACs of convolutions and linear layers", "params": "parameters"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPlan(Plan):
@@ -104,13 +106,14 @@ class ChannelPlan(Plan):
         lines = columns([("layer", "channels", "MACs saved"), *rows])
         lines += [f"{name}: kept whole, {reason}" for name, reason in self.kept.items()]
         lines += [
-            f"{name}: {old:,} -> {new:,} ({new / max(old, 1) - 1:+.1%})" for name, (old, new) in self.saves.items()
+            f"{_COUNTED.get(name, name)}: {old:,} -> {new:,} ({new / max(old, 1) - 1:+.1%})"
+            for name, (old, new) in self.saves.items()
         ]
         if self.verified is not None and self.approximated:
             mixing = ", ".join(self.approximated)
             lines.append(f"approximate: {mixing} over other channels, by {self.verified:.0e} of the outputs")
         elif self.verified is not None:
-            lines.append(f"verified: {self.verified:.0e}")
+            lines.append(f"verified: outputs agree to {self.verified:.0e} with the full net without these channels")
         return "\n".join(lines)
 
 
