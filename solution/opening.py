@@ -204,7 +204,8 @@ class ModelSource:
     ) -> OpenedModel:
         """The net that `build` makes for a number of classes, with the file of weights in it."""
         notes: list[str] = []
-        net, names = build(self.num_classes), ()
+        net = build(self.num_classes)
+        names: tuple[str, ...] = ()
         if self.weights is not None:
             state, names = read_weights(self.weights)
             net, fresh = self._filled(net, build, state)

@@ -183,7 +183,7 @@ def test_an_onnx_file_of_anyone_becomes_int8(here, tmp_path, photos, capsys):
     ("words", "message"),
     [
         (["best.pth"], "holds weights, but not how to build their net"),
-        (["my_model.py:Nett", "--weights", "best.pth"], "has no Nett, but Net"),
+        (["my_model.py:Nett", "--weights", "best.pth"], "has no Nett (did you mean Net?)"),
         (["my_model.py:Net", "--weights", "none.pth"], "there are no weights at none.pth"),
         (["timm:lcnet_035", "--weights", "best.pth"], "its weights are of another net"),
         (["timm:lcnet_035", "--weights", "best.pth", "--pretrained"], "give it or --weights, not both"),
