@@ -105,12 +105,7 @@ def _number(value: float | None, form: str = "{:.4f}") -> str:
     return "-" if value is None else form.format(value)
 
 
-_COSTS = (
-    ("macs", "MACs"),
-    ("params", "parameters"),
-    ("bytes", "checkpoint, bytes"),
-    ("ram", "memory on a chip, bytes"),
-)
+_COSTS = {"macs": "MACs", "params": "parameters", "bytes": "checkpoint, bytes", "ram": "memory on a chip, bytes"}
 _COUNT = "{:,.0f}"
 
 
@@ -119,8 +114,8 @@ def compared(models: Mapping[str, Mapping[str, Any]]) -> Table:
 
     figures  as in `Row`; quality on their own level: {"macs": ..., "f1": ...}
     """
-    forms = {**dict.fromkeys((name for name, _ in _COSTS), _COUNT)}
-    labels = {**dict(_COSTS), **QUALITY, "score": "score (lower is better)"}
+    forms = dict.fromkeys(_COSTS, _COUNT)
+    labels = {**_COSTS, **QUALITY, "score": "score (lower is better)"}
     if not all(map(_is_of_checkpoint, models.values())):
         labels["bytes"] = "file, bytes"
     lines = []

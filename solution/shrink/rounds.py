@@ -27,7 +27,7 @@ from solution.train.distillation import Distill, DistillObjective, store_teacher
 from solution.train.progress import Place, placed
 from solution.train.recover import Recover
 from solution.train.resume import load_state
-from solution.train.trainer import fit
+from solution.train.trainer import Objective, fit
 
 _TEMPERATURE, _SHARE = 2.0, 0.9
 _EPOCHS = 4
@@ -101,7 +101,7 @@ class Teaching:
         context = dataclasses.replace(subject.context(cut.size, self.log, folder), train=train, dev=None)
         seed_everything(subject.seed)  # whatever ran before
 
-        def objective(student: nn.Module, given: Any) -> nn.Module:
+        def objective(student: nn.Module, given: Any) -> Objective:
             return Match(student, subject.loss, settings) if own else DistillObjective(student, settings, given)
 
         try:
@@ -133,7 +133,7 @@ class Teaching:
         return statistics.median(times[1:])
 
 
-class Match(nn.Module):
+class Match(Objective):
     """A net, the loss of its user, and its distance from the outputs of the net as it came."""
 
     def __init__(self, net: nn.Module, loss: Callable[[Any, Any], Tensor] | None, settings: Distill) -> None:
@@ -145,10 +145,6 @@ class Match(nn.Module):
         outputs, share, (targets, theirs) = self.net(images), self.settings.share, teacher_logits
         matched = Recover(temperature=self.settings.distill_loss.temperature).match(outputs, theirs)
         return matched if share == 1 else (1 - share) * self.loss(outputs, targets) + share * matched
-
-    def finished(self, net: nn.Module) -> nn.Module:
-        """`net` as it is: nothing was added to it."""
-        return net
 
 
 def _asked(net: nn.Module) -> Callable[[Tensor], Any]:

@@ -30,8 +30,8 @@ from solution.models.shufflenet import ShuffleNet
 from solution.models.weights import built
 from solution.runtime import cache_folder, seed_everything, written_whole
 from solution.train.settings import resized
-from solution.train.step import Objective, Train
-from solution.train.trainer import fit
+from solution.train.step import ClassificationObjective, Train
+from solution.train.trainer import Objective, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Distill(Train):
         """The teachers."""
         return {"teachers": self.teachers}
 
-    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The net, its loss on labels and its match with the teachers."""
         return DistillObjective(net, self, context)
 
@@ -96,7 +96,7 @@ class Distill(Train):
         return fit(model, self, dataclasses.replace(context, train=train), self.objective)
 
 
-class DistillObjective(Objective):
+class DistillObjective(ClassificationObjective):
     """What a student minimizes: its loss on labels, and its distance from the teachers' outputs, stored or live."""
 
     settings: Distill
@@ -303,7 +303,7 @@ class Assist(Distill):
         if self.distill_loss.needs_features or self.margin.on or self.auxiliary:
             raise InputError("an assistant learns from logits: leave distill_loss, margin and auxiliary as they are")
 
-    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The objective of the assistant."""
         return Residual(net, self, context)
 

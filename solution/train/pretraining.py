@@ -18,8 +18,8 @@ from solution.models.features import FeatureExtractor, classifier_path, replace,
 from solution.runtime import seed_everything
 from solution.train.distillation import find_net
 from solution.train.settings import resized
-from solution.train.step import Objective, Train
-from solution.train.trainer import fit
+from solution.train.step import ClassificationObjective, Train
+from solution.train.trainer import Objective, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Autoencode(Train):
         if self.loss != Loss() or self.mixing.on or self.margin.on or self.auxiliary:
             raise InputError("an autoencoder has no labels: leave loss, mixing, margin and auxiliary as they are")
 
-    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The net and its decoder."""
         return AutoencoderObjective(net, self, context)
 
@@ -107,7 +107,7 @@ class Autoencode(Train):
         return fit(model, self, dataclasses.replace(context, dev=None), self.objective)
 
 
-class AutoencoderObjective(Objective):
+class AutoencoderObjective(ClassificationObjective):
     """A net, a decoder on its last feature map, and the squared error of what that draws."""
 
     def __init__(self, net: nn.Module, settings: Autoencode, context: StepContext) -> None:

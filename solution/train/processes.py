@@ -167,10 +167,9 @@ class BatchNorm(torch.autograd.Function):
     """Batch norm by the statistics of the rows of all processes (Ioffe and Szegedy, 2015, arXiv:1502.03167)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running: tuple[Any, Any, float], eps: float, own: Processes
-    ) -> Tensor:
-        """(B, C, ...) normed; running: mean and variance (C,), updated in place, or None, and the momentum."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, settings: Any, own: Processes) -> Tensor:
+        """(B, C, ...) normed; settings: running mean and variance (C,), updated in place, or None; momentum, eps."""
+        *running, eps = settings
         share = (own.rows.stop - own.rows.start) / own.total
         # Statistics have the precision of what they would update.
         zero = None if x.dtype == weight.dtype else torch.zeros_like(weight)
@@ -203,7 +202,7 @@ class BatchNorm(torch.autograd.Function):
         # factor * (gradient - dmean - (x - mean) * inverse * dvariance)
         factor, slope, shift = (one.view(1, -1, *[1] * (x.ndim - 2)) for one in (factor, slope, shift))
         dx = torch.addcmul(shift, gradient, factor).addcmul_(x, slope, value=-1)
-        return dx.to(x.dtype), dweight, dbias, None, None, None
+        return dx.to(x.dtype), dweight, dbias, None, None
 
 
 class OverTheWholeBatch(TorchFunctionMode):
@@ -238,24 +237,17 @@ class OverTheWholeBatch(TorchFunctionMode):
         """How many rows this process has."""
         return self.processes.rows.stop - self.processes.rows.start
 
-    def batch_norm(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
+    def batch_norm(self, input: Tensor, running_mean: Any, running_var: Any, *others: Any, **named: Any) -> Tensor:
         """As `F.batch_norm`."""
-        if not training:
-            return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        defaults = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
+        given: dict[str, Any] = defaults | dict(zip(defaults, others, strict=False)) | named
+        if not given["training"]:
+            return F.batch_norm(input, running_mean, running_var, **given)
+        weight, bias, _, momentum, eps = given.values()
         like = running_mean if weight is None and running_mean is not None else input if weight is None else weight
         weight = like.new_ones(input.shape[1]) if weight is None else weight
         bias = torch.zeros_like(weight) if bias is None else bias
-        return BatchNorm.apply(input, weight, bias, (running_mean, running_var, momentum), eps, self.processes)
+        return BatchNorm.apply(input, weight, bias, (running_mean, running_var, momentum, eps), self.processes)
 
     def dropping(self, dropout: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """`dropout`, drawn for the whole batch."""

@@ -28,7 +28,7 @@ from solution.graph.running import as_judged, images_for
 from solution.losses.distillation import temperature_kd
 from solution.train.distillation import LiveTeacher
 from solution.train.settings import TrainSettings
-from solution.train.trainer import fit
+from solution.train.trainer import Objective, fit
 
 _STEPS_AN_EPOCH = 50
 _RATIO = 1.333
@@ -169,7 +169,7 @@ class Recover(Step):
             return None
 
 
-class Matched(nn.Module):
+class Matched(Objective):
     """A net, and its distance from a teacher as the loss. The teacher is no part of what is trained."""
 
     def __init__(self, net: nn.Module, match: Callable[[Any, Any], Tensor], teacher: Callable[[Tensor], Any]) -> None:
@@ -179,10 +179,6 @@ class Matched(nn.Module):
     def forward(self, images: Tensor, targets: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Scalar loss of images (B, C, H, W)."""
         return self.match(self.net(images), self.teacher(images))
-
-    def finished(self, net: nn.Module) -> nn.Module:
-        """`net` as it is: nothing was added to it."""
-        return net
 
 
 class Crops:

@@ -5,7 +5,6 @@ with its loss, and parts that are trained along with it and thrown away.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,28 +19,18 @@ from solution.models.features import FeatureExtractor, classifier_path, replace,
 from solution.models.outputs import logits_of
 from solution.models.stochastic_depth import set_drop_path
 from solution.train.settings import TrainSettings
-from solution.train.trainer import fit
+from solution.train.trainer import Objective, fit, same
 
 NUM_AUXILIARY = 2
 
 
-def same(rows: Tensor) -> Tensor:
-    """`rows` themselves."""
-    return rows
-
-
-class Objective(nn.Module):
-    """A net and its loss. A training fits all parameters; `net` alone is judged and kept.
+class ClassificationObjective(Objective):
+    """A net and its loss on labels.
 
     With `settings.margin` the net's classifier is a `MarginHead` while training, and folded at the end. With
     `settings.auxiliary` small heads on earlier feature maps are trained along (Szegedy et al., 2015, arXiv:1409.4842)
     and thrown away.
-
-    Of several processes each has some images of the batch and all targets: `whole` makes of its rows those of all, and
-    every loss is that of the whole batch.
     """
-
-    whole: Callable[[Tensor], Tensor] = staticmethod(same)
 
     def __init__(self, net: nn.Module, settings: TrainSettings, context: StepContext) -> None:
         super().__init__()
@@ -117,12 +106,8 @@ def _dominant(net: nn.Module, head: MarginHead, context: StepContext) -> Tensor:
     return head.dominant(torch.cat(seen), torch.cat(labels))
 
 
-class DetectionObjective(nn.Module):
-    """A detector and its own loss."""
-
-    net: Any
-    """Has `loss(images, targets)`."""
-    whole: Callable[[Tensor], Tensor] = staticmethod(same)
+class DetectionObjective(Objective):
+    """A detector and its own loss: it has `loss(images, targets)`."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -138,10 +123,6 @@ class DetectionObjective(nn.Module):
                 "take whole=, which makes of a tensor's rows those of all processes"
             )
         return self.net.loss(images, targets, whole=self.whole)
-
-    def finished(self, net: nn.Module) -> nn.Module:
-        """`net` as it is: nothing was added to it."""
-        return net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +142,9 @@ class Train(TrainSettings, Step):
         """It learns from train."""
         return True
 
-    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
-        """What is made small: `net` with its loss. Has `net`, and `finished(net)`, which undoes what was added."""
-        return Objective(net, self, context)
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
+        """What is made small: `net` with its loss."""
+        return ClassificationObjective(net, self, context)
 
     def run(self, model: nn.Module, context: StepContext) -> nn.Module:
         """A trained copy of `model`. `InputError` when the loss stops being a number."""
@@ -195,7 +176,7 @@ class TrainDetector(Train):
             if getattr(self, name) != getattr(plain, name):
                 raise InputError(f"a detector is trained without {name}: leave it at {getattr(plain, name)!r}")
 
-    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """`net` and its loss. `InputError` when it has none."""
         if not hasattr(net, "loss"):
             raise InputError(f"{type(net).__name__} is no detector with a loss of its own: use Train for classifiers")

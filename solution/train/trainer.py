@@ -36,14 +36,14 @@ def fit(
     model: nn.Module,
     settings: TrainSettings,
     context: StepContext,
-    objective: Callable[[nn.Module, StepContext], nn.Module],
+    objective: Callable[[nn.Module, StepContext], Objective],
 ) -> nn.Module:
     """A trained copy of `model`, on the CPU, in evaluation mode.
 
     After every epoch the whole state is written to `context.folder`; with `context.resume` the training goes on from
     there and ends with the very weights that it would have had without the stop.
 
-    objective  makes of a copy of the net the module whose forward is the loss: see `solution.train.step`
+    objective  makes of a copy of the net its `Objective`
     """
     seed_everything(context.seed)
     if not is_main_process():
@@ -72,7 +72,7 @@ class Trainer:
         model: nn.Module,
         settings: TrainSettings,
         context: StepContext,
-        objective: Callable[[nn.Module, StepContext], nn.Module],
+        objective: Callable[[nn.Module, StepContext], Objective],
     ) -> None:
         self.settings, self.context, self.original = settings, context, model
         self.chance = torch.Generator()
@@ -263,6 +263,26 @@ class Trainer:
         model = copy.deepcopy(self.original).cpu()
         model.load_state_dict(self.accelerator.unwrap_model(self.objective).finished(net).state_dict())
         return model.eval()
+
+
+def same(rows: Tensor) -> Tensor:
+    """`rows` themselves."""
+    return rows
+
+
+class Objective(nn.Module):
+    """What a training makes small: a net and, as the forward of images, targets and auxiliary inputs, its loss.
+
+    All parameters are fitted; `net` alone is judged and kept. Of several processes each has some images of the batch
+    and all targets: `whole` makes of its rows those of all, and every loss is that of the whole batch.
+    """
+
+    net: Any
+    whole: Callable[[Tensor], Tensor] = staticmethod(same)
+
+    def finished(self, net: nn.Module) -> nn.Module:
+        """`net`, a copy of this objective's with the weights that are kept, without what this objective added to it."""
+        return net
 
 
 def _accelerator(device: str, precision: str) -> Any:

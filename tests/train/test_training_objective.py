@@ -9,7 +9,7 @@ from torch import nn
 from solution.contracts import InputError
 from solution.losses.margins import Margin, MarginHead
 from solution.models.features import FeatureExtractor, classifier_path, scales
-from solution.train.step import Objective, Train
+from solution.train.step import ClassificationObjective, Train
 
 
 def hits(net, batches):
@@ -43,14 +43,16 @@ def test_the_margin_makes_the_loss_larger(small_net, toy):
     losses = []
     for margin in (0.0, 0.3):
         torch.manual_seed(0)
-        losses.append(Objective(small_net, Train(margin=Margin(margin=margin)), toy)(images, labels).item())
+        losses.append(
+            ClassificationObjective(small_net, Train(margin=Margin(margin=margin)), toy)(images, labels).item()
+        )
         small_net.output = small_net.output.fold()
     assert losses[1] > losses[0]
 
 
 def test_heads_are_made_without_touching_norm_statistics(small_net, toy):
     before = small_net.features.init_block.bn.running_mean.clone()
-    Objective(small_net.train(), Train(auxiliary=0.3), toy)
+    ClassificationObjective(small_net.train(), Train(auxiliary=0.3), toy)
     assert torch.equal(before, small_net.features.init_block.bn.running_mean)
 
 

@@ -17,7 +17,8 @@ from solution.compress.channels.importance import rows_of
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import InputError, StepContext
-from solution.train.step import Objective, Train
+from solution.train.step import ClassificationObjective, Train
+from solution.train.trainer import Objective
 
 
 class ChannelNorms(nn.Module):
@@ -65,12 +66,12 @@ class GroupPenalty(Train):
         if self.strength <= 0:
             raise InputError(f"strength must be above 0, got {self.strength}")
 
-    def objective(self, net: nn.Module, context: StepContext) -> nn.Module:
+    def objective(self, net: nn.Module, context: StepContext) -> Objective:
         """The net, its loss on labels and the penalty."""
         return GroupPenaltyObjective(net, self, context)
 
 
-class GroupPenaltyObjective(Objective):
+class GroupPenaltyObjective(ClassificationObjective):
     """An objective with a penalty on the lengths of channel groups."""
 
     settings: GroupPenalty

@@ -159,10 +159,9 @@ def _projected(image: Tensor, weight: Tensor, bias: Tensor | None = None) -> tor
     return torch.Size((*image.shape[:-1], weight.shape[0])) if sound else None
 
 
-def _convolved(
-    image: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
-) -> torch.Size | None:  # fmt: skip
+def _convolved(image: Tensor, weight: Tensor, bias: Tensor | None = None, *others: Any, **named: Any) -> Any:
+    defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    stride, padding, dilation, groups = (defaults | dict(zip(defaults, others, strict=False)) | named).values()
     dims = weight.ndim - 2
     sound = _is_plain(image, weight) and image.ndim == weight.ndim and weight.shape[0] % groups == 0
     sound = sound and image.shape[1] == weight.shape[1] * groups
