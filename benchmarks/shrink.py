@@ -24,7 +24,7 @@ from torch import nn
 from solution.commands.model import add_model_flags, opened_model
 from solution.data.loaders import Data
 from solution.evaluate.cost import macs, params
-from solution.models.features import classifier_path
+from solution.models.outputs import classifier_path
 from solution.report.tables import Table
 from solution.runtime import hardware, set_threads, write_text
 from solution.shrink.effort import Effort, Journal

@@ -29,9 +29,8 @@ from solution.export import files
 from solution.export.packed import packed
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
-from solution.models.features import classifier_path
 from solution.models.folders import opened_folder
-from solution.models.outputs import SIZE, as_logits, count_outputs, with_red_first
+from solution.models.outputs import SIZE, as_logits, classifier_path, count_outputs, with_red_first
 from solution.models.own_code import OwnNet, suggested
 from solution.models.weights import fill, fitted, misfits, read_weights, within_limits
 from solution.registry import FORMATS

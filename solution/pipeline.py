@@ -21,8 +21,7 @@ from solution import checkpoint
 from solution.compress.parametrized import materialized
 from solution.contracts import CLASSIFICATION, InputError, Recipe, Row, Stage, StepContext, StructuralStep, task_of
 from solution.data.loaders import Loaders
-from solution.evaluate.cost import file_bytes, processor_ms
-from solution.evaluate.latency import median_latency_ms
+from solution.evaluate.cost import file_bytes, median_latency_ms, processor_ms
 from solution.evaluate.speed import BenchmarkCase, Speed, Turns, measure
 from solution.export import files, shipping
 from solution.export.parity import simulates

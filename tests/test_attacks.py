@@ -457,7 +457,7 @@ def test_requests_of_attackers_are_refused(tmp_path, request_, status):
     import socket
 
     from solution.serve import web
-    from solution.serve.inference import Panel, open_nets
+    from solution.serve.view import Panel, open_nets
 
     nets = open_nets([small_net(tmp_path / "net.safetensors")], None, tmp_path)
     made = web.server(web.application(Panel(nets=nets), 100_000), "127.0.0.1", 0, 100_000)

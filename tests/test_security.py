@@ -243,7 +243,7 @@ def test_names_in_a_page_are_text(small, tmp_path):
     pytest.importorskip("flask", reason="the extra web is not installed")
     from PIL import Image
 
-    from solution.serve.inference import Panel, open_nets
+    from solution.serve.view import Panel, open_nets
     from solution.serve.web import application
 
     names = ("{{ 7 * 191 }}", "<script>alert(1)</script>", "{% for a in b %}")

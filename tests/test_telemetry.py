@@ -71,7 +71,7 @@ def test_the_libraries_alone_do_call(refused):
 
 
 def test_after_this_project_is_imported_none_does(refused):
-    own = "from solution.models.detectors import ultralytics_net; ultralytics_net('yolov8n')"
+    own = "from solution.models.yolo import ultralytics_net; ultralytics_net('yolov8n')"
     tried, found, done = refused("-c", f"import solution; {LIBRARIES}; {own}")
     assert done.returncode == 0, done.stderr
     assert tried == []

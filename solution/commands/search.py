@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _lead(search: Search, arguments: argparse.Namespace) -> None:
     """Start workers, wait for them, print the outcome."""
     from solution.search.outcome import table
-    from solution.search.supervisor import WorkerPool
+    from solution.search.session import WorkerPool
 
     def log(line: str) -> None:
         print(line, flush=True)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Open the files, print where the page is, serve until it is stopped."""
     from solution.runtime import set_threads
-    from solution.serve.inference import Panel, open_nets
+    from solution.serve.view import Panel, open_nets
     from solution.serve.web import application, server
 
     if not 0 < arguments.limit_mb < math.inf:

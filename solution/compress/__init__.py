@@ -12,5 +12,5 @@ quantize         weights and activations in 8 bits or fewer
 fold_norms       batch norms go into the convolutions before them
 
 Behind them: layers (which layers a step works on), parametrized (weights that are computed), residual (which blocks can
-go), factors, ranks and moments (of decompose), quantization/.
+go), factors and ranks (of decompose), quantization/.
 """

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from solution.budget import Budget
 from solution.compress.channels.step import recalibrated
 from solution.compress.coupling.inputs import AnyNetStep
-from solution.compress.factors import factored, grouped
+from solution.compress.factors import Inputs, change, factored, grouped
 from solution.compress.layers import layer_for, layers_of, left_alone, savings, sound_weight
-from solution.compress.moments import Inputs, change
 from solution.compress.parametrized import materialize, materialized, note_computed
 from solution.compress.ranks import (
     Choice,
@@ -44,7 +43,7 @@ from solution.compress.ranks import (
 )
 from solution.contracts import Example, InputError, Plan, StepContext, copied
 from solution.evaluate.cost import counted_class, macs, params
-from solution.graph.running import as_judged, call, images_for, one_for, run
+from solution.graph import as_judged, call, images_for, one_for, run
 from solution.text import columns
 
 METHODS = ("auto", "svd", "spatial", "tucker")

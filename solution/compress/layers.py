@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from solution.compress.parametrized import computed
 from solution.contracts import Example, InputError
 from solution.evaluate.cost import counted_class
-from solution.graph.observe import observe
-from solution.graph.running import as_judged, one_for, run
+from solution.graph import as_judged, observe, one_for, run
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

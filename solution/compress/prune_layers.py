@@ -33,8 +33,7 @@ from solution.compress.residual import Block, ResidualStage, stages_of, taken_ou
 from solution.contracts import Batches, InputError, Plan, StepContext, copied
 from solution.evaluate.classify import mean_loss
 from solution.evaluate.cost import macs, params
-from solution.graph.observe import modules_at, observe
-from solution.graph.running import as_judged, images_for
+from solution.graph import as_judged, images_for, modules_at, observe
 from solution.text import columns
 
 RANKINGS = ("dev", "influence", "last")

@@ -29,12 +29,11 @@ from solution.compress.parametrized import MASKS, note_computed
 from solution.compress.quantization.correction import chains_of, correct_biases
 from solution.compress.quantization.forms import grid_of, stored_bytes
 from solution.compress.quantization.mixed import GROUPS, Mix, first_within, last_good, sensitivities, spare, steps_down
-from solution.compress.quantization.observers import DYNAMIC, OBSERVERS, ranges
 from solution.compress.quantization.plan import ConvertPlan, QuantizePlan
-from solution.compress.quantization.schemes import HALVES, scheme_called
+from solution.compress.quantization.schemes import DYNAMIC, HALVES, OBSERVERS, ranges, scheme_called
 from solution.contracts import Batches, InputError, Plan, StepContext, copied
 from solution.evaluate.classify import classify, mean_loss, predictor
-from solution.graph.running import images_for
+from solution.graph import images_for
 
 _OTHER_DTYPES = ("float32", *HALVES)
 

@@ -18,7 +18,7 @@ from solution.compress.layers import module_at
 from solution.compress.parametrized import materialize_all
 from solution.contracts import Example, copied
 from solution.evaluate.cost import params, watched
-from solution.graph.running import as_judged, call, one_for, run, while_hooked
+from solution.graph import as_judged, call, one_for, run, while_hooked
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 LOUD = 100.0

@@ -21,7 +21,7 @@ from solution.evaluate.charges import Entry, OperationLog
 from solution.evaluate.cost import watched
 from solution.evaluate.operations import NORMALIZATIONS
 from solution.evaluate.tape import Reads, Tape
-from solution.graph.running import as_judged, images_for, run
+from solution.graph import as_judged, images_for, run
 
 TOLERANCE = 0.005
 """Share of the counted MACs that may pass unseen: gates and averages of honest nets do, in small amounts."""

@@ -19,7 +19,7 @@ from solution.data.splits import is_picture
 from solution.data.views import Normalization, as_batch
 from solution.evaluate.cost import macs, params
 from solution.evaluate.ram import memory
-from solution.graph.running import images_for
+from solution.graph import images_for
 from solution.input_spec import InputSpec
 from solution.models.outputs import logits_of
 

@@ -12,8 +12,7 @@ from typing import Any
 from torch import nn
 
 from solution.contracts import InputError
-from solution.models.classifiers import Classifier, fed_as_published
-from solution.models.feeding import fed_as_preprocessor, fed_as_timm, read_json
+from solution.models.classifiers import Classifier, fed_as_preprocessor, fed_as_published, fed_as_timm, read_json
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 

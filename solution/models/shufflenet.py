@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.contracts import InputError, ModelSpec, remember
-from solution.models.stochastic_depth import drop_branch
 
 STEM_CHANNELS = 24
 STAGE_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -204,3 +203,25 @@ def _head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, T
     if state["output.bias"].any():
         raise InputError('a bias-free classifier cannot take a biased one: build the net with head="linear"')
     return head
+
+
+def drop_branch(branch: Tensor, drop_path: float) -> Tensor:
+    """`branch` (B, C, H, W), zero for each image with the chance `drop_path`, else scaled up to keep the mean."""
+    if not drop_path:
+        return branch
+    # Drawn on the CPU, whose random state a resumed training takes up.
+    alive = torch.rand(len(branch), 1, 1, 1) >= drop_path
+    return branch * alive.to(branch) / (1 - drop_path)
+
+
+def set_drop_path(net: nn.Module, last: float) -> None:
+    """Let the blocks of `net` be skipped with a chance that grows linearly with depth, to `last` of the last block.
+
+    `InputError` when no block offers itself, unless `last` is 0.
+    """
+    # Other libraries' blocks keep a module, or nothing, under this name.
+    blocks = [module for module in net.modules() if isinstance(getattr(module, "drop_path", None), float)]
+    if last and not blocks:
+        raise InputError(f"{type(net).__name__} has no block that can be skipped while training: set drop_path to 0")
+    for number, block in enumerate(blocks, start=1):
+        setattr(block, "drop_path", last * number / len(blocks))  # noqa: B010 - a number, where typing expects a module

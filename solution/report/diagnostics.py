@@ -21,7 +21,7 @@ from solution.data.decode import Cached, decode_once
 from solution.data.loaders import Data
 from solution.data.views import plain_loader
 from solution.evaluate.classify import Classified, classify, predictor
-from solution.graph.observe import observe
+from solution.graph import observe
 from solution.report.sections import Photo, Section
 from solution.report.style import HUES, MARKERS, Drawing, canvas, color, drawn, quiet
 

@@ -19,8 +19,7 @@ from urllib.parse import urlsplit
 from solution.contracts import InputError
 from solution.data.source import UnreadableImage
 from solution.runtime import needed
-from solution.serve.inference import Panel
-from solution.serve.view import PAGE, SCRIPT, always, answered, too_large
+from solution.serve.view import PAGE, SCRIPT, Panel, always, answered, too_large
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -18,8 +18,7 @@ from solution.compress.parametrized import materialized
 from solution.compress.quantize import Quantize
 from solution.contracts import InputError, spec_of
 from solution.evaluate.classify import classify
-from solution.evaluate.cost import file_bytes
-from solution.evaluate.latency import median_latency_ms
+from solution.evaluate.cost import file_bytes, median_latency_ms
 from solution.evaluate.speed import Turns, measure
 from solution.export import files
 from solution.export.exporter import ExportConfig, make_proven

@@ -22,7 +22,7 @@ from solution.data.source import DatasetInfo, UnreadableImage
 from solution.data.views import TrainLoader, Views, as_batch
 from solution.evaluate.classify import Predict, predictor, prepared
 from solution.export import files
-from solution.graph.running import as_judged
+from solution.graph import as_judged
 from solution.tasks import Task
 from solution.train.recover import Crops, Recover
 from solution.train.settings import resized

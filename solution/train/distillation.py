@@ -25,7 +25,7 @@ from solution.data.views import Normalization, TrainLoader, Viewer, Views, with_
 from solution.evaluate.classify import predictor
 from solution.locks import made_by_one
 from solution.losses.distillation import DistillLoss, NetOutput, residual_target
-from solution.models.features import FeatureExtractor, scales
+from solution.models.outputs import FeatureExtractor, scales
 from solution.models.shufflenet import ShuffleNet
 from solution.models.weights import built
 from solution.runtime import cache_folder, seed_everything, written_whole

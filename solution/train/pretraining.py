@@ -14,7 +14,7 @@ from solution.data.loaders import Data, Loaders
 from solution.data.views import Views
 from solution.losses.classification import Loss
 from solution.models.classifiers import replace_classifier
-from solution.models.features import FeatureExtractor, classifier_path, replace, scales
+from solution.models.outputs import FeatureExtractor, classifier_path, replace, scales
 from solution.runtime import seed_everything
 from solution.train.distillation import find_net
 from solution.train.settings import resized

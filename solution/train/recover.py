@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from solution.contracts import InputError, Step, StepContext
-from solution.graph.running import as_judged, images_for
+from solution.graph import as_judged, images_for
 from solution.losses.distillation import temperature_kd
 from solution.train.distillation import LiveTeacher
 from solution.train.settings import TrainSettings

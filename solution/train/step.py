@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from solution.contracts import InputError, Step, StepContext
-from solution.graph.observe import observe
+from solution.graph import observe
 from solution.losses.classification import Loss, Mixing
 from solution.losses.margins import Margin, MarginHead
-from solution.models.features import FeatureExtractor, classifier_path, replace, scales
-from solution.models.outputs import logits_of
-from solution.models.stochastic_depth import set_drop_path
+from solution.models.outputs import FeatureExtractor, classifier_path, logits_of, replace, scales
+from solution.models.shufflenet import set_drop_path
 from solution.train.settings import TrainSettings
 from solution.train.trainer import Objective, fit, same
 

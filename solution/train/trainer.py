@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from solution.batches import TidyBatches
 from solution.contracts import InputError, StepContext
 from solution.evaluate.classify import classify, predictor
-from solution.graph.running import as_judged, run
-from solution.models.features import classifier_path
+from solution.graph import as_judged, run
+from solution.models.outputs import classifier_path
 from solution.runtime import imitates_bf16, is_main_process, seed_everything
 from solution.train.processes import OverTheWholeBatch, Processes, joined
 from solution.train.progress import Bar

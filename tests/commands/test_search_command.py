@@ -73,7 +73,7 @@ def test_a_password_is_shown_nowhere(photos, tmp_path, capsys, monkeypatch):
         pools.append(self)
 
     monkeypatch.setattr("solution.search.session.open_storage", lambda where: InMemoryStorage())
-    monkeypatch.setattr("solution.search.supervisor.WorkerPool.run", remembered)
+    monkeypatch.setattr("solution.search.session.WorkerPool.run", remembered)
     url = "postgresql://me:hush@host/trials"
     assert main([*words(photos, tmp_path)[3:], "--storage", url]) == 2  # nothing was trained
     assert "hush" not in " ".join(pools[0].command)

@@ -11,11 +11,11 @@ from torch import nn
 from solution.compress.channels.step import PruneChannels
 from solution.compress.coupling.analysis import TraceRequest, analyze
 from solution.compress.coupling.equality import compare, mask, randomize
-from solution.compress.coupling.linked import in_proportion, linked_atoms
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
+from solution.compress.coupling.stored import in_proportion, linked_atoms
 from solution.contracts import InputError, StepContext
-from solution.models.detectors import ultralytics_net
+from solution.models.yolo import ultralytics_net
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
 

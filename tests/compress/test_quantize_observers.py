@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from solution.compress.quantization.forms import DynamicGrid, FixedGrid, quantize_inputs
-from solution.compress.quantization.observers import (
+from solution.compress.quantization.schemes import (
     OBSERVERS,
     Histogram,
     entropy,

@@ -13,7 +13,7 @@ from solution.compress.prune_weights import PruneWeights
 from solution.compress.quantize import Convert, Quantize
 from solution.contracts import InputError, StepContext
 from solution.evaluate.cost import file_bytes, macs, macs_dispatched, params, processor_ms, sparsity
-from solution.graph.running import images_for
+from solution.graph import images_for
 from solution.models.shufflenet import ShuffleNet
 
 IMAGE = torch.zeros(1, 3, 80, 80)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from solution.evaluate import latency
-from solution.evaluate.latency import LEAST_ROUNDS, WARM_UP, rewarded_multiple, times_ms
+from solution.evaluate import cost
+from solution.evaluate.cost import LEAST_ROUNDS, WARM_UP, rewarded_multiple, times_ms
 
 
 class Noted(nn.Module):
@@ -34,8 +34,8 @@ def test_every_round_asks_every_net_for_one_image_and_the_order_rotates():
 def test_the_ratio_is_the_median_of_the_rounds_not_of_the_nets(monkeypatch):
     """The machine grows ten times slower half way: the ratio of medians would not know which half is whose."""
     times = np.array([[1.0, 2.0], [1.0, 2.0], [10.0, 20.0], [11.0, 20.0], [10.0, 20.0]])
-    monkeypatch.setattr(latency, "times_ms", lambda nets, example, device: times)
-    assert latency.latency_ratio(nn.Identity(), nn.Identity(), torch.zeros(1), "cpu") == 0.5
+    monkeypatch.setattr(cost, "times_ms", lambda nets, example, device: times)
+    assert cost.latency_ratio(nn.Identity(), nn.Identity(), torch.zeros(1), "cpu") == 0.5
 
 
 def test_a_multiple_is_taken_when_it_is_faster_than_its_macs_let_expect():

@@ -91,7 +91,7 @@ def test_a_checkpoint_gives_the_same_answers(settings, made, tmp_path):
 
 @needs_ultralytics
 def test_yolos_corners_are_those_of_ultralytics():
-    from solution.models.detectors import ultralytics_net
+    from solution.models.yolo import ultralytics_net
 
     torch.manual_seed(0)
     theirs = ultralytics_net("yolov8n", num_classes=3).eval()

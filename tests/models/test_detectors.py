@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from solution.contracts import InputError
-from solution.models.detectors import ultralytics_net
+from solution.models.yolo import ultralytics_net
 
 needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="extra detection is not installed")
 

@@ -14,8 +14,7 @@ import solution as fw
 from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError
 from solution.data.decode import resize
-from solution.models.classifiers import Classifier
-from solution.models.feeding import fed_as_preprocessor
+from solution.models.classifiers import Classifier, fed_as_preprocessor
 from solution.opening import open_model
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

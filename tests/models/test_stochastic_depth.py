@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from solution.contracts import InputError
-from solution.models.shufflenet import ShuffleNet
-from solution.models.stochastic_depth import drop_branch, set_drop_path
+from solution.models.shufflenet import ShuffleNet, drop_branch, set_drop_path
 
 
 def test_a_branch_is_zero_or_scaled_up_image_by_image_and_keeps_its_mean():

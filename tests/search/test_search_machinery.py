@@ -19,6 +19,7 @@ from solution.contracts import InputError
 from solution.locks import held, try_lock
 from solution.runtime import ROOT
 from solution.search.outcome import best_of, front_of, importance, table
+from solution.search.session import Progress, WorkerPool, num_ended
 from solution.search.study import (
     Stopped,
     TrialRejected,
@@ -30,7 +31,6 @@ from solution.search.study import (
     root_of,
     rungs_of,
 )
-from solution.search.supervisor import Progress, WorkerPool, num_ended
 from solution.search.worker import MOST_STARTS, work
 
 

@@ -7,7 +7,7 @@ import pytest
 from solution.data.rendered import ensure_rendered
 from solution.demo import MAIN_SET, PRETRAINED
 from solution.runtime import data_folder
-from solution.serve.inference import Panel, open_nets
+from solution.serve.view import Panel, open_nets
 from solution.serve.web import application
 
 LIMIT_BYTES = 300_000

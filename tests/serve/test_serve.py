@@ -20,15 +20,15 @@ from solution.contracts import InputError
 from solution.evaluate.classify import probabilities
 from solution.export import files
 from solution.export.runtimes import form_for
-from solution.serve import inference, web
-from solution.serve.inference import Panel, open_nets
+from solution.serve import view, web
+from solution.serve.view import Panel, open_nets
 
 LIMIT_BYTES = 300_000
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(inference, "_SECONDS", 0.01)
+    monkeypatch.setattr(view, "_SECONDS", 0.01)
 
 
 def post(app, data, name="photo.jpg"):

@@ -11,7 +11,7 @@ from solution.data.loaders import Data
 from solution.data.views import Augment
 from solution.losses.classification import Loss, Mixing
 from solution.losses.margins import Margin
-from solution.models.features import FeatureExtractor
+from solution.models.outputs import FeatureExtractor
 from solution.train.pretraining import Autoencode, Pretrain
 from solution.train.progress import Bar
 from solution.train.step import Train

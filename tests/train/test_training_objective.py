@@ -8,7 +8,7 @@ from torch import nn
 
 from solution.contracts import InputError
 from solution.losses.margins import Margin, MarginHead
-from solution.models.features import FeatureExtractor, classifier_path, scales
+from solution.models.outputs import FeatureExtractor, classifier_path, scales
 from solution.train.step import ClassificationObjective, Train
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from solution.compress.coupling.components import Coupling, Side
 from solution.compress.coupling.tracing import named_tensors
 from solution.contracts import Batches, InputError, StepContext
-from solution.graph.observe import observe
+from solution.graph import observe
 from solution.models.outputs import logits_of
 
 Rows = Tensor

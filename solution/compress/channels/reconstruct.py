@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from solution.compress.factors import patches
-from solution.graph.observe import After, modules_at, observe
-from solution.graph.running import as_judged
+from solution.graph import After, as_judged, modules_at, observe
 
 POSITIONS = 64
 """So many positions of each feature map are looked at."""

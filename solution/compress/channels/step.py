@@ -30,13 +30,12 @@ from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
 from solution.compress.coupling.targets import Bounds, Estimator, Spread, Targets, bounds_of
 from solution.compress.coupling.tracing import named_tensors
-from solution.compress.moments import Inputs, change
+from solution.compress.factors import Inputs, change
 from solution.compress.parametrized import computed, materialized, note_computed
 from solution.contracts import Batches, InputError, Plan, StepContext, StructuralStep, copied
-from solution.evaluate.cost import macs, params, watched
-from solution.evaluate.latency import latency_ratio, median_latency_ms, rewarded_multiple, times_ms
+from solution.evaluate.cost import latency_ratio, macs, median_latency_ms, params, rewarded_multiple, times_ms, watched
 from solution.evaluate.ram import memory
-from solution.graph.running import as_judged
+from solution.graph import as_judged
 
 RANKINGS = ("uniform", "global", "per_cost")
 BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "ram": "bytes", "latency": "ms"}

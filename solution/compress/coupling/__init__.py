@@ -5,14 +5,13 @@ recorder    notes ATen calls while a forward runs on tensors without memory
 tracing     model + example -> the list of those calls
 ids         channel ids, ties between them, the axes they lie along
 walk        sends ids through a pass, one rule per call
-rules       what each call does to ids (layers, products, movement: those with weights, products, views)
-pairs       numbers that belong to two channels at once: computed kernels, attention between channels
+rules       what each call does to ids (layers, products, movement: those with weights, products, views; numbers
+            of two channels at once)
 components  ties -> groups of positions that stay or go together
 operations  whether two passes compute the same
 attributes  sizes that modules keep beside their tensors
 analysis    all of the above for a model, or for its skeleton at other sizes
-linked      atoms that must shrink in one proportion
-stored      numbers that modules store, found by what a forward asks for
+stored      numbers that modules store, found by what a forward asks for; atoms that shrink in one proportion
 sizes       how many channels of each kind stay (grouped layers keep equal groups)
 fitting     sizes that the real forward accepts
 plan        the decision as a plain value that cuts

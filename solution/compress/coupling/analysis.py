@@ -30,7 +30,7 @@ from solution.compress.coupling.inputs import batch_of, call, with_tensors
 from solution.compress.coupling.rules import apply_rule
 from solution.compress.coupling.tracing import Trace, TraceError, meta_copy, named_tensors, shapes_only, trace
 from solution.compress.coupling.walk import walk
-from solution.graph.running import while_hooked
+from solution.graph import while_hooked
 
 Sizes = dict[tuple[str, int], np.ndarray]
 """(Tensor, axis) -> positions that a skeleton has; only their number in each group matters."""

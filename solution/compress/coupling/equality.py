@@ -26,7 +26,7 @@ from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import materialize_all
 from solution.contracts import InputError, copied
-from solution.graph.running import as_judged, while_hooked
+from solution.graph import as_judged, while_hooked
 
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-1}
 """How far two ways to add up the same numbers may come apart, relative to the largest output."""

@@ -27,18 +27,19 @@ from solution.compress.coupling.analysis import (
 )
 from solution.compress.coupling.attributes import Stored, all_shapes
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, made_alike
-from solution.compress.coupling.linked import (
+from solution.compress.coupling.operations import divergence, misshapen
+from solution.compress.coupling.sizes import Classes, classes_of, count_channels
+from solution.compress.coupling.stored import (
+    Failed,
     atoms_along,
     in_proportion,
     is_authored,
+    learn,
     linked_atoms,
     merged,
     same_places,
     together,
 )
-from solution.compress.coupling.operations import divergence, misshapen
-from solution.compress.coupling.sizes import Classes, classes_of, count_channels
-from solution.compress.coupling.stored import Failed, learn
 from solution.compress.coupling.tracing import Trace, TraceError, refs_in
 from solution.contracts import InputError
 

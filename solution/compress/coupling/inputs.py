@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from solution.contracts import Example, InputError, Plan, StepContext, StructuralStep, copied
-from solution.graph.running import call
+from solution.graph import call
 
 LAZY = (UninitializedParameter, UninitializedBuffer)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling import layers, movement, pairs, products
+from solution.compress.coupling import layers, movement, products
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies, varies_at_all
 from solution.compress.coupling.walk import OpCall, Rule, Weight
 
@@ -21,8 +21,8 @@ def apply_rule(call: OpCall) -> Any:
     """The ids of what `call` returns."""
     if call.result is None:
         return None
-    if pairs.is_paired(call):
-        return pairs.paired(call, apply_rule)
+    if products.is_paired(call):
+        return products.paired(call, apply_rule)
     known = RULES.get(call.name)
     if known is None and (torch.Tag.pointwise in call.op.tags or not call.tensors()):
         known = pointwise

@@ -24,7 +24,7 @@ from solution.compress.coupling.inputs import call, shapes_of, tensors_in, with_
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes, blank
 from solution.contracts import InputError
 from solution.copying import copied
-from solution.graph.running import while_hooked
+from solution.graph import while_hooked
 
 MOST_VALUES = 256
 """Elements of constants whose values are compared."""

@@ -19,8 +19,7 @@ from solution.compress.fold_norms import Wiring
 from solution.compress.layers import convolutions, module_at
 from solution.compress.parametrized import plain
 from solution.compress.quantization.forms import set_values
-from solution.graph.observe import modules_at, observe
-from solution.graph.running import images_for
+from solution.graph import images_for, modules_at, observe
 
 Chain = tuple[str, str, tuple[int, ...]]
 """Two layers, and the groups of the channel shuffles on the way from one to the other."""

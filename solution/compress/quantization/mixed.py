@@ -21,7 +21,7 @@ from solution.compress.parametrized import plain
 from solution.compress.quantization.plan import QuantizePlan
 from solution.compress.quantization.schemes import SCHEMES, on_grid
 from solution.contracts import InputError, copied
-from solution.graph.running import images_for
+from solution.graph import images_for
 from solution.losses.distillation import divergence
 
 Mix = dict[str, str]

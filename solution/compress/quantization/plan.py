@@ -27,8 +27,7 @@ from solution.compress.quantization.forms import (
     quantize_inputs,
     stored_bytes,
 )
-from solution.compress.quantization.observers import DYNAMIC
-from solution.compress.quantization.schemes import SCHEMES, Scheme
+from solution.compress.quantization.schemes import DYNAMIC, SCHEMES, Scheme
 from solution.contracts import InputError, Plan, copied
 from solution.text import columns
 
