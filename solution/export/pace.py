@@ -15,7 +15,8 @@ _EQUAL = 0.02
 
 def in_turns(one: Exported, other: Exported) -> tuple[float, float]:
     """Milliseconds of one image in both, one thread: the medians of calls in turns."""
-    spec, rounds = one.metadata, []
+    spec = one.metadata
+    rounds: list[list[float]] = []
     image = np.random.default_rng(0).standard_normal((1, len(spec.mean), spec.size, spec.size), dtype=np.float32)
     for exported in (one, other):
         exported.run(image)

@@ -87,4 +87,6 @@ def test_a_password_is_shown_nowhere(photos, tmp_path, capsys, monkeypatch):
 
 def test_an_unknown_recipe(tmp_path, capsys):
     assert main(["search", "waste", "--out", str(tmp_path)]) == 2
-    assert "there is no recipe 'waste'; there are: waste_shufflenet, " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no recipe 'waste' (did you mean waste_" in error
+    assert "; there are: waste_shufflenet, " in error
