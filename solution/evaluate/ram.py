@@ -2,7 +2,8 @@
 
 The estimate follows TensorFlow Lite Micro: channels last, one image, operations one after the other. Norms and ReLUs
 are part of the layer before them; a padding that is not "same" is an operation of its own, whose result lives beside
-what it pads; each output channel of a layer takes a multiplier and a shift.
+what it pads, one that is "same" is part of the convolution behind it, also where the net pads by itself; each output
+channel of a layer takes a multiplier and a shift.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def memory(model: nn.Module, example: Example) -> Memory:
             recorder,
         ):
             run(model, one)
+    recorder.drop_paddings()
     steps = [(inputs, outputs) for inputs, outputs, _ in recorder.steps]
     made = steps[-1][1] if steps else ()
     live = live_bytes(steps, recorder.sizes, recorder.inputs, made)
@@ -87,6 +89,7 @@ class _Recorder(TorchDispatchMode):
         self.entered: list[str] = []
         self.operations = self.products = self.channels = 0
         self._numbers: dict[int, int] = {}
+        self._paddings: dict[int, tuple[int, list[int]]] = {}  # {what zeros made larger: (what it was, by how much)}
         self._held: list[Any] = []  # a storage that is freed would lend its address to another
 
     def given(self, image: Tensor) -> None:
@@ -116,6 +119,12 @@ class _Recorder(TorchDispatchMode):
             self._numbers[key] = inputs[0]
             self._held.append(output)
             return
+        if name == "constant_pad_nd" and not any(arguments[2:3]):
+            self._paddings[len(self.sizes)] = inputs[0], list(arguments[1])
+        if name in ("convolution", "_convolution") and inputs[0] in self._paddings:
+            source, added = self._paddings[inputs[0]]
+            if _is_same(arguments, output, added):
+                inputs[0] = source
         if padding := _padding(name, arguments, output):
             image: Tensor = arguments[0]
             number = self._number(image[0].numel() // image[0, 0].numel() * (image.shape[2] + padding[0])
@@ -127,6 +136,14 @@ class _Recorder(TorchDispatchMode):
             self.channels += output.shape[1] if output.dim() > 1 else 1
         self.operations += _SHUFFLES.get(name, 1) - 1
         self._step(tuple(inputs), self._new(output))
+
+    def drop_paddings(self) -> None:
+        """Leave out those that are part of the convolutions that read them."""
+        read = {number for inputs, _, _ in self.steps for number in inputs}
+        kept = [step for step in self.steps if step[1][0] not in self._paddings or step[1][0] in read]
+        kept = kept if not self.steps or kept[-1:] == self.steps[-1:] else [*kept, self.steps[-1]]
+        self.operations -= len(self.steps) - len(kept)
+        self.steps = kept
 
     def _step(self, inputs: tuple[int, ...], output: int, what: str = "") -> None:
         self.operations += 1
@@ -145,6 +162,23 @@ class _Recorder(TorchDispatchMode):
 
 def _key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def _is_same(arguments: tuple[Any, ...], output: Tensor, added: list[int]) -> bool:
+    """Whether a convolution that does not pad gives, behind these zeros, what one with the padding "same" gives.
+
+    added  left, right, top, bottom
+    """
+    image, weight, stride, padding, dilation, transposed = arguments[0], arguments[1], *arguments[3:7]
+    if transposed or len(added) != 4 or any(_pair(padding)):
+        return False
+    for side, (before, after) in enumerate((added[2:], added[:2])):
+        size, step = image.shape[2 + side] - before - after, _pair(stride)[side]
+        reach = _pair(dilation)[side] * (weight.shape[2 + side] - 1) + 1
+        whole = max((-(-size // step) - 1) * step + reach - size, 0)
+        if output.shape[2 + side] != -(-size // step) or (before, after) != (whole // 2, whole - whole // 2):
+            return False
+    return True
 
 
 def _padding(name: str, arguments: tuple[Any, ...], output: Tensor) -> tuple[int, int] | None:

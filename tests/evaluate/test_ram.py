@@ -8,6 +8,7 @@ from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError
 from solution.evaluate.ram import memory
 from solution.models.cifar_resnet import CifarResNet
+from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 
 
@@ -37,6 +38,26 @@ def test_what_a_shortcut_reads_lives_on_and_padding_that_is_not_same_takes_room(
     assert memory(nn.Conv2d(4, 4, 3, stride=2, padding=0), images).int8 == 64 * 4 + 3 * 3 * 4 + 12  # multiples of 16
 
 
+class Padded(nn.Module):
+    """A convolution behind zeros: those of the padding that TensorFlow calls "same", or others."""
+
+    def __init__(self, added):
+        super().__init__()
+        self.added, self.conv = added, nn.Conv2d(4, 8, 3, stride=2)
+
+    def forward(self, x):
+        return self.conv(nn.functional.pad(x, self.added))
+
+
+def test_zeros_that_a_net_adds_by_itself_are_part_of_the_convolution_where_they_are_same():
+    images = torch.zeros(1, 4, 16, 16)
+    own = memory(Padded((0, 1, 0, 1)), images)
+    assert own.int8 == 16 * 16 * 4 + 8 * 8 * 8
+    assert own.layer == "conv"
+    assert memory(Padded((1, 1, 1, 1)), images).int8 == 16 * 16 * 4 + 18 * 18 * 4
+    assert memory(Padded((1, 0, 1, 0)), images).int8 > own.int8
+
+
 def test_a_budget_of_memory_is_met():
     torch.manual_seed(0)
     net, images = CifarResNet(depth=8).build(num_classes=3), torch.randn(2, 3, 16, 16)
@@ -52,7 +73,8 @@ def test_a_budget_of_memory_is_met():
 @pytest.mark.parametrize(
     "settings",
     [ShuffleNet(units=(1, 2, 1), width=0.5), ShuffleNet(units=(2, 2, 2), groups=2), CifarResNet(depth=8),
-     CifarResNet(depth=20), ShuffleNet(units=(2, 3, 1), groups=1)],
+     CifarResNet(depth=20), ShuffleNet(units=(2, 3, 1), groups=1),
+     Classifier(name="timm:tf_efficientnet_lite0")],
     ids=str,
 )  # fmt: skip
 def test_the_estimate_lies_near_what_the_interpreter_takes(settings, side):
