@@ -181,7 +181,8 @@ def live_bytes(steps: Sequence[Step], sizes: Mapping[int, int], given: Iterable[
 def placed_bytes(steps: Sequence[Step], sizes: Mapping[int, int], given: Iterable[int], kept: Iterable[int]) -> int:
     """The room that TensorFlow Lite Micro's planner takes; arguments as for `live_bytes`.
 
-    The largest first, each as low as nothing lies that lives at the same time: what lives at once may need less.
+    The largest first, of equal ones the last, each as low as nothing lies that lives at the same time. What lives at
+    once may need less.
     """
     first = dict.fromkeys(given, 0)
     last = dict.fromkeys(first, 0)
@@ -191,7 +192,7 @@ def placed_bytes(steps: Sequence[Step], sizes: Mapping[int, int], given: Iterabl
         last |= dict.fromkeys((*inputs, *outputs), place)
     last |= dict.fromkeys(kept, len(steps))
     found: list[tuple[int, int, int]] = []  # (begin, end, number), sorted
-    for number in sorted((number for number in first if number in sizes), key=lambda number: -sizes[number]):
+    for number in sorted((number for number in first if number in sizes), key=lambda number: (-sizes[number], -number)):
         wanted, begin = -(-sizes[number] // ALIGNMENT) * ALIGNMENT, 0
         for low, high, other in found:
             if first[other] > last[number] or last[other] < first[number]:

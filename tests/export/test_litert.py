@@ -14,6 +14,8 @@ from solution.evaluate.classify import classify
 from solution.export import files
 from solution.export.exporter import ExportConfig, export, make
 from solution.export.files import listing
+from solution.models.cifar_resnet import CifarResNet
+from solution.models.classifiers import Classifier
 
 pytest.importorskip("litert_torch", reason="needs the extra litert")
 pytest.importorskip("ai_edge_quantizer", reason="needs the extra litert")
@@ -155,3 +157,30 @@ def test_a_file_of_others_is_listed_and_runs_by_what_it_is_told(integers, tmp_pa
     exported = files.open_file(other)
     assert exported.metadata.labels == ("class 0", "class 1", "class 2")
     assert exported(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        (Classifier(name="torchvision:googlenet"), 64),
+        (CifarResNet(depth=56), 32),
+        (Classifier(name="timm:tf_efficientnet_lite0"), 64),
+    ],
+    ids=["GoogLeNet", "ResNet-56", "EfficientNet-Lite0"],
+)
+def test_large_nets_pass_parity(photos, tmp_path, settings, side, precision):
+    torch.manual_seed(0)
+    net, loaders = settings.build(num_classes=3), Data(path=str(photos), size=side).open(splits=("calibration",))
+    images = next(iter(loaders.calibration))[0]
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean of what follows
+    for _ in range(3):
+        net(images)
+    said = []
+    path = export(net.eval(), "litert", tmp_path / "net.tflite", example=images[:4], precision=precision,
+                  data=str(photos), mean=loaders.mean, std=loaders.std, log=said.append)  # fmt: skip
+    assert "logits differ by" in "\n".join(said)
+    assert files.open_file(path)(images[:2]).shape == (2, 3)
