@@ -20,7 +20,7 @@ GO_ON = "the same command goes on where this one was"
 
 _SINGLE = (
     *("data", "trials", "out", "name", "objective"),
-    *("first_epochs", "max_macs", "hope", "seed", "device"),
+    *("first_epochs", "max_macs", "max_ram", "hope", "seed", "device"),
 )
 """Flags of one value that a worker is started with."""
 STORAGE = "SOLUTION_STORAGE"
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="change a setting of all trials, such as after.epochs=40")  # fmt: skip
     parser.add_argument("--first-epochs", metavar="N", type=int, help="epochs before weak trials first rest")
     parser.add_argument("--max-macs", metavar="N", type=int, help="refuse nets with more (default: the reference)")
+    parser.add_argument("--max-ram", metavar="BYTES", help='refuse nets that need more on a microcontroller: "64 KiB"')
     parser.add_argument("--hope", metavar="F1", type=float, default=1.0,
                         help="refuse nets that could not win with this macro F1 (default: 1)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the draws and of every training (default: 0)")
@@ -101,7 +102,11 @@ def _described(arguments: argparse.Namespace) -> Search:
     from solution.search.session import Search
     from solution.search.trainer import Limits
 
-    limits = {"hope": arguments.hope, **({} if arguments.max_macs is None else {"macs": arguments.max_macs})}
+    limits = {
+        "hope": arguments.hope,
+        "ram": arguments.max_ram,
+        **({} if arguments.max_macs is None else {"macs": arguments.max_macs}),
+    }
     recipe = run_command.chosen(arguments)
     return Search(
         recipe=recipe,

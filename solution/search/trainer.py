@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from solution import checkpoint
+from solution.budget import Budget
 from solution.contracts import InputError, Recipe, Stage, StepContext
 from solution.data.loaders import Loaders
 from solution.data.views import EpochSampler, train_loader
 from solution.evaluate.audit import audit
 from solution.evaluate.cost import macs
+from solution.evaluate.ram import memory
 from solution.evaluate.score import Scorer
 from solution.models.weights import built
 from solution.pipeline import StageRun, opener, stage_runs
@@ -54,9 +56,14 @@ def total_epochs(recipe: Recipe) -> int:
 
 
 def foreseen_macs(recipe: Recipe, num_classes: int) -> int:
-    """MACs of After, from a net that has learnt nothing.
+    """MACs of After, from a net that has learnt nothing. `InputError` as in `foreseen`."""
+    return macs(*foreseen(recipe, num_classes))
 
-    `InputError` when it cannot be built, or when the audit would not trust the count.
+
+def foreseen(recipe: Recipe, num_classes: int) -> tuple[nn.Module, torch.Tensor]:
+    """After as a net that has learnt nothing, and images (2, 3, S, S) for it.
+
+    `InputError` when it cannot be built, or when the audit would not trust its count of MACs.
     """
     side = recipe.size_of(recipe.after)
     example = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -64,7 +71,7 @@ def foreseen_macs(recipe: Recipe, num_classes: int) -> int:
     verdict = audit(net, example)
     if not verdict.ok:
         raise InputError(f"the audit does not trust the count of MACs; {verdict}")
-    return macs(net, example)
+    return net, example
 
 
 def _untrained(recipe: Recipe, num_classes: int, example: torch.Tensor) -> nn.Module:
@@ -83,16 +90,31 @@ class Limits:
 
     macs  the most that After may have
     hope  the highest macro F1 that is thought possible; 1 refuses only what cannot win
+    ram   the most memory that one image may take on a microcontroller (`evaluate.ram`), such as "64 KiB"; None: any
     """
 
     macs: int = Scorer().reference_macs
     hope: float = 1.0
+    ram: str | None = None
 
     def __post_init__(self) -> None:
+        if self.ram is not None:
+            Budget.of(self.ram, "bytes", "ram")
+            if self.ram.endswith("%"):
+                raise InputError(f'the limit of memory is a number of bytes, such as "64 KiB", got {self.ram}')
         if self.macs < 1:
             raise InputError(f"the limit of MACs must be at least 1, got {self.macs}")
         if not 0 < self.hope <= 1:
             raise InputError(f"the hoped-for macro F1 must lie in (0, 1], got {self.hope}")
+
+    def check_ram(self, net: nn.Module, example: torch.Tensor) -> None:
+        """Raise `TrialRejected` for a net that needs more memory than a microcontroller may give."""
+        if self.ram is None:
+            return
+        needed = memory(net, example).arena
+        limit = Budget.of(self.ram, "bytes", "ram").limit(needed)
+        if needed > limit:
+            raise TrialRejected(f"{needed:,} bytes of memory, more than {self.ram}", needed / limit - 1)
 
     def check(self, macs: int, done: Iterable[Figures], objective: str) -> None:
         """Raise `Refused` for a net of `macs` that is too big or that cannot beat those `done`, whatever it learns."""
@@ -183,11 +205,13 @@ class Trainer:
         """The trial's recipe and what After will cost. Raises `TrialRejected` when it is not worth training."""
         try:
             recipe = applied(self.recipe, task.drawn)
-            macs = foreseen_macs(recipe, self.num_classes)
+            net, example = foreseen(recipe, self.num_classes)
         except InputError as error:
             raise TrialRejected(f"these settings do not go together: {error}", UNBUILDABLE) from error
-        self.limits.check(macs, task.done(), task.objective)
-        return recipe, macs
+        count = macs(net, example)
+        self.limits.check(count, task.done(), task.objective)
+        self.limits.check_ram(net, example)
+        return recipe, count
 
     def _stages(self, recipe: Recipe, folder: Path, follower: Follower) -> dict[str, StageRun]:
         """The stages that lead to After, watched before each of their epochs."""

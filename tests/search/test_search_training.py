@@ -237,6 +237,15 @@ def test_nets_above_the_limit_are_refused_and_more_so_the_larger_they_are():
     assert 0 < excess[0] < excess[1]
 
 
+def test_nets_that_need_more_memory_than_a_chip_has_are_refused():
+    net, images = torch.nn.Conv2d(3, 8, 3, padding=1), torch.zeros(2, 3, 32, 32)
+    Limits(ram="16 KiB").check_ram(net, images)
+    Limits().check_ram(net, images)
+    with pytest.raises(TrialRejected, match="bytes of memory, more than 8 KiB") as refused:
+        Limits(ram="8 KiB").check_ram(net, images)
+    assert 0 < refused.value.excess < 1
+
+
 def test_with_two_objectives_only_what_is_beaten_in_both_is_refused():
     done = [figures(1_000_000, 0.8)]
     Limits(hope=0.8).check(999_999, done, "front")
@@ -245,7 +254,7 @@ def test_with_two_objectives_only_what_is_beaten_in_both_is_refused():
         Limits(hope=0.8).check(1_000_000, done, "front")
 
 
-@pytest.mark.parametrize("wrong", [{"macs": 0}, {"hope": 0.0}, {"hope": 61.0}])
+@pytest.mark.parametrize("wrong", [{"macs": 0}, {"hope": 0.0}, {"hope": 61.0}, {"ram": "50%"}])
 def test_limits_that_make_no_sense(wrong):
     with pytest.raises(InputError, match=f"got {next(iter(wrong.values()))}"):
         Limits(**wrong)

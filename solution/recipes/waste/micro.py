@@ -35,7 +35,7 @@ def recipe() -> Recipe:
 
 def small() -> Recipe:
     """64 KiB of memory, 128 KiB of flash."""
-    return _cut("waste_micro_small", "85K", {}, epochs=16)
+    return _cut("waste_micro_small", "85K", {}, epochs=10)
 
 
 def _cut(name: str, params: str, limits: dict[str, float], epochs: int) -> Recipe:
