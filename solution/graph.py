@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -74,17 +75,21 @@ def call(model: nn.Module, inputs: Example) -> Any:
     return model(inputs)
 
 
+def uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Inside: what was compiled, modules or functions, runs as it was written. Without dynamo nothing was."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def as_judged(model: nn.Module) -> Iterator[None]:
     """Inside: eval mode, no gradients, nothing fused or compiled (its parts would be hidden). Afterwards: as before."""
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules if hasattr(module, "training")]
-    compiled = any(hasattr(module, "_orig_mod") for module in modules)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         model.eval()
-        with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+        with torch.no_grad(), uncompiled():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

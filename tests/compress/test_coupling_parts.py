@@ -1,5 +1,7 @@
 """Parts of channels that are treated differently, numbers made from the width, and the proof of every cut."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -103,8 +105,7 @@ def test_half_of_a_part_stays(function):
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: x / x.shape[1] ** 0.5,
-        lambda x: x * (100 / x[0].numel()),
+        lambda x: x.tanh() / x.shape[1] ** 0.5 + x,
         lambda x: F.leaky_relu(x, 1 / x.size(1)),
         lambda x: F.relu(x) if x.shape[1] > 20 else x,
         lambda x: x.roll(x.shape[1] // 4, 2),
@@ -118,6 +119,25 @@ def test_numbers_and_branches_of_the_width_keep_a_layer_whole_and_are_named(func
     assert "first" not in plan.rows()
     assert "number" in plan.kept["first"]
     assert len(plan.rows()["second"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("function", "scaled"),
+    [
+        (lambda x: x / x.shape[1] ** 0.5, ["first.weight", "first.bias"]),
+        (lambda x: x * (100 / x[0].numel()), ["first.weight", "first.bias"]),
+        (lambda x: x.relu() * x.shape[1] ** -0.5, ["second.weight"]),
+    ],
+)
+def test_a_layer_makes_up_for_a_number_of_the_width(function, scaled):
+    net = randomize(Between(function).eval())
+    plan, found = cut_and_compared(net, 0.5)
+    assert found.equal
+    assert list(plan.scales) == scaled
+    assert "scaled" in str(plan)
+    again = type(plan).from_fields(json.loads(json.dumps(plan.to_fields())))
+    image = torch.randn(2, 3, 12, 12)
+    assert torch.equal(again.apply(net)(image), plan.apply(net)(image))
 
 
 def test_groups_of_a_norm_stay_groups_when_each_has_one_channel_left():

@@ -9,6 +9,7 @@ from nets import (
     mixers,
     modules,
     numbers,
+    patterns,
     rearranged,
     residual,
     restoration,
@@ -21,11 +22,13 @@ from nets import (
     unusual,
     weights,
     wrapped,
+    written,
 )
 from nets.catalogue import UserNet
 
 GROUPS = (
     *(students, residual, splits, rearranged, numbers, weights, segmentation, detection, restoration),
     *(generative, signals, attention, tokens, mixers, modules, metric, several, unusual, wrapped, forms),
+    *(patterns, written),
 )
 NETS: dict[str, UserNet] = {net.name: net for group in GROUPS for net in group.NETS}

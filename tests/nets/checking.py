@@ -54,6 +54,8 @@ def outcome_of(user: UserNet, ratio: float, importance: str) -> Outcome:
     net, example = user.build(), example_of(user.example, generator)
     if net.training:
         net.eval()
+    if "double" in user.tags:  # scaled weights round
+        net, example = _doubled(net), tree_map(_double, example)
     if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
         call(net, example)
     return verdict(randomized(net, generator), example, ratio, importance)
@@ -81,12 +83,12 @@ def proven(net: nn.Module, small: nn.Module, choice: Choice, example: Any) -> Ou
     errors = []
     for number, baseline in enumerate(baselines(net, choice)):
         with Present():
-            errors.append(_distance(got, _run(baseline.double(), example, counted=False)[0]))
+            errors.append(_distance(got, _run(_doubled(baseline), example, counted=False)[0]))
         if errors[-1] < TOLERANCE:
             moved, changed = _distance(got, whole), trains_otherwise(net, small, example)
             kind = "cut" if moved > LEAST_MOVE and not changed else "wrong"
             detail = changed or f"error {errors[number]:.0e}, moved {moved:.0e}"
-            zeroed = _distance(got, _run(hidden(net, choice).double(), example, counted=False)[0])
+            zeroed = _distance(got, _run(_doubled(hidden(net, choice)), example, counted=False)[0])
             return Outcome(kind, detail, macs_after / max(macs_before, 1), zeroed < TOLERANCE)
     return Outcome("wrong", "differs by " + " or ".join(f"{error:.0e}" for error in errors))
 
@@ -103,7 +105,7 @@ def trains_otherwise(net: nn.Module, small: nn.Module, example: Any) -> str:
 
 
 def _reached(net: nn.Module, example: Any) -> set[str]:
-    net = copied(net).double().train()
+    net = _doubled(copied(net)).train()
     outputs = [leaf for leaf in tree_leaves(_values(call(net, example))) if isinstance(leaf, Tensor)]
     sum(leaf.sum() for leaf in outputs if leaf.requires_grad).backward()
     return {_plain_name(name) for name, parameter in net.named_parameters() if parameter.grad is not None}
@@ -200,10 +202,17 @@ def _plain_choice(choice: Choice) -> Choice:
 
 def _frozen(net: nn.Module) -> nn.Module:
     """A copy in double precision that only answers; the counter of products stumbles over what still learns."""
-    return copied(net).double().eval().requires_grad_(False)
+    return _doubled(copied(net)).eval().requires_grad_(False)
+
+
+def _doubled(net: nn.Module) -> nn.Module:
+    """In double precision, complex numbers too."""
+    return net._apply(_double)
 
 
 def _double(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) and leaf.is_complex():
+        return leaf.to(torch.complex128)
     return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 

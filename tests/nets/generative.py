@@ -289,7 +289,7 @@ NETS: tuple[UserNet, ...] = nets(
     (Discriminator, (2, 3, 16, 16), "one dimension"),
     (MinibatchDeviation, (3, 3, 12, 12), "over channels"),
     (progressive, SHAPE, "over channels", "computed weight"),
-    (equalized_by_shape, SHAPE, "computed weight", "width number"),
+    (equalized_by_shape, SHAPE, "computed weight", "width number", "double"),
     (spectral_critic, SHAPE, "computed weight"),
     (spectral_critic_by_hooks, SHAPE, "computed weight"),
     (StyleLike, (2, 16), "computed weight"),

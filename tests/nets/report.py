@@ -1,11 +1,13 @@
 """Runs nets of the suite and prints what became of each, and the sums over all.
 
 PYTHONPATH=.:tests python -m nets.report                  every net, ratio 0.5
+PYTHONPATH=.:tests python -m nets.report --ratio 0.3       every net, another ratio
 PYTHONPATH=.:tests python -m nets.report splits gan --all  two groups, every ratio and importance
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +17,6 @@ from nets.checking import IMPORTANCES, ORDER, RATIOS, Outcome, Setting, Worker, 
 from nets.known import KNOWN
 
 ALL: tuple[Setting, ...] = tuple((ratio, importance) for ratio in RATIOS for importance in IMPORTANCES)
-HALF: tuple[Setting, ...] = tuple((0.5, importance) for importance in IMPORTANCES)
 Outcomes = Mapping[str, Mapping[Setting, Outcome]]
 
 
@@ -62,11 +63,15 @@ def summary(found: Outcomes) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print a line for each net whose name contains one of the arguments, then the sums."""
-    settings = ALL if "--all" in arguments else HALF
-    parts = [argument for argument in arguments if not argument.startswith("--")]
+    parser = argparse.ArgumentParser(description="Cuts the nets of the suite and proves each cut.")
+    parser.add_argument("parts", nargs="*", help="parts of the names of nets")
+    parser.add_argument("--ratio", type=float, choices=RATIOS, default=0.5)
+    parser.add_argument("--all", action="store_true", help="every ratio")
+    asked = parser.parse_args(arguments)
+    settings = tuple(setting for setting in ALL if asked.all or setting[0] == asked.ratio)
     found: dict[str, dict[Setting, Outcome]] = {}
     with Worker() as worker:
-        for name in (name for name in NETS if not parts or any(part in name for part in parts)):
+        for name in (name for name in NETS if not asked.parts or any(part in name for part in asked.parts)):
             found[name] = worker.outcomes(NETS[name], settings)
             print(line(name, found[name]), flush=True)
     print(summary(found))

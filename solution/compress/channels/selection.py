@@ -131,6 +131,7 @@ def written_plan(full: Analysis, fitted: Fit, score: np.ndarray) -> ChannelPlan:
         layers=_layers(full, fitted, kept),
         saves={"macs": _macs(full, fitted), "params": (_params(full), _params(fitted.skeleton))},
         kept=_kept(full, fitted, kept),
+        scales=fitted.skeleton.scales,
         approximated=full.coupling.approximated,
     )
 

@@ -127,6 +127,7 @@ class TraceRequest:
     protected     glob patterns of modules whose own outputs keep all channels ("stem.*", "fc")
     keeps_output  position among the flattened outputs -> whether it must keep its shape
     learned       numbers that modules store, as they are found (`stored`)
+    in_vain       numbers of which it is known that it does not help to set them
     approximate   what mixes neighbouring channels does not tie them together, though a cut then changes what it mixes
     """
 
@@ -135,6 +136,7 @@ class TraceRequest:
     protected: tuple[str, ...] = ()
     keeps_output: Callable[[int], bool] = every_output
     learned: Stored = field(default_factory=dict)
+    in_vain: set[tuple[type, str]] = field(default_factory=set)
     approximate: bool = False
 
     def inputs(self) -> Any:
@@ -150,6 +152,7 @@ class Analysis:
     attributes  sizes that modules keep beside their tensors, where they differ from the full model's
     unreached   parameters that the forward never reads
     derived     weights that the forward computes something from before it convolves with that
+    scales      parameter -> how many times larger it must be at these sizes, for what the forward computes from them
     """
 
     coupling: Coupling
@@ -157,6 +160,7 @@ class Analysis:
     attributes: Attributes
     unreached: tuple[str, ...]
     derived: frozenset[str]
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis | None = None) -> Analysis:

@@ -191,6 +191,8 @@ def _length(places: tuple[Place, ...], prefix: str, shapes: Mapping[str, Shape])
 
 def _in_proportion(value: object, old: int, new: int) -> int | Shape | None:
     """`value`, a number or several, once what it goes along with went from `old` to `new`; the last takes the rest."""
+    if old <= 0 or new <= 0:
+        return None
     if isinstance(value, int):
         return value * new // old if value * new % old == 0 else None
     if not isinstance(value, list | tuple) or sum(value) * new % old:
@@ -223,6 +225,8 @@ def implied(module: nn.Module, shapes: Mapping[str, Shape]) -> dict[str, int | S
         return {"num_features": sized[0]} if sized else {}
     if isinstance(module, nn.RNNBase):
         return {"input_size": shapes["weight_ih_l0"][1]}
+    if isinstance(module, nn.RNNCellBase):
+        return {"input_size": shapes["weight_ih"][1]}
     if weight is None:
         return {}
     if isinstance(module, nn.Bilinear):

@@ -96,13 +96,17 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
     label = _settled_labels(ledger)
     reason = _reasons(ledger, label)
     axes = list(ledger.axes.values())
+    alone = (np.bincount(label)[label] == 1) & ~np.isin(label, list(reason))
     for name, ids in ledger.elements.items():
-        side = _element_axis(name, label[ids.numpy()], known_axes)
+        touched = ~alone[ids.numpy()]
+        side = _element_axis(name, label[ids.numpy()], touched, known_axes)
         if side is None or any(axis.tensor == name for axis in axes):
-            _keep_all(label, reason, ids, f"{name} is used in two ways")
+            for one in (ids, *(axis.ids for axis in axes if axis.tensor == name)):
+                _keep_all(label, reason, one, f"{name} is used in two ways")
         else:
-            first = ids.movedim(side, 0).reshape(ids.shape[side], -1)[:, 0]
-            axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=first))
+            rows = ids.movedim(side, 0).reshape(ids.shape[side], -1)
+            place = torch.from_numpy(touched).movedim(side, 0).reshape(rows.shape).int().argmax(1, keepdim=True)
+            axes.append(Axis(tensor=name, axis=side, role="with", groups=1, ids=rows.gather(1, place)[:, 0]))
     runs = [_side(axis, label) for axis in ledger.runs]
     mixing = {int(one): call for ids, call in reversed(ledger.mixing) for one in np.unique(label[ids.numpy()])}
     coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label), mixing)
@@ -112,6 +116,7 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
 
 def _settled_labels(ledger: ChannelIds) -> np.ndarray:
     """Labels after every postponed meeting is decided."""
+    ledger.settle_axes()
     while True:
         label = _labels(ledger)
         first = np.unique(label, return_index=True)[1]
@@ -143,12 +148,26 @@ def _reasons(ledger: ChannelIds, label: np.ndarray) -> dict[int, str]:
     return reason
 
 
-def _element_axis(name: str, component: np.ndarray, known_axes: Mapping[str, int] | None) -> int | None:
-    """The one axis along which the components of a tensor's elements differ. None when there are several."""
+def _element_axis(
+    name: str, component: np.ndarray, touched: np.ndarray, known_axes: Mapping[str, int] | None
+) -> int | None:
+    """The one axis along which the components of a tensor's elements differ. None when there are several.
+
+    touched  elements that are tied to anything: the others, such as positions that a short input leaves out, go along
+    """
     if known_axes is not None:
         return known_axes.get(name)
     differing = [axis for axis in range(component.ndim) if not (component == np.take(component, [0], axis)).all()]
+    if len(differing) > 1 and touched.any():
+        differing = [axis for axis in differing if _is_along(component, touched, axis)]
     return differing[0] if len(differing) == 1 else None
+
+
+def _is_along(component: np.ndarray, touched: np.ndarray, axis: int) -> bool:
+    """Whether along `axis` each place has elements that are touched, all of them of one component."""
+    rows, there = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in (component, touched))
+    low = np.where(there, rows, np.iinfo(rows.dtype).max).min(1)
+    return bool(there.any(1).all()) and bool((np.where(there, rows, -1).max(1) == low).all())
 
 
 def _keep_all(label: np.ndarray, reason: dict[int, str], ids: Tensor, why: str) -> None:

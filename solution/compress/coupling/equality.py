@@ -66,7 +66,7 @@ def compare(
 
     in_place  mark `model` itself: very large nets have no room for another copy
     """
-    cut = _cast(plan.apply(model), dtype).eval()
+    cut = _applied(plan, model, dtype).eval()
     whole = materialize_all(_cast(model if in_place else copied(model), dtype).eval())
     example = _in(dtype, example)
     with _Roundings() as roundings:
@@ -88,7 +88,7 @@ def verified(model: nn.Module, plan: ChannelPlan, example: Any, in_single: bool 
     fits = not in_single and _fits(model)
     dtype, given = torch.float64 if fits else torch.float32, example
     example = _telling(_in(dtype, example))
-    cut, whole = (_cast(net, dtype) for net in (plan.apply(model), copied(unwrapped(model))))
+    cut, whole = _applied(plan, model, dtype), _cast(copied(unwrapped(model)), dtype)
     with _Roundings() as roundings:
         try:
             sliced = outputs_of(cut, example)
@@ -156,6 +156,11 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     return model._apply(cast)
+
+
+def _applied(plan: ChannelPlan, model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The cut net in this precision. Numbers that the plan scales are scaled in it, too: they round."""
+    return plan.apply(_cast(copied(unwrapped(model)), dtype)) if plan.scales else _cast(plan.apply(model), dtype)
 
 
 def _in(dtype: torch.dtype, example: Any) -> Any:

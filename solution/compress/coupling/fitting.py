@@ -10,7 +10,7 @@ forward takes channels apart, and then kept whole.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ from solution.compress.coupling.analysis import (
 from solution.compress.coupling.attributes import Stored, all_shapes
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, made_alike
 from solution.compress.coupling.operations import divergence, misshapen
-from solution.compress.coupling.sizes import Classes, classes_of, count_channels
+from solution.compress.coupling.sizes import Classes, classes_of, count_channels, first_ones, ranks
 from solution.compress.coupling.stored import (
     Failed,
     atoms_along,
@@ -96,6 +96,15 @@ class DivergenceError(TraceError):
     steps = True
 
 
+class MisfitError(TraceError):
+    """The forward runs, but channels meet others than in the full net.
+
+    suspects  sets of atoms that may be in the way, the likeliest first
+    """
+
+    suspects: list[set[int]]
+
+
 def fit(
     request: TraceRequest,
     full: Analysis,
@@ -124,6 +133,10 @@ def fit(
         counts = count_channels(full.coupling, classes, free, steps, even=even)
         return _attempt(request, full, classes, counts, alike_too)
 
+    def further(whole: set[int], failure: Failure) -> bool:
+        found = attempted({atom: number for atom, number in targets.items() if atom not in whole}, False)
+        return isinstance(found, Fit) or found.reached > failure.reached
+
     for attempt in range(MOST_ATTEMPTS):
         before = dict(request.learned)
         outcome = attempted(targets, attempt >= ONE_BY_ONE)
@@ -142,8 +155,12 @@ def fit(
             return replace(outcome, frozen=frozen)
         free = {atom: number for atom, number in targets.items() if atom not in frozen}
         culprits = next((some & set(free) for some in outcome.suspects if some & set(free)), set(free))
-        if not culprits:
+        if not outcome.others_may_fit and not further(culprits if outcome.suspects[0] & set(free) else set(), outcome):
+            culprits = _needed(set(), sorted(free), functools.partial(further, failure=outcome))
+        if not free:
             break
+        if not culprits:  # numbers that were found meanwhile bring it further
+            continue
         if culprits == set(free) and request.learned and forgotten != len(frozen):
             forgotten = len(frozen)  # numbers that were found while what stays whole by now was to shrink
             request.learned.clear()
@@ -164,6 +181,17 @@ def fit(
         tried = [atoms for atoms in tried if not atoms & stuck]
         targets = in_proportion(targets, sizes, merged([*linked, *tried]))
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
+
+
+def _needed(whole: set[int], some: list[int], enough: Callable[[set[int]], bool]) -> set[int]:
+    """The few of `some` that must stay whole besides `whole`, for that to be enough (Junker, "QuickXplain", 2004)."""
+    if not some or enough(whole):
+        return set()
+    if len(some) == 1:
+        return set(some)
+    first, second = some[: len(some) // 2], some[len(some) // 2 :]
+    found = _needed(whole.union(second), first, enough)
+    return found | _needed(whole | found, second, enough)
 
 
 def _replace(learned: Stored, other: Stored) -> None:
@@ -190,9 +218,11 @@ def _attempt(
     request: TraceRequest, full: Analysis, classes: Classes, counts: np.ndarray, alike_too: bool
 ) -> Fit | Failure:
     """A fit, or what is in its way."""
-    coupling, stays = full.coupling, skeleton_sizes(full.coupling, _first_ones(classes, counts))
+    coupling, stays = full.coupling, skeleton_sizes(full.coupling, first_ones(classes, counts))
     try:
-        skeleton = _with_stored_numbers(request, full, stays)
+        return _with_stored_numbers(request, full, classes, stays)
+    except MisfitError as error:
+        return Failure(suspects=error.suspects, reason=str(error))
     except TraceError as error:
         passing, reached = _passing(full, error.mode, error.position), (error.mode != "eval", float(error.position))
         if isinstance(error, DivergenceError):
@@ -202,27 +232,36 @@ def _attempt(
         suspects = [passing, *_near(request.model, coupling, error, alike_too)]
         reason = f"the forward of {where} does not follow a cut of it"
         return Failure(suspects=suspects, reason=reason, reached=reached, ran=True)
-    replaces = _replaced(full.coupling, classes, skeleton.coupling)
-    misfits = _misfits(coupling, skeleton.coupling, replaces == SPARE)
-    if misfits.any():
-        first = _first_of(skeleton.coupling, misfits)
-        suspects = [_makers(coupling, skeleton.coupling, some) for some in (first, misfits)]
-        return Failure(suspects=suspects, reason="its channels would meet others than before")
-    return Fit(skeleton=skeleton, replaces=replaces)
 
 
-def _with_stored_numbers(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
-    """The skeleton of these sizes, numbers that modules store set to what lets its forward run."""
+def _with_stored_numbers(request: TraceRequest, full: Analysis, classes: Classes, stays: Sizes) -> Fit:
+    """A fit of these sizes, numbers that modules store set to what lets the forward run and channels meet as before."""
     before = all_shapes(request.model)
     after = {**before, **shapes_at(request.model, full.coupling, stays)}
     while True:
         try:
-            return _analyzed(request, full, stays)
+            return _fitting(request, full, classes, stays)
         except TraceError as error:
-            trace = next(one for one in full.traces if one.mode == error.mode)
-            failed = Failed(trace=trace, error=error, before=before, after=after)
-            if not learn(request.model, request.learned, failed, lambda: _analyzed(request, full, stays)):
+            trace, ran = next(one for one in full.traces if one.mode == error.mode), isinstance(error, MisfitError)
+            failed = Failed(trace=trace, error=error, ran=ran, before=before, after=after)
+            if not learn(request, failed, lambda: _fitting(request, full, classes, stays)):
                 raise
+
+
+def _fitting(request: TraceRequest, full: Analysis, classes: Classes, stays: Sizes) -> Fit:
+    skeleton = _analyzed(request, full, stays)
+    replaces = _replaced(full.coupling, classes, skeleton.coupling)
+    misfits = _misfits(full.coupling, skeleton.coupling, replaces == SPARE)
+    if not misfits.any():
+        return Fit(skeleton=skeleton, replaces=replaces)
+    label, first = _first_of(skeleton.coupling, misfits)
+    mode, _, name = label.partition(" ")
+    calls = next((one.calls for one in full.traces if one.mode == mode), ())
+    position = next((place for place, call in enumerate(calls) if call.name == name), 0)
+    where = calls[position].where if calls else ""
+    error = MisfitError("its channels would meet others than before", where, "", mode or "eval", position)
+    error.suspects = [_makers(full.coupling, skeleton.coupling, some) for some in (first, misfits)]
+    raise error
 
 
 def _analyzed(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
@@ -233,18 +272,23 @@ def _analyzed(request: TraceRequest, full: Analysis, stays: Sizes) -> Analysis:
         skeleton = analyze(request, stays, full)
     except TraceError as error:
         one = next(one for one in full.traces if one.mode == error.mode)
-        if error.begun is not None and (earlier := _unlike(full, one, error.begun, ended=False)) is not None:
+        if error.begun is not None and (earlier := _unlike(full, one, error.begun, {}, ended=False)) is not None:
             raise earlier from error
         raise
+    scales: dict[str, float] = {}
     for one, other in zip(full.traces, skeleton.traces, strict=True):
-        if (unlike := _unlike(full, one, other)) is not None:
+        found: dict[str, float] = {}
+        if (unlike := _unlike(full, one, other, found)) is not None:
             raise unlike
-    return skeleton
+        scales.update(found)
+    return replace(skeleton, scales=scales)
 
 
-def _unlike(full: Analysis, one: Trace, other: Trace, ended: bool = True) -> TraceError | None:
-    """What the full pass and that of a skeleton first differ in."""
-    found, place = divergence(one, other, ended), misshapen(one, other, full.coupling.views)
+def _unlike(
+    full: Analysis, one: Trace, other: Trace, scales: dict[str, float], ended: bool = True
+) -> TraceError | None:
+    """What the full pass and that of a skeleton first differ in, but for what `scales` make up for."""
+    found, place = divergence(one, other, ended, scales), misshapen(one, other, full.coupling.views)
     if place is not None and (found is None or place <= found.position):
         where = one.calls[place].where
         return TraceError(f"a view in {where} mixes channels with positions", where, "", one.mode, place)
@@ -277,7 +321,7 @@ def _replaced(full: Coupling, classes: Classes, skeleton: Coupling) -> np.ndarra
     small = classes_of(skeleton)
     number = {key: n for n, key in enumerate(_keys(full, classes))}
     comes_from = np.array([number.get(key, SPARE) for key in _keys(skeleton, small)], dtype=np.int64)
-    rank = _ranks(small)
+    rank = ranks(small)
     replaces = comes_from[small.of]
     return np.where((replaces != SPARE) & (rank < classes.size[replaces]), replaces, SPARE)
 
@@ -298,32 +342,18 @@ def _misfits(full: Coupling, skeleton: Coupling, spare: np.ndarray) -> np.ndarra
     return misfit
 
 
-def _first_of(skeleton: Coupling, misfits: np.ndarray) -> np.ndarray:
-    """Those `misfits` that go through a call before all others: what comes after may follow from them."""
-    for passing in skeleton.passing.values():
+def _first_of(skeleton: Coupling, misfits: np.ndarray) -> tuple[str, np.ndarray]:
+    """The first call that `misfits` go through, and those that do: what comes after may follow from them."""
+    for call, passing in skeleton.passing.items():
         if misfits[passing].any():
             first = np.zeros_like(misfits)
             first[passing] = misfits[passing]
-            return first
-    return misfits
+            return call, first
+    return "", misfits
 
 
 def _keys(coupling: Coupling, classes: Classes) -> list[tuple[int, bool]]:
     return list(zip(coupling.signature[classes.sample].tolist(), classes.kept.tolist(), strict=True))
-
-
-def _first_ones(classes: Classes, counts: np.ndarray) -> np.ndarray:
-    """(components,) whether each is among the first `counts` of its class."""
-    return _ranks(classes) < counts[classes.of]
-
-
-def _ranks(classes: Classes) -> np.ndarray:
-    """(components,) how many of its class come before each."""
-    order = np.argsort(classes.of, kind="stable")
-    start = np.concatenate([[0], np.cumsum(classes.size)[:-1]])
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - start[classes.of[order]]
-    return rank
 
 
 def _near(model: nn.Module, coupling: Coupling, error: TraceError, alike_too: bool) -> list[set[int]]:

@@ -7,7 +7,7 @@ have stride 0 and take no memory. `Ledger` hands out ids, and remembers which ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -214,6 +214,8 @@ class ChannelIds:
         key = (tensor, axis)
         if key not in self.axes:
             self.axes[key] = Axis(tensor=tensor, axis=axis, role=role, groups=groups, ids=self.fresh((length,)))
+        elif self.axes[key].role == "with" and role in ("in", "out"):
+            self.axes[key] = replace(self.axes[key], role=role)
         known = self.axes[key]
         if len(known.ids) != length or known.groups != groups:
             self.keep(known.ids, f"{tensor} is used in two ways")
@@ -267,8 +269,7 @@ class ChannelIds:
         An operand that is stretched over another one's channels (a spatial gate, one value for all) is not one of
         them: the result has the other's ids. It is looked at again when all ties are known (`settle`).
         """
-        laid_out = (self._laid_out(ids, shape) for ids in operands)
-        views = [view for view in laid_out if view is not None]
+        views = _with_channels([ids[(None,) * (len(shape) - ids.ndim)] for ids in operands])
         stretched = [_is_stretched(view, views) for view in views]
         if any(stretched):
             self.postponed.append(Meeting(call=self.label, views=views, shape=tuple(shape), reason=reason))
@@ -307,6 +308,15 @@ class ChannelIds:
                     self.collapse(view, lacking)
                     return True
         return False
+
+    def settle_axes(self) -> None:
+        """Elements of a tensor along one axis of which channels lie, too, go along with these."""
+        axes = [axis for axis in self.axes.values() if axis.tensor in self.elements]
+        alone = [axis for axis in axes if sum(other.tensor == axis.tensor for other in axes) == 1]
+        for axis in alone:
+            ids = self.elements.pop(axis.tensor)
+            ids = self.collapse(ids, [dim for dim in range(ids.ndim) if dim != axis.axis]).movedim(axis.axis, 0)
+            self.tie(ids.reshape(len(ids), -1)[:, 0], axis.ids)
 
     def give_up_postponed(self) -> None:
         """Operands that really are stretched over several channels stay; channels keep the element that they meet."""
@@ -354,11 +364,16 @@ class ChannelIds:
                 result = packed(torch.where(result == NEUTRAL, view, result))
         return result
 
-    def _laid_out(self, ids: Tensor, shape: Sequence[int]) -> Tensor | None:
-        """`ids` with as many dimensions as `shape`, or None when they are neutral throughout."""
-        if not varies_at_all(ids) and (ids.numel() == 0 or int(slim(ids).reshape(-1)[0]) == NEUTRAL):
-            return None
-        return ids[(None,) * (len(shape) - ids.ndim)]
+
+def _with_channels(views: list[Tensor]) -> list[Tensor]:
+    """Those that are not neutral throughout, and no constants that change only where channels do not."""
+    views = [view for view in views if not is_neutral(view)]
+    dims = [{dim for dim in range(view.ndim) if varies(view, dim)} for view in views]
+    constant = [bool(along) and int(slim(view).max()) <= KEPT for view, along in zip(views, dims, strict=True)]
+    lie = set().union(*(along for along, fixed in zip(dims, constant, strict=True) if not fixed))
+    return [
+        view for view, along, fixed in zip(views, dims, constant, strict=True) if not fixed or not lie or along & lie
+    ]
 
 
 def _is_stretched(view: Tensor, views: Sequence[Tensor]) -> bool:
@@ -369,3 +384,8 @@ def _is_stretched(view: Tensor, views: Sequence[Tensor]) -> bool:
 def varies_at_all(ids: Tensor) -> bool:
     """Whether ids change along any dimension."""
     return any(varies(ids, dim) for dim in range(ids.ndim))
+
+
+def is_neutral(ids: Tensor) -> bool:
+    """Whether no element has to do with channels."""
+    return not varies_at_all(ids) and (ids.numel() == 0 or int(slim(ids).reshape(-1)[0]) == NEUTRAL)

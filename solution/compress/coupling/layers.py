@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solution.compress.coupling.ids import KEPT, ChannelIds, uniform, varies
-from solution.compress.coupling.walk import OpCall, Weight
+from solution.compress.coupling.walk import OpCall, Weight, as_ids
 
 
 def channels(ledger: ChannelIds, ids: Tensor, dim: int) -> Tensor:
@@ -108,6 +108,8 @@ def carry(ledger: ChannelIds, vector: object, made: Tensor, role: str = "with", 
     """A bias, scale or running statistic: one number per channel."""
     if isinstance(vector, Weight):
         ledger.tie(vector.axis(ledger, 0, len(made), role, groups), made)
+    elif isinstance(vector, Tensor) and vector.shape == made.shape:  # the forward computes it
+        ledger.tie(vector, made)
 
 
 def linear(call: OpCall) -> Tensor | list[Tensor] | None:
@@ -207,11 +209,30 @@ def bilinear(call: OpCall) -> Tensor | list[Tensor] | None:
     return across(made, call.shape, len(call.shape) - 1)
 
 
+def cell(call: OpCall) -> list[Tensor] | Tensor | None:
+    """One step of an LSTM, GRU or RNN: its input is read, hidden channels stay."""
+    weight = call["w_ih"]
+    if not isinstance(weight, Weight):
+        return unknown(call)
+    _keep_states(call)
+    arriving = channels(call.ledger, call.ids("input"), -1)
+    call.ledger.tie(call.ledger.axis(weight.name, 1, len(arriving), "in"), arriving)
+    if isinstance(call.result, Tensor):
+        return uniform(KEPT, call.shape)
+    return [uniform(KEPT, one.shape) for one in call.result]
+
+
+def _keep_states(call: OpCall) -> None:
+    for state in call["hx"] if isinstance(call["hx"], list) else [call["hx"]]:
+        call.ledger.keep(as_ids(call.ledger, state), "it is the state of a recurrent layer")
+
+
 def recurrent(call: OpCall) -> list[Tensor] | Tensor | None:
     """LSTM, GRU, RNN: the first layer reads channels; hidden channels stay."""
     weights = call["params"]
     if not isinstance(weights, list) or not all(isinstance(weight, Weight) for weight in weights):
         return unknown(call)
+    _keep_states(call)
     arriving = channels(call.ledger, call.ids("input"), -1)
     directions = 2 if call["bidirectional"] else 1
     for weight in weights[:: len(weights) // (call["num_layers"] * directions)][:directions]:

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, ChannelIds, packed, slim, uniform, varies
+from solution.compress.coupling.ids import (
+    KEPT,
+    MOST_ELEMENTS,
+    NEUTRAL,
+    ChannelIds,
+    is_neutral,
+    packed,
+    slim,
+    uniform,
+    varies,
+)
 from solution.compress.coupling.walk import OpCall, Weight
 
 VIEWS = ("view", "reshape", "_unsafe_view", "_reshape_alias", "flatten", "unflatten", "view_as", "reshape_as")
@@ -113,6 +123,8 @@ def stacked(call: OpCall) -> Tensor:
 
 
 def _cat(call: OpCall, parts: list[Tensor], dim: int) -> Tensor:
+    if all(map(is_neutral, parts)):  # constants, each another one
+        parts = [uniform(KEPT if number else NEUTRAL, part.shape) for number, part in enumerate(parts)]
     for other in range(len(call.shape)):
         if other != dim and not any(varies(part, other) for part in parts):
             parts = [part.narrow(other, 0, 1) for part in parts]

@@ -13,6 +13,7 @@ from typing import Any
 
 from solution.compress.coupling.movement import MOVES, VIEWS
 from solution.compress.coupling.recorder import Recorded, Ref
+from solution.compress.coupling.scaling import Flow, factor
 from solution.compress.coupling.tracing import Trace, refs_in
 
 SIZES = frozenset(("size", "shape", "sizes", "normalized_shape", "groups", "num_groups", "repeats"))
@@ -34,22 +35,37 @@ class Divergence:
     steps: bool
 
 
-def divergence(full: Trace, small: Trace, ended: bool = True) -> Divergence | None:
+def divergence(
+    full: Trace, small: Trace, ended: bool = True, scales: dict[str, float] | None = None
+) -> Divergence | None:
     """Where `small`, a pass at other sizes, first computes otherwise than the `full` net; None where it never does.
 
-    ended: it came to its end, rather than to an error
+    ended   it came to its end, rather than to an error
+    scales  takes parameter -> how many times larger it must be for `small` to compute the same (`scaling`)
     """
+    flow = Flow(full)
+    scales = {} if scales is None else scales
     together = zip_longest(full.calls, small.calls) if ended else zip(full.calls, small.calls, strict=False)
     for position, (one, other) in enumerate(together):
         if one is None or other is None or one.name != other.name:
             return Divergence(position=position, reason="its forward branches on their number", steps=True)
         if len(refs_in(one.made)) != len(refs_in(other.made)):
             return Divergence(position=position, reason="its forward takes them apart into other parts", steps=True)
-        if not _alike(one, other, full, small):
+        if not _alike(one, other, full, small) and not _made_up_for(one, other, flow, scales):
             return Divergence(position=position, reason="its forward computes with their number", steps=False)
     if ended and full.outputs != small.outputs:
         return Divergence(position=len(full.calls) - 1, reason="its forward branches on their number", steps=True)
     return None
+
+
+def _made_up_for(one: Recorded, other: Recorded, flow: Flow, scales: dict[str, float]) -> bool:
+    """Whether the calls differ in a number alone that parameters can make up for; notes these in `scales`."""
+    ratio = factor(one, other)
+    names = None if ratio is None else flow.weights(one)
+    if ratio is None or names is None or any(name in scales for name in names):
+        return False
+    scales.update(dict.fromkeys(names, ratio))
+    return True
 
 
 def misshapen(full: Trace, small: Trace, views: Mapping[str, tuple[bool, ...]]) -> int | None:

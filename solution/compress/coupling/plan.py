@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +36,8 @@ class ChannelPlan(Plan):
     saves       {"macs": (before, after), "params": (before, after)}
     kept        layer that lost nothing -> why
     verified    error of the cut net, against the full one without the channels that go; None when nobody looked
+    scales      parameter -> how many times larger its numbers become, where the forward multiplies them by a number
+                that it computes from the width
     approximated  operators that mix neighbouring channels, for which the error is what the cut changes in them
     """
 
@@ -48,6 +50,7 @@ class ChannelPlan(Plan):
     saves: dict[str, tuple[int, int]]
     kept: dict[str, str]
     verified: float | None = None
+    scales: dict[str, float] = field(default_factory=dict)
     approximated: tuple[str, ...] = ()
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -56,7 +59,7 @@ class ChannelPlan(Plan):
         if any(map(computed, net.modules())):
             return super().apply(model)
         self._check(net)
-        cut = copied(net, dict(replaced_tensors(net, self._cuts())))
+        cut = copied(net, replaced_tensors(net, self._cuts(), self.scales))
         set_attributes(cut, self.attributes)
         return remember(cut, spec_of(model), (*plans_of(model), self))
 
@@ -64,7 +67,7 @@ class ChannelPlan(Plan):
         """Slice the tensors and set the attributes, in place."""
         model = unwrapped(model)
         self._check(materialize_all(model))
-        cut_tensors(model, self._cuts())
+        cut_tensors(model, self._cuts(), self.scales)
         set_attributes(model, self.attributes)
         return model
 
@@ -109,6 +112,9 @@ class ChannelPlan(Plan):
             f"{_COUNTED.get(name, name)}: {old:,} -> {new:,} ({new / max(old, 1) - 1:+.1%})"
             for name, (old, new) in self.saves.items()
         ]
+        if self.scales:
+            names = ", ".join(f"{name} by {scale:.3g}" for name, scale in self.scales.items())
+            lines.append(f"scaled, for the forward multiplies by numbers that it computes from the width: {names}")
         if self.verified is not None and self.approximated:
             mixing = ", ".join(self.approximated)
             lines.append(f"approximate: {mixing} over other channels, by {self.verified:.0e} of the outputs")
@@ -121,12 +127,12 @@ Cuts = Mapping[str, Iterable[tuple[int, int, Sequence[int]]]]
 """Tensor name -> ((axis, groups, kept indices), ...); an index of -1 makes a channel of zeros."""
 
 
-def replaced_tensors(model: nn.Module, cuts: Cuts) -> dict[int, Tensor]:
-    """{id of a parameter or buffer of `model`: what is left of it}."""
-    tensors, replaced = named_tensors(model), {}
-    for name, places in cuts.items():
-        old = tensors[name]
-        new = old.detach()
+def replaced_tensors(model: nn.Module, cuts: Cuts, scales: Mapping[str, float] | None = None) -> dict[int, Any]:
+    """{id of a parameter or buffer of `model`: what is left of it, times its scale}."""
+    tensors, replaced, scales = named_tensors(model), {}, scales or {}
+    for name in {**cuts, **scales}:
+        old, places = tensors[name], cuts.get(name, ())
+        new = old.detach() * scales[name] if name in scales else old.detach()
         for axis, groups, kept in sorted(places, key=lambda place: place[0]):
             new = sliced(new, axis, groups, torch.tensor(kept, dtype=torch.long, device=old.device))
         is_parameter = isinstance(old, nn.Parameter)
@@ -134,9 +140,9 @@ def replaced_tensors(model: nn.Module, cuts: Cuts) -> dict[int, Tensor]:
     return replaced
 
 
-def cut_tensors(model: nn.Module, cuts: Cuts) -> None:
-    """Slice parameters and buffers of `model` in place, under every name that they have."""
-    replaced = replaced_tensors(model, cuts)
+def cut_tensors(model: nn.Module, cuts: Cuts, scales: Mapping[str, float] | None = None) -> None:
+    """Slice and scale parameters and buffers of `model` in place, under every name that they have."""
+    replaced = replaced_tensors(model, cuts, scales)
     for module in model.modules():
         stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
         for store in stores:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from string import ascii_letters
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies
@@ -80,51 +82,90 @@ def _is_one_head(*operands: Tensor) -> bool:
 
 
 def einsum(call: OpCall) -> Any:
-    """One or two factors by their subscripts: a permutation, a matrix product, or a product with a weight."""
-    inputs, _, output = call["equation"].replace(" ", "").partition("->")
-    terms, factors = inputs.split(","), call["tensors"]
-    plain = output and "." not in inputs and all(len(set(term)) == len(term) for term in terms)
-    if not plain or len(terms) > 2:
+    """Factors by their subscripts: a permutation, a matrix product, a product with a weight; more factors in turn."""
+    factors, label = call["tensors"], call.ledger.label
+    shapes = [
+        factor.shape[::-1] if isinstance(factor, Weight) and factor.turned else factor.shape for factor in factors
+    ]
+    terms, output = subscripts(call["equation"], [len(shape) for shape in shapes])
+    if not output or any(len(set(term)) != len(term) for term in terms):
         return unknown(call)
     if len(terms) == 1:
-        return (
-            factors[0].permute([terms[0].index(one) for one in output]) if set(inputs) == set(output) else unknown(call)
+        order = [terms[0].index(one) for one in output]
+        return factors[0].permute(order) if len(order) == len(terms[0]) else unknown(call)
+    sizes = {
+        one: size for term, shape in zip(terms, shapes, strict=True) for one, size in zip(term, shape, strict=True)
+    }
+    term, made = terms[0], factors[0]
+    for number in range(1, len(terms)):
+        later = "".join((output, *terms[number + 1 :]))
+        left = (
+            output if later == output else "".join(one for one in sizes if one in later and one in term + terms[number])
         )
+        call.ledger.label = label if number == 1 else f"{label} {number}"
+        shape = tuple(sizes[one] for one in left)
+        made, term = _of_two(call, [term, terms[number]], [made, factors[number]], left, shape), left
+        if made is None:
+            break
+    call.ledger.label = label
+    return unknown(call) if made is None else made
+
+
+def subscripts(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """The terms of an einsum and what it returns, a letter for each dimension, those of an ellipsis too."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow:
+        output = "..." * ("." in inputs) + "".join(
+            sorted(one for one in set(inputs) - set(",.") if inputs.count(one) == 1)
+        )
+    spare = "".join(one for one in ascii_letters if one not in equation)
+    more = [rank - len(term) + 3 if "." in term else 0 for term, rank in zip(terms, ranks, strict=True)]
+    terms = [term.replace("...", spare[-some:] if some else "") for term, some in zip(terms, more, strict=True)]
+    return terms, output.replace("...", spare[-max(more) :] if max(more) else "")
+
+
+def _of_two(call: OpCall, terms: list[str], factors: list[Any], output: str, shape: tuple[int, ...]) -> Tensor | None:
+    """Two factors multiplied, and summed over what is not in `output`; None where that is not followed."""
     if isinstance(factors[0], Weight):
         terms, factors = terms[::-1], factors[::-1]
     summed = [one for one in terms[0] if one in terms[1] and one not in output]
     if isinstance(factors[1], Weight):
-        return _by_weight(call, terms, factors, summed, output)
+        return _by_weight(call, terms, factors, summed, output, shape)
     left, right = as_ids(call.ledger, factors[0]), as_ids(call.ledger, factors[1])
-    shared = [one for one in output if one in terms[0] and one in terms[1]]
-    shared = [one for one in shared if varies(left, terms[0].index(one)) or varies(right, terms[1].index(one))]
-    alone = [
-        _varying(ids, term, [one for one in term if one not in terms[0] or one not in terms[1]])
-        for ids, term in ((left, terms[0]), (right, terms[1]))
-    ]
-    if len(summed) > 1 or any(len(names) > 1 for names in alone):
-        return unknown(call)
+    along = [set(_varying(ids, term, list(term))) for ids, term in ((left, terms[0]), (right, terms[1]))]
+    shared = [one for one in output if one in terms[0] and one in terms[1] and one in along[0] | along[1]]
+    alone = [[one for one in term if one in some and one not in other]
+             for term, some, other in ((terms[0], along[0], terms[1]), (terms[1], along[1], terms[0]))]  # fmt: skip
+    summed = [one for one in summed if one in along[0] | along[1]]
+    if len(summed) > 1 or any(len(names) > 1 or set(names) - set(output) for names in alone):
+        return None
     left = ordered(left, terms[0], [*shared, *(alone[0] or [""]), *(summed or [""])])
     right = ordered(right, terms[1], [*shared, *(summed or [""]), *(alone[1] or [""])])
-    made = product(call, left, right, (*left.shape[:-1], right.shape[-1]))
+    if not (summed or any(alone)):
+        made = call.ledger.meet([left, right], torch.broadcast_shapes(left.shape, right.shape), "einsum")
+    else:
+        made = product(call, left, right, (*left.shape[:-1], right.shape[-1]))
     if not isinstance(made, Tensor):
-        return unknown(call)
-    return ordered(made, [*shared, *(alone[0] or ["_"]), *(alone[1] or ["_"])], list(output)).expand(call.shape)
+        return None
+    return ordered(made, [*shared, *(alone[0] or ["_"]), *(alone[1] or ["_"])], list(output)).expand(shape)
 
 
-def _by_weight(call: OpCall, terms: list[str], factors: list[Any], summed: list[str], output: str) -> Any:
+def _by_weight(
+    call: OpCall, terms: list[str], factors: list[Any], summed: list[str], output: str, shape: tuple[int, ...]
+) -> Tensor | None:
     """(..., k, ...) and a weight with an axis k, a new axis, and others along which no channels lie."""
     new = [one for one in terms[1] if one not in terms[0]]
     ids, weight = as_ids(call.ledger, factors[0]), factors[1]
     beside = [one for one in terms[1] if one not in (*summed, *new)]
     fits = len(summed) == len(new) == 1 and all(one in output for one in beside) and not weight.turned
     if not fits or any(varies(ids, terms[0].index(one)) for one in beside):
-        return unknown(call)
+        return None
     if not varies(ids, terms[0].index(summed[0])) and any(varies(ids, dim) for dim in range(ids.ndim)):
-        return ordered(ids, terms[0], list(output)).expand(call.shape)  # it mixes positions
+        return ordered(ids, terms[0], list(output)).expand(shape)  # it mixes positions
     arriving, dim = channels(call.ledger, ids, terms[0].index(summed[0])), terms[1].index(new[0])
     call.ledger.tie(weight.axis(call.ledger, terms[1].index(summed[0]), len(arriving), "in"), arriving)
-    return across(weight.axis(call.ledger, dim, weight.shape[dim], "out"), call.shape, output.index(new[0]))
+    return across(weight.axis(call.ledger, dim, weight.shape[dim], "out"), shape, output.index(new[0]))
 
 
 def _varying(ids: Tensor, term: str, names: list[str]) -> list[str]:

@@ -65,13 +65,17 @@ class Recorder(SchemaCheckMode):
         self._blanks: dict[tuple[int, torch.Size], Ref] = {}
         self._counts: Counter[str] = Counter()
         for tensor in known:
-            self._met(tensor)
+            ref = self._met(tensor)
+            if isinstance(tensor, FakeTensor):
+                self._blanks[tensor.untyped_storage()._cdata, tensor.shape] = ref  # ``weight.data``
 
     def __torch_dispatch__(
         self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Note the call and make it."""
         keywords = kwargs or {}
+        if func.namespace == "profiler" or func is torch.ops.aten._has_compatible_shallow_copy_type.default:
+            return func(*args, **keywords)
         if func is torch.ops.aten.contiguous.default:  # torch does not call it where it has nothing to do
             result = func(*args, **keywords)
             self._refs[id(result)] = self.refs(args[0])
@@ -104,7 +108,9 @@ class Recorder(SchemaCheckMode):
         return {key: self.refs(item) for key, item in value.items()} if isinstance(value, dict) else value
 
     def _handed_on(self, tensor: Tensor) -> Ref | None:
-        """What torch.zeros and its like made: they hand on another tensor than the one that we saw, in its memory."""
+        """What torch.zeros and its like made: they hand on another tensor than the one that we saw, in its memory. And
+        the data of a parameter.
+        """
         return self._blanks.get((tensor.untyped_storage()._cdata, tensor.shape))
 
     def _constant(self, tensor: Tensor) -> Ref:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from solution.compress.coupling import layers, movement, products
-from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies, varies_at_all
+from solution.compress.coupling.ids import KEPT, NEUTRAL, is_neutral, slim, uniform, varies
 from solution.compress.coupling.walk import OpCall, Rule, Weight
 
 
@@ -36,7 +36,22 @@ def pointwise(call: OpCall) -> Any:
     """Element by element: operands that meet are tied."""
     if not isinstance(call.result, torch.Tensor):
         return layers.unknown(call) if call.tensors() else None
+    operands = [value for value in call.arguments.values() if isinstance(value, Tensor | Weight)]
+    weights = [value for value in operands if isinstance(value, Weight)]
+    if call.op._schema.is_mutable and len(call.shape) > 1 and len(operands) == len(weights) == 2:
+        return masked(call, *weights)
     return call.ledger.meet(call.tensors(), call.shape, call.name)
+
+
+def masked(call: OpCall, weight: Weight, mask: Weight) -> Any:
+    """A weight that the forward changes in place, element by element: a mask goes along with its rows and columns."""
+    if weight.shape != mask.shape or weight.turned or mask.turned:
+        return layers.unknown(call)
+    for axis, length in enumerate(weight.shape[:2]):
+        if length > 1:
+            axes = (one.axis(call.ledger, axis, length, "with") for one in (weight, mask))
+            call.ledger.tie(*axes)
+    return weight
 
 
 def neutral(call: OpCall) -> Tensor:
@@ -178,7 +193,7 @@ def gated(call: OpCall) -> Tensor:
 def written(call: OpCall) -> Tensor:
     """``self.copy_(src)``: what was there before is gone, but for its channels where `src` has none."""
     ids, source = call.ids("self"), call.ids("src").expand(call.shape)
-    if not varies_at_all(source) and int(slim(source).reshape(-1)[0]) == NEUTRAL:
+    if is_neutral(source):
         return ids
     return source if bool((slim(source) != NEUTRAL).all()) else call.ledger.meet([ids, source], call.shape, "copy")
 
@@ -226,6 +241,7 @@ RULES: dict[str, Rule] = {
     **_named("view_as_complex", as_complex),
     **_named("view_as_real", as_pairs),
     **_named("lstm gru rnn_tanh rnn_relu", layers.recurrent),
+    **_named("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", layers.cell),
     **_named("topk sort argsort msort cummax cummin", along),
     **_named("cosine_similarity", similarity),
     **_named(

@@ -43,6 +43,20 @@ def classes_of(coupling: Coupling) -> Classes:
     return Classes(of=of.reshape(-1), size=size, atom=coupling.atom[sample], kept=kept[sample], sample=sample)
 
 
+def first_ones(classes: Classes, counts: np.ndarray) -> np.ndarray:
+    """(components,) whether each is among the first `counts` of its class."""
+    return ranks(classes) < counts[classes.of]
+
+
+def ranks(classes: Classes) -> np.ndarray:
+    """(components,) how many of its class come before each."""
+    order = np.argsort(classes.of, kind="stable")
+    start = np.concatenate([[0], np.cumsum(classes.size)[:-1]])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - start[classes.of[order]]
+    return rank
+
+
 def count_channels(
     coupling: Coupling, classes: Classes, wanted: Mapping[int, int], multiple: Mapping[int, int], even: bool = False
 ) -> np.ndarray:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from solution.compress.coupling.analysis import TraceRequest
 from solution.compress.coupling.attributes import Place, Shape, Stored, alike
 from solution.compress.coupling.components import NO_COMPONENT, Coupling, Side
 from solution.compress.coupling.tracing import Trace, TraceError
@@ -30,21 +31,24 @@ class Failed:
 
     trace  the full pass
     error  what happened, and after how many calls
+    ran    it came to its end, but channels meet others than in the full net
     """
 
     trace: Trace
     error: TraceError
+    ran: bool
     before: Mapping[str, Shape]
     after: Mapping[str, Shape]
 
 
-def learn(model: nn.Module, learned: Stored, failed: Failed, attempt: Callable[[], object]) -> bool:
-    """Find stored numbers of `model` with which the forward comes further, and add them to `learned`.
+def learn(request: TraceRequest, failed: Failed, attempt: Callable[[], object]) -> bool:
+    """Find stored numbers of the model with which the forward comes further, and add them to what is learned.
 
     attempt  runs the forward of the smaller net with what is learned; raises `TraceError` when that fails
     """
-    for trial in list(_trials(model, failed))[:MOST_TRIALS]:
-        if trial.keys() & learned.keys():
+    learned = request.learned
+    for trial in list(_trials(request.model, failed))[:MOST_TRIALS]:
+        if trial.keys() & learned.keys() or (failed.ran and request.in_vain & trial.keys()):
             continue
         learned.update(trial)
         try:
@@ -57,6 +61,7 @@ def learn(model: nn.Module, learned: Stored, failed: Failed, attempt: Callable[[
             further = True
         if further:
             return True
+        request.in_vain.update(trial if failed.ran else ())
         for one in trial:
             del learned[one]
     return False
@@ -80,6 +85,8 @@ def _trials(model: nn.Module, failed: Failed) -> Iterator[Stored]:
             group = {name: place for name in seen if (place := _relation(name, totals, seen, prefix, failed))}
             together += [{(kind, name): place for name, place in group.items()}] if len(group) > 1 else []
             for name, total in totals.items():
+                if failed.ran and name not in seen:
+                    continue
                 for spot in _places(total, prefix, failed)[:1]:
                     is_whole = total == failed.before[prefix + spot[0]][spot[1]]
                     alone.append((2 * (name not in seen) + (not is_whole), {(kind, name): (spot,)}))

@@ -24,7 +24,7 @@ from solution.compress.coupling.inputs import call, shapes_of, tensors_in, with_
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes, blank
 from solution.contracts import InputError
 from solution.copying import copied
-from solution.graph import while_hooked
+from solution.graph import uncompiled, while_hooked
 
 MOST_VALUES = 256
 """Elements of constants whose values are compared."""
@@ -131,11 +131,12 @@ def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
     tensors, fake = named_tensors(meta), with_tensors(mode.from_tensor, example)
     inputs = tensors_in(fake)
     recorder = Recorder([*tensors.values(), *inputs])
+    given = tuple(recorder.refs(one) for one in inputs)  # before the forward writes into them
 
     def noted(outputs: Any) -> Trace:
         return Trace(
             calls=tuple(recorder.calls),
-            inputs=tuple(recorder.refs(one) for one in inputs),
+            inputs=given,
             outputs=[recorder.refs(leaf) for leaf in tensors_in(outputs)],
             shapes=tuple(tuple(tensor.shape) for tensor in recorder.tensors),
             constants={number: _values(recorder.tensors[number]) for number in recorder.constants},
@@ -144,7 +145,10 @@ def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
             mode="train" if meta.training else "eval",
         )
 
-    with _module_path(meta) as (path, ended), torch.no_grad(), _attention_whole(), enable_python_dispatcher():
+    contexts = torch.no_grad(), _attention_whole(), uncompiled(), enable_python_dispatcher()
+    with _module_path(meta) as (path, ended), contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
         recorder.path = path
         try:
             with recorder:

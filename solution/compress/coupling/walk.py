@@ -15,7 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, MOST_ELEMENTS, NEUTRAL, ChannelIds, packed, slim, uniform, varies
+from solution.compress.coupling.ids import (
+    KEPT,
+    MOST_ELEMENTS,
+    NEUTRAL,
+    ChannelIds,
+    is_neutral,
+    packed,
+    slim,
+    uniform,
+    varies,
+)
 from solution.compress.coupling.recorder import Recorded, Ref
 from solution.compress.coupling.tracing import Trace, refs_in
 
@@ -88,6 +98,9 @@ def _derived(weight: int, sources: list[int], trace: Trace) -> Derived | None:
     for number in sources:
         own = trace.shapes[number]
         if number in same or prod(own) == 1:
+            continue
+        if len(own) == len(shape) > 2 and own[:2] == shape[:2]:  # a smaller kernel beside
+            along += [(number, 0, 0), (number, 1, 1)]
             continue
         rows, columns = own[0] == shape[0], len(own) == 2 and own[1] == shape[1]
         if rows == columns or not (own[0] == prod(own) or len(own) == len(shape) == 2):
@@ -198,8 +211,7 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
     derived, between, kernels = derived_weights(trace)
     for kernel, axis in kernels.items():
         values[kernel] = _kernel(values[kernel], axis, trace.tensors[kernel] in trace.parameters, ledger)
-    read = {ref.number for call in trace.calls for ref in refs_in(list(call.arguments.values()))}
-    read |= {ref.number for ref in refs_in(trace.outputs)}
+    read, unread = _read(trace)
     for call in trace.calls:
         number = call.made.number if isinstance(call.made, Ref) else None
         if number in derived:
@@ -207,12 +219,30 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
             named = tuple((values[other].name, axis, whose) for other, axis, whose in along)
             values[number] = replace(values[source], along=named)
             ledger.derived.add(values[source].name)
-        elif number in between:
-            values[number] = None
+        elif number in between or id(call) in unread:
+            values.update(dict.fromkeys((ref.number for ref in refs_in(call.made)), None))
         else:
             _assign(call.made, _called(call, values, ledger, rule, trace.mode, read), values)
             views.note(call, values, ledger)
     _keep_outputs(_looked_up(trace.outputs, values), ledger, keeps_output, trace.mode)
+
+
+def _read(trace: Trace) -> tuple[set[int], set[int]]:
+    """Numbers of the tensors that are read, and identities of the calls that only make views which nobody reads, such
+    as a row of a weight of which a forward takes the size.
+    """
+    read, unread = {ref.number for ref in refs_in(trace.outputs)}, set()
+    for call in reversed(trace.calls):
+        if _is_view(call) and not any(ref.number in read for ref in refs_in(call.made)):
+            unread.add(id(call))
+        else:
+            read |= {ref.number for ref in refs_in(list(call.arguments.values()))}
+    return read, unread
+
+
+def _is_view(call: Recorded) -> bool:
+    schema = call.op._schema
+    return not schema.is_mutable and any(argument.alias_info is not None for argument in schema.arguments)
 
 
 def _kernel(weight: Weight, axis: int, learned: bool, ledger: ChannelIds) -> Pair:
@@ -241,9 +271,16 @@ class _Views:
         if call.op._schema.is_mutable:
             if source.number in self.of:
                 self.of[made[0].number] = self.of[source.number]
+                values[made[0].number] = self._told_apart(values[made[0].number], values[self.of[source.number][0]])
                 self._write(made[0].number, values, ledger)
-        elif any(argument.alias_info is not None for argument in call.op._schema.arguments):
+        elif _is_view(call):
             self.of |= {ref.number: (source.number, call, place) for place, ref in enumerate(made)}
+
+    def _told_apart(self, part: Any, whole: Any) -> Any:
+        """Constants written into a part of a constant: they are not those of the rest."""
+        if not isinstance(part, Tensor) or not isinstance(whole, Tensor) or part.numel() >= whole.numel():
+            return part
+        return uniform(KEPT, part.shape) if is_neutral(part) and is_neutral(whole) else part
 
     def _write(self, view: int, values: Values, ledger: ChannelIds) -> None:
         whole, call, place = self.of[view]
