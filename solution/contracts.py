@@ -315,6 +315,8 @@ class Recipe:
                 )
             if stage.fresh and self.source(stage.name) == Stage.NEW:
                 raise InputError(f"recipe {self.name}: {stage.name} is fresh, but no earlier stage gives its shape")
+            if stage.size is not None:
+                dataclasses.replace(self.data, size=stage.size)  # refuses sizes that no stage should begin with
         for role in (self.before, self.after):
             if role not in names:
                 raise InputError(f"recipe {self.name}: no stage is called {role!r}; there are {', '.join(names)}")

@@ -85,7 +85,7 @@ WORDS = {
     "data": ["data", "photos"],
     "prepare": ["prepare", "photos", "prepared"],
     "compress": ["compress", "net.safetensors", "--step", "prune_channels ratio=0.3", "--out", "small.safetensors"],
-    "shrink": ["shrink", "net.safetensors", "--macs", "50%", "--out", "smaller"],
+    "shrink": ["shrink", "net.safetensors", "--macs", "80%", "--out", "smaller"],
     "export": ["export", "net.safetensors", "--format", "openvino", "--precision", "int8", "--data", "photos"],
     "inspect": ["inspect", "net.safetensors"],
     "predict": ["predict", "net.safetensors", "photo.png", "--runtime", "openvino"],
@@ -115,7 +115,7 @@ sys.exit(not set(codes.values()) <= {0, 2})
 @pytest.fixture
 def place(tmp_path, photos):
     """A folder with photos, and a net that knows their classes."""
-    net = ShuffleNet(units=(1, 1, 1), width=0.1).build(num_classes=3).eval()
+    net = ShuffleNet(units=(1, 1, 1), width=0.3).build(num_classes=3).eval()
     about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 32}
     checkpoint.save(tmp_path / "net.safetensors", net, checkpoint.header_of(net, **about))
     (tmp_path / "photos").symlink_to(photos)

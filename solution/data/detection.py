@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 from solution.contracts import InputError
 from solution.data.archives import TarFiles, ZipFiles
 from solution.data.decode import decode
-from solution.data.loaders import Loaders
+from solution.data.loaders import MAX_SIDE, Loaders
 from solution.data.source import DatasetInfo, Files, FolderFiles, UnreadableImage, class_name, digest
 from solution.data.splits import is_picture, split_called
 from solution.data.views import EpochSampler, PlainLoader, TrainLoader, as_batch, as_is, train_loader
+from solution.runtime import limit
 from solution.text import safe_name
 
 NAMES, YAML = "classes.txt", "data.yaml"
@@ -281,6 +282,9 @@ class DetectionData:
         for name, low in (("batch_size", 1), ("most_images", 0), ("calibration_images", 1), ("workers", 0)):
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
+        for name, high in (("size", MAX_SIDE), ("workers", limit("WORKERS", 256))):
+            if getattr(self, name) > high:
+                raise InputError(f"data.{name} must be at most {high}, got {getattr(self, name)}")
 
     def open(self, seed: int = 0) -> DetectionLoaders:
         """The loaders. `InputError` without a path, or when a split is empty."""

@@ -19,6 +19,8 @@ from solution.data.detection import (
     open_scenes,
     visible,
 )
+from solution.recipes.catalogue import named
+from solution.settings import with_setting
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,11 @@ def test_other_layouts_and_no_path_are_refused(tmp_path):
         DetectionData().open()
     with pytest.raises(InputError, match=r"data\.size must be a multiple of 32, got 100"):
         DetectionData(size=100)
+    for name in ("size", "workers"):
+        with pytest.raises(InputError, match=rf"data\.{name} must be at most \d+, got 32000"):
+            DetectionData(**{name: 32_000})
+    with pytest.raises(InputError, match=r"data\.size must be at most \d+, got 32000"):
+        with_setting(named("detector_ssdlite"), "smaller.size", 32_000)  # a later stage's, before the first one runs
     with pytest.raises(InputError, match=r"vary.flip must lie in \[0, 1\), got 2"):
         Vary(flip=2)
 

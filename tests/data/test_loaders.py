@@ -240,6 +240,7 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         ({"workers": -1}, r"data\.workers must be at least 0, got -1"),
         ({"workers": 100_000}, r"data\.workers must be at most 256, got 100000"),
         ({"size": 1_000_000}, r"data\.size must be at most 4096, got 1000000"),
+        ({"views": 10**9}, r"data\.views must be at most 1000, got 1000000000"),
         ({"dev_share": 0.0}, r"data\.dev_share must lie between 0 and 1, got 0\.0"),
         ({"val_share": 1.0}, r"data\.val_share must lie between 0 and 1, got 1\.0"),
         ({"sampling": "some"}, r"data\.sampling must be one of shuffle, balanced, got 'some'"),
