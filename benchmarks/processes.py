@@ -1,7 +1,7 @@
 """Pictures per second of one training on one process and on several, in turns.
 
     python -m benchmarks.processes ../shared/data/recycle9.tar
-    python -m benchmarks.processes ../shared/data/recycle9.tar --batch 256 --side 80
+    python -m benchmarks.processes ../shared/data/recycle9.tar --net torchvision:resnet18 --side 64 --batch 128
 
 Each process makes its own views and has one thread, so that N processes keep N cores busy. Besides the wall clock,
 which is worth something on free cores alone, it shows the processor time that all processes together spend on a
@@ -23,18 +23,21 @@ import torch
 
 from solution.contracts import StepContext
 from solution.data.loaders import Data
+from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import hardware, seed_everything, set_threads
 from solution.train.step import Train
 from solution.train.trainer import Trainer
 
 
-def worker(path: str, side: int, batch: int, steps: int) -> None:
+def worker(arguments: argparse.Namespace) -> None:
     """Be one of the processes: train `steps` batches and print pictures a second and processor seconds a picture."""
+    side, batch, steps = arguments.side, arguments.batch, arguments.steps
     set_threads()
     seed_everything(0)
-    data = Data(path=path, size=side, batch_size=batch, workers=0).open(splits=("train",))
-    net, example = ShuffleNet().build(len(data.info.classes)), torch.zeros(1, 3, side, side)
+    data = Data(path=arguments.data, size=side, batch_size=batch, workers=0).open(splits=("train",))
+    settings = Classifier(name=arguments.net) if arguments.net else ShuffleNet()
+    net, example = settings.build(len(data.info.classes)), torch.zeros(1, 3, side, side)
     step = Train(epochs=100, lr=0.01)
     run = Trainer(net, step, StepContext(example=example, train=data.train), step.objective)
     run.objective.train()
@@ -80,6 +83,7 @@ def main() -> None:
     """Measure both in turns and print a table."""
     parser = argparse.ArgumentParser(description="One training on one process and on several.")
     parser.add_argument("data", help="photos, as `run` takes them")
+    parser.add_argument("--net", default="", help="a classifier by name (default: the ShuffleNet of the recipes)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--side", type=int, default=80)
     parser.add_argument("--batch", type=int, default=64, help="pictures in a batch that all processes share")
@@ -88,9 +92,9 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.data, arguments.side, arguments.batch, arguments.steps)
+        worker(arguments)
         return
-    words = [arguments.data, *(f"--{name}={getattr(arguments, name)}" for name in ("side", "batch", "steps"))]
+    words = [arguments.data, *(f"--{name}={getattr(arguments, name)}" for name in ("net", "side", "batch", "steps"))]
     counts, found = (1, arguments.processes), {}
     for _ in range(arguments.rounds):
         for count in counts:
@@ -100,7 +104,8 @@ def main() -> None:
             )
     speed = {count: statistics.median(each for each, _ in found[count]) for count in counts}
     spent = {count: statistics.median(each for _, each in found[count]) for count in counts}
-    print(f"\n{hardware()}, load {os.getloadavg()[0]:.1f}, {arguments.side} px, batch {arguments.batch}, seed 0")
+    about = f"{arguments.net or 'ShuffleNet'}, {arguments.side} px, batch {arguments.batch}, seed 0"
+    print(f"\n{hardware()}, load {os.getloadavg()[0]:.1f}, {about}")
     print("| processes | pictures/s | ratio | processor ms a picture | at most |\n|---|---|---|---|---|")
     for count in counts:
         most = count * spent[1] / spent[count]

@@ -51,6 +51,7 @@ class Processes:
         # The library numbers processors as well, and a move to "cpu:0" copies what lies on "cpu".
         self.device = torch.device("cpu") if state.device.type == "cpu" else state.device
         self.rows, self.total = slice(0), 0
+        self.flat = torch.empty(0)
         self.link = _link(state) if self.count > 1 and self.device.type == "cpu" else None
 
     @property
@@ -85,10 +86,14 @@ class Processes:
 
     def average_gradients(self, model: nn.Module) -> None:
         """The mean over all processes in place of each gradient."""
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        gradients = [_in_memory_order(one.grad) for one in model.parameters() if one.grad is not None]
         if self.several and gradients:
-            flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients])).div_(self.count)
-            parts = flat.split([gradient.numel() for gradient in gradients])
+            sizes = [gradient.numel() for gradient in gradients]
+            if len(self.flat) != sum(sizes):
+                self.flat = gradients[0].new_empty(sum(sizes))
+            # Into the same memory each time: new one would take five times as long.
+            torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.flat)
+            parts = self.sum(self.flat).div_(self.count).split(sizes)
             torch._foreach_copy_(gradients, [a.view(b.shape) for a, b in zip(parts, gradients, strict=True)])
 
     @torch.no_grad()
@@ -110,6 +115,12 @@ class Processes:
             return self.whole(predict(images[self.rows]))
 
         return shared
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """(O, I, H, W) with its channels last, where they are last in memory: it is then copied as a whole."""
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.permute(0, 2, 3, 1) if last else tensor
 
 
 class SharedBatches:
