@@ -31,11 +31,10 @@ from solution.locks import claimed
 from solution.models.outputs import count_outputs
 from solution.models.weights import built
 from solution.opening import load
-from solution.run_folder import RunFolder, data_facts
+from solution.run_folder import RunFolder, after_in, data_facts
 from solution.runtime import commit, hardware, seed_everything
 from solution.settings import in_short
 from solution.tasks import judge, score, task_named
-from solution.train.distillation import net_file
 from solution.train.processes import joined
 from solution.train.progress import Place, busy, placed
 
@@ -132,7 +131,7 @@ def check_requirements(recipe: Recipe, finished: int = 0) -> None:
         earlier = {before.name for before in recipe.stages[:position]}
         for setting, names in stage.step.requires.items():
             if missing := [
-                name for name in names if name not in earlier and not net_file(name).is_file() and ":" not in name
+                name for name in names if name not in earlier and not after_in(Path(name)).is_file() and ":" not in name
             ]:
                 raise InputError(
                     f"{stage.name} needs the net {missing[0]}, which is no earlier stage of {recipe.name}, no "

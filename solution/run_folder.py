@@ -20,7 +20,6 @@ import dataclasses
 import filecmp
 import json
 import platform
-import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from typing import Any, get_type_hints
 
 from solution.contracts import InputError, Plan, Recipe, Row
 from solution.runtime import commit, write_text, written_whole
-from solution.settings import gathered, parse, settings_of
+from solution.settings import parse, settings_of
 from solution.text import printable, safe_name, texts_in
 
 ROLES = ("before", "after")
@@ -39,6 +38,7 @@ _NOTED = {"name": str, "seed": int, "before": str, "after": str, "settings": dic
 """What recipe.json may hold, and of which kind."""
 _DECODING = ("pillow", "opencv-python-headless")  # other versions may make other pixels of the same pictures
 MODEL, PACKED, HISTORY, STATE = "model.safetensors", "model.packed", "history.csv", "training.safetensors"
+RECIPE, ROWS, TABLE, PLAN, PLAN_TEXT = "recipe.json", "rows.json", "rows.csv", "plan.json", "plan.txt"
 
 Defaults = Callable[[str], Mapping[str, Any]]
 """A recipe's name -> the settings that it has today."""
@@ -72,7 +72,7 @@ class RunFolder:
     @property
     def is_taken(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "recipe.json").exists()
+        return (self.path / RECIPE).exists()
 
     def begin(self, recipe: Recipe, data: Mapping[str, Any], log: Callable[[str], None] = print) -> None:
         """Note what runs here, on which data, with which versions; of a run that goes on the first note stays.
@@ -96,7 +96,7 @@ class RunFolder:
 
     def note(self, about: Mapping[str, Any]) -> None:
         """Write what runs here; `description` reads it."""
-        write_text(self.path / "recipe.json", json.dumps(about, indent=1) + "\n")
+        write_text(self.path / RECIPE, json.dumps(about, indent=1) + "\n")
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """`InputError` when the folder holds another run, or this one and `resume` is not set."""
@@ -115,7 +115,7 @@ class RunFolder:
 
     def description(self) -> Mapping[str, Any]:
         """What `begin` noted; empty when there is no recipe.json."""
-        path = self.path / "recipe.json"
+        path = self.path / RECIPE
         if not path.is_file():
             return {}
         try:
@@ -144,12 +144,12 @@ class RunFolder:
 
     def write_plan(self, stage: str, plan: Plan) -> None:
         """Write what a structural step decided: for `load_plan`, and for the eye."""
-        write_text(self.stage(stage) / "plan.json", json.dumps(plan.to_fields(), indent=1))
-        write_text(self.stage(stage) / "plan.txt", f"{plan}\n")
+        write_text(self.stage(stage) / PLAN, json.dumps(plan.to_fields(), indent=1))
+        write_text(self.stage(stage) / PLAN_TEXT, f"{plan}\n")
 
     def plans(self, stages: Iterable[str]) -> dict[str, str]:
         """{stage: the table of what it cut}, of those that cut something."""
-        paths = {name: self.stage(name) / "plan.txt" for name in stages}
+        paths = {name: self.stage(name) / PLAN_TEXT for name in stages}
         return {name: path.read_text(encoding="utf-8").rstrip() for name, path in paths.items() if path.is_file()}
 
     def histories(self, stages: Iterable[str]) -> dict[str, History]:
@@ -180,9 +180,23 @@ class RunFolder:
         """
         about, found = self.description(), []
         for role, fallback in zip(ROLES, (stages[0], stages[-1]), strict=True):
-            copied = next((name for name in stages if _equal(self.compared(role), self.checkpoint(name))), None)
-            found.append(next(str(name) for name in (about.get(role), copied, role, fallback) if name in stages))
+            copy = self.compared(role)
+            files = {name: self.checkpoint(name) for name in stages if copy.is_file()}
+            same = (name for name, file in files.items() if file.is_file() and filecmp.cmp(copy, file, shallow=False))
+            names = (about.get(role), next(same, None), role, fallback)
+            found.append(next(str(name) for name in names if name in stages))
         return found[0], found[1]
+
+
+def after_in(path: Path) -> Path:
+    """The After of the run whose folder is `path`; else `path` itself."""
+    after = RunFolder(path=path).compared(ROLES[1])
+    return after if after.is_file() else path
+
+
+def folders_of_runs(folder: Path, pattern: str = "**") -> list[Path]:
+    """The folders below `folder` that hold rows, as far as `pattern` leads."""
+    return sorted(path.parent for path in folder.glob(f"{pattern}/{ROWS}"))
 
 
 def data_facts(loaders: Any) -> dict[str, Any]:
@@ -213,10 +227,6 @@ def _difference(then: Mapping[str, Any], now: Mapping[str, Any], decoded_otherwi
     if then["labels"] != now["labels"]:
         return "labels have changed"
     return "pictures have changed" if then["pixels"] != now["pixels"] and not decoded_otherwise else ""
-
-
-def _equal(first: Path, second: Path) -> bool:
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def _described(recipe: Recipe) -> dict[str, Any]:
@@ -287,13 +297,13 @@ def read_run(folder: Path) -> Run:
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Write `rows.json`, which is read back, and `rows.csv` for spreadsheets, each whole or not at all."""
-    write_text(folder / "rows.json", json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
-    _write_table(folder / "rows.csv", [flat(row) for row in rows])
+    write_text(folder / ROWS, json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    _write_table(folder / TABLE, [flat(row) for row in rows])
 
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows in `folder`; none when it has no `rows.json`."""
-    path = folder / "rows.json"
+    path = folder / ROWS
     if not path.exists():
         return []
     try:
@@ -373,28 +383,3 @@ def machines(rows: Iterable[Row]) -> str:
     trained = list(dict.fromkeys(row.hardware for row in rows))
     timed = [name for name in dict.fromkeys(row.timed_on for row in rows) if name and name not in trained]
     return "; ".join([*trained, *(f"times: {name}" for name in timed)])
-
-
-def command(run: Run, defaults: Mapping[str, Any]) -> str:
-    """The command that makes this run again. `defaults` are the recipe's own settings today.
-
-    Settings that the recipe no longer has follow as a comment; the commit in the rows still has them.
-    """
-    words = ["python", "-m", "solution", "run", run.recipe]
-    if run.settings.get("data.path") is not None:
-        words += ["--data", run.settings["data.path"]]
-    words += ["--seed", str(run.seed)]
-    others = {key: value for key, value in run.settings.items() if key != "data.path"}
-    plain = json.loads(json.dumps(dict(defaults)))
-    changes = {key: value for key, value in others.items() if key in plain and plain[key] != value}
-    for key, value in gathered(changes, defaults).items():
-        words += ["--set", f"{key}={_spelled(value)}"]
-    gone = [f"{key}={_spelled(value)}" for key, value in others.items() if key not in defaults]
-    return shlex.join(words) + (f"  # at its commit also {' '.join(gone)}" if defaults and gone else "")
-
-
-def _spelled(value: Any) -> str:
-    """A value as --set takes it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
-    return str(value)

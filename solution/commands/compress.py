@@ -200,14 +200,14 @@ def _taught(steps: list[Step], teacher: str | None) -> list[Step]:
 
 def _check(loaded: LoadedModel, steps: list[Step]) -> None:
     """`InputError` for what a later step lacks, before the first one runs; their cuts are tried without training."""
+    from solution.run_folder import after_in
     from solution.settings import in_short
-    from solution.train.distillation import net_file
 
     model = loaded.model
     for number, step in enumerate(steps if len(steps) > 1 else (), start=1):  # a single one needs no number
         where = f"step {number} of {len(steps)}, {in_short(step)}"
         for setting, names in step.requires.items():
-            if missing := [name for name in names if name != SELF and not net_file(name).is_file()]:
+            if missing := [name for name in names if name != SELF and not after_in(Path(name)).is_file()]:
                 raise InputError(f"{where}: there is no net {missing[0]}; name yours with {setting}=PATH")
         for name in step.needs:
             loaded.context.need(name, where)

@@ -55,12 +55,14 @@ def _by_reason(failed: Mapping[str, str]) -> str:
 
 
 def _check(cells: Mapping[str, Recipe], out: Path, arguments: argparse.Namespace) -> None:
+    from solution.run_folder import RunFolder
+
     if arguments.folds is not None:
         raise InputError("--folds is for one recipe, not for a family")
     most = limit("WORKERS", 256)
     if not 1 <= arguments.workers <= most:
         raise InputError(f"--workers must be 1 to {most}, got {arguments.workers}")
-    there = [name for name in cells if (out / name / "recipe.json").exists()]
+    there = [name for name in cells if RunFolder(path=out / name).is_taken]
     if there and not arguments.resume:
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")
 
@@ -135,10 +137,10 @@ def _logged(recipe: Recipe, out: Path, arguments: argparse.Namespace, run_once: 
 
 def _write_findings(cells: Mapping[str, Recipe], folder: Path, log: Callable[[str], None]) -> None:
     """What the finished cells in `folder` show together, printed and written there: grid.md and drawings."""
-    from solution.run_folder import read_run
+    from solution.run_folder import folders_of_runs, read_run
 
     report = next(iter(cells.values())).report
-    runs = {path.parent.name: read_run(path.parent) for path in sorted(folder.glob("*/rows.json"))}
+    runs = {path.name: read_run(path) for path in folders_of_runs(folder, "*")}
     if report is None or not runs:
         return
     own = report(runs, "")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from solution.contracts import Row
 from solution.evaluate.score import Scorer
 from solution.report.plots import Point, Series, pareto, training_curves
-from solution.report.sections import Block, Findings, Lookup, Section
+from solution.report.sections import Block, Findings, Lookup, Section, command
 from solution.report.style import css_variables
 from solution.report.tables import QUALITY, Table, ablation_table, compared, forms, main_quality, read_ablation, spread
-from solution.run_folder import ROLES, Run, command, flat
+from solution.run_folder import ROLES, Run, flat
 from solution.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from solution.contracts import InputError
-from solution.report.sections import Findings, Lookup, Overview
+from solution.report.sections import Findings, Lookup, Overview, command
 from solution.report.style import Drawing
 from solution.report.tables import ablation_table, read_ablation, spread
-from solution.run_folder import Run, command, read_run
+from solution.run_folder import Run, folders_of_runs, read_run
 
 INTRODUCTION = """\
 # Results
@@ -64,11 +64,11 @@ def grouped(rows: Path, lookup: Lookup) -> dict[str, dict[str, Run]]:
     """
     alone: dict[str, dict[str, Run]] = {}
     together: dict[str, dict[str, Run]] = {}
-    for path in sorted(rows.rglob("rows.json"), key=_natural):
-        folder = path.parent.relative_to(rows)
+    for path in sorted(folders_of_runs(rows), key=_natural):
+        folder = path.relative_to(rows)
         if _ABLATION in folder.parts:
             continue
-        run = read_run(path.parent)
+        run = read_run(path)
         family = lookup(run.recipe).together
         group = folder.parent if family or re.fullmatch(r"(seed|fold)\d+", folder.name) else folder
         (together if family else alone).setdefault(str(group), {})[folder.name] = run

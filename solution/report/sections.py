@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -12,6 +14,7 @@ from solution.report.plots import Series
 from solution.report.style import Drawing
 from solution.report.tables import Table
 from solution.run_folder import Run
+from solution.settings import gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +123,28 @@ class RecipeInfo:
 
 Lookup: TypeAlias = Callable[[str], RecipeInfo]
 """A recipe's name -> what is known of it; an empty `RecipeInfo` for a recipe of elsewhere."""
+
+
+def command(run: Run, defaults: Mapping[str, Any]) -> str:
+    """The command that makes this run again. `defaults` are the recipe's own settings today.
+
+    Settings that the recipe no longer has follow as a comment; the commit in the rows still has them.
+    """
+    words = ["python", "-m", "solution", "run", run.recipe]
+    if run.settings.get("data.path") is not None:
+        words += ["--data", run.settings["data.path"]]
+    words += ["--seed", str(run.seed)]
+    others = {key: value for key, value in run.settings.items() if key != "data.path"}
+    plain = json.loads(json.dumps(dict(defaults)))
+    changes = {key: value for key, value in others.items() if key in plain and plain[key] != value}
+    for key, value in gathered(changes, defaults).items():
+        words += ["--set", f"{key}={_spelled(value)}"]
+    gone = [f"{key}={_spelled(value)}" for key, value in others.items() if key not in defaults]
+    return shlex.join(words) + (f"  # at its commit also {' '.join(gone)}" if defaults and gone else "")
+
+
+def _spelled(value: Any) -> str:
+    """A value as --set takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    return str(value)

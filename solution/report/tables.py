@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from solution.contracts import InputError, Row
-from solution.run_folder import machines, read_rows
+from solution.run_folder import folders_of_runs, machines, read_rows
 from solution.text import columns
 
 QUALITY: Mapping[str, str] = MappingProxyType(
@@ -351,9 +351,8 @@ def read_ablation(folder: Path) -> dict[str, list[list[Row]]]:
     Runs are ``<switch>/rows.json`` or, with several seeds, ``<switch>/seed<N>/rows.json``.
     """
     found: dict[str, list[list[Row]]] = {}
-    for path in sorted(folder.glob("*/rows.json")) + sorted(folder.glob("*/seed*/rows.json")):
-        rows = read_rows(path.parent)
-        if rows:
+    for path in folders_of_runs(folder, "*") + folders_of_runs(folder, "*/seed*"):
+        if rows := read_rows(path):
             found.setdefault(path.relative_to(folder).parts[0], []).append(rows)
     if found and BASE not in found:
         raise InputError(f"{folder} has no switch called {BASE!r} to compare {', '.join(found)} with")

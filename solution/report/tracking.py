@@ -17,15 +17,28 @@ from typing import Any
 
 from solution.contracts import InputError, Row
 from solution.report.plots import training_curves
-from solution.run_folder import History, Run, flat, read_run
+from solution.run_folder import (
+    HISTORY,
+    MODEL,
+    PACKED,
+    PLAN,
+    PLAN_TEXT,
+    RECIPE,
+    ROWS,
+    TABLE,
+    History,
+    Run,
+    flat,
+    read_run,
+)
 from solution.shell import without_password
 
 DEFAULT = "sqlite:///runs/mlflow.db"
 FOLDER, STEP, PARENT = "featherweight.folder", "featherweight.step", "mlflow.parentRunId"
 _SQLITE = "sqlite:///"
-_FILES = ("model.safetensors", "model.packed", "plan.json", "plan.txt", "history.csv")
+_FILES = (MODEL, PACKED, PLAN, PLAN_TEXT, HISTORY)
 _EXPORTED = ("*.onnx", "*.xml", "*.bin", "*.pt2")
-_SUMMARIES = ("recipe.json", "rows.json", "rows.csv", "*.md", "*.svg")
+_SUMMARIES = (RECIPE, ROWS, TABLE, "*.md", "*.svg")
 """What a run's folder holds besides its steps."""
 
 _WORDS = ("step", "commit", "hardware", "timed_on", "seed")

@@ -28,6 +28,7 @@ from solution.losses.distillation import DistillLoss, NetOutput, residual_target
 from solution.models.outputs import FeatureExtractor, scales
 from solution.models.shufflenet import ShuffleNet
 from solution.models.weights import built
+from solution.run_folder import after_in
 from solution.runtime import cache_folder, seed_everything, written_whole
 from solution.train.settings import resized
 from solution.train.step import ClassificationObjective, Train
@@ -195,18 +196,12 @@ def _key(teacher: nn.Module, views: Views, num_views: int, bf16: bool) -> str:
     return content.hexdigest()[:32]
 
 
-def net_file(name: str) -> Path:
-    """The After of a run's folder called `name`; else `name` itself, a checkpoint or an earlier stage."""
-    after = Path(name) / "after.safetensors"
-    return after if after.is_file() else Path(name)
-
-
 def find_net(name: str, context: StepContext) -> tuple[nn.Module, Any]:
     """The net and the header of a checkpoint, or of the After of a run's folder.
 
     `InputError` when it knows other classes than the data.
     """
-    path = net_file(name)
+    path = after_in(Path(name))
     if context.load is None:
         raise InputError("nothing here can read checkpoints: pass StepContext(load=...)")
     net, header = context.load(path)

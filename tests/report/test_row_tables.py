@@ -5,8 +5,9 @@ import pytest
 
 from solution.contracts import InputError, Row
 from solution.report.page import figures
+from solution.report.sections import command
 from solution.report.tables import Table, ablation_table, compared, forms, read_ablation, shipped, spread
-from solution.run_folder import command, machines, read_run, write_rows
+from solution.run_folder import machines, read_run, write_rows
 
 ROW = Row(
     step="after", macs=1000, params=100, bytes=400, quality={"f1": 0.7}, score=0.3, seconds=60.0, hardware="a CPU"
