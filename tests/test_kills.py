@@ -73,8 +73,8 @@ def photos(tmp_path_factory):
         for channel, name in enumerate(("blue", "green", "red")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = chance.integers(0, 160, (12, 8, 3), dtype=np.uint8)
-                pixels[..., channel] += 90
+                pixels = chance.integers(0, 60, (12, 8, 3), dtype=np.uint8)
+                pixels[..., channel] += 150
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
     return folder
 
@@ -88,7 +88,7 @@ def net(photos, tmp_path_factory):
     net = ShuffleNet(units=(2, 2, 2), width=0.3).build(num_classes=3).eval()
     about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 16}
     checkpoint.save(folder / "begun.safetensors", net, checkpoint.header_of(net, **about))
-    words = ["compress", "begun.safetensors", "--step", "train epochs=8 lr=0.1 warmup_epochs=0", "--data", str(photos),
+    words = ["compress", "begun.safetensors", "--step", "train epochs=20 lr=0.1 warmup_epochs=0", "--data", str(photos),
              "--out", "net.safetensors", *settings("data.batch_size=4", "data.workers=0")]  # fmt: skip
     assert ended(forks.begun(words, folder)) == 0, (folder / "said.txt").read_text()
     return folder / "net.safetensors"

@@ -22,6 +22,7 @@ LAYERS = {
     "locks": 1,
     "shell": 2,
     "graph": 1,
+    "liveness": 1,
     "run_folder": 2,
     "data": 2,
     "models": 2,

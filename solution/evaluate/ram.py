@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 from solution.contracts import Example
 from solution.evaluate.cost import watched
 from solution.evaluate.operations import decomposed, operation_name
-from solution.graph import as_judged, live_bytes, one_for, placed_bytes, run
+from solution.graph import as_judged, one_for, run
+from solution.liveness import live_bytes, placed_bytes
 
 _FUSED = {"relu", "hardtanh", "relu6", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
           "dropout", "native_dropout", "detach", "_to_copy", "alias", "lift_fresh"}  # fmt: skip

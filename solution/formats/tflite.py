@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from solution.contracts import InputError
-from solution.graph import ALIGNMENT, live_bytes, placed_bytes
+from solution.liveness import ALIGNMENT, live_bytes, placed_bytes
 from solution.runtime import needed
 from solution.text import printable
 

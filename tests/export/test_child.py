@@ -1,9 +1,13 @@
 """A foreign file takes its reader's time, memory or life: one line says so. The package that reads it is planted."""
 
+import subprocess
+import sys
+
 import pytest
 
 from solution.contracts import InputError
 from solution.formats import child
+from solution.runtime import ROOT
 
 
 @pytest.fixture
@@ -55,3 +59,9 @@ def test_a_large_file_may_take_more(read):
 @pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT"])
 def test_a_reader_that_dies_is_named_with_its_signal(read, signal):
     assert f"died of it ({signal})" in refusal(read, f"import os, signal; os.kill(os.getpid(), signal.{signal})")
+
+
+@pytest.mark.parametrize("kind", ["litert_runtime", "child"])
+def test_what_reads_a_small_file_loads_no_pytorch(kind):
+    code = f"import sys, solution.formats.{kind}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
