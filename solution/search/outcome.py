@@ -72,7 +72,10 @@ class Outcome:
         lines = [tried(trial) for trial in self.study.get_trials(deepcopy=False)]
         files = [self._recipe(best, self.folder / BEST)]
         if objective_of(self.study) == "front":
-            files += [self._recipe(trial, self.folder / "front" / _name(trial)) for trial in front_of(self.study)]
+            files += [
+                self._recipe(trial, self.folder / "front" / f"trial_{trial.number:04d}.py")
+                for trial in front_of(self.study)
+            ]
         files.append(self._table(lines))
         drawings = {"history": history_drawing(lines), "front": self._front(lines)}
         if weights := importance(self.study):
@@ -115,10 +118,6 @@ class Outcome:
             writer.writeheader()
             writer.writerows(rows)
         return path
-
-
-def _name(trial: FrozenTrial) -> str:
-    return f"trial_{trial.number:04d}.py"
 
 
 ENOUGH = 20

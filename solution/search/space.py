@@ -136,14 +136,10 @@ def space_of(plain: Plain, recipe: Recipe) -> Space:
     """
     if not plain:
         raise InputError("the search space is empty: give the recipe file a space(), or add --vary ADDRESS=VALUES")
-    space = Space(fields=tuple((_tidy(name), _field(name, values)) for name, values in plain.items()))
+    space = Space(fields=tuple((" = ".join(keys(name)), _field(name, values)) for name, values in plain.items()))
     for name, field in space.fields:
         _check(name, field, recipe)
     return space
-
-
-def _tidy(name: str) -> str:
-    return " = ".join(keys(name))
 
 
 def keys(name: str) -> list[str]:

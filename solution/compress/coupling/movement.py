@@ -169,7 +169,7 @@ def indexed(call: OpCall) -> Tensor:
     ids, indices = call.ids("self"), call["indices"]
     dims = [dim for dim, index in enumerate(indices) if index is not None]
     ids = call.ledger.collapse(ids, dims)
-    probe = [None if index is None else torch.zeros(_shape(index), dtype=torch.long) for index in indices]
+    probe = [None if index is None else torch.zeros(tuple(index.shape), dtype=torch.long) for index in indices]
     small = slim_except(ids, dims)
     result = torch.ops.aten.index.Tensor(small, probe) if _written(small, probe) <= MOST_ELEMENTS else None
     if result is None or result.ndim != len(call.shape):
@@ -186,10 +186,6 @@ def put(call: OpCall) -> Tensor:
         return _kept(call, ids)
     written = call.ledger.collapse(values, dims).narrow(dims[0], 0, 1)
     return call.ledger.meet([call.ledger.collapse(ids, dims), _stretched(written, call.shape)], call.shape, "index_put")
-
-
-def _shape(index: Any) -> tuple[int, ...]:
-    return tuple(index.shape)
 
 
 def _written(ids: Tensor, probe: list[Tensor | None]) -> int:

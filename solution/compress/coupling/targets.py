@@ -107,7 +107,7 @@ def bounds_of(
         size={atom: sizes[atom] for atom in free},
         least=least,
         multiple={atom: round_to if sizes[atom] >= round_to else 1 for atom in free},
-        share=_equal_shares(free) if score is None else _threshold(coupling, free, score),
+        share=(lambda ratio: dict.fromkeys(free, 1 - ratio)) if score is None else _threshold(coupling, free, score),
     )
 
 
@@ -120,10 +120,6 @@ def _most(coupling: Coupling, limits: Mapping[str, float]) -> dict[int, float]:
             for atom in np.unique(coupling.atom[side.component]).tolist():
                 most[atom] = min([most.get(atom, 1.0), *fits])
     return most
-
-
-def _equal_shares(free: list[int]) -> Callable[[float], dict[int, float]]:
-    return lambda ratio: dict.fromkeys(free, 1 - ratio)
 
 
 def _threshold(coupling: Coupling, free: list[int], score: np.ndarray) -> Callable[[float], dict[int, float]]:
