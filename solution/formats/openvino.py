@@ -72,7 +72,8 @@ class OpenVino(Format):
         loses. With `fine_outputs` they are as NNCF takes them, to the mean of the images' extremes, and whatever
         follows the last layers stays in float.
         """
-        # NNCF greets when it is imported, and draws bars of its own.
+        # NNCF greets when it is imported, and draws bars of its own; torch misses a GPU when NNCF looks for a compiler.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         with needed("int8 in the OpenVINO format"), contextlib.redirect_stdout(io.StringIO()):
             import nncf
             from nncf.quantization.range_estimator import RangeEstimatorParametersSet

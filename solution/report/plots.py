@@ -264,9 +264,11 @@ def _curves_alt(histories: Mapping[str, History]) -> str:
     return "Training curves. " + "; ".join(lines) + "."
 
 
-_WIDE = 1000
+_WIDE = 200
 """The range of times, slowest to fastest, from which on only powers of ten are labeled."""
 _NOTE = "Memory: most held beyond what the process had before loading. Load: from the file to the first answer."
+_SHORT, _LONG = 26, 48
+"""Letters of names of which two stand side by side above a drawing, and of the longest that is shown whole."""
 _MARK = {"linestyle": "none", "markersize": 6.8, "markeredgewidth": 1.8, "zorder": 3}
 
 
@@ -297,6 +299,8 @@ def speed_drawing(speeds: Sequence[Speed], name: str = "speed") -> Drawing:
     """Latency of the smallest batch: a mark at the median, a line from there to the 95th percentile."""
     looks = _looks(list(dict.fromkeys(speed.model for speed in speeds)))
     places = list(dict.fromkeys(_place(speed) for speed in speeds))
+    threads = {place.rpartition(", ")[2] for place in places}
+    shared = f", {threads.pop()}" if len(threads) == 1 else ""  # said once, it leaves the marks more room
     with canvas(1.1 + 0.5 * len(places) + 0.12 * len(looks)) as (figure, axes):
         for index, (model, (ink, marker, face)) in enumerate(looks.items()):
             own = [speed for speed in speeds if speed.model == model]
@@ -304,15 +308,22 @@ def speed_drawing(speeds: Sequence[Speed], name: str = "speed") -> Drawing:
             heights = [places.index(_place(speed)) + 0.6 * aside for speed in own]
             median, slow = ([speed.percentile_ms(percent) for speed in own] for percent in (50, 95))
             axes.hlines(heights, median, slow, color=ink, linewidth=1.2)
-            axes.plot(median, heights, marker=marker, color=ink, markerfacecolor=face, label=model, **_MARK)
-        axes.set(xscale="log", xlabel=f"milliseconds, batch {speeds[0].latency_batch}", yticks=range(len(places)))
-        axes.set_yticklabels(places)
+            axes.plot(median, heights, marker=marker, color=ink, markerfacecolor=face, label=_shortened(model), **_MARK)
+        xlabel = f"milliseconds, batch {speeds[0].latency_batch}{shared}"
+        axes.set(xscale="log", xlabel=xlabel, yticks=range(len(places)))
+        axes.set_yticklabels([place.removesuffix(shared) for place in places])
         axes.set_ylim(len(places) - 0.5, -0.5)
         _ticks(axes)
         quiet(axes, "x")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        columns = 2 if max(map(len, looks)) <= _SHORT else 1
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
         caption = "Left is faster. A mark is the median call, its line ends at the 95th percentile."
         return drawn(figure, name, _speed_alt(speeds), caption)
+
+
+def _shortened(name: str) -> str:
+    """The end of a long name, which tells nets apart better than where they lie."""
+    return name if len(name) <= _LONG else f"...{name[-_LONG:]}"
 
 
 def _ticks(axes: Axes) -> None:

@@ -59,8 +59,9 @@ def loss_of(kind, net, images, path):
 
 
 @KINDS
-def test_a_plain_net_loses_little(kind, tmp_path):
+def test_a_plain_net_loses_little_and_no_library_says_a_word(kind, tmp_path, capsys):
     assert loss_of(kind, net_of(), photos(64), tmp_path / "net") < 0.05
+    assert capsys.readouterr().out == ""
 
 
 def test_onnxruntime_computes_nothing_in_float_between_convolutions(tmp_path):
