@@ -55,8 +55,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for line in (
             *latencies(arguments.before, arguments.after, Path(folder), arguments.rounds),
-            *in_integers(arguments.after, arguments.data, Path(folder)),
-            *side_by_side([arguments.after, *arguments.chips], arguments.data, Path(folder)),
+            *in_integers(arguments.after, arguments.data, Path(folder, "int8")),
+            *side_by_side([arguments.after, *arguments.chips], arguments.data, Path(folder, "chips")),
         ):
             print(line, flush=True)
 
@@ -75,9 +75,12 @@ def latencies(before: Path, after: Path, folder: Path, rounds: int) -> Iterator[
     speeds = measure(cases, Turns(rounds=rounds, batches=(1,)), log=lambda _: None)
     yield speed_table(speeds, f"{hardware()}, {rounds} round(s) in turns").markdown()
     took = {(speed.model, speed.runtime): speed.percentile_ms(50) for speed in speeds}
+    least = {(speed.model, speed.runtime): min(speed.times_ms[1]) for speed in speeds}
     best = min((runtime for model, runtime in took if model == "After"), key=lambda runtime: took["After", runtime])
-    whole = took["Before", EAGER] / took["After", best]
-    yield _judged(f"Before in {EAGER} against After in {best}, times", whole, whole >= MUST_LATENCY, MUST_LATENCY)
+    for name, of in (("median", took), ("quickest", least)):
+        whole = of["Before", EAGER] / of["After", best]
+        yield _judged(f"Before in {EAGER} against After in {best}, times by the {name} call", whole,
+                      whole >= MUST_LATENCY, MUST_LATENCY)  # fmt: skip
     if ("After", "litert") in took:
         ratio = took["After", "litert"] / took["After", "onnxruntime"]
         yield _judged("LiteRT against ONNX Runtime, After in fp32, times as long", ratio, ratio <= MUST_LITERT,

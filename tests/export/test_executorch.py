@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from solution import checkpoint
+from solution.__main__ import main
 from solution.contracts import InputError
 from solution.data.loaders import Data
 from solution.evaluate.classify import classify
@@ -17,7 +18,7 @@ pytest.importorskip("executorch.exir", reason="needs the extra executorch")
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
-def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, precision):
+def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, capsys, precision):
     said, out = [], tmp_path / "net.pte"
     make(ExportConfig(file=color_net, format="executorch", precision=precision, out=out, data=str(photos)), said.append)
     assert "top-1 agrees on" in "\n".join(said)
@@ -26,6 +27,12 @@ def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, precision
     assert exported(torch.zeros(3, 3, 32, 32)).shape == (3, 3)
     assert classify(exported, Data(path=str(photos), size=32).open(splits=("val",)).val).f1 > 0.9
     assert "forward" in listing(out).notes[0]
+
+    assert main(["predict", str(out), str(photos / "val" / "red" / "0.png"), "--format", "json"]) == 0
+    assert main(["validate", str(out), "--data", str(photos)]) == 0
+    printed = capsys.readouterr().out
+    assert '"red"' in printed
+    assert "f1 1.0000" in printed or "f1 0.9" in printed
 
     whole, broken = out.read_bytes(), tmp_path / "broken.pte"
     for content in (b"", whole[:200], whole[: len(whole) // 2], b"\0" * len(whole)):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from solution import checkpoint
+from solution.__main__ import main
 from solution.contracts import InputError
 from solution.data.loaders import Data
 from solution.evaluate.classify import classify
@@ -146,6 +147,18 @@ def test_damaged_files_are_refused_by_a_line(integers, tmp_path):
                 said.append(str(error))
     assert len(said) >= 10
     assert all(str(broken) in line and "\n" not in line for line in said)
+
+
+def test_commands_take_the_file(integers, photos, capsys):
+    path = str(integers[0])
+    assert main(["predict", path, str(photos / "val" / "red" / "0.png"), "--format", "json"]) == 0
+    assert '"red"' in capsys.readouterr().out
+    assert main(["validate", path, "--data", str(photos)]) == 0
+    assert re.search(r"f1 (0\.9\d+|1\.0+)", capsys.readouterr().out)
+    assert main(["bench", path, "--threads", "1", "--batch", "1", "--rounds", "1"]) == 0
+    assert "litert" in capsys.readouterr().out
+    assert main(["inspect", path]) == 0
+    assert "features.init_block.conv" in capsys.readouterr().out
 
 
 def test_a_file_of_others_is_listed_and_runs_by_what_it_is_told(integers, tmp_path):

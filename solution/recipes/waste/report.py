@@ -111,6 +111,16 @@ STEPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "distilled": "30 epochs behind these grids, with the logits of start",
             "after": "norms folded, integers stored",
         },
+        "waste_micro": {
+            "start": "an EfficientNet-Lite0 that knows these photos",
+            "pruned": "channels cut to what a microcontroller holds",
+            "distilled": "it learns from the labels and from the logits of what it was",
+            "after": "batch norms folded into the convolutions",
+        },
+        "waste_micro_small": {
+            "distilled": "ShuffleNet 1,2,1 learns from the labels and from the logits of an EfficientNet-Lite0",
+            "after": "batch norms folded into the convolutions: the same outputs for less",
+        },
         "waste_teacher": {"pretrain": "ResNet-18 learns another set of pictures", "teacher": "then these photos"},
         "waste_teacher_efficientnet": {
             "probe": "a new classifier on published weights",
