@@ -89,8 +89,9 @@ def net(photos, tmp_path_factory):
     net = ShuffleNet(units=(2, 2, 2), width=0.3).build(num_classes=3).eval()
     about = {"classes": ("blue", "green", "red"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 16}
     checkpoint.save(folder / "begun.safetensors", net, checkpoint.header_of(net, **about))
-    words = ["compress", "begun.safetensors", "--step", "train epochs=10 lr=0.05 warmup_epochs=0 ema_decay=0", "--data", str(photos),
-             "--out", "net.safetensors", *settings("data.batch_size=4", "data.workers=0")]  # fmt: skip
+    words = ["compress", "begun.safetensors", "--step", "train epochs=10 lr=0.05 warmup_epochs=0 ema_decay=0",
+             "--data", str(photos), "--out", "net.safetensors",
+             *settings("data.batch_size=4", "data.workers=0")]  # fmt: skip
     assert ended(forks.begun(words, folder)) == 0, (folder / "said.txt").read_text()
     return folder / "net.safetensors"
 
