@@ -93,10 +93,11 @@ class Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Meeting:
-    """Operands that meet in an element-wise call, some of them stretched over the channels of others."""
+    """Operands that meet element by element, some `stretched` over the channels of others."""
 
     call: str
     views: list[Tensor]
+    stretched: list[bool]
     shape: tuple[int, ...]
     reason: str
 
@@ -112,6 +113,7 @@ class ChannelIds:
         in_groups: frozenset[str] = frozenset(),
         decided: frozenset[str] | None = None,
         approximate: bool = False,
+        carriers: frozenset[str] = frozenset(),
     ) -> None:
         """What is known from the full net, for one that may have few channels left.
 
@@ -119,8 +121,10 @@ class ChannelIds:
         in_groups    axes that are normalized in groups of several channels
         decided      calls over all channels that tie none of them together (`over_all`)
         approximate  calls that mix neighbouring channels tie none of them together either
+        carriers     tensors along which channels lie, also where one is left
         """
-        self.readers, self.in_groups, self.decided, self.approximate = readers, in_groups, decided, approximate
+        self.readers, self.in_groups, self.carriers = readers, in_groups, carriers
+        self.decided, self.approximate = decided, approximate
         self.approximated: set[str] = set()
         self.mixing: list[tuple[Tensor, str]] = []
         self.over_all: set[str] = set()
@@ -240,7 +244,7 @@ class ChannelIds:
     def tensor_elements(self, name: str, shape: Sequence[int]) -> Tensor:
         """An id for every element of a parameter that takes part as an activation (position embedding, scale)."""
         count = int(torch.Size(shape).numel())
-        if count == 1:
+        if count == 1 and name not in self.carriers:
             return uniform(NEUTRAL, shape)
         if len(shape) == 1:
             return self.axis(name, 0, count, "with")
@@ -252,15 +256,13 @@ class ChannelIds:
 
     def collapse(self, ids: Tensor, dims: Iterable[int]) -> Tensor:
         """Tie everything along `dims` and return ids that are uniform there, in the same shape."""
-        shape = ids.shape
         for dim in dims:
             if varies(ids, dim):
                 small = slim(ids)
                 one = small.amax(dim, keepdim=True)
                 self.tie(one.expand_as(small), small)
                 self.mixing.append((one.reshape(-1), self.call))
-                ids = one.expand(ids.narrow(dim, 0, 1).shape)
-                ids = ids.expand([shape[d] if d == dim else ids.shape[d] for d in range(ids.ndim)])
+                ids = one.expand(ids.shape)
         return ids
 
     def meet(self, operands: Sequence[Tensor], shape: Sequence[int], reason: str) -> Tensor:
@@ -270,11 +272,19 @@ class ChannelIds:
         them: the result has the other's ids. It is looked at again when all ties are known (`settle`).
         """
         views = _with_channels([ids[(None,) * (len(shape) - ids.ndim)] for ids in operands])
-        stretched = [_is_stretched(view, views) for view in views]
+        stretched = [self._stretches(_is_stretched(view, views), number) for number, view in enumerate(views)]
         if any(stretched):
-            self.postponed.append(Meeting(call=self.label, views=views, shape=tuple(shape), reason=reason))
+            met = Meeting(call=self.label, views=views, stretched=stretched, shape=tuple(shape), reason=reason)
+            self.postponed.append(met)
             views = [view for view, is_stretched in zip(views, stretched, strict=True) if not is_stretched]
         return self._met(views, shape, reason)
+
+    def _stretches(self, does: bool, number: int) -> bool:
+        """Whether an operand is stretched over others; over many heads in the full net means over one that is left."""
+        label = f"{self.label} stretches {number}"
+        holds = does or label in (self.decided or ())
+        self.over_all.update([label] if holds else [])
+        return holds
 
     def settle(self, representative: Tensor) -> bool:
         """Look at stretched operands again, now that `representative` (ids,) gives tied ids one number.
@@ -284,13 +294,14 @@ class ChannelIds:
         waiting = []
         for meeting in self.postponed:
             known = [packed(representative[slim(view)]).expand(view.shape) for view in meeting.views]
-            if any(_is_stretched(view, known) for view in known):
+            if f"{meeting.call} is given up" in (self.decided or ()) or any(
+                _is_stretched(view, known) for view in known
+            ):
                 waiting.append(meeting)
             else:
                 self._met(known, meeting.shape, meeting.reason)
-        progress = len(waiting) < len(self.postponed)
-        self.postponed = waiting
-        return progress
+        before, self.postponed = len(self.postponed), waiting
+        return len(waiting) < before
 
     def settle_elements(self, representative: Tensor) -> bool:
         """Elements of a parameter along two axes, one of which a stretched operand lacks, go together along that one.
@@ -321,12 +332,12 @@ class ChannelIds:
     def give_up_postponed(self) -> None:
         """Operands that really are stretched over several channels stay; channels keep the element that they meet."""
         for meeting in self.postponed:
+            self.over_all.add(f"{meeting.call} is given up")
             for number, view in enumerate(meeting.views):
-                if _is_stretched(view, meeting.views):
+                if meeting.stretched[number]:
                     self.keep(view, f"{meeting.reason} stretches it over other channels")
-                    for other in meeting.views:
-                        if other is not view:
-                            self._meets(meeting.call, number, view, slim(other))
+                    for other in (one for one in meeting.views if one is not view):
+                        self._meets(meeting.call, number, view, slim(other))
         self.postponed = []
 
     def _meets(self, call: str, number: int, view: Tensor, ids: Tensor) -> None:
@@ -369,11 +380,9 @@ def _with_channels(views: list[Tensor]) -> list[Tensor]:
     """Those that are not neutral throughout, and no constants that change only where channels do not."""
     views = [view for view in views if not is_neutral(view)]
     dims = [{dim for dim in range(view.ndim) if varies(view, dim)} for view in views]
-    constant = [bool(along) and int(slim(view).max()) <= KEPT for view, along in zip(views, dims, strict=True)]
-    lie = set().union(*(along for along, fixed in zip(dims, constant, strict=True) if not fixed))
-    return [
-        view for view, along, fixed in zip(views, dims, constant, strict=True) if not fixed or not lie or along & lie
-    ]
+    lie = [along for view, along in zip(views, dims, strict=True) if int(slim(view).max()) > KEPT]
+    drop = [lie and along and not along & set().union(*lie) for along in dims]
+    return [view for view, dropped in zip(views, drop, strict=True) if not dropped]
 
 
 def _is_stretched(view: Tensor, views: Sequence[Tensor]) -> bool:
