@@ -12,7 +12,17 @@ from solution.evaluate.score import Scorer
 from solution.report.plots import Point, Series, pareto, training_curves
 from solution.report.sections import Block, Findings, Lookup, Section, command
 from solution.report.style import css_variables
-from solution.report.tables import QUALITY, Table, ablation_table, compared, forms, main_quality, read_ablation, spread
+from solution.report.tables import (
+    QUALITY,
+    Table,
+    ablation_table,
+    compared,
+    forms,
+    is_of_checkpoint,
+    main_quality,
+    read_ablation,
+    spread,
+)
 from solution.run_folder import ROLES, Run, flat
 from solution.tasks import TASKS
 
@@ -83,13 +93,16 @@ def _sections(runs: Sequence[Run], look: Look | None, lookup: Lookup) -> list[Se
     own = info.findings({str(run.folder): run for run in runs})
     histories = runs[0].histories()
     switches = read_ablation(runs[0].folder / "ablation")
-    sections = [_compared(runs), _steps(runs, own)]
+    # A search shows its files in a table and a drawing of its own.
+    search = bool(own.tables) and not any(is_of_checkpoint(vars(row)) for row in _rows(runs))
+    sections = [_compared(runs), *([] if search else [_steps(runs, own)])]
     if own.tables or own.drawings:
         shown = tuple(own.drawings.values())
-        sections.append(Section(id="own", title="Of this recipe", texts=own.texts, tables=own.tables, drawings=shown))
+        title = own.title or "Of this recipe"
+        sections.append(Section(id="own", title=title, texts=own.texts, tables=own.tables, drawings=shown))
     if histories:
         sections.append(Section(id="training", title="Training", drawings=(training_curves(histories),), half=True))
-    if (quality := main_quality(_rows(runs))) is not None:
+    if not search and (quality := main_quality(_rows(runs))) is not None:
         sections.append(_cost_and_quality(runs, quality, own))
     if look is not None:
         from solution.report.diagnostics import diagnostics
@@ -115,7 +128,8 @@ def _compared(runs: Sequence[Run]) -> Section:
         texts.append(f"{' and '.join(guessing)}: at chance level, a guess does as well.")
     reasons = {(role, form): why for role in ROLES for run in runs for form, why in run.row(role).left_out.items()}
     texts += [f"{role.capitalize()} has no {form}: {why}" for (role, form), why in reasons.items()]
-    tables = tuple(table for table in (compared(models), *([forms(models)] if _only_compared(runs) else [])) if table)
+    shown = forms(models) if _only_compared(runs) else None
+    tables = tuple(table for table in (compared(models), shown) if table)
     return Section(id="compared", title="Before and After", texts=tuple(texts), tables=tables)
 
 

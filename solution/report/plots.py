@@ -87,6 +87,9 @@ def pareto(
         if scorer is not None:
             _equal_scores(axes, scorer)
         quiet(axes, "both")
+        low, high = axes.get_ylim()
+        if high > 1 >= max((point.quality for one in seen for point in one.points), default=0):
+            axes.set_ylim(low, 1 + 0.02 * (1 - low))  # no quality is above 1
         axes.set(xlabel="million MACs of one image", ylabel=quality)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         _name(axes, seen)

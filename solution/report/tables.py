@@ -116,7 +116,7 @@ def compared(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     forms = dict.fromkeys(_COSTS, _COUNT)
     labels = {**_COSTS, **QUALITY, "score": "score (lower is better)"}
-    if not all(map(_is_of_checkpoint, models.values())):
+    if not all(map(is_of_checkpoint, models.values())):
         labels["bytes"] = "file, bytes"
     lines = []
     for key, label in labels.items():
@@ -175,7 +175,7 @@ def _unpaid(latency_ms: Mapping[str, Mapping[str, float]]) -> str:
     return " ".join(found)
 
 
-def _is_of_checkpoint(figures: Mapping[str, Any]) -> bool:
+def is_of_checkpoint(figures: Mapping[str, Any]) -> bool:
     """Whether bytes and quality of a row are its checkpoint's. `shrink` notes those of the file that ships."""
     shipped = [file for file in figures.get("exported", {}).values() if file.get("bytes") is not None]
     return all(file["bytes"] != figures.get("bytes") for file in shipped)
@@ -189,7 +189,7 @@ def _forms(figures: Mapping[str, Any], quality: str | None) -> Iterator[tuple[st
         held = None if memory is None else memory / 1e6
         return _number(num_bytes, _COUNT), _number(ms, "{:.3g}"), _number(judged), _number(held, "{:.1f}")
 
-    if figures.get("bytes") is not None and _is_of_checkpoint(figures):
+    if figures.get("bytes") is not None and is_of_checkpoint(figures):
         own = figures.get(quality) if quality else None
         yield "checkpoint, PyTorch eager", cells(figures["bytes"], times.get("eager"), own, figures.get("memory_bytes"))
     if figures.get("packed_bytes") is not None:
@@ -298,7 +298,7 @@ def _file_rows(rows: Sequence[Row], names: Sequence[str]) -> Iterator[tuple[str,
     step = rows[0].step
     judged = [_quality(name)(rows) for name in names]
     own = (_latency("eager")(rows), _memory([row.memory_bytes for row in rows]))
-    if all(_is_of_checkpoint(vars(row)) for row in rows):
+    if all(is_of_checkpoint(vars(row)) for row in rows):
         yield (step, "checkpoint, eager", mean_count([row.bytes for row in rows]), *judged, *own)
         yield (step, "packed", mean([row.packed_bytes for row in rows], "{:,.0f}"), *("-" for _ in (*names, *own)))
     for form in dict.fromkeys(form for row in rows for form in row.exported):

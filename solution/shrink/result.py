@@ -110,16 +110,17 @@ class Result:
 def _table(facts: Mapping[str, Any]) -> Table:
     lines = facts["lines"]
     known = any(line["figure"] is not None for line in lines)
-    headings = ["net", "MACs", "parameters", "bytes", f"ms, {facts['runtime']}", "pixels"]
-    headings += [facts["title"], "95 % interval", "drop, points"] if known else []
+    sided = len({line["size"] for line in lines}) > 1
+    headings = ["net", "MACs", "parameters", "bytes", f"ms, {facts['runtime']}", *(["pixels"] if sided else [])]
+    headings += [facts["title"], "95 % interval", "change, points"] if known else []
     rows = []
     for line in lines:
         mark = {"chosen": "chosen: ", "before": ""}.get(line["role"], "")
         cells = [mark + line["name"], f"{line['macs']:,}", f"{line['params']:,}", f"{line['bytes']:,}"]
-        cells += [f"{line['ms']:.3g}", str(line["size"] or "-")]
+        cells += [f"{line['ms']:.3g}", *([str(line["size"] or "-")] if sided else [])]
         if known:
             cells += [_number(line["figure"]), _interval(line["interval"], "{:.4f}")]
-            cells.append("" if line["role"] == "before" or line["drop"] is None else f"{line['drop']:+.2f}")
+            cells.append("" if line["role"] == "before" or line["drop"] is None else f"{0 - line['drop']:+.2f}")
         rows.append(tuple(cells))
     return Table(headings=tuple(headings), rows=tuple(rows), caption="As it came, chosen, runners-up; judged on val.")
 
@@ -170,6 +171,7 @@ def findings(runs: Mapping[str, Run], _slug: str = "") -> Findings:
             drawing = _drawing(facts)
             command = run.settings.get("command", "")
             return Findings(
+                title="The search",
                 tables=(_table(facts),),
                 texts=(facts["verdict"], *facts["notes"]),
                 drawings={"front.svg": drawing} if drawing else {},

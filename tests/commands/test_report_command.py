@@ -263,3 +263,26 @@ def test_steps_are_described_with_the_epochs_that_were_trained(tmp_path):
     text = (folder / "report.html").read_text()
     assert "before: 7 epochs more" in text
     assert "after: 170 epochs more" in text
+
+
+def test_a_search_shows_its_files_once(tmp_path):
+    """A folder as `shrink` leaves it: one table and one drawing of its own, and nothing of it again."""
+    folder = exported_run(tmp_path / "shrunk", 1000)
+    (folder / "recipe.json").write_text(json.dumps({"name": "shrink", "seed": 0, "settings": {}}))
+    line = {"name": "as it came", "role": "before", "precision": "fp32", "size": 32, "macs": 20_000, "params": 900,
+            "bytes": 1000, "ms": 1.0, "ram": 1, "quality": {"f1": 0.5}, "figure": 0.5, "interval": None, "drop": None}  # fmt: skip
+    lines = [line, {**line, "name": "01 uniform 50%, fp32", "role": "chosen", "figure": 0.52, "drop": -2.0}]
+    points = [{"name": name, "macs": macs, "dev": dev} for name, macs, dev in
+              (("as it came", 20_000, 1.0), ("01 uniform 50%", 10_000, 1.0))]  # fmt: skip
+    facts = {"lines": lines, "verdict": "PASS", "runtime": "onnxruntime", "title": "macro F1", "points": points,
+             "notes": []}  # fmt: skip
+    (folder / "shrink.json").write_text(json.dumps(facts))
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert text.count("onnxruntime") == 1
+    assert "Step by step" not in text
+    assert "Cost and quality" not in text
+    assert "change, points" in text
+    assert "+2.00" in text
+    assert "pixels" not in text
+    assert "1.02" not in text  # no quality is above 1, on no axis either
