@@ -270,7 +270,7 @@ def test_a_search_shows_its_files_once(tmp_path):
     folder = exported_run(tmp_path / "shrunk", 1000)
     (folder / "recipe.json").write_text(json.dumps({"name": "shrink", "seed": 0, "settings": {}}))
     line = {"name": "as it came", "role": "before", "precision": "fp32", "size": 32, "macs": 20_000, "params": 900,
-            "bytes": 1000, "ms": 1.0, "ram": 1, "quality": {"f1": 0.5}, "figure": 0.5, "interval": None, "drop": None}  # fmt: skip
+            "bytes": 1000, "ms": 1.0, "ram": 1, "figure": 0.5, "interval": None, "drop": None}  # fmt: skip
     lines = [line, {**line, "name": "01 uniform 50%, fp32", "role": "chosen", "figure": 0.52, "drop": -2.0}]
     points = [{"name": name, "macs": macs, "dev": dev} for name, macs, dev in
               (("as it came", 20_000, 1.0), ("01 uniform 50%", 10_000, 1.0))]  # fmt: skip
