@@ -23,6 +23,8 @@ from solution.shrink.subject import Subject
 WHOLE = "as it came"
 _EXPORTS, _MEASURING = 2.2, 15.0
 """Reserve for the end: exports of the whole net, and seconds."""
+_SHOWN = 10
+"""Names of classes in a message."""
 RATE = 1e-3
 """Peak learning rate of a candidate's rounds, unless the race tells otherwise."""
 
@@ -71,9 +73,11 @@ class Measured:
             seconds = time.perf_counter() - start
             if quality and subject.task.at_chance(quality, subject.given.info.counts.get("dev", {})):
                 figure = f"{subject.task.title} {quality[subject.task.figure]:.3f}"
+                known = subject.header.classes
+                names = f" ({', '.join(known[:_SHOWN])}{', ...' if len(known) > _SHOWN else ''})" if known else ""
                 raise InputError(
                     f"the net is at chance on these pictures ({figure}): are its weights, --mean and --std right, and "
-                    "are these the classes that it was trained on?"
+                    f"are these the classes that it was trained on{names}, in this order?"
                 )
             return {"quality": quality, "seconds": seconds, "costs": costs_of(subject.net, subject.example)}
 
@@ -129,8 +133,8 @@ class Measured:
         times = self.times({f"{WHOLE}, {precision}": (file.path, size) for precision, file in files.items()})
         for precision, file in files.items():
             ms = times[f"{WHOLE}, {precision}"]
-            drop = "" if math.isnan(file.dev) else f", drop {self.drop(file.dev):+.1f}"
-            self.log(f"as it came in {precision}: {file.bytes:,} bytes, {ms:.3g} ms{drop}")
+            change = "" if math.isnan(file.dev) else f", quality {0 - self.drop(file.dev):+.1f} points on dev"
+            self.log(f"as it came in {precision}: {file.bytes:,} bytes, {ms:.3g} ms{change}")
         self.baseline, self.ms = files, {precision: times[f"{WHOLE}, {precision}"] for precision in files}
 
     def _for_the_end(self) -> float:

@@ -183,9 +183,9 @@ def _verdict(search: Search, lines: list[Line], missed: list[str]) -> tuple[bool
     if chosen.drop is None:
         how = "quality is not known, for there are no pictures"
         return not missed, f"{'FAIL' if missed else 'NOT JUDGED'} {wanted}: {cost}; {how}" + _and(missed)
-    spread = f" (95 % interval {chosen.drop_interval[0]:+.2f} to {chosen.drop_interval[1]:+.2f})" if (
+    spread = f" (95 % interval {0 - chosen.drop_interval[1]:+.2f} to {0 - chosen.drop_interval[0]:+.2f})" if (
         chosen.drop_interval) else ""  # fmt: skip
-    lost = f"drop {chosen.drop:+.2f} points{spread} at {cost}"
+    lost = f"quality {0 - chosen.drop:+.2f} points{spread} at {cost}"
     passed = chosen.drop <= goal.max_drop and not missed
     return (
         passed,
@@ -213,7 +213,7 @@ def _notes(search: Search, choice: Choice) -> tuple[str, ...]:
     if not choice.kept:
         dropped = search.drop(choice.chosen.file.dev)
         notes.append(
-            f"On dev, which decides, no net kept all that was asked: the closest was taken (drop {dropped:+.1f} points "
+            f"On dev, which decides, no net kept all that was asked: the closest was taken ({0 - dropped:+.1f} points "
             "there). Where val says otherwise, there may be too few pictures: give more, or --hours."
         )
     if given.val is given.dev:

@@ -97,7 +97,17 @@ def test_the_checkpoint_reloads_into_fresh_code_and_shrinks_it(result):
 
 def test_everything_is_shown_as_text_and_in_a_notebook(result):
     shown, html = str(result), result._repr_html_()
-    for text in ("as it came", "chosen: ", "MACs", "parameters", "bytes", "macro F1", "95 % interval", "drop", "PASS"):
+    for text in (
+        "as it came",
+        "chosen: ",
+        "MACs",
+        "parameters",
+        "bytes",
+        "macro F1",
+        "95 % interval",
+        "change",
+        "PASS",
+    ):
         assert text in shown
         assert text in html
     assert "<table>" in html
