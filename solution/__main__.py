@@ -51,7 +51,7 @@ COMMANDS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, or 2 after bad input, which is explained on standard error."""
+    """Run one command. Returns 0, 1 after a verdict of FAIL, or 2 after bad input, explained on standard error."""
     parser = argparse.ArgumentParser(prog="featherweight", description="Featherweight: image models made small.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -62,10 +62,10 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     command = COMMANDS[arguments.command]
 
-    def start() -> None:
+    def start() -> int | None:
         if num_processes() > 1 and command is not run:
             raise InputError(f"{arguments.command} is not shared by processes: start it without a launcher")
-        command.run(arguments)
+        return command.run(arguments)
 
     return guarded(start, getattr(command, "GO_ON", ""))
 

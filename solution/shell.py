@@ -31,14 +31,16 @@ class Terminated(KeyboardInterrupt):
 
 
 def guarded(command: Callable[[], Any], advice: str = "") -> int:
-    """Run `command`. Returns 0; 2 after bad input or on a full disk; 130 or 143 when a signal stopped it.
+    """Run `command`. Returns the number that it returns, else 0; 2 after bad input or on a full disk; 130 or 143 when
+    a signal stopped it.
 
     advice  how to go on after a stop, printed after "stopped"
     """
-    stopped = f"stopped{f'; {advice}' if advice else ''}"
+    code, stopped = 0, f"stopped{f'; {advice}' if advice else ''}"
     with _plain_warnings(), temporaries.own_temporary_folder(), _ended_in_time(stopped):
         try:
-            command()
+            done = command()
+            code = done if isinstance(done, int) else 0
             sys.stdout.flush()
         except InputError as error:
             return 2 if _ended_with_the_first() else _say(f"error: {error}", 2)
@@ -52,7 +54,7 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
                 raise
             where = f": {error.filename}" if error.filename else ""
             return _say(f"error: {reason}{where}; make room, or write elsewhere (--out, SOLUTION_CACHE, TMPDIR)", 2)
-    return 0
+    return code
 
 
 def without_password(text: str) -> str:

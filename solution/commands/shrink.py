@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_flags(parser, side="--pixels")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Search, and print the table and where everything is."""
+def run(arguments: argparse.Namespace) -> int:
+    """Search, and print the table and where everything is. Returns 1 after a verdict of FAIL, else 0."""
     from solution.shrink import run as verb
     from solution.shrink.goal import Goal
 
@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written: {result.file}, {result.out}/smaller.safetensors, report.html, front.svg\n\nnext:")
     print(f"  python -m solution predict {file} PHOTO")
     print(f"  python -m solution inspect {words_for(result.out / 'smaller.safetensors', subject.header)}")
+    return 0 if result.passed else 1
 
 
 def _subject(arguments: argparse.Namespace) -> Subject:

@@ -296,7 +296,7 @@ def _proven(
     if images is None:
         raise InputError("there is nothing to compare the file with: name photos with --data, or data=")
     parity = compare(predict, exported, images, tolerance, compared)
-    if loaders is None or not header.classes:
+    if loaders is None or loaders.val is None or not header.classes:
         return parity
     # A recipe that exports its nets has just judged them.
     before = header.figures["quality"] if compared.not_alone else None

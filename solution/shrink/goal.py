@@ -56,6 +56,11 @@ class Goal:
         if self.runtime not in (known := (*EXPORTING, "packed", EAGER)):
             raise InputError(f"for is one of {', '.join(known)}, got {self.runtime!r}")
 
+    @property
+    def limited(self) -> bool:
+        """Whether anything is limited besides the drop."""
+        return any(getattr(self, name) is not None for name in LIMITS)
+
     def limits(self, before: Mapping[str, float]) -> dict[str, float]:
         """{limit: its number in the base unit}, for a net that costs `before` now."""
         named = {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}

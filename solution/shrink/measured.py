@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -13,11 +14,13 @@ from typing import Any
 from torch import nn
 
 from solution.contracts import InputError
+from solution.evaluate.classify import Predict
 from solution.export.runtimes import EAGER
 from solution.shrink.effort import Effort, Journal
 from solution.shrink.goal import Goal, costs_of, ram_of
+from solution.shrink.judging import Judged, judged
 from solution.shrink.rounds import Cut, kept
-from solution.shrink.ship import OF_PYTORCH, Shipped, precisions, shipped, times_ms
+from solution.shrink.ship import OF_PYTORCH, Shipped, answering, precisions, shipped, times_ms
 from solution.shrink.subject import Subject
 
 WHOLE = "as it came"
@@ -27,6 +30,9 @@ _SHOWN = 10
 """Names of classes in a message."""
 RATE = 1e-3
 """Peak learning rate of a candidate's rounds, unless the race tells otherwise."""
+_SURE, _SURE_ENOUGH = 0.7, 0.5
+"""Part of `max_drop` that decisions use at most, and the standard errors of a drop on dev that are added to it: dev is
+small, and many nets are held against it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,7 @@ class Candidate:
 
     level    its share of the MACs of the net as it came
     dev      its figure on dev, in PyTorch
+    error    standard error of its drop there, in points; NaN where it is not known
     steps    training steps so far
     lr       peak learning rate of its rounds
     folder   where it is kept, below the work folder; "" is the net as it came
@@ -49,6 +56,7 @@ class Candidate:
     folder: str
     costs: dict[str, float]
     lr: float = RATE
+    error: float = math.nan
 
 
 class Measured:
@@ -97,12 +105,14 @@ class Measured:
 
     def ship(self, candidate: Candidate, precision: str) -> Shipped | None:
         """Its file; made once."""
-        folder = self.work / (candidate.folder or "whole")
+        folder, subject = self.work / (candidate.folder or "whole"), self.subject
 
         def made() -> dict[str, Any] | None:
-            file = shipped(self.cut_of(candidate), self.subject, self.runtime, folder / precision, precision,
-                           self.log)  # fmt: skip
-            return None if file is None else {**dataclasses.asdict(file), "path": file.path.name}
+            file = shipped(self.cut_of(candidate), subject, self.runtime, folder / precision, precision, self.log)
+            if file is None:
+                return None
+            dev = self.on_dev(answering(file.path, subject), candidate.size)
+            return {**dataclasses.asdict(file), **dev, "path": file.path.name}
 
         found = self.journal.once(f"{candidate.name} in {precision}, {self.runtime}", made)
         return None if found is None else Shipped(**{**found, "path": folder / found["path"]})
@@ -114,6 +124,27 @@ class Measured:
     def drop(self, figure: float) -> float:
         """Points of 100 below the net as it came, on dev."""
         return 100 * (self.whole.dev - figure)
+
+    @functools.cached_property
+    def _as_it_came(self) -> Judged:
+        subject = self.subject
+        return judged(subject.predict(subject.net), subject, subject.header.size, "dev")
+
+    def on_dev(self, predict: Predict, size: int) -> dict[str, float]:
+        """{"dev": figure of `predict` there, "error": the standard error of its drop, in points}."""
+        found = judged(predict, self.subject, size, "dev")
+        return {"dev": found.figure, "error": found.drop_error(self._as_it_came)}
+
+    def keeps(self, one: Candidate | Shipped) -> bool:
+        """Whether quality is kept as far as dev can tell; without pictures nothing speaks against it.
+
+        The net as it came in fewer bits is not one of many that were tried, so its drop counts as it is.
+        """
+        most = self.goal.max_drop
+        if isinstance(one, Shipped) and one in self.baseline.values():
+            return not self.drop(one.dev) > most
+        margin = 0.0 if math.isnan(one.error) else _SURE_ENOUGH * one.error
+        return not self.drop(one.dev) > min(_SURE * most, most - margin)
 
     def measure(self) -> None:
         """Export the net as it came, in fewer bits too, and time all; what cannot be exported stays in PyTorch."""

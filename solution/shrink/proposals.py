@@ -62,7 +62,8 @@ class Proposer:
         size = size or (smaller_side(whole, level) if way == "smaller" else whole)
         macs = max(round(level * self.macs), 1)
         ranked = "taylor" if subject.context(size, _quiet).train is not None else "group_norm"
-        shared: dict[str, Any] = {"macs": macs, "round_to": _round_to(subject.net)}
+        fits = subject.context(size, _quiet).calibration is not None
+        shared: dict[str, Any] = {"macs": macs, "round_to": _round_to(subject.net), "reconstruct": fits}
         channels = {
             "uniform": PruneChannels(**shared),
             "global": PruneChannels(**shared, ranking="global", importance=ranked),
@@ -97,7 +98,8 @@ class Proposer:
 
 def _plain(step: Step) -> Step:
     """`step` without what it would rank by on pictures: widths by one ranking of all are as near as norms say."""
-    return dataclasses.replace(step, importance="group_norm") if isinstance(step, PruneChannels) else step
+    plain = {"importance": "group_norm", "reconstruct": False}
+    return dataclasses.replace(step, **plain) if isinstance(step, PruneChannels) else step
 
 
 def smaller_side(side: int, level: float) -> int:

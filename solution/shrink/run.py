@@ -19,7 +19,7 @@ from solution.export.runtimes import import_runtime
 from solution.locks import claimed
 from solution.run_folder import data_facts
 from solution.runtime import check_writable, commit, hardware, set_threads, write_text
-from solution.shrink.choice import Choice, choose, lines_of
+from solution.shrink.choice import Choice, choose, settled
 from solution.shrink.goal import LIMITS, Goal
 from solution.shrink.result import Line, Result, write
 from solution.shrink.rounds import header_for
@@ -87,8 +87,7 @@ def run(
         try:
             search = Search(subject, goal, work, log)
             search.run()
-            choice = choose(search)
-            lines = lines_of(search, choice)
+            choice, lines = settled(search, choose(search))
         except InputError:
             shutil.rmtree(work)
             with contextlib.suppress(OSError):
@@ -210,7 +209,14 @@ def _notes(search: Search, choice: Choice) -> tuple[str, ...]:
             "There are no labels: quality is how often the file names the class that the net as it came names; whether "
             "that class is right is not known."
         )
-    if not choice.kept:
+    if choice.refused:
+        notes.append(
+            f"Dev had chosen {choice.refused}, which val refused: the net as it came ships, in the smallest form that "
+            "keeps its quality. More photos or more --hours may bring more."
+        )
+    elif not choice.kept and not search.goal.limited:
+        notes.append("No smaller net and no smaller file kept the quality on dev: the net is given back as it came.")
+    elif not choice.kept:
         dropped = search.drop(choice.chosen.file.dev)
         notes.append(
             f"On dev, which decides, no net kept all that was asked: the closest was taken ({0 - dropped:+.1f} points "

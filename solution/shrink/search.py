@@ -23,19 +23,25 @@ from solution.shrink.rounds import Cut, Round, Teaching, keep, kept
 from solution.shrink.subject import Subject
 
 IN_TRAININGS = "seconds in trainings"
-FIRST_LEVEL, FURTHER, CLOSE_LEVELS, LEAST_LEVEL = 0.5, 0.65, 0.88, 0.02
-"""Share of MACs that is tried first, the factor to the next one, the ratio of levels between which nothing is tried,
-and the least one."""
-_RACE, _SEMIFINAL, _ROUND, _LAST = 0.03, 0.06, 0.16, 0.25
-"""Shares of the effort for a race's run, the two best of it, a round at one level, and the chosen net at the end."""
+FIRST_LEVEL, LEAST_LEVEL = 0.9, 0.02
+"""Share of MACs that is tried first, and the least one."""
+FURTHER, FURTHER_AT_ONCE, CLOSE_LEVELS = 0.85, 0.65, 0.94
+"""Factor to the next level after a net that keeps its quality, after one that did so at its first short round, and the
+ratio of levels between which nothing is tried."""
+_RACE, _SEMIFINAL, _ROUND, _LAST = 0.03, 0.06, 0.14, 0.25
+"""Shares of the effort for a race's run, the best of it again, a round at one level, and the chosen net at the end."""
+_RACED, _GENTLE_LEVEL = 3, 0.6
+"""So many ways are trained in a race; all of them below this level, where a cut net before training tells nothing."""
+_WALKING = 2
+"""So many ways of a race are cut at each level of the walk; the better one is trained."""
 _MOST_RACED = 0.3
 """Share of the time after which a race is over, whoever has not run: cutting takes time, too."""
 _COMPARED = 2
 """So often at most the predictions of milliseconds and bytes are held against an untrained net's own file."""
 _GENTLER = 4.0
 """By what the learning rate is divided for nets that bear less; the race tells."""
-_MARGIN = 0.7
-"""Part of `max_drop` that decisions use: dev is small, and val has the last word."""
+_HOPELESS = 3.0
+"""A net that drops so many times as much as it may after its first round gets no other one."""
 _FEWEST = 8
 """Training steps without which a candidate is none."""
 _VIEWS, _FOR_LOGITS, _FOR_LAYERS = 4, 0.08, 0.06
@@ -50,6 +56,7 @@ class Search(Measured):
         self.tried: list[Candidate] = []
         self.rounds = 0
         self.teaching: Teaching | None = None
+        self.ways: tuple[str, ...] = ()
 
     def run(self) -> list[Candidate]:
         """All candidates, in the order in which they were tried; the whole net is not among them."""
@@ -65,19 +72,21 @@ class Search(Measured):
         proposer = dataclasses.replace(proposer, bears=self._bearable())
         try:
             best = self._raced(proposer, level)
-            if self._limited():
+            if self.goal.limited:
                 self._trained(self.cut_of(best), best, 1.0)
             else:
                 self._walked(proposer, best)
         except OutOfTimeError:
             self.log("the time for trainings is over; what was finished is kept")
         if not self.tried:
-            raise InputError(self._no_time())
+            if not self.effort.timed or len(self.baseline) < 2:
+                raise InputError(self._no_time())
+            self.log("no time was left for a single candidate, so the net as it came in fewer bits is the answer")
         return self.tried
 
     def _by_weights(self, proposal: Proposal) -> list[Candidate]:
         """The one candidate that needs no training pictures."""
-        if not self._limited():
+        if not self.goal.limited:
             raise InputError(
                 "without training pictures nothing tells how far to go: name a limit such as --macs 50%, or photos "
                 "with --data"
@@ -100,9 +109,6 @@ class Search(Measured):
             f"came took {seconds:.0f} s, and the end takes {end:.0f} s; give at least --hours "
             f"{math.ceil(2 * (seconds + end) / 36) / 100:g}"
         )
-
-    def _limited(self) -> bool:
-        return bool(self.goal.limits(dict.fromkeys(("macs", "latency", "size", "ram"), 1.0)))
 
     def _taught(self) -> Teaching:
         subject, views = self.subject, _VIEWS
@@ -159,83 +165,99 @@ class Search(Measured):
         raise InputError(f"these limits cannot be reached by cutting channels: the least is {least}{cost}; allow more")
 
     def _raced(self, proposer: Proposer, level: float) -> Candidate:
-        """The best of all ways at `level`: each is trained a little, the two best of them once more."""
-        runs: list[Candidate] = []
+        """The best way at `level`: all are cut, the best of them trained a little, the best of these once more."""
         begin, most = time.monotonic(), _MOST_RACED * max(self.effort.left(), 0.0)
+        cut: list[tuple[float, str, Cut]] = []
         for proposal in proposer.ways(level):
-            try:
-                done = self._begun(proposal, None, _RACE)
-            except InputError as error:
-                self.log(f"{proposal.way} at {level:.0%}: left out, {error}")
-                continue
-            runs += [done] if done else []
+            made = self._only_cut(proposal, self.whole, level)
+            cut += [made] if made else []
             late = self.effort.timed and time.monotonic() - begin > most
-            if runs and self.journal.once(f"race over at {proposal.way}", functools.partial(bool, late)):
+            if cut and self.journal.once(f"race over at {proposal.way}", functools.partial(bool, late)):
                 break
-        if not runs:
+        cut.sort(key=lambda one: -_sortable(one[0]))
+        self.ways = tuple(way for _, way, _ in cut[:_WALKING])
+        number = _RACED if level >= _GENTLE_LEVEL else len(cut)
+        runs = [self._first_round(made, way, self.whole, _RACE) for _, way, made in cut[:number]]
+        ran = sorted(filter(None, runs), key=lambda one: -_sortable(one.dev))
+        if not ran:
             raise OutOfTimeError
-        runs.sort(key=lambda one: -_sortable(one.dev))
-        gentle = dataclasses.replace(runs[0], lr=runs[0].lr / _GENTLER)
-        again = [self._trained(self.cut_of(one), one, _SEMIFINAL) for one in [gentle, *runs[:2]]]
-        return max([*filter(None, again), runs[0]], key=lambda one: _sortable(one.dev))
+        if level >= _GENTLE_LEVEL and self.keeps(ran[0]):
+            return ran[0]
+        gentle = dataclasses.replace(ran[0], lr=ran[0].lr / _GENTLER)
+        again = [self._trained(self.cut_of(one), one, _SEMIFINAL) for one in [gentle, *ran[:2]]]
+        return max([*filter(None, again), ran[0]], key=lambda one: _sortable(one.dev))
 
     def _walked(self, proposer: Proposer, best: Candidate) -> None:
         """From level to level: further while quality is kept, half the way back when it is not; then the last round."""
         total = self.journal.once("left to walk", lambda: max(self.effort.left(), 1e-9))
-        aim = _MARGIN * self.goal.max_drop
         fine: Candidate | None = None
-        failed, now, tries = 0.0, best, 0
+        failed, now = 0.0, best
         while self.journal.once(f"on after {self.rounds}", lambda: self.effort.left() > (_LAST + _ROUND / 2) * total):
-            done = self._trained(self.cut_of(now), now, _ROUND)
-            if done is None:
-                break
-            tries += 1
-            drop = self.drop(done.dev)
-            if drop > aim and tries < 2 and drop < max(3 * self.goal.max_drop, 2.0):
-                now = done
-                continue
-            tries = 0
-            if drop <= aim:
+            done, further = self._enough(now), FURTHER_AT_ONCE if self.keeps(now) else FURTHER
+            if self.keeps(done):
                 fine = done
             else:
                 failed = done.level
             upper = fine.level if fine else 1.0
-            level = math.sqrt(upper * failed) if failed else upper * FURTHER
+            level = math.sqrt(upper * failed) if failed else upper * further
             if level < LEAST_LEVEL or (failed and failed / upper > CLOSE_LEVELS):
                 break
-            source = fine if fine and done.way != "low_rank" else None
-            next_one = self._next(proposer, done.way, level, source)
+            next_one = self._next(proposer, level, fine)
             if next_one is None:
                 break
             now = next_one
         self._polished()
 
-    def _next(self, proposer: Proposer, way: str, level: float, source: Candidate | None) -> Candidate | None:
-        proposal = proposer.at(way, level) if source is None else proposer.further(way, level, source.size)
-        try:
-            return self._begun(proposal, source, _RACE)
-        except InputError as error:
-            self.log(f"{way} at {level:.0%}: not further, {error}")
+    def _enough(self, candidate: Candidate) -> Candidate:
+        """`candidate` after as many rounds as it takes to tell whether it keeps its quality: none, one or two."""
+        for _ in range(2):
+            drop = self.drop(candidate.dev)
+            if self.keeps(candidate) or drop > max(_HOPELESS * self.goal.max_drop, 2.0):
+                break
+            candidate = self._trained(self.cut_of(candidate), candidate, _ROUND) or candidate
+        return candidate
+
+    def _next(self, proposer: Proposer, level: float, fine: Candidate | None) -> Candidate | None:
+        """The best of the race's ways at `level`, cut from `fine` where its way can go on, after a short round."""
+        cut = []
+        for way in dict.fromkeys([*([fine.way] if fine else []), *self.ways]):
+            source = fine if fine and "low_rank" not in (way, fine.way) else None
+            proposal = proposer.further(way, level, source.size) if source else proposer.at(way, level)
+            made = self._only_cut(proposal, source or self.whole, level)
+            cut += [(*made, source or self.whole)] if made else []
+        if not cut:
             return None
+        _, way, net, source = max(cut, key=lambda one: _sortable(one[0]))
+        return self._first_round(net, way, source, _RACE)
+
+    def _only_cut(self, proposal: Proposal, source: Candidate, level: float) -> tuple[float, str, Cut] | None:
+        """What `proposal` makes of `source`, with its figure on dev before any training; None where it cannot be."""
+        way = proposal.way
+        try:
+            made = Cut(net=proposal.made(self.cut_of(source).net, self.subject, _quiet), size=proposal.size)
+        except InputError as error:
+            self.log(f"{way} at {level:.0%}: left out, {error}")
+            return None
+        key = f"{way} at {level:.3f} of {source.name}, only cut"
+        figure = self.journal.once(key, functools.partial(self.subject.figure, made.net, made.size))
+        self.log(f"{way} at {level:.0%}, only cut: drop {self.drop(figure):+.1f} on dev")
+        return figure, way, made
 
     def _polished(self) -> None:
         """The rest of the effort for the smallest net that keeps its quality or may come to."""
-        near = [one for one in self.tried if self.drop(one.dev) <= self.goal.max_drop + 0.5]
+        near = [one for one in self.tried if self.keeps(one) or self.drop(one.dev) <= self.goal.max_drop + 0.5]
         if near:
             best = min(near, key=lambda one: (one.level, -_sortable(one.dev)))
         else:
             best = max(self.tried, key=lambda one: _sortable(one.dev))
         self._trained(self.cut_of(best), best, 1.0)
 
-    def _begun(self, proposal: Proposal, source: Candidate | None, share: float) -> Candidate | None:
-        """A candidate cut from `source`, or from the net as it came, after its first round."""
-        start = source or self.whole
-        net = proposal.made(self.cut_of(start).net, self.subject, _quiet)
-        cut = Cut(net=net, size=proposal.size)
-        costs = costs_of(net, self.subject.example_at(cut.size))
+    def _first_round(self, cut: Cut, way: str, start: Candidate, share: float) -> Candidate | None:
+        """The candidate that `cut` is, after a short training."""
+        costs = costs_of(cut.net, self.subject.example_at(cut.size))
         level = costs["macs"] / self.whole.costs["macs"]
-        fresh = Candidate(name="", way=proposal.way, level=level, size=cut.size, dev=math.nan, steps=start.steps,
-                          folder="", costs=costs, lr=start.lr)  # fmt: skip
+        fresh = Candidate(name="", way=way, level=level, size=cut.size, dev=math.nan, steps=start.steps, folder="",
+                          costs=costs, lr=start.lr)  # fmt: skip
         return self._trained(cut, fresh, share)
 
     def _trained(self, cut: Cut, candidate: Candidate, share: float) -> Candidate | None:
@@ -257,13 +279,14 @@ class Search(Measured):
             so_far = float(self.journal.entries.get(IN_TRAININGS, 0.0))
             self.journal.note(IN_TRAININGS, round(so_far + time.monotonic() - begin, 2))
         self.effort.charge(plan.steps, candidate.level)
-        dev = self.journal.once(f"{name}: dev", lambda: self.subject.figure(done.net, done.size))
+        figures = self.journal.once(f"{name}: dev", lambda: self.on_dev(self.subject.predict(done.net), done.size))
         made = dataclasses.replace(
-            candidate, name=name, dev=dev, steps=candidate.steps + plan.steps, folder=folder.name
+            candidate, name=name, steps=candidate.steps + plan.steps, folder=folder.name, **figures
         )
         self.tried.append(made)
-        best = self._best_so_far()
-        self.log(f"{name}: {plan.steps} steps, drop {self.drop(dev):+.1f} on dev; {self.effort}; best so far: {best}")
+        spread = "" if math.isnan(made.error) else f" ± {made.error:.1f}"
+        so_far = f"{self.effort}; best so far: {self._best_so_far()}"
+        self.log(f"{name}: {plan.steps} steps, drop {self.drop(made.dev):+.1f}{spread} on dev; {so_far}")
         return made
 
     def _planned(self, cut: Cut, candidate: Candidate, share: float) -> dict[str, Any]:
@@ -274,9 +297,9 @@ class Search(Measured):
         return {"steps": max(int(units / each), 0), "first": 1000 * self.rounds}
 
     def _best_so_far(self) -> str:
-        fine = [one for one in self.tried if self.drop(one.dev) <= self.goal.max_drop]
+        fine = [one for one in self.tried if self.keeps(one)]
         if not fine:
-            return "the net as it came"
+            return "the net as it came in fewer bits"
         best = min(fine, key=lambda one: one.level)
         return f"{best.level:.0%} of the MACs, drop {self.drop(best.dev):+.1f}"
 

@@ -59,7 +59,7 @@ def net():
 
 
 def shrunk(net, out, train=TRAIN, **options):
-    options = {"passes": 30, "log": lambda _: None, **SPLITS, **options}
+    options = {"passes": 10, "log": lambda _: None, **SPLITS, **options}
     return fw.shrink(net, TRAIN[0][0][:2], train=train, out=out, **options)
 
 
@@ -128,7 +128,7 @@ def test_the_folder_is_one_that_report_reads(result, capsys):
 class Stopping(list):
     """Batches that a Ctrl-C ends once, after so many."""
 
-    left = 150
+    left = 60
 
     def __iter__(self):
         for batch in super().__iter__():
