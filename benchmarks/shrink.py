@@ -16,6 +16,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from solution.report.tables import Table
 from solution.runtime import hardware, set_threads, write_text
 from solution.shrink.effort import Effort, Journal
 from solution.shrink.goal import Goal
+from solution.shrink.judging import judged
 from solution.shrink.rounds import Cut, Round, Teaching
 from solution.shrink.run import run as shrink
-from solution.shrink.ship import shipped, times_ms, verdict
+from solution.shrink.ship import answering, shipped, times_ms
 from solution.shrink.subject import Subject, of_data
 
 
@@ -73,11 +75,12 @@ def peers(subject: Subject, goal: Goal, out: Path, seconds: float, levels: tuple
             done = teaching.run(cut, Round(steps=steps), out / f"peer_{level:.2f}", effort)
             file = shipped(done, subject, goal.runtime, out / f"peer_{level:.2f}" / "int8", "int8", print)
             assert file is not None, "Torch-Pruning's net cannot be exported in int8"
-            judged = verdict(file.path, done.size, subject)
+            answers = answering(file.path, subject)
+            dev, val = (judged(answers, subject, done.size, split) for split in ("dev", "val"))
             counted = {"macs": macs(done.net, subject.example), "params": params(done.net)}
             ms = times_ms({"peer": (file.path, done.size)}, goal.runtime, subject)["peer"]
             return {"name": f"Torch-Pruning {level:.0%}, int8", **counted, "bytes": file.bytes, "ms": ms,
-                    "dev": file.dev, "quality": judged.quality}  # fmt: skip
+                    "dev": dev.figure, "quality": val.quality}  # fmt: skip
 
         found.append(journal.once(f"{level:.2f}", trained))
     return found
@@ -107,11 +110,12 @@ def main() -> None:
     if not arguments.no_peers:
         seconds = journal["seconds in trainings"]
         lines += peers(subject, goal, arguments.out, seconds, tuple(arguments.levels))
-    write_text(arguments.out / "rows.json", json.dumps({"lines": lines, "hardware": hardware()}, indent=1) + "\n")
+    load = os.getloadavg()
+    facts = {"lines": lines, "verdict": result.verdict, "load": load, "hardware": hardware()}
+    write_text(arguments.out / "rows.json", json.dumps(facts, indent=1) + "\n")
     print(_table(lines, subject.task.figure).markdown())
-    print(
-        f"\n{result.verdict}\nseconds of all of ours: {journal['seconds so far']:.0f} of {3600 * arguments.hours:.0f}"
-    )
+    seconds = f"seconds of all of ours: {journal['seconds so far']:.0f} of {3600 * arguments.hours:.0f}"
+    print(f"\n{result.verdict}\n{seconds}, load {load[2]:.1f}")
 
 
 def _table(lines: list[dict[str, Any]], figure: str) -> Table:

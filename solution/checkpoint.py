@@ -66,6 +66,7 @@ class Header(InputSpec):
     code     how MODEL names the net, "my_model.py:Net(width=32)" or "module:Class", for whoever has to find it; it is
              imported only when the user named the very same code in this process, or in the one that started it
     wrapped  the net returned more than logits and stands in `models.outputs.Logits`
+    kind     what a net of one's own is for, as `tasks` calls it
     plans    what was applied to the net since it was built, in order
     recipe   {"name": ..., "seed": ..., "stage": ..., "settings": {key: value}}
     figures  the row that was measured when it was written
@@ -74,6 +75,7 @@ class Header(InputSpec):
     spec: ModelSpec | None = None
     code: str = ""
     wrapped: bool = False
+    kind: str = CLASSIFICATION
     plans: tuple[Plan, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -86,13 +88,15 @@ class Header(InputSpec):
     @property
     def task(self) -> str:
         """What the net is for."""
-        return CLASSIFICATION if self.spec is None else task_of(self.spec.settings)
+        return self.kind if self.spec is None else task_of(self.spec.settings)
 
     def to_fields(self) -> dict[str, Any]:
         """All of it, ready for `json.dumps`."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         spec, plans = fields.pop("spec"), fields.pop("plans")
         net = None
+        if self.kind == CLASSIFICATION:
+            del fields["kind"]
         if spec is not None:
             kind = next(name for name, settings in MODELS.items() if isinstance(spec.settings, settings))
             net = {"kind": kind, "settings": dataclasses.asdict(spec.settings), "num_classes": spec.num_classes}

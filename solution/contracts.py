@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # a message about bad input must not wait seconds for PyTorch
     from torch import Tensor, nn
 
 _SPEC, _PLANS, _CODE = "_featherweight_spec", "_featherweight_plans", "_featherweight_code"
-CLASSIFICATION, DETECTION = "classification", "detection"
-"""What a net may be for: one class for a picture, or boxes with a class each."""
+CLASSIFICATION, DETECTION, SEGMENTATION = "classification", "detection", "segmentation"
+"""What a net may be for: one class for a picture, boxes with a class each, or a class for each pixel."""
 
 Batches: TypeAlias = "Iterable[tuple[Tensor, Tensor]]"
 """Batches of (images (B, C, H, W) normalized float32, labels (B,) int64)."""

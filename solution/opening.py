@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.checkpoint import Header
-from solution.contracts import InputError, name_code
+from solution.contracts import SEGMENTATION, InputError, name_code
 from solution.data.loaders import Data
 from solution.export import files
 from solution.export.packed import packed
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
 from solution.models.folders import opened_folder
-from solution.models.outputs import SIZE, as_logits, classifier_path, count_outputs, with_red_first
+from solution.models.outputs import SIZE, answer_of, as_logits, classifier_path, count_outputs, with_red_first
 from solution.models.own_code import OwnNet, suggested
 from solution.models.weights import fill, fitted, misfits, read_weights, within_limits
 from solution.registry import FORMATS
@@ -255,6 +255,8 @@ class ModelSource:
         outputs = count_outputs(net, header, self.name, f"{self.side_flag} {{}}", trained)
         if not header.classes and outputs == len(names):
             header = dataclasses.replace(header, classes=names)
+        if header.spec is None and answer_of(net, len(header.mean), header.size).dim() == 4:
+            header = dataclasses.replace(header, kind=SEGMENTATION)
         if header.classes and outputs != len(header.classes):
             raise InputError(
                 f"{self} has {outputs} outputs, and {len(header.classes)} classes are named: {_shown(header)}"

@@ -21,6 +21,7 @@ from solution.evaluate.cost import macs, macs_dispatched, params, sparsity
 from solution.evaluate.detect import detect
 from solution.evaluate.ram import memory
 from solution.evaluate.score import Scorer
+from solution.evaluate.segment import segment
 
 Quality = Mapping[str, float]
 """{figure: fraction of 1}."""
@@ -96,7 +97,17 @@ DETECTION = Task(
     most_lost={"fp32": 0.002, "fp16": 0.005, "int8": 0.05},
     at_chance=lambda quality, counts: quality.get("map", 1.0) < 0.001,
 )
-TASKS = {task.name: task for task in (CLASSIFICATION, DETECTION)}
+SEGMENTATION = Task(
+    name=contracts.SEGMENTATION,
+    judge=lambda predict, batches: segment(predict, batches).quality(),
+    figure="miou",
+    title="mIoU",
+    answers="logits (B, classes, H, W)",
+    rank=4,
+    most_lost={"fp32": 0.001, "fp16": 0.003, "int8": 0.02},
+    at_chance=lambda quality, counts: quality.get("miou", 1.0) < 0.02,
+)
+TASKS = {task.name: task for task in (CLASSIFICATION, DETECTION, SEGMENTATION)}
 
 
 def task_named(name: str) -> Task:

@@ -114,11 +114,11 @@ class LoadedModel:
         """Write `model` to `path` and judge it; quality on the val split where there are data."""
         from solution.evaluate.cost import file_bytes
         from solution.export import files
-        from solution.tasks import judge, score
+        from solution.tasks import judge, score, task_named
 
         example = self.context.example
         batches = {} if self.loaders is None else {"": self.loaders.opened("val")}
-        figures = judge(model, example, batches, device=self.context.device)
+        figures = judge(model, example, batches, task=task_named(header.task), device=self.context.device)
         if self.score:
             figures["score"] = score(model, example, figures)
         figures |= figures.pop("quality")
@@ -237,7 +237,7 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
         path = Path(folder, f"before{arguments.out.suffix}")
         before = loaded.figures(loaded.model, loaded.header, path)
     if loaded.loaders is not None:
-        quality: dict[str, float] = {name: before[name] for name in ("f1", "accuracy") if name in before}
+        quality: dict[str, float] = {name: before[name] for name in ("f1", "miou", "accuracy") if name in before}
         log(quality_line(quality, loaded.loaders))
     model, rows = loaded.model, [("before", before)]
     with _work_folder(arguments) as work:
@@ -266,15 +266,17 @@ def _compress(arguments: argparse.Namespace, loaded: LoadedModel, steps: list[St
 
 def _check_drop(arguments: argparse.Namespace, loaded: LoadedModel, model: nn.Module) -> None:
     """`InputError` when dev loses more than --max-drop."""
-    from solution.evaluate.classify import classify, predictor
+    from solution.evaluate.classify import predictor
+    from solution.tasks import task_named
 
     if arguments.max_drop is None:
         return
-    dev = loaded.context.need("dev", "--max-drop")
-    before, after = (classify(predictor(net, loaded.context.device), dev).f1 for net in (loaded.model, model))
+    dev, task = loaded.context.need("dev", "--max-drop"), task_named(loaded.header.task)
+    nets = (loaded.model, model)
+    before, after = (task.judge(predictor(net, loaded.context.device), dev)[task.figure] for net in nets)
     if 100 * (before - after) > arguments.max_drop:
         raise InputError(
-            f"macro F1 on dev falls by {100 * (before - after):.1f} points, from {before:.4f} to {after:.4f}, and "
+            f"{task.title} on dev falls by {100 * (before - after):.1f} points, from {before:.4f} to {after:.4f}, and "
             f"{arguments.max_drop:g} were allowed, so nothing is written: cut less, train longer, or let the command "
             "`shrink` look for how much can go"
         )

@@ -13,8 +13,9 @@ from solution.commands.model import FORMS, add_model_flags, check_classes, model
 if TYPE_CHECKING:
     from solution.data.loaders import Loaders
     from solution.evaluate.classify import Classified
+    from solution.evaluate.segment import Segmented
 
-HELP = "judge any net on the val split: accuracy, macro F1, each class, what is taken for what"
+HELP = "judge any net on the val split: macro F1 or mIoU, accuracy, each class, what is taken for what"
 _CONFUSIONS = 5
 
 
@@ -31,8 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Judge; print figures, classes and confusions."""
+    from solution.contracts import SEGMENTATION
     from solution.data.loaders import Data
     from solution.evaluate.classify import classify
+    from solution.evaluate.segment import segment
     from solution.export.runtimes import form_for, open_in, own_runtime
     from solution.runtime import check_writable, set_threads, write_text
 
@@ -42,31 +45,33 @@ def run(arguments: argparse.Namespace) -> None:
     model = model_of(arguments)
     runtime = arguments.runtime or own_runtime(model)
     with tempfile.TemporaryDirectory() as folder:
-        exported = open_in(form_for(model, runtime, Path(folder)), runtime, threads)
+        exported = open_in(form_for(model, runtime, Path(folder)), runtime, threads, task=None)
         metadata, data = exported.metadata, Data(path=arguments.data)
         check_classes(metadata.classes, data.info().classes, metadata.outputs or len(metadata.classes))
         loaders = data.fed_as(metadata).open(splits=("val",))
-        found = classify(exported, loaders.opened("val"))
+        judge: Any = segment if metadata.task == SEGMENTATION else classify
+        found = judge(exported, loaders.opened("val"))
     quality = found.quality()
     print(f"{arguments.model}, in {exported.runtime}, {loaders.info.title}")
     print(quality_line(quality, loaders, "quality"))
     print("\n" + _by_class(found, loaders))
     if arguments.json is not None:
-        result = {"model": arguments.model, "runtime": exported.runtime, "images": found.num_images, **quality}
+        images = loaders.num_images("val")
+        result = {"model": arguments.model, "runtime": exported.runtime, "images": images, **quality}
         write_text(arguments.json, json.dumps(result, indent=1) + "\n")
 
 
-def _by_class(found: Classified, loaders: Loaders) -> str:
-    """Each class with its pictures and F1, then the commonest confusions."""
+def _by_class(found: Classified | Segmented, loaders: Loaders) -> str:
+    """Each class with its pictures and F1, or its pixels and IoU, then the commonest confusions."""
     import numpy as np
 
     from solution.text import columns
 
     names, confusion = loaders.info.classes, found.confusion
-    rows: list[tuple[Any, ...]] = [("class", "pictures", "F1")]
-    rows += [
-        (name, str(int(confusion[index].sum())), f"{found.per_class_f1[index]:.4f}") for index, name in enumerate(names)
-    ]
+    of_pixels = not hasattr(found, "per_class_f1")
+    scores = found.per_class if of_pixels else found.per_class_f1  # type: ignore[union-attr]
+    rows: list[tuple[Any, ...]] = [("class", "pixels", "IoU") if of_pixels else ("class", "pictures", "F1")]
+    rows += [(name, str(int(confusion[index].sum())), f"{scores[index]:.4f}") for index, name in enumerate(names)]
     off = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
     order = np.argsort(off, axis=None)[::-1][:_CONFUSIONS]
     worst = [(index // len(off), index % len(off)) for index in order if off.flat[index]]

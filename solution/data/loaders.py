@@ -16,6 +16,7 @@ import numpy as np
 
 from solution.contracts import InputError, StepContext
 from solution.data.decode import checksum, decode_once
+from solution.data.pairs import PairSource, PairViews, decoded, plain_pairs
 from solution.data.readers import Item, Source, open_source
 from solution.data.source import DatasetInfo, digest
 from solution.data.splits import fold, stratified
@@ -274,6 +275,8 @@ class Data:
     def _loader(
         self, source: Source, split: str, items: tuple[Item, ...], seed: int, normalization: Normalization
     ) -> PlainLoader | TrainLoader:
+        if isinstance(source, PairSource):
+            return self._pair_loader(source, split, items, seed, normalization)
         if split != "train":
             pictures = decode_once(source, items, self.size, self.crop, self.interpolation)
             return plain_loader(pictures, _JUDGE_BATCH, normalization)
@@ -281,6 +284,17 @@ class Data:
         cached = decode_once(source, items, self.cache_size or round(1.25 * self.size), whole, self.interpolation)
         views = Views(cached, Viewer(self.augment, self.size, seed), normalization)
         sampler = EpochSampler(cached.labels, self.batch_size, seed, self.sampling, self.views)
+        return train_loader(views, sampler, self.workers)
+
+    def _pair_loader(
+        self, source: PairSource, split: str, items: tuple[Item, ...], seed: int, normalization: Normalization
+    ) -> PlainLoader | TrainLoader:
+        if split != "train":
+            shown = decoded(source, items, self.size, self.crop, self.interpolation)
+            return plain_pairs(*shown, normalization, _JUDGE_BATCH // 8)
+        cached = decoded(source, items, self.cache_size or round(1.25 * self.size), 0.0, self.interpolation)
+        views = PairViews(*cached, Viewer(self.augment, self.size, seed), normalization)
+        sampler = EpochSampler(cached[0].labels, self.batch_size, seed, "shuffle", self.views)
         return train_loader(views, sampler, self.workers)
 
 
@@ -306,6 +320,8 @@ def _require(source: Source, split: str, items: tuple[Item, ...]) -> None:
         raise InputError(f"{source.path}: no pictures to {split} with; the data set has {_found(source)}")
     if split == "train" and len(source.classes) < 2:
         raise InputError(f"{source.path}: one class only ({source.classes[0]}); there is nothing to tell apart")
+    if source.of_pixels:
+        return
     seen = {item.label for item in items}
     empty = [name for label, name in enumerate(source.classes) if label not in seen]
     message = f"{source.path}: no {split} pictures of {', '.join(empty)}"
@@ -323,7 +339,9 @@ def _info(source: Source, parts: dict[str, tuple[Item, ...]], made: str) -> Data
     counts = {}
     for split in ("train", "dev", "val"):
         found = Counter(source.classes[item.label] for item in parts.get(split, ()))
-        if found:
+        if found and source.of_pixels:
+            counts[split] = {"pictures": found.total()}
+        elif found:
             counts[split] = {name: found[name] for name in source.classes}
     where = str(source.path)
     return DatasetInfo(

@@ -11,6 +11,7 @@ from solution.contracts import InputError
 from solution.data.archives import TarFiles, ZipFiles
 from solution.data.arrays import NAMES, open_npz, open_torchvision
 from solution.data.decode import decode
+from solution.data.pairs import PairSource, holds_pairs
 from solution.data.source import Files, FolderFiles, Item, Source, UnreadableImage
 from solution.data.splits import EXPECTED, class_folders, flat_folders, root_of, split_folders
 from solution.text import safe_name
@@ -79,18 +80,22 @@ def open_source(path: str | Path, zip_encoding: str | None = None) -> Source:
     where = Path(path).expanduser()
     kind = where.name.lower()
     if where.is_dir():
-        return FileSource(FolderFiles(where), where.resolve().name)
+        return _of_files(FolderFiles(where), where.resolve().name)
     if str(path) in NAMES:
         return open_torchvision(str(path))
     if not where.is_file():
         raise InputError(f"no data set at {path}: give a folder, an archive, an .npz file, or {', '.join(NAMES)}")
     if kind.endswith(_TARS):
-        return FileSource(TarFiles(where), _stem(where))
+        return _of_files(TarFiles(where), _stem(where))
     if kind.endswith(".zip"):
-        return FileSource(ZipFiles(where, zip_encoding), _stem(where))
+        return _of_files(ZipFiles(where, zip_encoding), _stem(where))
     if kind.endswith(".npz"):
         return open_npz(where)
     raise InputError(f"{path}: a file of unknown kind; data sets are folders, .zip, {', '.join(_TARS)} or .npz")
+
+
+def _of_files(files: Files, stem: str) -> Source:
+    return PairSource(files, safe_name(stem)) if holds_pairs(files) else FileSource(files, stem)
 
 
 def _stem(path: Path) -> str:

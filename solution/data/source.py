@@ -55,6 +55,7 @@ class Source(ABC):
     classes   class names, sorted
     items     all pictures, sorted by split, class and name
     rendered  made by this project's generator, thus no photos
+    of_pixels each pixel has a class, not each picture
     """
 
     name: str
@@ -62,6 +63,7 @@ class Source(ABC):
     classes: tuple[str, ...]
     items: tuple[Item, ...]
     rendered: bool = False
+    of_pixels: bool = False
 
     @abstractmethod
     def read(self, item: Item) -> bytes:

@@ -96,11 +96,20 @@ class Viewer:
 
     def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
         """(H, W, 3) uint8 -> (size, size, 3) uint8."""
+        self._seed(epoch, index)
+        return self._pipeline(image=image)["image"]
+
+    def _seed(self, epoch: int, index: int) -> None:
         # The leading bit gives all keys one length: Python seeds index 2 of epochs 0 and 1 alike otherwise.
         self._random.seed((1 << 128) | (self.seed << 64) | (epoch << 32) | index)
         position: Any = {"state": self._random.getrandbits(128), "inc": 1}
         self._numbers.state = {"bit_generator": "PCG64", "state": position, "has_uint32": 0, "uinteger": 0}
-        return self._pipeline(image=image)["image"]
+
+    def with_mask(self, image: np.ndarray, mask: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of an image and its mask (H, W, C), which is cut and turned alike, and keeps its values."""
+        self._seed(epoch, index)
+        made = self._pipeline(image=image, mask=mask)
+        return made["image"], made["mask"]
 
 
 _GRAY = (0.299, 0.587, 0.114)

@@ -91,12 +91,12 @@ def pace(config: ExportConfig, loaded: tuple[nn.Module, checkpoint.Header] | Non
     """
     if not config.precision.startswith("int8") or config.format == WEB or config.target.on_chips:
         return ""
-    whole = files.open_file(config.path)
+    whole = files.open_file(config.path, task=None)
     if loaded is None and config.file is not None and files.format_of(config.file) is not None:
-        return verdict(*in_turns(whole, files.open_file(config.file)))
+        return verdict(*in_turns(whole, files.open_file(config.file, task=None)))
     with tempfile.TemporaryDirectory() as folder:
         plain = replace(config, precision="fp32", out=Path(folder, f"plain{config.suffix}"))
-        return verdict(*in_turns(whole, files.open_file(write_unproven(plain, loaded))))
+        return verdict(*in_turns(whole, files.open_file(write_unproven(plain, loaded), task=None)))
 
 
 def make(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from solution.compress.quantization.forms import keep_inputs_float
@@ -22,6 +23,8 @@ from solution.formats.exported import Exported, Metadata
 from solution.losses.distillation import divergence
 
 _NAMES_SHOWN = 3
+_CELLS = 16
+"""So many cells a side stand for the pixels of a picture."""
 _CLEARLY_NEARER = 0.002
 """A choice that keeps more layers in float must come so much nearer to the net's outputs, in nats."""
 
@@ -109,9 +112,17 @@ def _away(target: Format, graph: Any, metadata: Metadata, batches: Batches, logi
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"choice{target.suffix}")
         target.write(graph, metadata, path)
-        return float(divergence(_logits(target.open(path), batches), logits))
+        return float(divergence(_logits(target.open(path, task=metadata.task), batches), logits))
 
 
 def _logits(predict: Predict, batches: Batches) -> Tensor:
     with torch.inference_mode():
-        return torch.cat([predict(images) for images, _ in batches])
+        return torch.cat([_rows(predict(images)) for images, _ in batches])
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """Logits (B, C), or of pixels (B, C, H, W) in cells, as rows (N, C)."""
+    if logits.dim() == 2:
+        return logits
+    cells = F.adaptive_avg_pool2d(logits.float(), min(_CELLS, *logits.shape[2:]))
+    return cells.movedim(1, -1).flatten(0, -2)

@@ -81,6 +81,13 @@ COMPARED = {
             fine_outputs=True,
             not_alone="is a detector: its recipe exports it, with pictures that have boxes",
         ),
+        Compared(
+            task=tasks.SEGMENTATION,
+            outputs="logits of pixels",
+            num_images=16,
+            errors={"fp32": 1e-4, "fp16": 1e-2, "int8": 0.3},
+            agreements={"fp32": 0.98, "fp16": 0.95, "int8": 0.85},
+        ),
     )
 }
 """{task: what is compared}."""

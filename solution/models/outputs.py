@@ -167,12 +167,12 @@ def count_outputs(net: nn.Module, header: InputSpec, name: str, how: str = "--si
 
     def takes(channels: int, side: int) -> bool:
         try:
-            return bool(_answer(net, channels, side).shape)
+            return bool(answer_of(net, channels, side).shape)
         except Exception:  # whatever a net makes of pictures that it does not take
             return False
 
     try:
-        return _answer(net, channels, size).shape[1]
+        return answer_of(net, channels, size).shape[1]
     except Exception as error:
         reason = str(error).partition("\n")[0]
         nearest = sorted(_SIDES, key=lambda side: (side < size, abs(side - size)))
@@ -190,7 +190,8 @@ def count_outputs(net: nn.Module, header: InputSpec, name: str, how: str = "--si
         raise InputError(f"{name} takes no pictures (B, {channels}, S, S): {type(error).__name__}: {reason}") from error
 
 
-def _answer(net: nn.Module, channels: int, side: int) -> Tensor:
+def answer_of(net: nn.Module, channels: int, side: int) -> Tensor:
+    """What `net` gives for two pictures. `InputError` unless that is a tensor (B, outputs, ...)."""
     with as_judged(net):
         outputs = net(torch.zeros(2, channels, side, side))
     if not isinstance(outputs, Tensor) or outputs.dim() < 2:

@@ -39,7 +39,7 @@ class Choice:
     """What was chosen, and beside what: the net as it came first, then the chosen one.
 
     kept     whether the chosen one keeps its quality on dev and all limits, as far as that can be known
-    refused  what dev had chosen and val refused, with its drop there; "" where they agree
+    refused  what dev had chosen and val refused, with its change there; "" where they agree
     """
 
     entries: tuple[Entry, ...]
@@ -105,7 +105,7 @@ def settled(search: Search, choice: Choice) -> tuple[Choice, list[Line]]:
     swapped = dataclasses.replace(
         choice,
         entries=tuple(choice.entries[place] for place in order),
-        refused=f"{choice.chosen.name} (drop {lines[1].drop:+.2f} points)",
+        refused=f"{choice.chosen.name} ({0 - lines[1].drop:+.2f} points on val)",
     )
     return swapped, [dataclasses.replace(lines[place], role=role) for place, role in zip(order, roles, strict=True)]
 

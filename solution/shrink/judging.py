@@ -9,6 +9,7 @@ import numpy as np
 
 from solution import tasks
 from solution.evaluate.classify import Predict, classify
+from solution.evaluate.segment import overlaps, segment
 from solution.shrink.subject import Subject
 
 _RESAMPLED = 500
@@ -18,7 +19,7 @@ _RESAMPLED = 500
 class Judged:
     """Quality on a split: its figures, and for each resampling of the pictures the main one.
 
-    resampled  (R,); empty where quality is not made of single pictures' classes
+    resampled  (R,); empty where quality is not made of single pictures' classes or masks
     """
 
     quality: dict[str, float]
@@ -56,6 +57,9 @@ def judged(predict: Predict, subject: Subject, size: int, split: str) -> Judged:
     if subject.task is tasks.CLASSIFICATION:
         found = classify(predict, batches)
         quality, resampled = found.quality(), _resampled_f1(found.labels, found.predictions)
+    elif subject.task is tasks.SEGMENTATION:
+        pixels = segment(predict, batches)
+        quality, resampled = pixels.quality(), _resampled_overlap(pixels.confusions)
     else:
         quality = dict(subject.task.judge(predict, batches))
     return Judged(quality=quality, figure=quality.get(subject.task.figure, math.nan), resampled=resampled)
@@ -71,3 +75,10 @@ def _resampled_f1(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         hits, both = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
         found.append(float((2 * hits[both > 0] / both[both > 0]).mean()))
     return np.array(found)
+
+
+def _resampled_overlap(confusions: np.ndarray) -> np.ndarray:
+    """(R,) mIoU of pictures drawn with replacement, of (N, C, C) pixels, always the same draws for as many pictures."""
+    number = len(confusions)
+    drawn = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), _RESAMPLED)
+    return np.nanmean(overlaps(np.tensordot(drawn, confusions, 1)), axis=1)

@@ -138,13 +138,13 @@ class Measured:
     def keeps(self, one: Candidate | Shipped) -> bool:
         """Whether quality is kept as far as dev can tell; without pictures nothing speaks against it.
 
-        The net as it came in fewer bits is not one of many that were tried, so its drop counts as it is.
+        The net as it came in fewer bits is not one of many that were tried: it keeps it unless its drop is too large by
+        more than a standard error. Val can still refuse it.
         """
-        most = self.goal.max_drop
+        most, error = self.goal.max_drop, 0.0 if math.isnan(one.error) else one.error
         if isinstance(one, Shipped) and one in self.baseline.values():
-            return not self.drop(one.dev) > most
-        margin = 0.0 if math.isnan(one.error) else _SURE_ENOUGH * one.error
-        return not self.drop(one.dev) > min(_SURE * most, most - margin)
+            return not self.drop(one.dev) - error > most
+        return not self.drop(one.dev) > min(_SURE * most, most - _SURE_ENOUGH * error)
 
     def measure(self) -> None:
         """Export the net as it came, in fewer bits too, and time all; what cannot be exported stays in PyTorch."""

@@ -51,7 +51,8 @@ def shrink(
     train        learns: (images, labels), or images alone
     dev, val     dev decides, val judges; without dev every fifth batch of train decides
     calibration  a few hundred pictures that int8 is calibrated on; without, some of train
-    evaluate     quality of anything that maps images to outputs, on batches: a fraction of 1; None: macro F1
+    evaluate     quality of anything that maps images to outputs, on batches: a fraction of 1; None: macro F1, or
+                 mIoU where targets are masks (B, H, W)
     loss         of outputs and targets; None: cross-entropy
     out          folder for everything that is made
     options      max_drop, macs, latency, size, ram, hours, passes, for_ (the runtime), as in `Goal`; classes, mean and

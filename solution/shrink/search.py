@@ -28,6 +28,8 @@ FIRST_LEVEL, LEAST_LEVEL = 0.9, 0.02
 FURTHER, FURTHER_AT_ONCE, CLOSE_LEVELS = 0.85, 0.65, 0.94
 """Factor to the next level after a net that keeps its quality, after one that did so at its first short round, and the
 ratio of levels between which nothing is tried."""
+_MOVED = 1.02
+"""A way back that ends below so many times the level that failed ends the walk."""
 _RACE, _SEMIFINAL, _ROUND, _LAST = 0.03, 0.06, 0.14, 0.25
 """Shares of the effort for a race's run, the best of it again, a round at one level, and the chosen net at the end."""
 _RACED, _GENTLE_LEVEL = 3, 0.6
@@ -167,17 +169,19 @@ class Search(Measured):
     def _raced(self, proposer: Proposer, level: float) -> Candidate:
         """The best way at `level`: all are cut, the best of them trained a little, the best of these once more."""
         begin, most = time.monotonic(), _MOST_RACED * max(self.effort.left(), 0.0)
-        cut: list[tuple[float, str, Cut]] = []
+        cut: list[tuple[Candidate, Cut]] = []
         for proposal in proposer.ways(level):
             made = self._only_cut(proposal, self.whole, level)
             cut += [made] if made else []
             late = self.effort.timed and time.monotonic() - begin > most
             if cut and self.journal.once(f"race over at {proposal.way}", functools.partial(bool, late)):
                 break
-        cut.sort(key=lambda one: -_sortable(one[0]))
-        self.ways = tuple(way for _, way, _ in cut[:_WALKING])
+        cut.sort(key=lambda one: -_sortable(one[0].dev))
+        self.ways = tuple(one.way for one, _ in cut[:_WALKING])
+        if cut and level >= _GENTLE_LEVEL and self.keeps(cut[0][0]):
+            return self._kept_untrained(*cut[0])
         number = _RACED if level >= _GENTLE_LEVEL else len(cut)
-        runs = [self._first_round(made, way, self.whole, _RACE) for _, way, made in cut[:number]]
+        runs = [self._trained(net, one, _RACE) for one, net in cut[:number]]
         ran = sorted(filter(None, runs), key=lambda one: -_sortable(one.dev))
         if not ran:
             raise OutOfTimeError
@@ -203,7 +207,7 @@ class Search(Measured):
             if level < LEAST_LEVEL or (failed and failed / upper > CLOSE_LEVELS):
                 break
             next_one = self._next(proposer, level, fine)
-            if next_one is None:
+            if next_one is None or next_one.level < _MOVED * failed:  # there may be no net between two levels
                 break
             now = next_one
         self._polished()
@@ -218,20 +222,22 @@ class Search(Measured):
         return candidate
 
     def _next(self, proposer: Proposer, level: float, fine: Candidate | None) -> Candidate | None:
-        """The best of the race's ways at `level`, cut from `fine` where its way can go on, after a short round."""
+        """The best of the race's ways at `level`, cut from `fine` where its way goes on; after a short round, where it
+        does not keep its quality without.
+        """
         cut = []
         for way in dict.fromkeys([*([fine.way] if fine else []), *self.ways]):
             source = fine if fine and "low_rank" not in (way, fine.way) else None
             proposal = proposer.further(way, level, source.size) if source else proposer.at(way, level)
             made = self._only_cut(proposal, source or self.whole, level)
-            cut += [(*made, source or self.whole)] if made else []
+            cut += [made] if made else []
         if not cut:
             return None
-        _, way, net, source = max(cut, key=lambda one: _sortable(one[0]))
-        return self._first_round(net, way, source, _RACE)
+        best, net = max(cut, key=lambda one: _sortable(one[0].dev))
+        return self._kept_untrained(best, net) if self.keeps(best) else self._trained(net, best, _RACE)
 
-    def _only_cut(self, proposal: Proposal, source: Candidate, level: float) -> tuple[float, str, Cut] | None:
-        """What `proposal` makes of `source`, with its figure on dev before any training; None where it cannot be."""
+    def _only_cut(self, proposal: Proposal, source: Candidate, level: float) -> tuple[Candidate, Cut] | None:
+        """What `proposal` makes of `source`, judged on dev before any training; None where it cannot be made."""
         way = proposal.way
         try:
             made = Cut(net=proposal.made(self.cut_of(source).net, self.subject, _quiet), size=proposal.size)
@@ -239,9 +245,24 @@ class Search(Measured):
             self.log(f"{way} at {level:.0%}: left out, {error}")
             return None
         key = f"{way} at {level:.3f} of {source.name}, only cut"
-        figure = self.journal.once(key, functools.partial(self.subject.figure, made.net, made.size))
-        self.log(f"{way} at {level:.0%}, only cut: drop {self.drop(figure):+.1f} on dev")
-        return figure, way, made
+        figures = self.journal.once(key, lambda: self.on_dev(self.subject.predict(made.net), made.size))
+        self.log(f"{way} at {level:.0%}, only cut: drop {self.drop(figures['dev']):+.1f} on dev")
+        costs = costs_of(made.net, self.subject.example_at(made.size))
+        share = costs["macs"] / self.whole.costs["macs"]
+        fresh = Candidate(name="", way=way, level=share, size=made.size, steps=source.steps, folder="", costs=costs,
+                          lr=source.lr, **figures)  # fmt: skip
+        return fresh, made
+
+    def _kept_untrained(self, candidate: Candidate, cut: Cut) -> Candidate:
+        """`candidate`, which needs no training, among those that were tried."""
+        self.rounds += 1
+        name = f"{self.rounds:02d} {candidate.way} {candidate.level:.0%}"
+        folder = self.work / name.replace(" ", "_").replace("%", "")
+        if kept(folder, self.subject) is None:
+            keep(folder, cut, self.subject)
+        self.tried.append(dataclasses.replace(candidate, name=name, folder=folder.name))
+        self.log(f"{name}: keeps its quality without training; {self.effort}")
+        return self.tried[-1]
 
     def _polished(self) -> None:
         """The rest of the effort for the smallest net that keeps its quality or may come to."""
@@ -251,14 +272,6 @@ class Search(Measured):
         else:
             best = max(self.tried, key=lambda one: _sortable(one.dev))
         self._trained(self.cut_of(best), best, 1.0)
-
-    def _first_round(self, cut: Cut, way: str, start: Candidate, share: float) -> Candidate | None:
-        """The candidate that `cut` is, after a short training."""
-        costs = costs_of(cut.net, self.subject.example_at(cut.size))
-        level = costs["macs"] / self.whole.costs["macs"]
-        fresh = Candidate(name="", way=way, level=level, size=cut.size, dev=math.nan, steps=start.steps, folder="",
-                          costs=costs, lr=start.lr)  # fmt: skip
-        return self._trained(cut, fresh, share)
 
     def _trained(self, cut: Cut, candidate: Candidate, share: float) -> Candidate | None:
         """`candidate` after a round with this share of the effort, or of what is left; None when too little is."""

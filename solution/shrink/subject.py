@@ -21,6 +21,7 @@ from solution.data.loaders import Data, Loaders
 from solution.data.source import DatasetInfo, UnreadableImage
 from solution.data.views import TrainLoader, Views, as_batch
 from solution.evaluate.classify import Predict, predictor, prepared
+from solution.evaluate.segment import pixel_loss
 from solution.export import files
 from solution.graph import as_judged
 from solution.tasks import Task
@@ -133,14 +134,15 @@ def of_data(net: nn.Module, header: Header, data: Data, *, device: str = "cpu", 
         more = dataclasses.replace(data, size=header.size, views=number)
         return more.open(seed, ("train",), normalization).train
 
-    example = first.context().example
+    example, task = first.context().example, tasks.task_named(header.task)
     return Subject(
         net=net,
         header=dataclasses.replace(header, data=first.info.title),
         example=example,
         loaders=loaders,
-        views=views,
-        task=tasks.task_named(header.task),
+        views=views if task is tasks.CLASSIFICATION else None,
+        task=task,
+        loss=pixel_loss if task is tasks.SEGMENTATION else None,
         device=device,
         seed=seed,
     )
@@ -177,7 +179,7 @@ def of_batches(
     splits    {"train", "dev", "val", "calibration": batches or None}: (images, targets), or images alone; without train
               calibration teaches, without labels; without dev every fifth training batch decides, and without val dev
               judges, too
-    evaluate  None: classification, by macro F1
+    evaluate  None: classification, by macro F1; where targets are masks (B, H, W), segmentation, by mIoU
     about     classes, mean and std of the header, device and seed of the subject
     """
     square = isinstance(example, Tensor) and example.dim() == 4 and example.shape[2] == example.shape[3]
@@ -203,6 +205,8 @@ def of_batches(
         several = Recover(steps=len(parts["train"]), batch_size=len(parts["train"][0][0]))
         parts["train"] = Crops(several, pictures, about.get("seed", 0))
     task = tasks.CLASSIFICATION if evaluate is None else _own_task(evaluate)
+    if labeled and evaluate is None and loss is None and getattr(first[1], "ndim", 1) == 3:  # type: ignore[index]
+        task, loss, header = tasks.SEGMENTATION, pixel_loss, dataclasses.replace(header, kind=tasks.SEGMENTATION.name)
     info = DatasetInfo(name="yours", classes=header.classes, counts={}, source="", rendered=False, split="as given")
 
     def loaders(size: int) -> Loaders:

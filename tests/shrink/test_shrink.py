@@ -172,6 +172,58 @@ def test_limits_are_kept(net, tmp_path):
     assert "macs 40%, size 60%" in result.verdict
 
 
+def strict(splits):
+    """Quality that is 1 on batches of `splits` for outputs as near to the net's as int8's are, and 1 on all others."""
+
+    def evaluate(predict, batches):
+        images = torch.cat([images for images, _ in batches])
+        if not any(torch.equal(images, torch.cat([images for images, _ in SPLITS[split]])) for split in splits):
+            return 1.0
+        with torch.inference_mode():
+            wanted, got = hand_written().eval()(images), predict(images)
+        return float((wanted - got).square().mean() < 0.025**2 * (wanted - wanted.mean(0)).square().mean())
+
+    return evaluate
+
+
+def fresh(out, evaluate, **options):
+    """A search from a net of random weights, all of which count."""
+    return shrunk(hand_written().eval(), out, evaluate=evaluate, **{"passes": 2, "for_": "packed", **options})
+
+
+def test_where_no_cut_keeps_the_quality_the_net_comes_back_in_fewer_bits(tmp_path):
+    result = fresh(tmp_path / "out", strict(("dev", "val")))
+    assert result.passed
+    assert result.verdict.startswith("PASS")
+    before, chosen = result.lines[:2]
+    assert (chosen.precision, chosen.macs) == ("int8", before.macs)
+    assert chosen.bytes < before.bytes
+    assert result.file.stat().st_size == chosen.bytes
+
+
+def test_what_val_refuses_gives_way_to_the_net_as_it_came(tmp_path):
+    result = fresh(tmp_path / "out", strict(("val",)), passes=6)
+    before, chosen = result.lines[:2]
+    assert result.passed
+    assert (chosen.precision, chosen.macs) == ("int8", before.macs)
+    assert any("which val refused" in note for note in result.notes)
+    assert result.lines[2].drop == 100.0  # what dev had chosen is a runner-up
+
+
+def test_where_nothing_smaller_is_as_good_the_net_is_given_back(tmp_path):
+    result = fresh(tmp_path / "out", strict(("dev", "val")), for_="eager")
+    assert result.passed
+    assert result.chosen.macs == result.lines[0].macs
+    assert any("given back as it came" in note for note in result.notes)
+
+
+def test_a_limit_that_costs_too_much_is_a_fail(tmp_path):
+    result = fresh(tmp_path / "out", strict(("dev", "val")), macs="50%", for_="eager")
+    assert not result.passed
+    assert result.verdict.startswith("FAIL")
+    assert result.file.is_file()
+
+
 def test_without_labels_quality_is_agreement(net, tmp_path):
     alone = {"train": [images for images, _ in TRAIN], "dev": [images for images, _ in SPLITS["dev"]],
              "val": [images for images, _ in SPLITS["val"]]}  # fmt: skip
@@ -285,6 +337,14 @@ def test_the_command_ends_with_a_file_that_answers_without_this_package(user, ph
     answer = session.run(None, {"images": np.zeros((1, 3, 32, 32), dtype=np.float32)})[0]
     assert answer.shape == (1, 3)
     assert main(["predict", str(out / "smaller.onnx"), str(next((photos / "val" / "red").iterdir()))]) == 0
+
+
+def test_a_fail_is_an_exit_code_that_scripts_see_and_the_files_are_there(user, photos, tmp_path, capsys):
+    out, limits = tmp_path / "out", ["--macs", "3%", "--max-drop", "0", "--passes", "2", "--for", "eager"]
+    assert main([*words(user, photos, out), *limits]) == 1
+    assert "FAIL at most 0 points, macs 3%, the closest was" in capsys.readouterr().out
+    assert (out / "smaller.safetensors").is_file()
+    assert (out / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

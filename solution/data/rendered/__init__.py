@@ -2,6 +2,7 @@
 
 sheet    the canvas that one object is drawn on, its colors and its light
 objects  class name -> drawing
+pairs    pictures of simple shapes with a mask each, for nets that tell pixels apart
 build    background, clutter, pose, light, blur and noise around an object; the folder of JPEG files
 """
 
