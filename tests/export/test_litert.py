@@ -173,7 +173,6 @@ def test_a_file_of_others_is_listed_and_runs_by_what_it_is_told(integers, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize(
     ("settings", "side"),
     [
@@ -183,7 +182,7 @@ def test_a_file_of_others_is_listed_and_runs_by_what_it_is_told(integers, tmp_pa
     ],
     ids=["GoogLeNet", "ResNet-56", "EfficientNet-Lite0"],
 )
-def test_large_nets_pass_parity(photos, tmp_path, settings, side, precision):
+def test_large_nets_pass_parity(photos, tmp_path, settings, side):
     torch.manual_seed(0)
     net, loaders = settings.build(num_classes=3), Data(path=str(photos), size=side).open(splits=("calibration",))
     images = next(iter(loaders.calibration))[0]
@@ -193,7 +192,7 @@ def test_large_nets_pass_parity(photos, tmp_path, settings, side, precision):
     for _ in range(3):
         net(images)
     said = []
-    path = export(net.eval(), "litert", tmp_path / "net.tflite", example=images[:4], precision=precision,
+    path = export(net.eval(), "litert", tmp_path / "net.tflite", example=images[:4],
                   data=str(photos), mean=loaders.mean, std=loaders.std, log=said.append)  # fmt: skip
     assert "logits differ by" in "\n".join(said)
     assert files.open_file(path)(images[:2]).shape == (2, 3)
