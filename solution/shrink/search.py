@@ -246,7 +246,7 @@ class Search(Measured):
             return None
         key = f"{way} at {level:.3f} of {source.name}, only cut"
         figures = self.journal.once(key, lambda: self.on_dev(self.subject.predict(made.net), made.size))
-        self.log(f"{way} at {level:.0%}, only cut: drop {self.drop(figures['dev']):+.1f} on dev")
+        self.log(f"{way} at {level:.0%}, only cut: {0 - self.drop(figures['dev']):+.1f} points on dev")
         costs = costs_of(made.net, self.subject.example_at(made.size))
         share = costs["macs"] / self.whole.costs["macs"]
         fresh = Candidate(name="", way=way, level=share, size=made.size, steps=source.steps, folder="", costs=costs,
@@ -299,7 +299,7 @@ class Search(Measured):
         self.tried.append(made)
         spread = "" if math.isnan(made.error) else f" ± {made.error:.1f}"
         so_far = f"{self.effort}; best so far: {self._best_so_far()}"
-        self.log(f"{name}: {plan.steps} steps, drop {self.drop(made.dev):+.1f}{spread} on dev; {so_far}")
+        self.log(f"{name}: {plan.steps} steps, {0 - self.drop(made.dev):+.1f}{spread} points on dev; {so_far}")
         return made
 
     def _planned(self, cut: Cut, candidate: Candidate, share: float) -> dict[str, Any]:
@@ -314,7 +314,7 @@ class Search(Measured):
         if not fine:
             return "the net as it came in fewer bits"
         best = min(fine, key=lambda one: one.level)
-        return f"{best.level:.0%} of the MACs, drop {self.drop(best.dev):+.1f}"
+        return f"{best.level:.0%} of the MACs, {0 - self.drop(best.dev):+.1f} points"
 
 
 def _sortable(value: float) -> float:
