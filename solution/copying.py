@@ -50,3 +50,16 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     module = memo[id(value)] = object.__new__(kind)
     module.__setstate__(_copied(vars(value), memo))
     return module
+
+
+def forget_computed(model: nn.Module) -> nn.Module:
+    """Let modules drop what they keep of an earlier forward, such as biases of an attention, as they do when training
+    begins. Returns the model, its modes as they were.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        if type(module).train.__module__ != "torch.nn.modules.module":
+            module.train()
+    for module, training in modes:
+        module.training = training
+    return model

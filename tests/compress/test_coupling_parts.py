@@ -140,6 +140,38 @@ def test_a_layer_makes_up_for_a_number_of_the_width(function, scaled):
     assert torch.equal(again.apply(net)(image), plan.apply(net)(image))
 
 
+class Keeps(nn.Module):
+    """Keeps what it computed until it is trained, as attention biases are kept; a stored width must be found."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.kept = 32, {}
+        self.first, self.second, self.head = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 24, 3), nn.Linear(24, 5)
+        self.bias = nn.Parameter(torch.randn(32))
+
+    def train(self, mode=True):
+        self.kept = {} if mode else self.kept
+        return super().train(mode)
+
+    def forward(self, x):
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.bias.tanh()
+        x = self.first(x) + self.kept["bias"].view(self.width, 1, 1)
+        return self.head(F.relu(self.second(F.relu(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_what_a_net_keeps_of_an_earlier_forward_does_not_stand_in_the_way(ran):
+    net = Keeps().eval()
+    if ran:
+        with torch.no_grad():
+            net(EXAMPLE)
+    plan, found = cut_and_compared(net, 0.5)
+    assert found.equal
+    assert len(plan.rows()["first"]) == 16
+    assert not plan.apply(net).training
+
+
 def test_groups_of_a_norm_stay_groups_when_each_has_one_channel_left():
     net = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval())
     plan, found = cut_and_compared(net, 0.75)

@@ -171,10 +171,8 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
     """
     with shapes_only() as mode:
         resized = {} if before is None else shapes_at(request.model, before.coupling, sizes or {})
-        meta = meta_copy(request.model, resized, mode)
-        if resized:
-            set_attributes(meta, attributes_after(request.model, all_shapes(meta), request.learned))
-        traces = _traces(meta, request.inputs(), mode, before)
+        meta = _resized(request, resized, mode)
+        traces, meta = _traces(request, meta, mode, before)
         attributes = attributes_after(request.model, all_shapes(meta), request.learned)
     grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
     decided = None if before is None else before.coupling.over_all
@@ -194,16 +192,31 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
     )
 
 
-def _traces(meta: nn.Module, example: Any, mode: FakeTensorMode, before: Analysis | None) -> tuple[Trace, ...]:
-    """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads)."""
+def _resized(request: TraceRequest, shapes: dict[str, tuple[int, ...]], mode: FakeTensorMode) -> nn.Module:
+    """The subject on shapes alone, some of its tensors of other `shapes`, with the numbers that follow from these."""
+    meta = meta_copy(request.model, shapes, mode)
+    if shapes:
+        set_attributes(meta, attributes_after(request.model, all_shapes(meta), request.learned))
+    return meta
+
+
+def _traces(
+    request: TraceRequest, meta: nn.Module, mode: FakeTensorMode, before: Analysis | None
+) -> tuple[tuple[Trace, ...], nn.Module]:
+    """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads); and what they ran on,
+    which is another one where layers had to be fitted to what arrives at them.
+    """
+    example, traces = request.inputs(), []
     if before is not None:
-        passes = (meta.train(one.mode == "train") for one in before.traces)
-        return tuple(_fitted_trace(net, example, mode, before.coupling) for net in passes)
-    traces = [trace(meta.eval(), example, mode)]
+        for one in before.traces:
+            made, meta = _fitted_trace(request, meta.train(one.mode == "train"), mode, before.coupling)
+            traces.append(made)
+        return tuple(traces), meta
+    traces.append(trace(meta.eval(), example, mode))
     if traces[0].unused():
         with suppress(TraceError):
             traces.append(trace(meta.train(), _two(example), mode))
-    return tuple(traces)
+    return tuple(traces), meta
 
 
 def _two(example: Any) -> Any:
@@ -215,15 +228,22 @@ def _two(example: Any) -> Any:
     )
 
 
-def _fitted_trace(meta: nn.Module, example: Any, mode: FakeTensorMode, coupling: Coupling) -> Trace:
-    """Trace a skeleton. Where sizes do not match, layers are first fitted to what arrives at them."""
-    batch = _two(example) if meta.training else example
+def _fitted_trace(
+    request: TraceRequest, meta: nn.Module, mode: FakeTensorMode, coupling: Coupling
+) -> tuple[Trace, nn.Module]:
+    """Trace a skeleton. Where sizes do not match, layers are first fitted to what arrives, in a pass of its own:
+    modules may keep what a pass that failed has computed.
+    """
+    batch = _two(request.inputs()) if meta.training else request.inputs()
     try:
-        return trace(meta, batch, mode)
+        return trace(meta, batch, mode), meta
     except TraceError:
         with fitting_inputs(meta, coupling.readers()), torch.no_grad(), suppress(Exception):
             call(meta, with_tensors(mode.from_tensor, batch))
-        return trace(meta, batch, mode)
+        full = all_shapes(request.model)
+        shapes = {name: shape for name, shape in all_shapes(meta).items() if shape != full[name]}
+        fitted = _resized(request, shapes, mode).train(meta.training)
+        return trace(fitted, batch, mode), fitted
 
 
 def _unreached(traces: tuple[Trace, ...]) -> tuple[str, ...]:

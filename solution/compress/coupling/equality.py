@@ -26,6 +26,7 @@ from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import materialize_all
 from solution.contracts import InputError, copied
+from solution.copying import forget_computed
 from solution.graph import as_judged, while_hooked
 
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-1}
@@ -155,7 +156,7 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(torch.complex128 if dtype is torch.float64 else torch.complex64)
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return model._apply(cast)
+    return forget_computed(model._apply(cast))
 
 
 def _applied(plan: ChannelPlan, model: nn.Module, dtype: torch.dtype) -> nn.Module:

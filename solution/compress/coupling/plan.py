@@ -17,7 +17,7 @@ from solution.compress.coupling.inputs import unwrapped
 from solution.compress.coupling.tracing import named_tensors
 from solution.compress.parametrized import computed, materialize_all
 from solution.contracts import InputError, Plan, plans_of, remember, spec_of
-from solution.copying import copied
+from solution.copying import copied, forget_computed
 from solution.text import columns
 
 _COUNTED = {"macs": "MACs of convolutions and linear layers", "params": "parameters"}
@@ -59,7 +59,7 @@ class ChannelPlan(Plan):
         if any(map(computed, net.modules())):
             return super().apply(model)
         self._check(net)
-        cut = copied(net, replaced_tensors(net, self._cuts(), self.scales))
+        cut = forget_computed(copied(net, replaced_tensors(net, self._cuts(), self.scales)))
         set_attributes(cut, self.attributes)
         return remember(cut, spec_of(model), (*plans_of(model), self))
 
@@ -69,7 +69,7 @@ class ChannelPlan(Plan):
         self._check(materialize_all(model))
         cut_tensors(model, self._cuts(), self.scales)
         set_attributes(model, self.attributes)
-        return model
+        return forget_computed(model)
 
     def _cuts(self) -> Cuts:
         return {

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from solution.compress.coupling.inputs import call, shapes_of, tensors_in, with_tensors
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes, blank
 from solution.contracts import InputError
-from solution.copying import copied
+from solution.copying import copied, forget_computed
 from solution.graph import uncompiled, while_hooked
 
 MOST_VALUES = 256
@@ -120,7 +120,7 @@ def meta_copy(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], mode: Fak
                 made.requires_grad_(tensor.requires_grad)
                 made._is_param = True  # nn.Parameter(made) would dispatch a detach, which takes longer than all else
             memo[id(tensor)] = made
-        return copied(model, memo)
+        return forget_computed(copied(model, memo))
 
 
 def trace(meta: nn.Module, example: Any, mode: FakeTensorMode) -> Trace:
