@@ -98,8 +98,9 @@ class Proposer:
 
 def _plain(step: Step) -> Step:
     """`step` without what it would rank by on pictures: widths by one ranking of all are as near as norms say."""
-    plain = {"importance": "group_norm", "reconstruct": False}
-    return dataclasses.replace(step, **plain) if isinstance(step, PruneChannels) else step
+    if not isinstance(step, PruneChannels):
+        return step
+    return dataclasses.replace(step, importance="group_norm", reconstruct=False)
 
 
 def smaller_side(side: int, level: float) -> int:

@@ -289,8 +289,8 @@ class Search(Measured):
             begin = time.monotonic()
             done = self.teaching.run(cut, plan, folder, self.effort)
             keep(folder, done, self.subject)
-            so_far = float(self.journal.entries.get(IN_TRAININGS, 0.0))
-            self.journal.note(IN_TRAININGS, round(so_far + time.monotonic() - begin, 2))
+            spent = float(self.journal.entries.get(IN_TRAININGS, 0.0))
+            self.journal.note(IN_TRAININGS, round(spent + time.monotonic() - begin, 2))
         self.effort.charge(plan.steps, candidate.level)
         figures = self.journal.once(f"{name}: dev", lambda: self.on_dev(self.subject.predict(done.net), done.size))
         made = dataclasses.replace(
