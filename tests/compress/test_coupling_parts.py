@@ -172,6 +172,27 @@ def test_what_a_net_keeps_of_an_earlier_forward_does_not_stand_in_the_way(ran):
     assert not plan.apply(net).training
 
 
+class PlaceGate(nn.Module):
+    """A gate of one channel, flattened, with a bias and a scale of one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate = nn.Conv2d(3, 32, 3), nn.Conv2d(2, 1, 3, padding=1)
+        self.second, self.head = nn.Conv2d(32, 24, 1), nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        gate = self.gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))
+        x = (x.flatten(2) * gate.flatten(2).sigmoid() * self.gate.bias.view(1, 1, 1)).view_as(x)
+        return self.head(F.relu(self.second(F.relu(x))).mean((2, 3)))
+
+
+def test_tensors_of_one_number_are_no_channels():
+    plan, found = cut_and_compared(randomize(PlaceGate().eval()), 0.5)
+    assert found.equal
+    assert {len(rows) for rows in plan.rows().values()} == {16, 12}
+
+
 def test_groups_of_a_norm_stay_groups_when_each_has_one_channel_left():
     net = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval())
     plan, found = cut_and_compared(net, 0.75)

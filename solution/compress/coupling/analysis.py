@@ -177,7 +177,8 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
     grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
     decided = None if before is None else before.coupling.over_all
     readers = frozenset() if before is None else before.coupling.readers()
-    carriers = frozenset() if before is None else frozenset(side.tensor for side in before.coupling.sides)
+    known_sides = () if before is None else before.coupling.sides
+    carriers = frozenset(side.tensor for side in known_sides if len(side.component) > 1)
     ledger = ChannelIds(readers, frozenset(grouped), decided, request.approximate, carriers)
     for one in traces:
         walk(one, ledger, apply_rule, request.keeps_output)
