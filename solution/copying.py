@@ -1,55 +1,32 @@
-"""Deep copies of nets, at a fraction of the time that `copy.deepcopy` takes over their bookkeeping.
-
-A module's dictionary holds a few tensors and modules among a dozen empty tables of hooks, numbers and names. Those are
-copied here one by one; whatever is of another kind, or defines itself how it is copied, is left to `copy.deepcopy`.
-"""
+"""Copies of nets, whatever they keep of an earlier forward."""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
-_PLAIN = frozenset((int, float, bool, str, bytes, complex, type(None), type, type(lambda: None), type(len)))
-_OWN_WAYS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__")
-
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A deep copy. Weights that a hook computes carry a gradient's history, which `copy.deepcopy` refuses to copy.
+    """A deep copy. Weights that a hook computes, and what a forward kept in the module or in a list or dictionary of
+    it, carry a gradient's history, which `copy.deepcopy` refuses to copy: their values are copied without it.
 
     memo  id of an object -> what stands in its place in the copy, as for `copy.deepcopy`
     """
     memo = {} if memo is None else memo
-    for module in model.modules():
-        for value in vars(module).values():
-            if getattr(value, "is_leaf", True) is False:
-                memo.setdefault(id(value), value.detach().clone())
-    return _copied(model, memo)
-
-
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if id(value) in memo:
-        return memo[id(value)]
-    if kind is dict or kind is OrderedDict:
-        made = memo[id(value)] = kind()
-        for key, item in value.items():
-            made[key if type(key) in _PLAIN else _copied(key, memo)] = _copied(item, memo)
-        return made
-    if kind in (tuple, set, list) and all(type(item) in _PLAIN for item in value):
-        return value if kind is tuple else memo.setdefault(id(value), value.copy())
-    if not hasattr(kind, "register_forward_hook") or any(
-        getattr(kind, way, None) is not getattr(object, way, None) for way in _OWN_WAYS
-    ):
-        return copy.deepcopy(value, memo)
-    module = memo[id(value)] = object.__new__(kind)
-    module.__setstate__(_copied(vars(value), memo))
-    return module
+    waiting: list[Any] = [vars(module) for module in model.modules()]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list | tuple | set):
+            if id(value) not in seen:  # a list may hold itself
+                seen.add(id(value))
+                waiting += value.values() if isinstance(value, dict) else value
+        elif getattr(value, "is_leaf", True) is False:
+            memo.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(model, memo)
 
 
 def forget_computed(model: nn.Module) -> nn.Module:

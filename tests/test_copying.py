@@ -1,4 +1,4 @@
-"""Copies of nets are deep, keep what is shared, and let modules say how they are copied."""
+"""Copies of nets are deep, keep what is shared, and leave the history of computed values behind."""
 
 import copy
 
@@ -61,3 +61,26 @@ def test_what_the_memo_names_stands_in_the_copy():
     assert cut.first.weight is weight
     assert cut.second.weight is weight
     assert copy.deepcopy(cut).first.weight.shape == (2, 4)
+
+
+class Remembers(nn.Module):
+    """Keeps what its last forward computed, with its history."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.kept = nn.Linear(4, 4), {}
+
+    def forward(self, x):
+        out = self.layer(x)
+        self.kept |= {"last": [out, (2 * out, 1)], "itself": self.kept}
+        return out
+
+
+def test_what_a_forward_kept_is_copied_without_its_history():
+    net = Remembers()
+    out = net(torch.ones(1, 4))
+    last, (twice, _) = copied(net).kept["last"]
+    assert torch.equal(last, out)
+    assert torch.equal(twice, 2 * out)
+    assert not last.requires_grad
+    assert out.requires_grad
