@@ -6,6 +6,7 @@ goes on as if it had not been.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from solution.contracts import InputError
 from solution.shrink.effort import OutOfTimeError
@@ -153,18 +156,27 @@ class Search(Measured):
                 continue
             if excess <= 1:
                 return min(level, 0.98)
-            level *= min(0.97 / excess, 0.95)
-            if level < LEAST_LEVEL:
+            if level == LEAST_LEVEL:
                 break
+            level = max(level * min(0.97 / excess, 0.95), LEAST_LEVEL)
             try:
                 net = proposer.without_training(proposer.at("uniform", level))
                 costs = self.predicted(net, size)
             except InputError:
+                net, costs = self._least_from(proposer, level)
                 break
         least = ", ".join(f"{name} {costs[name]:,.4g} (limit {limit:,.4g})" for name, limit in limits.items())
         lost = self.drop(self.subject.figure(net, size))
         cost = "" if math.isnan(lost) else f", which loses {lost:.1f} points before any training"
         raise InputError(f"these limits cannot be reached by cutting channels: the least is {least}{cost}; allow more")
+
+    def _least_from(self, proposer: Proposer, level: float) -> tuple[nn.Module, dict[str, float]]:
+        """The net that channels can be cut to, and its costs, when `level` is below what they allow."""
+        while (level := 1.2 * level) < 1:
+            with contextlib.suppress(InputError):
+                net = proposer.without_training(proposer.at("uniform", level))
+                return net, self.predicted(net, self.subject.header.size)
+        return self.subject.net, self.predicted(self.subject.net, self.subject.header.size)
 
     def _raced(self, proposer: Proposer, level: float) -> Candidate:
         """The best way at `level`: all are cut, the best of them trained a little, the best of these once more."""

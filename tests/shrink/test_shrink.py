@@ -1,6 +1,7 @@
 """The verb: from a trained net to the smallest that keeps its quality, by Python and by the command line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from toy_batches import toy_batches
 import solution as fw
 from solution import checkpoint
 from solution.__main__ import main
+from solution.evaluate.cost import macs
 from solution.export import files
 from solution.run_folder import read_run
 
@@ -59,7 +61,7 @@ def net():
 
 
 def shrunk(net, out, train=TRAIN, **options):
-    options = {"passes": 10, "log": lambda _: None, **SPLITS, **options}
+    options = {"passes": 2, "log": lambda _: None, **SPLITS, **options}
     return fw.shrink(net, TRAIN[0][0][:2], train=train, out=out, **options)
 
 
@@ -279,7 +281,7 @@ def test_a_task_of_ones_own(tmp_path):
         loss(net(images), targets).backward()
         optimizer.step()
     splits = {name: pairs(batches) for name, batches in SPLITS.items()}
-    options = {"evaluate": accuracy, "loss": loss, "passes": 10, "max_drop": 5.0, "log": lambda _: None}
+    options = {"evaluate": accuracy, "loss": loss, "passes": 2, "max_drop": 5.0, "log": lambda _: None}
     result = fw.shrink(net.eval(), train[0][0][:2], train=train, **splits, out=tmp_path / "out", **options)
     assert any("cannot be exported for onnxruntime" in note for note in result.notes)
     assert result.passed
@@ -293,7 +295,7 @@ def test_a_task_of_ones_own(tmp_path):
     [
         ({"macs": "0.01%"}, "these limits cannot be reached by cutting channels: the least is macs"),
         ({"hours": 1e-6}, "leaves no time for a single candidate"),
-        ({"passes": 0.01}, "leave no step for a candidate"),
+        ({"passes": 0.01, "macs": "30%"}, "leave no step for a candidate"),
         ({"max_drop": -1}, "max_drop is in points"),
         ({"for_": "abacus"}, "for is one of onnxruntime"),
         ({"macs": 0.3}, "could mean two things"),
@@ -306,6 +308,13 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(net, tmp_path, optio
         shrunk(net, tmp_path / "out", **{"for_": "eager", **options})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_least_that_cutting_reaches_is_named(net, tmp_path):
+    with pytest.raises(fw.InputError, match="cannot be reached") as caught:
+        shrunk(net, tmp_path / "out", macs="1000", for_="eager")
+    least = float(re.search(r"the least is macs ([\d,.e+]+) \(limit 1,000\)", str(caught.value))[1].replace(",", ""))
+    assert 1000 < least < 0.05 * macs(net, TRAIN[0][0][:1])
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +338,7 @@ def test_the_command_ends_with_a_file_that_answers_without_this_package(user, ph
     import onnxruntime
 
     out = tmp_path / "out"
-    assert main([*words(user, photos, out), "--passes", "20", "--max-drop", "5"]) == 0
+    assert main([*words(user, photos, out), "--passes", "4", "--max-drop", "5"]) == 0
     said = capsys.readouterr().out
     assert "PASS at most 5 points" in said
     assert "best so far" in said
