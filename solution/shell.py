@@ -45,6 +45,7 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
         except InputError as error:
             return 2 if _ended_with_the_first() else _say(f"error: {error}", 2)
         except KeyboardInterrupt as stop:
+            temporaries.remove_all()  # of those too whose own removal was interrupted
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             return _say(stopped if is_main_process() else "", 128 + number)
         except BrokenPipeError:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import platform
 import re
+import secrets
 import shutil
 import tempfile
 import zlib
@@ -27,16 +28,24 @@ _swept: set[Path] = set()
 def file_beside(path: Path) -> Iterator[Path]:
     """An empty hidden file next to `path` with its suffix, removed at the end if it is still there."""
     sweep(path.parent)
-    handle, name = tempfile.mkstemp(path.suffix, _prefix(f".{path.name[:_MOST_LETTERS]}."), path.parent)
-    os.close(handle)
-    yield from _held(Path(name))
+    file = _named(path.parent, f".{path.name[:_MOST_LETTERS]}.", path.suffix)
+    try:
+        file.touch(0o600, exist_ok=False)
+        yield file
+    finally:
+        _remove(file)
 
 
 @contextlib.contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """An empty hidden folder next to `path`, removed at the end if it is still there."""
     sweep(path.parent)
-    yield from _held(Path(tempfile.mkdtemp("", _prefix(f".{path.name[:_MOST_LETTERS]}."), path.parent)))
+    folder = _named(path.parent, f".{path.name[:_MOST_LETTERS]}.")
+    try:
+        folder.mkdir(0o700)
+        yield folder
+    finally:
+        _remove(folder)
 
 
 @contextlib.contextmanager
@@ -55,8 +64,8 @@ def own_temporary_folder() -> Iterator[None]:
         yield
         return
     sweep(parent)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix=_prefix("")))
-    _live.add(folder)
+    folder = _named(parent)
+    folder.mkdir(0o700)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     try:
         yield
@@ -98,27 +107,22 @@ def sweep(folder: Path) -> None:
                 _remove(entry)
 
 
-def _prefix(start: str) -> str:
-    return f"{start}fw-{_HOST}-{os.getpid()}-"
-
-
-def _held(path: Path) -> Iterator[Path]:
+def _named(parent: Path, start: str = "", suffix: str = "") -> Path:
+    """A name that nothing has, known to `remove_all` before anything has it: a signal may come at any moment."""
+    path = parent / f"{start}fw-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
     _live.add(path)
-    try:
-        yield path
-    finally:
-        _remove(path)
+    return path
 
 
 def _remove(path: Path) -> None:
     """The file or folder, and files of the same stem: some formats write a second one next to the first."""
-    _live.discard(path)
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-        return
-    for file in (path, *path.parent.glob(f"{_escaped(path.stem)}.*")):
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
+    else:
+        for file in (path, *path.parent.glob(f"{_escaped(path.stem)}.*")):
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+    _live.discard(path)
 
 
 def _escaped(text: str) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from solution import temporaries
 from solution.contracts import InputError
 from solution.locks import claimed
 from solution.runtime import ROOT, write_text, written_whole
+from solution.shell import guarded
 
 WRITING = """
 import hashlib, signal, sys
@@ -47,6 +49,36 @@ def test_a_signal_ends_a_command_wherever_it_is(tmp_path, number, code, work):
     assert process.returncode == code
     assert error.strip() == "stopped; type it again"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [temporaries.file_beside, temporaries.folder_beside])
+def test_a_signal_leaves_nothing_whichever_line_it_interrupts(tmp_path, make):
+    for line in range(1000):
+        left = line
+
+        def interrupt(frame, event, _):
+            nonlocal left
+            if frame.f_code.co_filename != temporaries.__file__ or frame.f_code.co_name == "remove_all":
+                return None
+            if event == "line":
+                left -= 1
+                if left == -1:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return interrupt
+
+        def command(interrupt=interrupt):
+            sys.settrace(interrupt)
+            with make(tmp_path / "history.csv"):
+                pass
+            sys.settrace(None)
+
+        code = guarded(command)
+        assert list(tmp_path.iterdir()) == [], line
+        if code == 0:
+            break
+        assert code == 130
+    assert 10 < line < 1000
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else_is(tmp_path):
