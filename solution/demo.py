@@ -224,7 +224,7 @@ def _shipped(file: Path, batches: Any) -> dict[str, float]:
     from solution.evaluate.classify import classify
     from solution.export.files import open_file
 
-    exported = open_file(file)
+    exported = open_file(file, checked=True)
     return {"bytes": exported.num_bytes, **({} if batches is None else classify(exported, batches).quality())}
 
 

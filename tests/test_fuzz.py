@@ -417,7 +417,7 @@ class Exported(Kind):
             found(torch.zeros(1, 3, 32, 32))
 
 
-TRIALS = {"onnx": 2000, "openvino": 300, "pt2": 1500}
+TRIALS = {"onnx": 300, "openvino": 100, "pt2": 1500}
 KINDS = {kind.__name__.lower(): kind for kind in (
     Picture, Tar, TarGz, Zip, Npz, Boxes, Table, Safetensors, Packed, Pth, State, Run, Folder, Settings, Steps
 )}  # fmt: skip

@@ -91,12 +91,12 @@ def pace(config: ExportConfig, loaded: tuple[nn.Module, checkpoint.Header] | Non
     """
     if not config.precision.startswith("int8") or config.format == WEB or config.target.on_chips:
         return ""
-    whole = files.open_file(config.path, task=None)
+    whole = files.open_file(config.path, task=None, checked=True)
     if loaded is None and config.file is not None and files.format_of(config.file) is not None:
         return verdict(*in_turns(whole, files.open_file(config.file, task=None)))
     with tempfile.TemporaryDirectory() as folder:
         plain = replace(config, precision="fp32", out=Path(folder, f"plain{config.suffix}"))
-        return verdict(*in_turns(whole, files.open_file(write_unproven(plain, loaded), task=None)))
+        return verdict(*in_turns(whole, files.open_file(write_unproven(plain, loaded), task=None, checked=True)))
 
 
 def make(
@@ -143,7 +143,7 @@ def _page(
             with contextlib.suppress(OSError):  # it was not made, or holds what others wrote meanwhile
                 config.path.rmdir()
         raise
-    write_page(config.path, files.open_file(net).metadata)
+    write_page(config.path, files.open_file(net, checked=True).metadata)
     log(f"in {config.path} type: npm install --ignore-scripts, then: npm start")
     return config.path
 
@@ -165,7 +165,7 @@ def _requantized(config: ExportConfig, own: Format, log: Callable[[str], None]) 
     metadata = replace(before.metadata, classes=classes, precision="int8")
     with written_whole(config.path) as temporary:
         target.write(graph, metadata, temporary)
-        exported = files.open_file(temporary)
+        exported = files.open_file(temporary, checked=True)
         tolerance = COMPARED[metadata.task].tolerance("int8")
         if config.max_loss is not None:
             tolerance = replace(tolerance, drop=config.max_loss)
@@ -195,7 +195,7 @@ def make_proven(
         _, *partners = config.target.files(temporary)
         try:
             config.target.write(graph, metadata, temporary)
-            exported = files.open_file(temporary, task=metadata.task)
+            exported = files.open_file(temporary, task=metadata.task, checked=True)
             parity = _proven(config, plain, header, exported, (loaders, example))
             log(str(parity) if parity.after else f"{parity}\n{_not_judged(loaders)}")
             _check(config, parity)

@@ -83,8 +83,10 @@ def _refuse_exported(path: Model) -> None:
         raise InputError(f"{path} is an exported net, which can be run but not changed: give the checkpoint it is of")
 
 
-def open_file(path: Model, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
+def open_file(path: Model, threads: int = 1, task: str | None = CLASSIFICATION, *, checked: bool = False) -> Exported:
     """Any file of ours, ready to run in its runtime; checkpoints and nets of elsewhere run in PyTorch.
+
+    checked  this process wrote the file, or another has checked it, so that it is not checked again
 
     `InputError` for a file for another task, unless `task` is None.
     """
@@ -93,6 +95,8 @@ def open_file(path: Model, threads: int = 1, task: str | None = CLASSIFICATION) 
         check_readable(file)
     if file is not None and (format := format_of(file)) is not None:
         feed = {} if isinstance(path, Path) else path.feed
+        if not checked:
+            format.check(file)
         return format.open(file, threads, task, **({"feed": feed} if feed else {}))
     exported = _eager(path, threads)
     if task not in (None, exported.metadata.task):

@@ -62,9 +62,13 @@ def form_for(path: Model, runtime: str, folder: Path, precision: str = "fp32", d
     return exporter.make(config, lambda _: None)
 
 
-def open_in(path: Model, runtime: str, threads: int = 1, task: str | None = CLASSIFICATION) -> Exported:
-    """A file that `form_for` gave, ready to run."""
-    return files.open_compiled(path, threads) if runtime == COMPILE else files.open_file(path, threads, task)
+def open_in(
+    path: Model, runtime: str, threads: int = 1, task: str | None = CLASSIFICATION, *, checked: bool = False
+) -> Exported:
+    """A file that `form_for` gave, ready to run; `checked` as in `files.open_file`."""
+    if runtime == COMPILE:
+        return files.open_compiled(path, threads)
+    return files.open_file(path, threads, task, checked=checked)
 
 
 def import_runtime(runtime: str) -> None:
@@ -87,6 +91,6 @@ def case(form: Model, runtime: str, threads: int, model: str) -> BenchmarkCase:
 
 
 def _timed_form(form: Model, runtime: str, threads: int) -> Opened:
-    exported = open_in(form, runtime, threads, task=None)
+    exported = open_in(form, runtime, threads, task=None, checked=True)  # `case` has opened it
     metadata = exported.metadata
     return Opened(run=exported.run, shape=(len(metadata.mean), metadata.size, metadata.size))

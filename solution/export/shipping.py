@@ -45,7 +45,7 @@ def ship(path: Path, name: str, loaders: Loaders, log: Callable[[str], None]) ->
     log(f"\nexporting {path} to {name}")
     net, header = files.load(path)
     parity = make_proven(config, net, header, loaders, log)
-    return {"bytes": files.open_file(config.path, task=None).num_bytes, **parity.after}
+    return {"bytes": files.open_file(config.path, task=None, checked=True).num_bytes, **parity.after}
 
 
 def case_of(path: Path, name: str, threads: int, model: str) -> BenchmarkCase:

@@ -154,6 +154,9 @@ class Format(ABC):
     def write(self, graph: Any, metadata: Metadata, path: Path) -> None:
         """Write all files of a graph, with `metadata` among its own."""
 
+    def check(self, path: Path) -> None:  # noqa: B027 - formats may do it where they open
+        """`InputError` for a file that is read in C and would take this process down: a child process tries it."""
+
     @abstractmethod
     def open(
         self,

@@ -26,25 +26,31 @@ MEMORY_BYTES, MEMORY_A_BYTE = 2**30, 16
 """Memory for a file: of any size, and besides for each of its bytes. SOLUTION_MAX_FILE_MEMORY raises the first."""
 _STILL_S = 8.0
 """A child that uses no processor time for so long hangs."""
-_SOUND: dict[tuple[str, str], Any] = {}
-"""{(kind, hash of the content): what the child made of it}, of this process."""
+_SOUND: dict[tuple[str, ...], Any] = {}
+"""{(kind, hashes of the content): what the child made of it}, of this process."""
 
 
-def in_child(kind: str, path: Path) -> Any:
-    """What the child of this `kind` (see `main`) makes of the file. `InputError` when it fails or dies of it."""
-    key = kind, hashlib.sha256(path.read_bytes()).hexdigest()
-    if key not in _SOUND:
-        _SOUND[key] = _in_child(kind, path)
-    return _SOUND[key]
+def in_child(kind: str, path: Path, *partners: Path) -> Any:
+    """What the child of this `kind` (see `main`) makes of the file. `InputError` when it fails or dies of it.
+
+    partners  further files that belong to it
+    """
+    key, num_bytes = [kind], 0
+    for file in (path, *partners):
+        with file.open("rb") as stream:
+            key.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        num_bytes += file.stat().st_size
+    if tuple(key) not in _SOUND:
+        _SOUND[tuple(key)] = _in_child(kind, path, num_bytes)
+    return _SOUND[tuple(key)]
 
 
-def _in_child(kind: str, path: Path) -> Any:
+def _in_child(kind: str, path: Path, num_bytes: int) -> Any:
     folders = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "solution.formats.child", kind, str(path)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
-    mib = path.stat().st_size / 2**20
-    seconds = math.ceil(limit("FILE_SECONDS", SECONDS) + SECONDS_A_MIB * mib)
-    memory = limit("FILE_MEMORY", MEMORY_BYTES) + MEMORY_A_BYTE * path.stat().st_size
+    seconds = math.ceil(limit("FILE_SECONDS", SECONDS) + SECONDS_A_MIB * num_bytes / 2**20)
+    memory = limit("FILE_MEMORY", MEMORY_BYTES) + MEMORY_A_BYTE * num_bytes
     with subprocess.Popen(
         [*command, str(seconds), str(memory)],
         stdout=subprocess.PIPE,
@@ -99,18 +105,34 @@ def _processor_s(pid: int) -> float:
 
 
 def main(kind: str, path: Path, seconds: int, memory: int) -> dict[str, Any]:
-    """kind: "tflite" describes a .tflite file, "litert" and "micro" run it once, too, "executorch" a .pte file."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """kind: "tflite" describes a .tflite file, "litert" and "micro" run it once, too, "executorch" a .pte file, "onnx"
+    and "openvino" theirs, which they describe alone as "onnx_tensors" and "openvino_tensors".
+    """
+
+    def allow(num_bytes: int = 0) -> None:
+        _lower(resource.RLIMIT_CPU, math.ceil(seconds + SECONDS_A_MIB * num_bytes / 2**20))
+        _lower(resource.RLIMIT_DATA, memory + MEMORY_A_BYTE * num_bytes)
+
+    allow()
+    _lower(resource.RLIMIT_CORE, 0)
     try:
         if kind == "executorch":
             from solution.formats.executorch_runtime import described
+        elif kind.startswith(("onnx", "openvino")):
+            from solution.formats.foreign import described
+
+            return described(kind, path, allow)
         else:
             from solution.formats.litert_runtime import described
         return described(kind, path)
     except InputError as error:
         return {"error": str(error)}
+
+
+def _lower(what: int, most: int) -> None:
+    """Set a limit of this process, which it may still raise again."""
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.base import Format, Line, Listing, check_description
+from solution.formats.child import in_child
 from solution.formats.exported import KEY, Exported, Metadata
 from solution.runtime import needed
 
@@ -111,6 +112,11 @@ class Onnx(Format):
         names = [node.name for node in base.graph.node if node.op_type in _WEIGHTED]
         return [names[0], names[-1]] if names else []
 
+    def check(self, path: Path) -> None:
+        """A child process opens and runs the file first."""
+        self.check_runtime()
+        in_child("onnx", path)
+
     def open(
         self,
         path: Path,
@@ -131,7 +137,7 @@ class Onnx(Format):
             name, result, shapes = inputs[0].name, outputs[0].name, [tuple(port.shape) for port in inputs]
             text = session.get_modelmeta().custom_metadata_map.get(KEY)
         except Exception as error:  # the library's errors have no class of their own; names may be no text
-            raise InputError(f"{path} cannot be opened as an ONNX file ({error})") from error
+            raise InputError(f"{path} cannot be opened as an ONNX file ({' '.join(str(error).split())})") from error
         shape = shapes[0]
         last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
         ports = [(shape[0], shape[3], *shape[1:3])] if last else shapes, [tuple(port.shape) for port in outputs]
@@ -169,19 +175,10 @@ class Onnx(Format):
 
     def listing(self, path: Path) -> Listing:
         """Its initializers; those that a file of others keeps in further files are not read."""
-        with needed("reading an ONNX file"):
-            import onnx
-        from google.protobuf.message import DecodeError
-
-        try:
-            model = onnx.load(path, load_external_data=False)
-            within = [tensor for tensor in model.graph.initializer if not tensor.external_data]
-            arrays = [(tensor.name, onnx.numpy_helper.to_array(tensor)) for tensor in within]
-        except (DecodeError, ValueError, TypeError) as error:
-            raise InputError(f"{path} cannot be read as an ONNX file ({error})") from error
-        check_description({entry.key: entry.value for entry in model.metadata_props}.get(KEY), path)
-        lines = (Line.of(name, array.shape, array.nbytes) for name, array in arrays)
-        return Listing(kind="ONNX", lines=tuple(lines), num_bytes=path.stat().st_size)
+        found = in_child("onnx_tensors", path)
+        check_description(found["texts"].get(KEY), path)
+        lines = tuple(Line.of(*tensor) for tensor in found["tensors"])
+        return Listing(kind="ONNX", lines=lines, num_bytes=path.stat().st_size)
 
 
 ONNX = Onnx()

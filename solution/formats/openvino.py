@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.base import Format, Line, Listing, check_description
+from solution.formats.child import in_child
 from solution.formats.exported import KEY, Exported, Metadata
 from solution.formats.onnx import ONNX
 from solution.runtime import needed
@@ -102,6 +103,11 @@ class OpenVino(Format):
         names = [node.get_friendly_name() for node in base.get_ordered_ops() if node.get_type_name() in _WEIGHTED]
         return [names[0], names[-1]] if names else []
 
+    def check(self, path: Path) -> None:
+        """A child process opens and runs the file first."""
+        self.check_runtime()
+        in_child("openvino", *self._whole(path))
+
     def open(
         self,
         path: Path,
@@ -113,9 +119,6 @@ class OpenVino(Format):
         with needed("running an OpenVINO file"):
             import openvino
 
-        weights = self.files(path)[1]
-        if not weights.is_file():
-            raise InputError(f"{path} needs its weights, and there is no {weights.name} in its folder; copy both files")
         core = openvino.Core()
         try:
             model = core.read_model(path)
@@ -125,31 +128,27 @@ class OpenVino(Format):
             config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
             compiled = core.compile_model(model, "CPU", config)
         except _BROKEN as error:
-            raise InputError(f"{path} cannot be opened as an OpenVINO file ({error})") from error
+            raise InputError(f"{path} cannot be opened as an OpenVINO file ({' '.join(str(error).split())})") from error
         request = compiled.create_infer_request()
 
         def run(images: np.ndarray) -> np.ndarray:
             return request.infer({0: images})[0]
 
-        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=self.files(path))
+        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=self._whole(path))
 
     def listing(self, path: Path) -> Listing:
         """Its constants."""
-        with needed("reading an OpenVINO file"):
-            import openvino
+        files = self._whole(path)
+        found = in_child("openvino_tensors", *files)
+        check_description(found["texts"].get(KEY), path)
+        lines = tuple(Line.of(*tensor) for tensor in found["tensors"])
+        return Listing(kind="OpenVINO", lines=lines, num_bytes=sum(file.stat().st_size for file in files))
 
-        try:
-            model = openvino.Core().read_model(path)
-            description = _description(model)
-            constants = [item for item in model.get_ordered_ops() if item.get_type_name() == "Constant"]
-            lines = tuple(
-                Line.of(item.get_friendly_name(), item.get_output_shape(0), item.get_byte_size()) for item in constants
-            )
-        except _BROKEN as error:
-            raise InputError(f"{path} cannot be read as an OpenVINO file ({error})") from error
-        check_description(description, path)
-        total = sum(file.stat().st_size for file in self.files(path) if file.is_file())
-        return Listing(kind="OpenVINO", lines=lines, num_bytes=total)
+    def _whole(self, path: Path) -> tuple[Path, ...]:
+        weights = self.files(path)[1]
+        if not weights.is_file():
+            raise InputError(f"{path} needs its weights, and there is no {weights.name} in its folder; copy both files")
+        return path, weights
 
 
 OPENVINO = OpenVino()

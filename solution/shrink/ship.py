@@ -95,7 +95,7 @@ def precisions(runtime: str) -> tuple[str, ...]:
 def answering(path: Path, subject: Subject) -> Any:
     """The file as a callable on batches of images."""
     if path.suffix not in (".packed", ".safetensors"):
-        return files.open_file(path, task=None)
+        return files.open_file(path, task=None, checked=True)
     return subject.predict(_loaded(path, subject))
 
 
