@@ -7,10 +7,14 @@ this grammar, in which nothing but integers, the symbols of dynamic sizes and Py
     comparison  sum {("==" | "!=" | "<" | "<=" | ">" | ">=") sum}
     sum         product {("+" | "-") product}
     product     power {("*" | "/" | "//" | "%") power}
-    power       atom ["**" power]
+    power       atom ["**" exponent]
+    exponent    ["-"] integer, as it is or within "Integer(" ")"
     atom        ["-"] (integer | symbol | "True" | "False" | "(" comparison ")" | call)
     call        "Symbol(" quoted symbol {", " word "=" ("True" | "False")} ")"
+                | power function "(" comparison ", " exponent ")"
                 | function "(" [comparison {", " comparison}] ")"
+
+Numbers, exponents, symbols and the length of an expression have limits: PyTorch computes what it reads.
 """
 
 from __future__ import annotations
@@ -39,18 +43,21 @@ _PLAIN = re.compile(
 )
 """Members that hold numbers, or text that nobody evaluates."""
 
-_MOST_CHARACTERS, _MOST_DEPTH = 10_000, 50
+_MOST_TOKENS, _MOST_DEPTH, _MOST_DIGITS, _MOST_SYMBOLS = 1000, 50, 20, 8
+_MOST_EXPONENT, _MOST_POWERS = 8, 4
+"""A power of a power of a power has a number with as many digits as there are atoms."""
 _TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_]\w*)|('[a-z]+\d+')|(\*\*|//|==|!=|<=|>=|[-+*/%<>(),=]))", re.ASCII)
 _SYMBOL = re.compile(r"[a-z]{1,8}\d+", re.ASCII)
 _CONSTANTS = ("True", "False")
 _ASSUMPTIONS = ("integer", "positive", "nonnegative", "negative", "nonpositive", "nonzero", "zero", "real", "finite")
 _FUNCTIONS = (
-    "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Max", "Min", "Mod", "Abs", "Not", "And", "Or",
+    "Integer", "Rational", "Float", "Add", "Mul", "Max", "Min", "Mod", "Abs", "Not", "And", "Or",
     "Equality", "Unequality", "LessThan", "GreaterThan", "StrictLessThan", "StrictGreaterThan",
     "Eq", "Ne", "Le", "Ge", "Lt", "Gt", "Identity", "FloorDiv", "ModularIndexing", "Where", "PythonMod", "CleanDiv",
-    "CeilDiv", "CeilToInt", "FloorToInt", "TruncToInt", "IntTrueDiv", "FloatTrueDiv", "PowByNatural", "LShift",
+    "CeilDiv", "CeilToInt", "FloorToInt", "TruncToInt", "IntTrueDiv", "FloatTrueDiv",
     "RShift", "ToFloat",
 )  # fmt: skip
+_POWERS = ("Pow", "PowByNatural", "LShift")
 _OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "pow", "getitem", "eq", "ne", "lt", "le", "gt",
               "ge", "and_", "or_", "not_")  # fmt: skip
 """Functions on sizes."""
@@ -185,16 +192,16 @@ def _refusal(what: str) -> InputError:
 
 def check_expression(text: str) -> None:
     """`InputError` unless `text` is a comparison of the grammar above."""
-    if len(text) > _MOST_CHARACTERS:
-        raise _refusal(f"an expression of {len(text):,} characters")
     try:
         tokens, position = [], 0
         while position < len(text.rstrip()):
             found = _TOKEN.match(text, position)
-            if found is None:
+            if found is None or len(tokens) == _MOST_TOKENS or len(found[1] or "") > _MOST_DIGITS:
                 raise SyntaxError
             tokens.append(found.group().strip())
             position = found.end()
+        if len({token for token in tokens if _SYMBOL.fullmatch(token.strip("'"))}) > _MOST_SYMBOLS:
+            raise SyntaxError
         parser = _Expression([*tokens, ""])
         parser.comparison(0)
         parser.take("")
@@ -207,7 +214,7 @@ class _Expression:
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
-        self.place = 0
+        self.place = self.powers = 0
 
     def take(self, *wanted: str) -> str | None:
         """The next token, which must be one of `wanted`."""
@@ -228,13 +235,17 @@ class _Expression:
         if depth > _MOST_DEPTH:
             raise SyntaxError
         self.operand(depth)
-        while self.next_is("==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "//", "%", "**"):
-            self.operand(depth)
+        while True:
+            if self.next_is("**"):
+                self.exponent()
+            elif self.next_is("==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "//", "%"):
+                self.operand(depth)
+            else:
+                return
 
     def operand(self, depth: int) -> None:
         """An atom of the grammar."""
-        while self.next_is("-"):
-            pass
+        self.next_is("-")
         token = self.tokens[self.place]
         self.place += 1
         if token == "(":
@@ -242,6 +253,12 @@ class _Expression:
             self.take(")")
         elif token == "Symbol":
             self.symbol()
+        elif token in _POWERS:
+            self.take("(")
+            self.comparison(depth + 1)
+            self.take(",")
+            self.exponent()
+            self.take(")")
         elif token in _FUNCTIONS:
             self.take("(")
             if not self.next_is(")"):
@@ -251,6 +268,18 @@ class _Expression:
                 self.take(")")
         elif not (token.isdecimal() or token in _CONSTANTS or _SYMBOL.fullmatch(token)):
             raise SyntaxError
+
+    def exponent(self) -> None:
+        """A small whole number, of few such: numbers would outgrow the memory."""
+        within = self.next_is("Integer") and self.take("(")
+        self.next_is("-")
+        token = self.tokens[self.place]
+        self.place += 1
+        self.powers += 1
+        if not token.isdecimal() or int(token) > _MOST_EXPONENT or self.powers > _MOST_POWERS:
+            raise SyntaxError
+        if within:
+            self.take(")")
 
     def symbol(self) -> None:
         """What follows the word Symbol."""

@@ -165,6 +165,8 @@ def test_int8_is_opened_in_a_process_that_has_quantized_nothing(tmp_path):
         "s0 >= 2",
         "Max(1, u0)",
         "True",
+        "Pow(Symbol('s0'), Integer(-1))",
+        "s0**2",
     ],
 )
 def test_expressions_as_pytorch_writes_them_are_accepted(text):
@@ -177,7 +179,9 @@ def test_expressions_as_pytorch_writes_them_are_accepted(text):
         "", "(", "s0 s1", "Symbol(s0)", "Symbol('__import__')", "Symbol('s0', positive=s1)", "print(1)", "eval('1')",
         "s0.a", "s0[0]", "s0; s1", "lambda: 0", "[s0]", "{1}", "f'{s0}'", "s0 if s1 else s2", "x", "exit", "1e400",
         "s0 := 1", "Integer(1", "Integer(1))", "Mul(a=1)", "'s0'", "s0\n;s1", "\u017f0", "(" * 100 + "1" + ")" * 100,
-        "Symbol(" * 100, "1" * 20_000,
+        "Symbol(" * 100, "1" * 20_000, "9**9**9**9", "9**9", "Pow(9, Pow(9, 9))", "((((9**8)**8)**8)**8)**8",
+        "PowByNatural(9, 999999999)", "LShift(1, Integer(99999999))", "2**s0", "---1", "s0 + " * 900 + "1",
+        "Max(s0, s1, s2, s3, s4, s5, s6, s7, s8)",
     ],
 )  # fmt: skip
 def test_nothing_else_is(text):
