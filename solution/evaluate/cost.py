@@ -14,6 +14,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,35 +195,36 @@ def file_bytes(path: Path) -> int:
 WARM_UP, LEAST_ROUNDS, MOST_ROUNDS = 2, 11, 101
 
 
-def times_ms(nets: Sequence[nn.Module], example: Example, device: str, seconds: float = 3.0) -> np.ndarray:
-    """(rounds, nets) milliseconds of one sample through each net, in eval mode: the time by the clock, or on the
-    processor what the calling thread had of it, so that programs beside it do not count.
+def in_turns(calls: Sequence[Callable[[], float]], seconds: float) -> np.ndarray:
+    """(rounds, calls): what each call returned, such as the milliseconds that it took.
 
-    Every round calls each net once, in an order that rotates. At least `LEAST_ROUNDS` of them after a warm-up,
+    Every round makes each call once, in an order that rotates. At least `LEAST_ROUNDS` of them after a warm-up,
     at most `MOST_ROUNDS`, and between these as many as `seconds` hold.
     """
-    placed = [_placed(net, device) for net in nets]
-    inputs = [one_for(net, example) for net in placed]
-    modes = [(module, module.training) for net in placed for module in net.modules()]
     rounds: list[list[float]] = []
     end = float("inf")
+    while len(rounds) < WARM_UP + MOST_ROUNDS and (len(rounds) < WARM_UP + LEAST_ROUNDS or time.perf_counter() < end):
+        if len(rounds) == WARM_UP:
+            end = time.perf_counter() + seconds
+        times = [0.0] * len(calls)
+        for turn in range(len(calls)):
+            number = (turn + len(rounds)) % len(calls)
+            times[number] = calls[number]()
+        rounds.append(times)
+    return np.array(rounds[WARM_UP:])
+
+
+def times_ms(nets: Sequence[nn.Module], example: Example, device: str, seconds: float = 3.0) -> np.ndarray:
+    """(rounds, nets) milliseconds of one sample through each net, in turns, in eval mode: the time by the clock, or on
+    the processor what the calling thread had of it, so that programs beside it do not count.
+    """
+    placed = [_placed(net, device) for net in nets]
+    modes = [(module, module.training) for net in placed for module in net.modules()]
     try:
-        for net in placed:
-            net.eval()
-        while len(rounds) < WARM_UP + MOST_ROUNDS and (
-            len(rounds) < WARM_UP + LEAST_ROUNDS or time.perf_counter() < end
-        ):
-            if len(rounds) == WARM_UP:
-                end = time.perf_counter() + seconds
-            times = [0.0] * len(placed)
-            for turn in range(len(placed)):
-                number = (turn + len(rounds)) % len(placed)
-                times[number] = _once_ms(placed[number], inputs[number], device)
-            rounds.append(times)
+        return in_turns([partial(_once_ms, net.eval(), one_for(net, example), device) for net in placed], seconds)
     finally:
         for module, training in modes:
             module.training = training
-    return np.array(rounds[WARM_UP:])
 
 
 def median_latency_ms(net: nn.Module, example: Example, device: str) -> float:

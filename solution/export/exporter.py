@@ -22,7 +22,7 @@ from solution.evaluate.classify import predictor
 from solution.export import files
 from solution.export.config import WEB, ExportConfig
 from solution.export.int8 import quantized, quantized_file
-from solution.export.pace import in_turns, verdict
+from solution.export.pace import medians_ms, verdict
 from solution.export.packed import packed
 from solution.export.packed.container import contents
 from solution.export.parity import COMPARED, Parity, compare, judged, spread, tolerance_for
@@ -93,10 +93,10 @@ def pace(config: ExportConfig, loaded: tuple[nn.Module, checkpoint.Header] | Non
         return ""
     whole = files.open_file(config.path, task=None, checked=True)
     if loaded is None and config.file is not None and files.format_of(config.file) is not None:
-        return verdict(*in_turns(whole, files.open_file(config.file, task=None)))
+        return verdict(*medians_ms(whole, files.open_file(config.file, task=None)))
     with tempfile.TemporaryDirectory() as folder:
         plain = replace(config, precision="fp32", out=Path(folder, f"plain{config.suffix}"))
-        return verdict(*in_turns(whole, files.open_file(write_unproven(plain, loaded), task=None, checked=True)))
+        return verdict(*medians_ms(whole, files.open_file(write_unproven(plain, loaded), task=None, checked=True)))
 
 
 def make(

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 
+from solution.evaluate.cost import in_turns
 from solution.formats.exported import Exported
 
-_SECONDS, _LEAST_ROUNDS = 1.0, 15
+_SECONDS = 1.0
 _EQUAL = 0.02
 """Ratios nearer to 1 are noise."""
 
 
-def in_turns(one: Exported, other: Exported) -> tuple[float, float]:
-    """Milliseconds of one image in both, one thread: the medians of calls in turns, either first as often."""
-    spec = one.metadata
-    rounds: list[list[float]] = []
+def medians_ms(*exported: Exported) -> list[float]:
+    """Milliseconds of one image in each, one thread: the median of calls in turns."""
+    spec = exported[0].metadata
     image = np.random.default_rng(0).standard_normal((1, len(spec.mean), spec.size, spec.size), dtype=np.float32)
-    for exported in (one, other):
-        exported.run(image)
-    end = time.perf_counter() + _SECONDS
-    while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
-        times = [0.0, 0.0]
-        for number in (0, 1) if len(rounds) % 2 else (1, 0):
-            start = time.perf_counter()
-            (one, other)[number].run(image)
-            times[number] = 1e3 * (time.perf_counter() - start)
-        rounds.append(times)
-    first, second = np.median(np.array(rounds), axis=0)
-    return float(first), float(second)
+
+    def call_ms(one: Exported) -> float:
+        start = time.perf_counter()
+        one.run(image)
+        return 1e3 * (time.perf_counter() - start)
+
+    times = in_turns([partial(call_ms, one) for one in exported], _SECONDS)
+    return [float(median) for median in np.median(times, axis=0)]
 
 
 def verdict(int8_ms: float, fp32_ms: float) -> str:
