@@ -232,6 +232,14 @@ _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the d
             errno.EFBIG: "the file is larger than is allowed"}  # fmt: skip
 
 
+def reserve(number: int, num_bytes: int) -> None:
+    """Take room for so many bytes of file `number` now, or `OSError`: a mapped file without room ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(number, 0, num_bytes)
+    else:
+        os.ftruncate(number, num_bytes)
+
+
 def no_room(error: BaseException) -> str:
     """What is full, when `error` comes from a full disk, else "". Libraries hide the number of the error in words."""
     number = getattr(error, "errno", None) or next(

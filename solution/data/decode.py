@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import mmap
-import os
 import shutil
 import warnings
 import zlib
@@ -22,7 +21,7 @@ from PIL import ExifTags, Image
 from solution.contracts import InputError
 from solution.data.source import Item, Source, UnreadableImage, digest
 from solution.locks import made_by_one
-from solution.runtime import cache_folder, write_text, written_whole
+from solution.runtime import cache_folder, reserve, write_text, written_whole
 
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
@@ -238,10 +237,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> int:
 def _reserve(file: IO[bytes], path: Path, num_bytes: int) -> None:
     """Take the room on the disk now: a write may fail, but a mapped file without room ends the process."""
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-        else:
-            file.truncate(num_bytes)
+        reserve(file.fileno(), num_bytes)
     except OSError as error:
         raise InputError(
             f"{path.parent} has no room for {num_bytes / 1e6:.0f} MB of decoded pictures ({error.strerror}); "

@@ -8,13 +8,9 @@ to the order in which numbers are added.
 from __future__ import annotations
 
 import datetime
-import socket
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from solution.contracts import InputError
 from solution.data.views import TrainLoader, Views, rows_of, train_loader
 from solution.runtime import set_threads
+from solution.train.link import link_of
 
 _PATIENCE = datetime.timedelta(days=30)
 """One process judges and exports while the others wait; a process that dies is noticed by what started it."""
 _LEAST_ROWS = 2
-_SMALL_BYTES = 1 << 20
 
 
 def joined(device: str) -> Any:
@@ -52,7 +48,7 @@ class Processes:
         self.device = torch.device("cpu") if state.device.type == "cpu" else state.device
         self.rows, self.total = slice(0), 0
         self.flat = torch.empty(0)
-        self.link = _link(state) if self.count > 1 and self.device.type == "cpu" else None
+        self.link = link_of(state) if self.count > 1 and self.device.type == "cpu" else None
 
     @property
     def several(self) -> bool:
@@ -78,8 +74,8 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """`tensor`, in place the sum of those of all processes: the same bits in each."""
-        if self.link and tensor.numel() * tensor.element_size() <= _SMALL_BYTES:
-            self.link.sum(tensor.numpy())
+        if self.link:
+            self.link.sum(tensor)
         else:
             torch.distributed.all_reduce(tensor)
         return tensor
@@ -284,71 +280,3 @@ class OverTheWholeBatch(TorchFunctionMode):
             return tensor.bernoulli_(*arguments, **named)
         drawn = tensor.new_empty((self.processes.total, *tensor.shape[1:])).bernoulli_(*arguments, **named)
         return tensor.copy_(drawn[self.processes.rows])
-
-
-class Link:
-    """Sockets between the processes of one machine, for sums of few numbers: batch norms need two a layer and step.
-
-    PyTorch's own way on processors hands each sum through several threads, which takes ten times as long.
-    """
-
-    def __init__(self, rank: int, count: int) -> None:
-        """All `count` processes make theirs at the same time."""
-        place = [""]
-        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as door:
-            if not rank:
-                place = [str(Path(folder) / "link")]
-                door.bind(place[0])
-                door.listen(count)
-            torch.distributed.broadcast_object_list(place)
-            if rank:
-                self.others = [socket.socket(socket.AF_UNIX)]
-                self.others[0].connect(place[0])
-                self.others[0].sendall(bytes([rank % 256, rank // 256]))
-            else:
-                found = {}
-                for _ in range(count - 1):
-                    other = door.accept()[0]
-                    low, high = other.recv(2, socket.MSG_WAITALL)
-                    found[low + 256 * high] = other
-                self.others = [found[number] for number in sorted(found)]
-        self.first = not rank
-
-    def sum(self, numbers: np.ndarray) -> None:
-        """`numbers`, in place the sum of those of all processes, added in their order. They are contiguous."""
-        if not numbers.size:
-            return
-        view = numbers.reshape(-1).data.cast("B")
-        if not self.first:
-            self.others[0].sendall(view)
-            _receive(self.others[0], view)
-            return
-        received = np.empty_like(numbers)
-        for other in self.others:
-            _receive(other, received.reshape(-1).data.cast("B"))
-            np.add(numbers, received, out=numbers)
-        for other in self.others:
-            other.sendall(view)
-
-
-def _receive(other: socket.socket, into: memoryview) -> None:
-    got = other.recv_into(into, 0, socket.MSG_WAITALL)
-    while got < len(into):
-        more = other.recv_into(into[got:])
-        if not more:
-            raise InputError("another process of this training has ended: see its own message")
-        got += more
-
-
-_links: list[Link] = []
-
-
-def _link(state: Any) -> Link | None:
-    """The sockets of this process, made once; None when the processes lie on several machines."""
-    if not _links:
-        names: list[Any] = [None] * state.num_processes
-        torch.distributed.all_gather_object(names, socket.gethostname())
-        if len(set(names)) > 1 or not hasattr(socket, "AF_UNIX"):
-            return None
-        _links.append(Link(state.process_index, state.num_processes))
-    return _links[0]

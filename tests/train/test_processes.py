@@ -26,9 +26,8 @@ def free_port():
         return found.getsockname()[1]
 
 
-def shared(photos, out, count):
-    """{case: its losses} of all cases, each trained by `count` processes."""
-    words = [sys.executable, str(SCRIPT), str(photos), str(out), *shared_training.CASES]
+def begun(words, count):
+    """`count` processes of one launch, at their end."""
     port = str(free_port())
     started = []
     for rank in range(count):
@@ -40,8 +39,13 @@ def shared(photos, out, count):
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         }
         here = {name: str(value) for name, value in own.items()} if count > 1 else {}
-        started.append(subprocess.Popen(words, env=os.environ | places | here, cwd=ROOT))
+        started.append(subprocess.Popen([sys.executable, *words], env=os.environ | places | here, cwd=ROOT))
     assert [one.wait() for one in started] == [0] * count
+
+
+def shared(photos, out, count):
+    """{case: its losses} of all cases, each trained by `count` processes."""
+    begun([str(SCRIPT), str(photos), str(out), *shared_training.CASES], count)
     folders = {name: out / name.replace(" ", "_") for name in shared_training.CASES}
     return {name: json.loads((folder / "losses.json").read_text()) for name, folder in folders.items()}
 
@@ -61,6 +65,30 @@ def test_two_processes_have_the_losses_of_one(alone_and_two, name):
 
 def test_the_cases_differ_from_each_other(alone_and_two):
     assert len({found["loss"][-1] for found in alone_and_two[0].values()}) == len(shared_training.CASES)
+
+
+AVERAGED = """
+import torch
+from torch import nn
+from solution.train.processes import Processes, joined
+
+state = joined("cpu")
+processes = Processes(state)
+for wide in (1200, 3, 1300):  # 2.9 MB, few numbers, more than before
+    net = nn.Sequential(nn.Conv2d(600, wide, 1).to(memory_format=torch.channels_last), nn.Linear(3, 2))
+    for step in range(3):
+        drawn = [[torch.randn(one.shape, generator=torch.Generator().manual_seed(10 * step + rank))
+                  for one in net.parameters()] for rank in range(3)]
+        for one, own in zip(net.parameters(), drawn[state.process_index]):
+            one.grad = torch.empty_like(one).copy_(own)
+        processes.average_gradients(net)
+        for one, *others in zip(net.parameters(), *drawn):
+            torch.testing.assert_close(one.grad, sum(others) / 3)
+"""
+
+
+def test_gradients_of_three_processes_are_averaged_however_many_they_are():
+    begun(["-c", AVERAGED], 3)
 
 
 def launched(*words):
