@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,26 @@ class Link:
 
     def sum(self, numbers: Tensor) -> None:
         """`numbers`, in place the sum of those of all processes, added in their order. They are contiguous."""
-        flat = numbers.view(-1)
-        if flat.nbytes > _SMALL_BYTES:
-            self._sum_in_memory(flat)
-        elif len(flat):
-            self._sum_by_sockets(flat)
+        if numbers.nbytes > _SMALL_BYTES:
+            self.sum_in_memory([numbers])
+        elif numbers.numel():
+            self._sum_by_sockets(numbers.view(-1))
+
+    def sum_in_memory(self, parts: Sequence[Tensor], divisor: int = 1) -> None:
+        """In place of each, the sum of those of all processes, divided. Each process adds up a share of the numbers."""
+        sizes = [part.numel() for part in parts]
+        rows = self._rows(sum(sizes), parts[0].dtype)
+        torch.cat([part.reshape(-1) for part in parts], out=rows[self.rank])
+        self._wait()
+        first, *others = rows[:, rows_of(sum(sizes), self.rank, self.count)]
+        for other in others:
+            first.add_(other)
+        if divisor != 1:
+            first.div_(divisor)
+        self._wait()
+        whole = rows[0].split(sizes)
+        torch._foreach_copy_(list(parts), [a.view(b.shape) for a, b in zip(whole, parts, strict=True)])
+        self._wait()
 
     def _sum_by_sockets(self, flat: Tensor) -> None:
         view = flat.view(torch.uint8).numpy().data
@@ -71,19 +87,12 @@ class Link:
         for other in self.others:
             other.sendall(view)
 
-    def _sum_in_memory(self, flat: Tensor) -> None:
-        """Each process adds up a part of the numbers of all."""
-        if self.memory is None or len(self.memory) < self.count * flat.nbytes:
-            self.memory = self._shared_memory(self.count * flat.nbytes)
-        rows = torch.frombuffer(self.memory, dtype=flat.dtype, count=self.count * len(flat)).view(self.count, -1)
-        rows[self.rank].copy_(flat)
-        self._wait()
-        first, *others = rows[:, rows_of(len(flat), self.rank, self.count)]
-        for other in others:
-            first.add_(other)
-        self._wait()
-        flat.copy_(rows[0])
-        self._wait()
+    def _rows(self, length: int, dtype: torch.dtype) -> Tensor:
+        """(processes, length) in memory that all see. The same each time: new memory would take five times as long."""
+        size = self.count * length * dtype.itemsize
+        if self.memory is None or len(self.memory) < size:
+            self.memory = self._shared_memory(size)
+        return torch.frombuffer(self.memory, dtype=dtype, count=self.count * length).view(self.count, length)
 
     def _wait(self) -> None:
         """Until all have come so far."""

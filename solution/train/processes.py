@@ -47,7 +47,6 @@ class Processes:
         # The library numbers processors as well, and a move to "cpu:0" copies what lies on "cpu".
         self.device = torch.device("cpu") if state.device.type == "cpu" else state.device
         self.rows, self.total = slice(0), 0
-        self.flat = torch.empty(0)
         self.link = link_of(state) if self.count > 1 and self.device.type == "cpu" else None
 
     @property
@@ -83,14 +82,14 @@ class Processes:
     def average_gradients(self, model: nn.Module) -> None:
         """The mean over all processes in place of each gradient."""
         gradients = [_in_memory_order(one.grad) for one in model.parameters() if one.grad is not None]
-        if self.several and gradients:
-            sizes = [gradient.numel() for gradient in gradients]
-            if len(self.flat) != sum(sizes):
-                self.flat = gradients[0].new_empty(sum(sizes))
-            # Into the same memory each time: new one would take five times as long.
-            torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.flat)
-            parts = self.sum(self.flat).div_(self.count).split(sizes)
-            torch._foreach_copy_(gradients, [a.view(b.shape) for a, b in zip(parts, gradients, strict=True)])
+        if not self.several or not gradients:
+            return
+        if self.link:
+            self.link.sum_in_memory(gradients, self.count)
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        parts = self.sum(flat).div_(self.count).split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [a.view(b.shape) for a, b in zip(parts, gradients, strict=True)])
 
     @torch.no_grad()
     def align(self, model: nn.Module) -> None:
