@@ -139,6 +139,22 @@ def test_names_of_nets_come_from_the_libraries_own_lists(small, tmp_path, name, 
         checkpoint.load(header_with(small, tmp_path / "net.safetensors", net=net))
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("yolo", {"name": "yolov8n", "weights": "own"}),
+        ("yolo", {"name": "yolov8n", "weights": "https://somewhere.org/weights.pt"}),
+        ("yolo", {"name": "yolov8n", "weights": "../other.safetensors"}),
+        ("classifier", {"name": "timm:lcnet_035", "pretrained": True}),
+    ],
+)
+def test_a_header_cannot_have_weights_of_elsewhere_fetched(small, tmp_path, monkeypatch, kind, settings):
+    monkeypatch.setattr("socket.getaddrinfo", None)
+    net = {"kind": kind, "settings": settings, "num_classes": 3}
+    with pytest.raises(InputError, match="names weights of elsewhere"):
+        checkpoint.load(header_with(small, tmp_path / "net.safetensors", net=net))
+
+
 def test_the_class_that_a_header_names_is_never_imported(small, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'flag')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -24,6 +24,8 @@ from solution.locks import made_by_one
 from solution.runtime import cache_folder, reserve, write_text, written_whole
 
 MAX_PIXELS = 100_000_000
+_SCAN, _MOST_SCANS = b"\xff\xda", 50
+"""A JPEG that gets better as it loads is decoded once for each of its scans, of which encoders write a dozen."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc")
 _UPRIGHT: dict[object, Image.Transpose] = {
@@ -51,6 +53,8 @@ def decode(data: bytes, name: str, at_least: int | None = None, most_pixels: int
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")
+    if data[:2] == b"\xff\xd8" and (scans := data.count(_SCAN)) > _MOST_SCANS:
+        raise UnreadableImage(name, f"a JPEG of {scans:,} scans, more than {_MOST_SCANS}: refused")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats()) as image:
             return _pixels(image, name, at_least, most_pixels or MAX_PIXELS)
@@ -75,7 +79,8 @@ def _pixels(image: Image.Image, name: str, at_least: int | None, most: int) -> n
     width, height = image.size
     if width * height <= MAX_PIXELS and at_least is not None and image.mode in ("L", "RGB"):
         image.draft(None, (at_least, at_least))
-    if image.width * image.height > most:
+    in_scans = "progressive" in image.info  # the decoder keeps all pixels until the last scan
+    if (width * height if in_scans else image.width * image.height) > most:
         raise UnreadableImage(name, f"{width} x {height} pixels are more than {most:,}: refused")
     image.load()
     try:

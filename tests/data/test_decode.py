@@ -91,6 +91,26 @@ def test_decompression_bombs_are_refused_unopened(monkeypatch):
         decode(_file(_color()), "bomb")
 
 
+def in_scans(side, more=0):
+    """A JPEG that gets better as it loads, its last scan repeated."""
+    data = _file(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    return data[:-2] + more * last + data[-2:]
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_unopened(monkeypatch):
+    assert decode(in_scans(100, 5), "a").shape == (100, 100, 3)
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(UnreadableImage, match=r"a JPEG of [\d,]+ scans, more than 50"):
+        decode(in_scans(100, 5000), "a")
+
+
+def test_of_a_jpeg_in_scans_all_pixels_count_however_small_it_comes():
+    assert decode(in_scans(800), "a", at_least=50, most_pixels=700_000).shape == (100, 100, 3)
+    with pytest.raises(UnreadableImage, match="800 x 800 pixels"):
+        decode(in_scans(800), "a", at_least=50, most_pixels=600_000)
+
+
 def test_large_jpegs_may_come_smaller_but_not_too_small():
     data = _file(_color((640, 480)), "JPEG")
     assert decode(data, "a").shape == (480, 640, 3)
