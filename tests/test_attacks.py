@@ -33,6 +33,7 @@ from solution.models.weights import read_state
 from solution.opening import open_model
 from solution.run_folder import read_run
 from solution.runtime import ROOT
+from solution.search.study import open_storage
 from solution.shell import without_password
 from solution.train.resume import load_state, save_state
 
@@ -474,24 +475,38 @@ def test_requests_of_attackers_are_refused(tmp_path, request_, status):
     assert b"root:" not in answer
 
 
-def test_workers_show_no_storage_in_a_list_of_processes(photos, tmp_path):
+@pytest.mark.parametrize("storage", ["postgresql://me:hunter2@127.0.0.1:1/db", "nonsense://me:hunter2@h/db"])
+def test_nor_does_it_to_those_who_open_a_storage_in_python(storage):
+    with pytest.raises(InputError) as caught:
+        open_storage(storage)
+    assert "hunter2" not in str(caught.value)
+    assert "me:***@" in str(caught.value)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_workers_show_no_storage_in_a_list_of_processes(photos, tmp_path, typed):
     words = [sys.executable, "-m", "solution", "search", "waste_shufflenet", "--data", str(photos), "--trials", "1"]
     words += ["--out", str(tmp_path / "out"), "--set", "data.size=32"]
     storage = f"sqlite:///{tmp_path}/study.db?password=hunter2"
-    process = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env=os.environ | {"SOLUTION_STORAGE": storage})  # fmt: skip
-    shown = set()
+    named = ["--storage", storage] if typed else []
+    process = subprocess.Popen([*words, *named], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env=os.environ | ({} if typed else {"SOLUTION_STORAGE": storage}))  # fmt: skip
+    shown, told = set(), ""
     try:
-        while process.poll() is None and len(shown) < 2:
-            shown |= {words for words in command_lines() if str(tmp_path) in words}
+        while process.poll() is None and not (len(shown) == 2 and told):
+            for place, line in command_lines():
+                if str(tmp_path) in line:
+                    shown.add(line)
+                    told = told or (place / "environ").read_text() if " --worker" in line else told
     finally:
         process.terminate()
         said, _ = process.communicate(timeout=60)
     assert len(shown) == 2, said
-    assert "hunter2" not in "".join(shown)
+    assert "hunter2" not in "".join(line for line in shown if not typed or " --worker" in line)
+    assert f"SOLUTION_STORAGE={storage}" in told
 
 
 def command_lines():
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            yield path.parent, path.read_bytes().replace(b"\0", b" ").decode(errors="replace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from solution.commands.model import FORMS, add_model_flags, models_of
 from solution.contracts import InputError
 
 HELP = "open a page where a photo is dropped and Before and After classify it side by side"
-_MB = 1_000_000
+_MB, _MOST_MB = 1_000_000, 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     from solution.serve.view import Panel, open_nets
     from solution.serve.web import application, server
 
-    if not 0 < arguments.limit_mb < math.inf:
-        raise InputError(f"--limit-mb must be a number above 0, got {arguments.limit_mb:g}")
+    if not 0 < arguments.limit_mb <= _MOST_MB:
+        raise InputError(f"--limit-mb must be a number above 0, {_MOST_MB:,} at most, got {arguments.limit_mb:g}")
     if not 0 <= arguments.port < 1 << 16:
         raise InputError(f"--port must be 0 to 65535, got {arguments.port}")
     set_threads()

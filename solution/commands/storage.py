@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     url = arguments.url or os.environ.get(STORAGE)
     if not url or "://" not in url or url.startswith("grpc://"):
         raise InputError(f"name the database that is shared, such as postgresql://user@host/trials, or set ${STORAGE}")
+    if not 0 < arguments.port < 1 << 16:
+        raise InputError(f"--port must be 1 to 65535, got {arguments.port}")
     with needed("the proxy", "grpc"):
         import grpc  # noqa: F401 - Optuna imports it late, and says less
     from optuna.exceptions import ExperimentalWarning

@@ -53,6 +53,8 @@ class ExportConfig:
             self.target.check_precision(self.precision)
         if self.calibration_images is not None and self.calibration_images < 1:
             raise InputError(f"calibration images must be at least 1, got {self.calibration_images}")
+        if self.max_loss is not None and not 0 <= self.max_loss <= 1:
+            raise InputError(f"max_loss is a fraction of 1, such as 0.01, got {self.max_loss}")
         for name in ("flash", "ram"):
             if getattr(self, name) is not None:
                 Budget.of(getattr(self, name), "bytes", name)

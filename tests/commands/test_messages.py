@@ -265,3 +265,18 @@ def test_flags_that_are_short_for_one_and_words_behind_two_dashes_stay_what_they
 def test_close_names_are_found_in_any_case_and_far_ones_are_not_offered():
     assert did_you_mean("net", ["Net", "Other"]) == " (did you mean Net?)"
     assert did_you_mean("zzz", ["Net", "Other"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        *((["export", "a.safetensors", "--format", "onnx", f"--max-loss={loss}"], "max_loss is a fraction of 1")
+          for loss in ("nan", "inf", "-0.1", "1e9")),
+        *((["storage", "sqlite:///trials.db", f"--port={port}"], "--port must be 1 to 65535")
+          for port in (-1, 0, 65_536, 10**9)),
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_named(here, capsys, words, said):
+    before = sorted(here.iterdir())
+    assert said in refused(capsys, *words)
+    assert sorted(here.iterdir()) == before

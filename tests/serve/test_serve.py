@@ -1,5 +1,6 @@
 """The page as an application: what it answers, refuses and never asks for."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -199,6 +200,29 @@ def test_connections_that_only_wait_do_not_starve_it(pair, tmp_path):
         made.close()
 
 
+@pytest.mark.slow
+def test_a_request_that_is_sent_without_end_is_ended(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "_REQUEST_SECONDS", 1)
+    app = web.application(Panel(nets=open_nets(pair[:1], None, tmp_path)), LIMIT_BYTES)
+    made = web.server(app, "127.0.0.1", 0, LIMIT_BYTES)
+    threading.Thread(target=made.run, daemon=True).start()
+    with contextlib.closing(made), socket.create_connection(("127.0.0.1", made.effective_port)) as slow:
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n")
+        slow.settimeout(0.2)
+        ended = False
+        for _ in range(150):
+            try:
+                slow.sendall(b"X: x\r\n")
+                ended = ended or slow.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+            if ended:
+                break
+    assert ended
+
+
 def test_a_name_is_text_and_nothing_else(app, photo):
     response = post(app, photo, '<img src=x onerror="alert(1)">.jpg')
     assert "<img src=x" not in response.text
@@ -236,9 +260,10 @@ def test_times_are_of_the_quickest_call_and_never_get_worse(pair, photo, tmp_pat
     ("words", "message"),
     [
         (("nowhere.packed",), "there is no file nowhere.packed"),
-        (("--limit-mb", "0"), "--limit-mb must be a number above 0, got 0"),
-        (("--limit-mb", "inf"), "--limit-mb must be a number above 0, got inf"),
-        (("--limit-mb", "nan"), "--limit-mb must be a number above 0, got nan"),
+        (("--limit-mb", "0"), "--limit-mb must be a number above 0, 1,000 at most, got 0"),
+        (("--limit-mb", "1e9"), "--limit-mb must be a number above 0, 1,000 at most, got 1e+09"),
+        (("--limit-mb", "inf"), "--limit-mb must be a number above 0, 1,000 at most, got inf"),
+        (("--limit-mb", "nan"), "--limit-mb must be a number above 0, 1,000 at most, got nan"),
         (("--port", "70000"), "--port must be 0 to 65535, got 70000"),
         (("--runtime", "warp"), "runtime must be one of eager, compile, onnxruntime, openvino"),
         (("--host", "192.0.2.1"), "cannot serve on 192.0.2.1, port 8000"),
