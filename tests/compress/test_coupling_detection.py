@@ -102,7 +102,8 @@ def test_halves_and_heads_keep_one_proportion():
     sizes = classes_of(coupling).atom_sizes()
     attended = next(atoms for atoms in linked_atoms(net, coupling) if 2 in {sizes[atom] for atom in atoms})
     assert sorted(sizes[atom] for atom in attended) == [2, 128, 128]
-    wanted = in_proportion({atom: round(0.3 * sizes[atom]) for atom in attended}, sizes, [attended])
+    stay = dict.fromkeys(sizes, 0)
+    wanted = in_proportion({atom: round(0.3 * sizes[atom]) for atom in attended}, sizes, stay, [attended])
     assert sorted(wanted.values()) == [1, 64, 64]
 
 

@@ -5,6 +5,7 @@ from nets import (
     detection,
     forms,
     generative,
+    kernels,
     metric,
     mixers,
     modules,
@@ -19,6 +20,7 @@ from nets import (
     splits,
     students,
     tokens,
+    transformers,
     unusual,
     weights,
     wrapped,
@@ -29,6 +31,6 @@ from nets.catalogue import UserNet
 GROUPS = (
     *(students, residual, splits, rearranged, numbers, weights, segmentation, detection, restoration),
     *(generative, signals, attention, tokens, mixers, modules, metric, several, unusual, wrapped, forms),
-    *(patterns, written),
+    *(patterns, written, kernels, transformers),
 )
 NETS: dict[str, UserNet] = {net.name: net for group in GROUPS for net in group.NETS}

@@ -244,14 +244,15 @@ class Latents(nn.Module):
         return x + self.write(y, z, z)[0].transpose(1, 2).reshape(x.shape)
 
 
-def in_trunk(block: Callable[[], nn.Module], read: int = 32) -> Callable[[], nn.Module]:
+class in_trunk:  # noqa: N801  # a builder like the functions beside it, which another process can be sent
     """A builder of `block` between plain layers."""
 
-    def build() -> nn.Module:
-        return Trunk(block(), read=read)
+    def __init__(self, block: Callable[[], nn.Module], read: int = 32) -> None:
+        self.block, self.read, self.__name__ = block, read, block.__name__
 
-    build.__name__ = block.__name__
-    return build
+    def __call__(self) -> nn.Module:
+        """The net."""
+        return Trunk(self.block(), read=self.read)
 
 
 SHAPE = (2, 3, 12, 12)

@@ -125,7 +125,8 @@ def layer_norm(func: Any, given: Arguments) -> Any:
     x = given["input"]
     dims = list(range(x.ndim - len(given["normalized_shape"]), x.ndim))
     middle, spread = moments(x, dims)
-    return (_scaled((x - middle) / (spread + given["eps"]).sqrt(), given["weight"], given["bias"]), middle, spread)
+    normed = _scaled((x - middle) / (spread + given["eps"]).sqrt(), given["weight"], given["bias"])
+    return (normed.contiguous(), middle, spread)
 
 
 def group_norm(func: Any, given: Arguments) -> Any:
@@ -155,7 +156,7 @@ def rms_norm(func: Any, given: Arguments) -> Any:
     number = (~is_absent(x)).sum(dims, keepdim=True)
     eps = given["eps"] or torch.finfo(x.dtype).eps
     scale = (filled(x * x).sum(dims, keepdim=True) / number + eps).rsqrt()
-    return (_scaled(x * scale, given["weight"], None), scale)
+    return (_scaled(x * scale, given["weight"], None).contiguous(), scale)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -174,23 +174,34 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
         meta = _resized(request, resized, mode)
         traces, meta = _traces(request, meta, mode, before)
         attributes = attributes_after(request.model, all_shapes(meta), request.learned)
-    grouped = () if before is None else (side.tensor for side in before.coupling.sides if side.groups > 1)
-    decided = None if before is None else before.coupling.over_all
-    readers = frozenset() if before is None else before.coupling.readers()
-    known_sides = () if before is None else before.coupling.sides
-    carriers = frozenset(side.tensor for side in known_sides if len(side.component) > 1)
-    ledger = ChannelIds(readers, frozenset(grouped), decided, request.approximate, carriers)
-    for one in traces:
-        walk(one, ledger, apply_rule, request.keeps_output)
-    known = None if before is None else {side.tensor: side.axis for side in before.coupling.sides}
-    coupling = _protect(components_of(ledger, known), request.protected)
+    coupling, derived = _coupled(request, traces, None if before is None else before.coupling, frozenset())
+    if before is None and coupling.constants:
+        coupling, derived = _coupled(request, traces, None, coupling.constants)
     return Analysis(
         coupling=coupling,
         traces=traces,
         attributes=attributes,
         unreached=_unreached(traces),
-        derived=frozenset(ledger.derived),
+        derived=derived,
     )
+
+
+def _coupled(
+    request: TraceRequest, traces: tuple[Trace, ...], before: Coupling | None, constants: frozenset[str]
+) -> tuple[Coupling, frozenset[str]]:
+    """The coupling in these passes, and the weights that are computed in them. before: that of the full net."""
+    sides = () if before is None else before.sides
+    ledger = ChannelIds(
+        frozenset() if before is None else before.readers(),
+        frozenset(side.tensor for side in sides if side.groups > 1),
+        None if before is None else before.over_all,
+        request.approximate,
+        frozenset(side.tensor for side in sides if len(side.component) > 1),
+        constants if before is None else before.constants,
+    )
+    for one in traces:
+        walk(one, ledger, apply_rule, request.keeps_output)
+    return _protect(components_of(ledger, before), request.protected), frozenset(ledger.derived)
 
 
 def _resized(request: TraceRequest, shapes: dict[str, tuple[int, ...]], mode: FakeTensorMode) -> nn.Module:

@@ -14,7 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from solution.compress.coupling.ids import KEPT, Axis, ChannelIds
+from solution.compress.coupling.axes import Axis
+from solution.compress.coupling.ids import KEPT, ChannelIds
 
 NO_COMPONENT = -1
 FIXED = "it is fed by the input or a constant"
@@ -56,6 +57,7 @@ class Coupling:
     views      view, by its label -> along which dimensions of its result channels lie
     mixing     component -> the operator that ties several channels into it
     approximated  operators that mix neighbouring channels and were taken not to
+    constants  vectors that belong to no channel, though channels are stretched over them
     """
 
     sides: tuple[Side, ...]
@@ -68,6 +70,7 @@ class Coupling:
     over_all: frozenset[str] = frozenset()
     mixing: dict[int, str] = field(default_factory=dict)
     approximated: tuple[str, ...] = ()
+    constants: frozenset[str] = frozenset()
 
     def side(self, tensor: str, axis: int) -> Side | None:
         """The side called so, if channels lie along it."""
@@ -88,12 +91,11 @@ class Coupling:
         return kept
 
 
-def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = None) -> Coupling:
-    """Gather the ledger's ties into components.
-
-    known_axes  element tensors -> the axis along which their channels lie, where that was found before
-    """
-    label = _settled_labels(ledger)
+def components_of(ledger: ChannelIds, before: Coupling | None = None) -> Coupling:
+    """Gather the ledger's ties into components. before: those of the full net, where this is one at other sizes."""
+    known_axes = None if before is None else {side.tensor: side.axis for side in before.sides}
+    made_axes = None if before is None else {side.tensor: side.axis for side in before.sides if side.role == "out"}
+    label, constants = _settled_labels(ledger, made_axes)
     reason = _reasons(ledger, label)
     axes = list(ledger.axes.values())
     alone = (np.bincount(label)[label] == 1) & ~np.isin(label, list(reason))
@@ -111,21 +113,28 @@ def components_of(ledger: ChannelIds, known_axes: Mapping[str, int] | None = Non
     mixing = {int(one): call for ids, call in reversed(ledger.mixing) for one in np.unique(label[ids.numpy()])}
     coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label), mixing)
     over_all, approximated = frozenset(ledger.over_all), tuple(sorted(ledger.approximated))
-    return replace(coupling, views=ledger.views, over_all=over_all, approximated=approximated)
+    found = {"approximated": approximated, "constants": constants}
+    return replace(coupling, views=ledger.views, over_all=over_all, **found)
 
 
-def _settled_labels(ledger: ChannelIds) -> np.ndarray:
-    """Labels after every postponed meeting is decided."""
+def _settled_labels(ledger: ChannelIds, made_axes: Mapping[str, int] | None) -> tuple[np.ndarray, frozenset[str]]:
+    """Labels after every postponed meeting is decided, and vectors that turned out to be constants."""
     ledger.settle_axes()
     while True:
         label = _labels(ledger)
         first = np.unique(label, return_index=True)[1]
+        if ledger.makers:
+            ledger.settle_makers(torch.from_numpy(first[label]), made_axes)
+            continue
         if not ledger.postponed:
-            return label
+            return label, ledger.constants
         representative = torch.from_numpy(first[label])
         if not ledger.settle(representative) and not ledger.settle_elements(representative):
+            makers = [label[axis.ids.numpy()] for axis in ledger.axes.values() if axis.role == "out"]
+            is_made = np.isin(label, np.concatenate([label[:0], *makers]))
+            constants = ledger.constants | ledger.constant_vectors(torch.from_numpy(is_made))
             ledger.give_up_postponed()
-            return label
+            return label, constants
 
 
 def _labels(ledger: ChannelIds) -> np.ndarray:

@@ -119,9 +119,10 @@ def fit(
     """
     classes = classes_of(full.coupling)
     sizes, ladder = classes.atom_sizes(), ladders(full.coupling, classes)
+    stay = {atom: int(classes.size[(classes.atom == atom) & classes.kept].sum()) for atom in sizes}
     frozen = {} if frozen is None else frozen
     linked = linked_atoms(request.model, full.coupling)
-    first = in_proportion(targets, sizes, linked)
+    first = in_proportion(targets, sizes, stay, linked)
     targets, step, runs_tried, forgotten = first, dict.fromkeys(targets, 0), False, -1
     tried: list[set[int]] = []  # sets of which it helped, and was tried, that they shrink in one proportion
     asked: list[list[set[int]]] = []
@@ -142,7 +143,10 @@ def fit(
         outcome = attempted(targets, attempt >= ONE_BY_ONE)
         if isinstance(outcome, Failure) and outcome.ran:
             sets = together(request.model, full.coupling, outcome.suspects[0] - frozen.keys())
-            other, learned = in_proportion(targets, sizes, merged([*linked, *tried, *sets])), dict(request.learned)
+            other, learned = (
+                in_proportion(targets, sizes, stay, merged([*linked, *tried, *sets])),
+                dict(request.learned),
+            )
             if sets not in asked and other != targets:
                 asked.append(sets)
                 _replace(request.learned, before)
@@ -179,7 +183,7 @@ def fit(
                 return replace(even, frozen=frozen)
         frozen.update(dict.fromkeys(stuck, outcome.reason))
         tried = [atoms for atoms in tried if not atoms & stuck]
-        targets = in_proportion(targets, sizes, merged([*linked, *tried]))
+        targets = in_proportion(targets, sizes, stay, merged([*linked, *tried]))
     raise InputError(f"no sizes were found that the forward accepts, in {MOST_ATTEMPTS} attempts")
 
 
@@ -208,10 +212,12 @@ def ladders(coupling: Coupling, classes: Classes) -> dict[int, tuple[int, ...]]:
     for side in coupling.sides:
         for atom in np.unique(coupling.atom[side.component]).tolist():
             groups[atom] = max(groups[atom], side.groups)
-    return {
-        atom: tuple(step for step in ((1, 2, groups[atom] ** 2) if groups[atom] > 1 else STEPS) if step < max(2, size))
-        for atom, size in classes.atom_sizes().items()
-    }
+    steps = {}
+    for atom, size in classes.atom_sizes().items():
+        quarter = (size // 4,) if size % 4 == 0 else ()  # numbers that the forward divides by one of its own
+        found = (1, 2, groups[atom] ** 2) if groups[atom] > 1 else sorted({*STEPS, *quarter})
+        steps[atom] = tuple(step for step in found if 0 < step < max(2, size))
+    return steps
 
 
 def _attempt(

@@ -6,11 +6,13 @@ have stride 0 and take no memory. `Ledger` hands out ids, and remembers which ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+
+from solution.compress.coupling.axes import Axis, Meeting, Passage
 
 NEUTRAL = 0
 """An element that has nothing to do with channels: a constant, a mask, padding."""
@@ -57,51 +59,6 @@ def packed(ids: Tensor) -> Tensor:
     return small.contiguous().expand(ids.shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One axis of a parameter or buffer along which channels can be cut.
-
-    tensor, axis  which one; a name that starts with ":" stands for no tensor (an output, a norm without weight)
-    role          "out": makes channels; "in": reads them; "with": carries them along (norms, biases, depthwise);
-                  "joint": norms over channels; "output": of the net; "run": taken apart into runs of one length
-    groups        the axis falls into so many runs that must keep equal sizes; an "in" axis counts the inputs of all
-    ids           (length,) the id of each position
-    """
-
-    tensor: str
-    axis: int
-    role: str
-    groups: int
-    ids: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """Channels that go through a call. Two channels can take each other's place only if they go through the same calls.
-
-    call    the call, by its label
-    slot    which argument they are; or which element of another operand they meet
-    ids     (N,) distinct ids of the channels
-    counts  (N,) of how many elements each
-    """
-
-    call: str
-    slot: str
-    ids: Tensor
-    counts: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """Operands that meet element by element, some `stretched` over the channels of others."""
-
-    call: str
-    views: list[Tensor]
-    stretched: list[bool]
-    shape: tuple[int, ...]
-    reason: str
-
-
 class ChannelIds:
     """Ids handed out so far, ties between them, ids that must stay and why, the axes they belong to, and the calls that
     they go through. `label` is that of the call that is looked at.
@@ -114,6 +71,7 @@ class ChannelIds:
         decided: frozenset[str] | None = None,
         approximate: bool = False,
         carriers: frozenset[str] = frozenset(),
+        constants: frozenset[str] = frozenset(),
     ) -> None:
         """What is known from the full net, for one that may have few channels left.
 
@@ -122,7 +80,9 @@ class ChannelIds:
         decided      calls over all channels that tie none of them together (`over_all`)
         approximate  calls that mix neighbouring channels tie none of them together either
         carriers     tensors along which channels lie, also where one is left
+        constants    vectors of numbers that belong to no channel, such as powers or centers of bases
         """
+        self.constants = constants
         self.readers, self.in_groups, self.carriers = readers, in_groups, carriers
         self.decided, self.approximate = decided, approximate
         self.approximated: set[str] = set()
@@ -133,6 +93,7 @@ class ChannelIds:
         self.kept: list[tuple[Tensor, str]] = []
         self.axes: dict[tuple[str, int], Axis] = {}
         self.elements: dict[str, Tensor] = {}
+        self.makers: dict[str, tuple[tuple[int, ...], Tensor]] = {}
         self.derived: set[str] = set()
         self.postponed: list[Meeting] = []
         self.runs: list[Axis] = []
@@ -244,7 +205,7 @@ class ChannelIds:
     def tensor_elements(self, name: str, shape: Sequence[int]) -> Tensor:
         """An id for every element of a parameter that takes part as an activation (position embedding, scale)."""
         count = int(torch.Size(shape).numel())
-        if count == 1 and name not in self.carriers:
+        if (count == 1 and name not in self.carriers) or name in self.constants:
             return uniform(NEUTRAL, shape)
         if len(shape) == 1:
             return self.axis(name, 0, count, "with")
@@ -253,6 +214,26 @@ class ChannelIds:
         if name not in self.elements:
             self.elements[name] = self.fresh(shape)
         return self.elements[name]
+
+    def makes(self, name: str, shape: Sequence[int], axes: Sequence[int]) -> Tensor:
+        """Ids along several axes of a weight at once: of all elements, until it is known along which axis they differ
+        (`settle_makers`).
+        """
+        if name not in self.makers:
+            self.makers[name] = tuple(axes), self.fresh([shape[axis] for axis in axes])
+        if self.makers[name][0] != tuple(axes):
+            self.keep(self.makers[name][1], f"{name} is used in two ways")
+        return self.makers[name][1]
+
+    def settle_makers(self, representative: Tensor, known_axes: Mapping[str, int] | None) -> None:
+        """What lies along several axes of a weight is made along the first of those along which ties let it differ."""
+        for name, (axes, ids) in self.makers.items():
+            known = representative[ids]
+            differing = [dim for dim in range(ids.ndim) if bool((known != known.narrow(dim, 0, 1)).any())]
+            dim = (differing or [0])[0] if known_axes is None else axes.index(known_axes.get(name, axes[0]))
+            along = self.collapse(ids, [other for other in range(ids.ndim) if other != dim]).movedim(dim, 0)
+            self.tie(self.axis(name, axes[dim], len(along), "out"), along.reshape(len(along), -1)[:, 0])
+        self.makers = {}
 
     def collapse(self, ids: Tensor, dims: Iterable[int]) -> Tensor:
         """Tie everything along `dims` and return ids that are uniform there, in the same shape."""
@@ -329,6 +310,17 @@ class ChannelIds:
             ids = self.collapse(ids, [dim for dim in range(ids.ndim) if dim != axis.axis]).movedim(axis.axis, 0)
             self.tie(ids.reshape(len(ids), -1)[:, 0], axis.ids)
 
+    def constant_vectors(self, is_made: Tensor) -> frozenset[str]:
+        """Vectors over which channels are stretched though no layer makes what lies along them. is_made: (ids,)."""
+        vectors = {name: one.ids for (name, _), one in self.axes.items() if one.role in ("with", "in")}
+        over = [
+            slim(view)
+            for meeting in self.postponed
+            for view in meeting.views
+            if bool((slim(view) > KEPT).all()) and not bool(is_made[slim(view)].any())
+        ]
+        return frozenset(name for name, ids in vectors.items() if any(bool(torch.isin(one, ids).all()) for one in over))
+
     def give_up_postponed(self) -> None:
         """Operands that really are stretched over several channels stay; channels keep the element that they meet."""
         for meeting in self.postponed:
@@ -347,6 +339,9 @@ class ChannelIds:
             sizes = [ids.shape[dim] if dim in dims else 1 for dim in range(ids.ndim)]
             places = torch.arange(torch.Size(sizes).numel()).view(sizes).expand(ids.shape)
             pairs = torch.stack([places.reshape(-1), ids.reshape(-1)]).unique(dim=1)
+            if pairs.shape[1] > MOST_REPEATED:
+                self.keep(ids, "it meets too many numbers to follow")
+                return
             for place in pairs[0].unique().tolist():
                 some = (pairs[0] == place) & (pairs[1] > KEPT)
                 self.passages.append(

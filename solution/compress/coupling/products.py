@@ -1,10 +1,7 @@
-"""Rules for products of two activations (matrix products, attention, einsum), and numbers that belong to two channels
-at once and live while both of them do: computed kernels, attention between channels.
-"""
+"""Rules for products of two activations, or of an activation and a weight: matrix products, attention, einsum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from string import ascii_letters
 from typing import Any
@@ -13,18 +10,33 @@ import torch
 from torch import Tensor
 
 from solution.compress.coupling.ids import KEPT, NEUTRAL, slim, uniform, varies
-from solution.compress.coupling.layers import across, carry, channels, dense, unknown
+from solution.compress.coupling.layers import across, channels, dense, unknown
 from solution.compress.coupling.walk import OpCall, Pair, Weight, as_ids
 
 
 def matmul(call: OpCall) -> Any:
     """A product of two activations (..., n, k) and (..., k, m), or of an activation and a weight."""
     name = "other" if "other" in call.arguments else "mat2"
-    left, right = call.ids("self"), call[name]
+    left, right = call["self"], call[name]
     if isinstance(right, Weight) and len(right.shape) == 2:
         stored = replace(right, turned=not right.turned)
-        return dense(call, left, stored, None)
-    return product(call, left, call.ids(name), call.shape)
+        return dense(call, call.ids("self"), stored, None)
+    if isinstance(left, Weight) and len(left.shape) == 2:
+        return _from_the_left(call, left, call.ids(name))
+    return product(call, call.ids("self"), call.ids(name), call.shape)
+
+
+def _from_the_left(call: OpCall, weight: Weight, right: Tensor) -> Any:
+    """A weight (n, k) times (..., k, m): it reads channels along k, or mixes positions."""
+    if right.ndim < 2:
+        return unknown(call)
+    if not varies(right, -2):
+        return right.narrow(-2, 0, 1).expand(call.shape)
+    reads, makes = (0, 1) if weight.turned else (1, 0)
+    arriving = channels(call.ledger, right, -2)
+    call.ledger.tie(weight.axis(call.ledger, reads, len(arriving), "in"), arriving)
+    made = weight.axis(call.ledger, makes, call.shape[-2], "out")
+    return across(made, call.shape, len(call.shape) - 2)
 
 
 def baddbmm(call: OpCall) -> Any:
@@ -39,6 +51,7 @@ def product(call: OpCall, left: Tensor, right: Tensor, shape: tuple[int, ...]) -
     """(..., n, k) and (..., k, m) to `shape`. A sum over all channels ties them pair by pair; attention by heads."""
     if min(left.ndim, right.ndim) < 2:
         return unknown(call)
+    left, right = _without_others(call, left, right)
     batch = any(varies(side, dim) for side in (left, right) for dim in range(side.ndim - 2))
     inner, both = varies(left, -1) or varies(right, -2), varies(left, -2) and varies(right, -1)
     alive = all(int(slim(ids).max()) > KEPT for ids in (left, right))
@@ -54,6 +67,20 @@ def product(call: OpCall, left: Tensor, right: Tensor, shape: tuple[int, ...]) -
         return heads(call, [left, right], shape)
     side = left.narrow(-1, 0, 1) if varies(left, -2) else right.narrow(-2, 0, 1)
     return side.expand(shape)
+
+
+def _without_others(call: OpCall, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both factors, where channels of the one are added up with numbers that have no such channels: these must stay."""
+    sides = varies(left, -1), varies(right, -2)
+    alone = sides[0] != sides[1] and min(left.ndim, right.ndim) < 4
+    alone = alone and all(int(slim(ids).max()) > KEPT for ids in (left, right))
+    alone = alone and not any(varies(ids, dim) for ids in (left, right) for dim in range(ids.ndim - 2))
+    if not call.ledger.is_over_all(alone, " of one side"):
+        return left, right
+    summed = left if sides[0] else right
+    call.ledger.keep(summed, "it is added up with numbers that have no such channels")
+    other = uniform(NEUTRAL, summed.shape)
+    return (other, right) if summed is left else (left, other)
 
 
 def heads(call: OpCall, operands: list[Tensor], shape: tuple[int, ...]) -> Tensor:
@@ -138,8 +165,14 @@ def _of_two(call: OpCall, terms: list[str], factors: list[Any], output: str, sha
     alone = [[one for one in term if one in some and one not in other]
              for term, some, other in ((terms[0], along[0], terms[1]), (terms[1], along[1], terms[0]))]  # fmt: skip
     summed = [one for one in summed if one in along[0] | along[1]]
-    if len(summed) > 1 or any(len(names) > 1 or set(names) - set(output) for names in alone):
+    if any(set(names) - set(output) for names in alone):
         return None
+    spare = summed[1:] + alone[0][1:] + alone[1][1:]  # one kind of channels along each side of a product
+    left, right = (
+        call.ledger.collapse(ids, [term.index(one) for one in spare if one in term])
+        for ids, term in ((left, terms[0]), (right, terms[1]))
+    )
+    summed, alone = summed[:1], [names[:1] for names in alone]
     left = ordered(left, terms[0], [*shared, *(alone[0] or [""]), *(summed or [""])])
     right = ordered(right, terms[1], [*shared, *(summed or [""]), *(alone[1] or [""])])
     if not (summed or any(alone)):
@@ -154,18 +187,27 @@ def _of_two(call: OpCall, terms: list[str], factors: list[Any], output: str, sha
 def _by_weight(
     call: OpCall, terms: list[str], factors: list[Any], summed: list[str], output: str, shape: tuple[int, ...]
 ) -> Tensor | None:
-    """(..., k, ...) and a weight with an axis k, a new axis, and others along which no channels lie."""
-    new = [one for one in terms[1] if one not in terms[0]]
+    """(..., k, ...) and a weight with an axis k, new axes, and others along which channels go together."""
     ids, weight = as_ids(call.ledger, factors[0]), factors[1]
-    beside = [one for one in terms[1] if one not in (*summed, *new)]
-    fits = len(summed) == len(new) == 1 and all(one in output for one in beside) and not weight.turned
-    if not fits or any(varies(ids, terms[0].index(one)) for one in beside):
+    new = [one for one in terms[1] if one not in terms[0]]
+    shared = [one for one in terms[1] if one in terms[0]]
+    alone = [one for one in _varying(ids, terms[0], list(terms[0])) if one not in terms[1]]
+    if weight.turned or not new or not summed or any(one not in output for one in alone):
         return None
-    if not varies(ids, terms[0].index(summed[0])) and any(varies(ids, dim) for dim in range(ids.ndim)):
-        return ordered(ids, terms[0], list(output)).expand(shape)  # it mixes positions
-    arriving, dim = channels(call.ledger, ids, terms[0].index(summed[0])), terms[1].index(new[0])
-    call.ledger.tie(weight.axis(call.ledger, terms[1].index(summed[0]), len(arriving), "in"), arriving)
-    return across(weight.axis(call.ledger, dim, weight.shape[dim], "out"), shape, output.index(new[0]))
+    if alone:  # it mixes positions
+        mixed = call.ledger.collapse(ids, [terms[0].index(one) for one in shared])
+        return ordered(mixed, terms[0], list(output)).expand(shape)
+    read = (_varying(ids, terms[0], summed) or summed)[0]
+    if call.ledger.is_over_all(any(one not in output for one in shared if one not in summed), " beside"):
+        return None
+    ids = call.ledger.collapse(ids, [terms[0].index(one) for one in shared if one != read])
+    arriving = channels(call.ledger, ids, terms[0].index(read))
+    call.ledger.tie(weight.axis(call.ledger, terms[1].index(read), len(arriving), "in"), arriving)
+    if len(new) == 1:
+        dim = terms[1].index(new[0])
+        return across(weight.axis(call.ledger, dim, weight.shape[dim], "out"), shape, output.index(new[0]))
+    return ordered(call.ledger.makes(weight.name, weight.shape, [terms[1].index(one) for one in new]),
+                   new, list(output)).expand(shape)  # fmt: skip
 
 
 def _varying(ids: Tensor, term: str, names: list[str]) -> list[str]:
@@ -181,162 +223,3 @@ def ordered(ids: Tensor, names: str | list[str], wanted: list[str]) -> Tensor:
     for dim, one in enumerate(wanted):
         ids = ids if one in left else ids.unsqueeze(dim)
     return ids
-
-
-def paired(call: OpCall, rule: Callable[[OpCall], Any]) -> Any:
-    """The ids of what `call` returns: its arguments hold a `Pair`, or it convolves with a kernel of activations."""
-    if call.name.startswith("conv") or call.name == "linear":
-        found = _layer(call)
-    elif call.name in ("matmul", "bmm"):
-        found = _product(call)
-    elif call.name == "einsum":
-        found = _einsum(call)
-    else:
-        found = _twice(call, rule)
-    return _given_up(call) if found is None else found
-
-
-def is_paired(call: OpCall) -> bool:
-    """Whether `paired` is the one to follow it."""
-    kernel = call["weight"] if call.name.startswith("conv") else None
-    return isinstance(kernel, Tensor) or bool(_pairs(call))
-
-
-def _pairs(call: OpCall) -> list[Pair]:
-    values = [one for value in call.arguments.values() for one in (value if isinstance(value, list) else [value])]
-    return [one for one in values if isinstance(one, Pair)]
-
-
-def _given_up(call: OpCall) -> Any:
-    for pair in _pairs(call):
-        for ids in (pair.rows, pair.columns):
-            call.ledger.keep(ids, f"{call.name} is not followed")
-    return unknown(call)
-
-
-def _from_the_right(ids: Tensor) -> set[int]:
-    return {ids.ndim - dim for dim in range(ids.ndim) if varies(ids, dim)}
-
-
-def _twice(call: OpCall, rule: Callable[[OpCall], Any]) -> Any:
-    """Once for the rows, once for the columns; other operands go along with those that they have the dimensions of."""
-    rows = set().union(*(_from_the_right(pair.rows) for pair in _pairs(call)))
-    columns = set().union(*(_from_the_right(pair.columns) for pair in _pairs(call)))
-    known = [as_ids(call.ledger, one) for one in _operands(call) if not isinstance(one, Pair)]
-    beside = [ids for ids in known if not _from_the_right(ids) & (rows | columns)]
-    if any(
-        not (_from_the_right(ids) <= rows or _from_the_right(ids) <= columns or any(ids is one for one in beside))
-        for ids in known
-    ):
-        return None
-    for ids in beside:
-        if _from_the_right(ids):
-            call.ledger.keep(ids, "it says what kernels are mixed of")
-
-    def side(value: Any, of_rows: bool) -> Any:
-        if isinstance(value, list):
-            return [side(one, of_rows) for one in value]
-        if isinstance(value, Pair):
-            return value.rows if of_rows else value.columns
-        if isinstance(value, Tensor | Weight):
-            ids = as_ids(call.ledger, value)
-            along = _from_the_right(ids)
-            meets = (along <= rows) == of_rows and (not along or along & (rows | columns))
-            return ids if meets else uniform(NEUTRAL, ids.shape)
-        return value
-
-    results, label = [], call.label
-    for of_rows in (True, False):
-        call.ledger.label = f"{label} {'rows' if of_rows else 'columns'}"
-        arguments = {name: side(value, of_rows) for name, value in call.arguments.items()}
-        results.append(rule(replace(call, label=call.ledger.label, arguments=arguments)))
-    call.ledger.label = label
-    if isinstance(results[0], list | tuple):
-        return [_both(one, other) for one, other in zip(*results, strict=True)]
-    return _both(*results)
-
-
-def _operands(call: OpCall) -> list[Any]:
-    values = [one for value in call.arguments.values() for one in (value if isinstance(value, list) else [value])]
-    return [one for one in values if isinstance(one, Tensor | Weight | Pair)]
-
-
-def _both(rows: Any, columns: Any) -> Any:
-    if not isinstance(rows, Tensor) or not isinstance(columns, Tensor) or not _from_the_right(columns):
-        return rows
-    return Pair(rows=rows, columns=columns) if _from_the_right(rows) else columns
-
-
-def _layer(call: OpCall) -> Tensor | None:
-    """A convolution or product with a kernel that is computed, such as one kernel a sample in as many groups."""
-    kernel = call["weight"]
-    if not isinstance(call["input"], Tensor) or "transpose" in call.name or not isinstance(kernel, Tensor | Pair):
-        return None
-    if isinstance(kernel, Tensor):
-        kernel = call.ledger.collapse(kernel, range(2, kernel.ndim))
-        along = [dim for dim in range(kernel.ndim) if varies(kernel, dim)]
-        arriving = channels(call.ledger, call.ids("input"), 1)
-        if not along and kernel.shape[1] == 1 and call["groups"] == len(kernel) == len(arriving):
-            call.ledger.keep(kernel, "it is one filter of all channels")
-            carry(call.ledger, call["bias"], arriving)
-            return across(arriving, call.shape, 1)
-        if along not in ([0], [1]):
-            return None
-        blank = uniform(NEUTRAL, kernel.shape)
-        kernel = Pair(rows=kernel, columns=blank) if along == [0] else Pair(rows=blank, columns=kernel)
-    if _from_the_right(kernel.rows) - {kernel.rows.ndim} or kernel.rows.ndim in _from_the_right(kernel.columns):
-        return None
-    dim = call.ids("input").ndim - 1 if call.name == "linear" else call.ids("input").ndim - kernel.rows.ndim + 1
-    arriving, groups = channels(call.ledger, call.ids("input"), dim), call["groups"] or 1
-    made, read = kernel.rows.flatten(1)[:, 0], kernel.columns.flatten(2)[..., 0]
-    if read.shape[1] == 1 and len(made) % len(arriving) == 0:
-        made = arriving.repeat_interleave(len(made) // len(arriving))
-        call.ledger.tie(made, kernel.rows.flatten(1)[:, 0])
-    else:
-        for number, part in enumerate(arriving.chunk(groups)):
-            call.ledger.tie(read[number * len(made) // groups], part)
-    carry(call.ledger, call["bias"], made)
-    return across(made, call.shape, dim)
-
-
-def _product(call: OpCall) -> Any:
-    """A pair (..., n, k) times (..., k, m), or the other way round: the channels along k meet."""
-    name = "other" if "other" in call.arguments else "mat2"
-    left, right = call["self"], call[name]
-    turned = not isinstance(left, Pair)
-    pair, other = (right, left) if turned else (left, right)
-    if not isinstance(pair, Pair) or not isinstance(other, Tensor) or other.ndim < 2:
-        return None
-    inner, outer = (-2, -1) if turned else (-1, -2)
-    met = next((ids for ids in (pair.rows, pair.columns) if varies(ids, inner)), None)
-    if met is None or varies(met, outer) or not varies(other, outer):
-        return None
-    rest = pair.columns if met is pair.rows else pair.rows
-    call.ledger.tie(channels(call.ledger, met, inner), channels(call.ledger, other, outer))
-    rest = rest.narrow(inner, 0, 1).expand(call.shape)
-    if not varies(other, inner):
-        return rest
-    return None
-
-
-def _einsum(call: OpCall) -> Any:
-    """A pair and one other factor by their subscripts."""
-    inputs, _, output = call["equation"].replace(" ", "").partition("->")
-    terms, factors = inputs.split(","), call["tensors"]
-    if len(terms) != 2 or not output or "." in inputs or sum(isinstance(one, Pair) for one in factors) != 1:
-        return None
-    place = next(number for number, one in enumerate(factors) if isinstance(one, Pair))
-    pair, term, other, its = factors[place], terms[place], as_ids(call.ledger, factors[1 - place]), terms[1 - place]
-    for ids in (pair.rows, pair.columns):
-        if any(varies(ids, dim) and letter not in output for dim, letter in enumerate(term)):
-            return None
-    for dim, letter in enumerate(its):
-        if varies(other, dim) and letter not in output:
-            call.ledger.keep(other, "it says what kernels are mixed of")
-        elif varies(other, dim):
-            met = [ids for ids in (pair.rows, pair.columns) if letter in term and varies(ids, term.index(letter))]
-            if not met:
-                return None
-            call.ledger.tie(channels(call.ledger, met[0], term.index(letter)), channels(call.ledger, other, dim))
-    rows, columns = (ordered(ids, term, list(output)).expand(call.shape) for ids in (pair.rows, pair.columns))
-    return _both(rows, columns)

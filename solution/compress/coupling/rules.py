@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solution.compress.coupling import layers, movement, products
+from solution.compress.coupling import layers, movement, pairs, products
 from solution.compress.coupling.ids import KEPT, NEUTRAL, is_neutral, slim, uniform, varies
 from solution.compress.coupling.walk import OpCall, Rule, Weight
 
@@ -21,15 +21,15 @@ def apply_rule(call: OpCall) -> Any:
     """The ids of what `call` returns."""
     if call.result is None:
         return None
-    if products.is_paired(call):
-        return products.paired(call, apply_rule)
     known = RULES.get(call.name)
     if known is None and (torch.Tag.pointwise in call.op.tags or not call.tensors()):
         known = pointwise
     try:
+        if pairs.is_paired(call):
+            return pairs.paired(call, apply_rule)
         return (known or layers.unknown)(call)
     except (RuntimeError, ValueError, IndexError, TypeError):  # a form of the call that its rule was not written for
-        return layers.unknown(call)
+        return pairs.given_up(call)
 
 
 def pointwise(call: OpCall) -> Any:
@@ -272,8 +272,8 @@ RULES: dict[str, Rule] = {
     ),
     **_named("arange linspace logspace eye tril_indices triu_indices scalar_tensor", numbered),
     **_named(
-        "dropout feature_dropout alpha_dropout clone contiguous to _to_copy type_as detach alias lift "
-        "lift_fresh lift_fresh_copy zero hardtanh "
+        "dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous to _to_copy type_as detach "
+        "alias lift lift_fresh lift_fresh_copy zero hardtanh "
         "relu relu6 hardswish hardsigmoid silu mish celu selu elu leaky_relu rrelu softplus gelu fill "
         "real imag conj _conj resolve_conj resolve_neg "
         "log_sigmoid hardshrink softshrink threshold native_dropout fake_quantize_per_tensor_affine",

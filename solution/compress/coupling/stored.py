@@ -78,7 +78,7 @@ def _trials(model: nn.Module, failed: Failed) -> Iterator[Stored]:
     path: str | None = failed.error.where
     while path is not None:
         module, prefix = model.get_submodule(path), f"{path}." if path else ""
-        if not type(module).__module__.startswith("torch.nn"):
+        if not type(module).__module__.startswith("torch.nn") or isinstance(module, nn.Transformer):
             kind = type(module)
             totals = {name: total for name, value in vars(module).items() if (total := _total(value))}
             seen = {name for name in totals if set(_numbers(getattr(module, name))) & literals}
@@ -141,15 +141,21 @@ def _numbers(value: object) -> list[int]:
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def in_proportion(targets: Mapping[int, int], sizes: Mapping[int, int], linked: list[set[int]]) -> dict[int, int]:
-    """`wanted` with one share for all atoms of a linked set, a share that the smallest of them can have."""
+def in_proportion(
+    targets: Mapping[int, int], sizes: Mapping[int, int], stay: Mapping[int, int], linked: list[set[int]]
+) -> dict[int, int]:
+    """`targets` with one share for all atoms of a linked set, a share that the smallest of them can have.
+
+    stay  atom -> how many of its components cannot go: the share is one of the others
+    """
     targets = dict(targets)
     for atoms in linked:
         free = atoms & targets.keys()
-        parts = int(np.gcd.reduce([sizes[atom] for atom in atoms]))
-        share = sum(targets[atom] for atom in free) / max(1, sum(sizes[atom] for atom in free))
+        spare = {atom: sizes[atom] - stay[atom] for atom in atoms}
+        parts = int(np.gcd.reduce(list(spare.values()))) or 1
+        share = sum(max(0, targets[atom] - stay[atom]) for atom in free) / max(1, sum(spare[atom] for atom in free))
         numerator = max(1, round(share * parts)) if free == atoms else parts
-        targets.update({atom: sizes[atom] * numerator // parts for atom in free})
+        targets.update({atom: stay[atom] + spare[atom] * numerator // parts for atom in free})
     return targets
 
 

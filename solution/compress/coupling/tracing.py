@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.nn.modules import transformer
 
 from solution.compress.coupling.inputs import call, shapes_of, tensors_in, with_tensors
 from solution.compress.coupling.recorder import Recorded, Recorder, Ref, Shapes, blank
@@ -174,12 +175,16 @@ def _values(tensor: Tensor) -> str:
 
 @contextlib.contextmanager
 def _attention_whole() -> Iterator[None]:
-    """Without torch's shortcut for inference, which hides the projections of an attention in one call."""
-    before = torch.backends.mha.get_fastpath_enabled()
+    """Without torch's shortcut for inference, which hides the projections of an attention in one call, and without its
+    look at a mask's values for whether it is a causal one: as such it would only be computed faster.
+    """
+    before, looks = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
     try:
         yield
     finally:
+        transformer._detect_is_causal_mask = looks
         torch.backends.mha.set_fastpath_enabled(before)
 
 

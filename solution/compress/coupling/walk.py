@@ -43,15 +43,30 @@ class Derived:
     along: tuple[tuple[int, int, int], ...]
 
 
-def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[int, int]]:
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """Along which axes of a parameter rows and columns lie of a weight that is computed from several parameters."""
+
+    rows: int
+    columns: int
+    transposed: bool
+
+
+def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[int, Kernels]]:
     """Number of a computed weight -> the numbers of what it is computed from; and of all tensors between the two.
 
-    Where one parameter cannot stand for it: number of a parameter -> its axis along which the rows of kernels lie.
+    Where one parameter cannot stand for it: number of a parameter -> where rows and columns of kernels lie in it.
     """
     maker = {ref.number: call for call in trace.calls for ref in refs_in(call.made)}
     found: dict[int, Derived] = {}
     between: set[int] = set()
-    kernels: dict[int, int] = {}
+    kernels: dict[int, Kernels] = {}
+    whole = {
+        ref.number
+        for call in trace.calls
+        for ref in refs_in(call.arguments.get("weight"))
+        if call.name.startswith(("conv", "linear", "embedding")) and ref.number < len(trace.tensors)
+    }
     for call in trace.calls:
         weight = call.arguments.get("weight") if call.name.startswith(("conv", "linear")) else None
         if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
@@ -61,21 +76,29 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[in
             if derived is not None:
                 found[weight.number] = derived
                 between |= past & maker.keys()
-            elif "transpose" not in call.name:
-                kernels |= _kernels(trace.shapes[weight.number], sources, trace)
+            else:
+                held = [number for number in sources if number < len(trace.tensors) and number not in whole]
+                axes = {number: _rows_of(trace.shapes[number], trace.shapes[weight.number]) for number in held}
+                kernels |= {
+                    number: Kernels(rows=axis, columns=axis + 1, transposed="transpose" in call.name)
+                    for number, axis in axes.items()
+                    if axis is not None
+                }
     return found, between, kernels
 
 
-def _kernels(shape: tuple[int, ...], sources: list[int], trace: Trace) -> dict[int, int]:
-    """Those of `sources` that hold whole kernels (..., outputs, inputs, height, width), and the axis of outputs."""
-    found = {}
-    for number in sources:
-        own = trace.shapes[number]
-        axis = len(own) - len(shape)
-        fits = axis >= 0 and own[axis + 1 :] == shape[1:] and own[axis] > 1 and shape[0] % own[axis] == 0
-        if fits and number < len(trace.tensors) and (axis == 0 or len(shape) > 2):
-            found[number] = axis
-    return found
+def _rows_of(own: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
+    """The axis of a parameter along which the rows of kernels of `shape` lie, their columns along the next; None for
+    vectors, and for what holds kernels flat.
+
+    It holds kernels (..., outputs, inputs, height, width), a part of one, larger ones, or a factor of low rank.
+    """
+    if len(own) < 2 or max(own) == prod(own) or prod(shape) in (own[-1], prod(own[1:]) if len(own) == 2 else 0):
+        return None
+    whole = [axis for axis in range(len(own) - 1) if prod(own[axis + 1 :]) == prod(shape[1:]) and own[axis] > 1]
+    if whole and shape[0] % own[whole[0]] == 0 and (whole[0] == 0 or len(shape) > 2):
+        return whole[0]
+    return 0 if len(own) == len(shape) or len(own) == 2 else None
 
 
 def _past(number: int, maker: dict[int, Recorded]) -> set[int]:
@@ -209,8 +232,8 @@ def walk(trace: Trace, ledger: ChannelIds, rule: Rule, keeps_output: Callable[[i
     """Send ids through `trace` and note in `ledger` what they meet. Outputs that `keeps_output` chooses must stay."""
     values, views = _sources(trace), _Views()
     derived, between, kernels = derived_weights(trace)
-    for kernel, axis in kernels.items():
-        values[kernel] = _kernel(values[kernel], axis, trace.tensors[kernel] in trace.parameters, ledger)
+    for kernel, axes in kernels.items():
+        values[kernel] = _kernel(values[kernel], axes, trace.tensors[kernel] in trace.parameters, ledger)
     read, unread = _read(trace)
     for call in trace.calls:
         number = call.made.number if isinstance(call.made, Ref) else None
@@ -245,10 +268,10 @@ def _is_view(call: Recorded) -> bool:
     return not schema.is_mutable and any(argument.alias_info is not None for argument in schema.arguments)
 
 
-def _kernel(weight: Weight, axis: int, learned: bool, ledger: ChannelIds) -> Pair:
+def _kernel(weight: Weight, axes: Kernels, learned: bool, ledger: ChannelIds) -> Pair:
     shape = weight.shape
     sides = []
-    for dim, role in ((axis, "out"), (axis + 1, "in")):
+    for dim, role in zip((axes.rows, axes.columns), ("in", "out") if axes.transposed else ("out", "in"), strict=True):
         view = [-1 if other == dim else 1 for other in range(len(shape))]
         ids = ledger.axis(weight.name, dim, shape[dim], role if learned else "with") if shape[dim] > 1 else None
         sides.append(uniform(NEUTRAL, shape) if ids is None else ids.view(view).expand(shape))
