@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +27,30 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
                 waiting += value.values() if isinstance(value, dict) else value
         elif getattr(value, "is_leaf", True) is False:
             memo.setdefault(id(value), value.detach().clone())
-    return copy.deepcopy(model, memo)
+    made = copy.deepcopy(model, memo)
+    for module in made.modules():
+        hooks = [value for name, value in vars(module).items() if name.endswith("_hooks") and isinstance(value, dict)]
+        for functions in (vars(module), *hooks):
+            functions.update({name: rebound(function, memo) for name, function in functions.items()
+                              if isinstance(function, FunctionType) and function.__closure__})  # fmt: skip
+    return made
+
+
+def rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+    """`function`, such as a hook, that holds the copies of what it held: `copy.deepcopy` does not look into functions.
+
+    memo  of the copy: id of an object -> its copy
+    """
+    try:
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # a name that was not given a value yet
+        return function
+    if not any(id(one) in memo and memo[id(one)] is not one for one in held):
+        return function
+    cells = tuple(CellType(memo.get(id(one), one)) for one in held)
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 def forget_computed(model: nn.Module) -> nn.Module:

@@ -84,3 +84,30 @@ def test_what_a_forward_kept_is_copied_without_its_history():
     assert torch.equal(twice, 2 * out)
     assert not last.requires_grad
     assert out.requires_grad
+
+
+def test_a_hook_that_holds_the_net_holds_its_copy():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.layer = {}, nn.Linear(2, 2)
+            self.layer.register_forward_hook(lambda module, inputs, output: self.seen.__setitem__("out", output))
+
+        def forward(self, x):
+            self.layer(x)
+            return self.seen["out"]
+
+    net = Keeps()
+    made = copied(net)
+    assert torch.equal(made(torch.ones(1, 2)), net.layer(torch.ones(1, 2)))
+    del net.seen["out"]
+    made(torch.ones(1, 2))
+    assert "out" not in net.seen
+
+
+def test_a_function_without_the_net_stays_itself():
+    calls = []
+    net = nn.Linear(2, 2)
+    net.register_forward_hook(lambda module, inputs, output: calls.append(1))
+    copied(net)(torch.ones(1, 2))
+    assert calls == [1]

@@ -70,7 +70,7 @@ def test_its_table_tells_layers_and_savings(plan):
     assert "channels  MACs saved" in table
     assert "output: kept whole, it is an output" in table
     before, after = plan.saves["macs"]
-    assert f"MACs of convolutions and linear layers: {before:,} -> {after:,}" in table
+    assert f"MACs of layers and products: {before:,} -> {after:,}" in table
 
 
 def test_cut_layers_keep_whether_they_learn():
@@ -79,3 +79,17 @@ def test_cut_layers_keep_whether_they_learn():
     cut = PruneChannels(ratio=0.5)(toy, StepContext(example=EXAMPLE[:, :, :8, :8]))
     assert not cut.stem.weight.requires_grad
     assert cut.two.weight.requires_grad
+
+
+def test_products_by_subscripts_are_counted_and_go_down():
+    class Subscripts(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Parameter(torch.randn(6, 16) * 0.3)
+            self.second = torch.nn.Parameter(torch.randn(16, 3) * 0.3)
+
+        def forward(self, x):
+            return torch.einsum("bh,ho->bo", torch.einsum("bi,ih->bh", x, self.first).relu(), self.second)
+
+    plan = PruneChannels(ratio=0.5).plan(Subscripts(), StepContext(example=torch.randn(4, 6)))
+    assert plan.saves["macs"] == (6 * 16 + 16 * 3, 6 * 8 + 8 * 3)

@@ -8,10 +8,10 @@ import numpy as np
 
 from solution.compress.coupling.analysis import Analysis
 from solution.compress.coupling.components import Coupling, Side, made_alike
+from solution.compress.coupling.costs import layer_macs
 from solution.compress.coupling.fitting import SPARE, Fit
 from solution.compress.coupling.plan import ChannelPlan
 from solution.compress.coupling.sizes import classes_of
-from solution.compress.coupling.tracing import layer_macs
 from solution.contracts import InputError
 
 

@@ -8,6 +8,7 @@ walk        sends ids through a pass, one rule per call
 rules       what each call does to ids (layers, products, movement: those with weights, products, views; pairs: numbers
             of two channels at once)
 components  ties -> groups of positions that stay or go together
+costs       the MACs of a pass
 operations  whether two passes compute the same
 attributes  sizes that modules keep beside their tensors
 analysis    all of the above for a model, or for its skeleton at other sizes

@@ -20,7 +20,7 @@ from solution.contracts import InputError, Plan, plans_of, remember, spec_of
 from solution.copying import copied, forget_computed
 from solution.text import columns
 
-_COUNTED = {"macs": "MACs of convolutions and linear layers", "params": "parameters"}
+_COUNTED = {"macs": "MACs of layers and products", "params": "parameters"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from solution.compress.coupling.analysis import Analysis
 from solution.compress.coupling.components import NO_COMPONENT, Coupling
+from solution.compress.coupling.costs import layer_macs
 from solution.compress.coupling.sizes import Classes
-from solution.compress.coupling.tracing import layer_macs
 
 
 class Estimator:

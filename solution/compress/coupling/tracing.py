@@ -11,7 +11,6 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -258,44 +257,3 @@ def _users_line(error: BaseException) -> str:
     if not theirs:
         return "an unknown line"
     return f"{theirs[-1].filename}:{theirs[-1].lineno}: {theirs[-1].line}"
-
-
-OTHERS = ""
-"""The name under which products without a weight (attention) are counted."""
-
-
-def layer_macs(trace: Trace) -> dict[str, int]:
-    """Weight -> multiply-accumulates of one image in the layers that use it."""
-    batch = next((trace.shape(one)[0] for one in trace.inputs if trace.shape(one)), 1)
-    found: dict[str, int] = {}
-    for one in trace.calls:
-        weight, macs = _cost(one, trace)
-        if macs:
-            name = OTHERS if weight is None else trace.source(weight) or OTHERS
-            found[name] = found.get(name, 0) + macs // batch
-    return found
-
-
-def _cost(call: Recorded, trace: Trace) -> tuple[Ref | None, int]:
-    """What it reads as a weight, and its multiply-accumulates."""
-    kind, arguments = call.op._overloadpacket.__name__, call.arguments
-    if kind.startswith("conv"):
-        sized = trace.shape(arguments["input"]) if "transpose" in kind else call.result.shape
-        return arguments["weight"], prod(sized) * prod(trace.shape(arguments["weight"])[1:])
-    if kind in PRODUCTS:
-        left, right = (arguments[name] for name in PRODUCTS[kind])
-        return right, prod(call.result.shape) * trace.shape(left)[-1]
-    if kind == "scaled_dot_product_attention":
-        query, key, value = (trace.shape(arguments[name]) for name in ("query", "key", "value"))
-        return None, prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-    return None, 0
-
-
-PRODUCTS = {
-    "linear": ("input", "weight"),
-    "matmul": ("self", "other"),
-    "bmm": ("self", "mat2"),
-    "mm": ("self", "mat2"),
-    "addmm": ("mat1", "mat2"),
-}
-"""Operator -> names of its two factors."""
