@@ -139,6 +139,30 @@ def test_a_zip_bomb_is_refused_by_what_its_members_claim(tmp_path, monkeypatch):
         open_source(zip_of(tmp_path / "set.zip", *more, compression=zipfile.ZIP_DEFLATED))
 
 
+def test_a_list_of_members_that_lost_its_first_is_no_smaller_data_set(tmp_path):
+    """The rest of the list is sound, and where it begins fits: only the number of members does not."""
+    path = zip_of(tmp_path / "set.zip")
+    data = bytearray(path.read_bytes())
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    second = data.index(b"PK\x01\x02", start + 1)
+    data[end + 12 : end + 20] = (end - second).to_bytes(4, "little") + second.to_bytes(4, "little")
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == len(NAMES) - 1
+    with pytest.raises(InputError, match=f"{len(NAMES) - 1} of {len(NAMES)} members are listed"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("place", [0, 1, 32])
+def test_a_member_whose_own_header_is_damaged_is_refused_before_anything_is_read(tmp_path, place):
+    path = zip_of(tmp_path / "set.zip")
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"the header of the member .* is damaged"):
+        open_source(path)
+
+
 def test_members_of_a_zip_that_lie_inside_each_other_are_refused(tmp_path):
     """The members of Fifield's bomb (2019) share their bytes: here a member's data are those of the next with it."""
     inner = io.BytesIO()

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from solution.contracts import InputError
 from solution.data import decode
-from solution.data.decode import decode_once, resize
+from solution.data.decode import decode_once, let_go, mapped, resize
 from solution.data.readers import open_source
 from solution.runtime import ROOT
 
@@ -195,3 +196,18 @@ def test_an_unreadable_picture_leaves_the_others_bytes_as_they_are(tmp_path):
     left = [place for place, name in enumerate(names) if name in {item.name for item in cached.items}]
     assert len(left) == 297
     assert np.array_equal(cached.images, sound[left])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measured by Linux alone")
+def test_pages_of_a_mapped_array_that_were_read_leave_the_memory(tmp_path):
+    def held():
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("RssFile:")[2].split()[0]) << 10
+
+    np.save(tmp_path / "large.npy", np.ones(1 << 26, np.uint8))
+    images, before = mapped(tmp_path / "large.npy"), held()
+    assert images.sum() == 1 << 26
+    assert held() - before > 1 << 25
+    let_go(images)
+    assert held() - before < 1 << 23
+    assert images[-1] == 1  # they are read again

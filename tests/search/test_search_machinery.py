@@ -14,10 +14,12 @@ from collections import Counter
 import pytest
 import toy_search as toy
 from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from solution.contracts import InputError
 from solution.locks import held, try_lock
 from solution.runtime import ROOT
+from solution.search import study
 from solution.search.outcome import best_of, front_of, importance, table
 from solution.search.session import Progress, WorkerPool, num_ended
 from solution.search.study import (
@@ -393,3 +395,18 @@ def test_the_table_is_written_as_csv(tried, tmp_path):
     assert len(rows) == len(trials_of(tried))
     assert {row["state"] for row in rows} <= {"complete", "failed", "refused"}
     assert rows[0]["stage3.x"]
+
+
+@pytest.mark.parametrize("error", [IntegrityError, ProgrammingError])
+def test_machines_that_make_the_tables_at_the_same_moment_try_again(tmp_path, monkeypatch, error):
+    real, calls = study.get_storage, []
+
+    def late(url):
+        calls.append(url)
+        if len(calls) < 3:
+            raise error("CREATE TABLE", {}, Exception("it is there already"))
+        return real(url)
+
+    monkeypatch.setattr(study, "get_storage", late)
+    assert study.open_storage(f"sqlite:///{tmp_path}/trials.db").get_all_studies() == []
+    assert len(calls) == 3
