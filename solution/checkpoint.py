@@ -36,6 +36,7 @@ from solution.contracts import (
     task_of,
 )
 from solution.input_spec import InputSpec
+from solution.models.classifiers import HeadPlan
 from solution.models.outputs import Logits
 from solution.models.own_code import OwnNet, was_named
 from solution.models.weights import Bounded
@@ -82,8 +83,23 @@ class Header(InputSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.classes and self.spec is not None and len(self.classes) != self.spec.num_classes:
-            raise InputError(f"{len(self.classes)} classes are named, and the net has {self.spec.num_classes}")
+        if self.classes and self.outputs not in (None, len(self.classes)):
+            raise InputError(f"{len(self.classes)} classes are named, and the net has {self.outputs}")
+
+    @property
+    def outputs(self) -> int | None:
+        """How many classes the net tells apart; None where a net of one's own does not say."""
+        own = self.spec.num_classes if self.spec is not None else len(self.classes) or None
+        return self._heads[-1].num_classes if self._heads else own
+
+    @property
+    def built_for(self) -> int | None:
+        """How many it was built for, before any plan."""
+        return self._heads[0].before if self._heads else self.outputs
+
+    @property
+    def _heads(self) -> list[HeadPlan]:
+        return [plan for plan in self.plans if isinstance(plan, HeadPlan)]
 
     @property
     def task(self) -> str:

@@ -23,12 +23,19 @@ from torch import Tensor, nn
 
 from solution import checkpoint
 from solution.checkpoint import Header
-from solution.contracts import SEGMENTATION, InputError, name_code
+from solution.contracts import SEGMENTATION, InputError, name_code, plans_of
 from solution.data.loaders import Data
 from solution.export import files
 from solution.export.packed import packed
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from solution.models.classifiers import LIBRARIES, Classifier, fed_as_published, published_outputs, replace_classifier
+from solution.models.classifiers import (
+    LIBRARIES,
+    Classifier,
+    HeadPlan,
+    fed_as_published,
+    published_outputs,
+    replace_classifier,
+)
 from solution.models.folders import opened_folder
 from solution.models.outputs import SIZE, answer_of, as_logits, classifier_path, count_outputs, with_red_first
 from solution.models.own_code import OwnNet, suggested
@@ -157,8 +164,16 @@ class ModelSource:
                 f"{path} holds weights, but not how to build their net: name the net, and the file with --weights, "
                 f"such as my_model.py:Net --weights {path}"
             )
-        net, header = files.load(path)
-        return self._made(net, header, ())
+        return self._made(*self._with_wanted_head(*files.load(path)), ())
+
+    def _with_wanted_head(self, net: nn.Module, header: Header) -> tuple[nn.Module, Header]:
+        """A net of ours as its file has it; with --new-head, and a fresh classifier, for another number of classes."""
+        wanted = self.num_classes
+        known = header.outputs or answer_of(net, len(header.mean), header.size).shape[1]
+        if not self.new_head or not wanted or wanted == known:
+            return net, header
+        net = HeadPlan(num_classes=wanted, before=known).apply(net).eval()
+        return net, dataclasses.replace(header, plans=plans_of(net), classes=(), figures={})
 
     def _of_library(self) -> OpenedModel:
         def build(num_classes: int | None) -> nn.Module:
@@ -174,11 +189,11 @@ class ModelSource:
     def _of_own_code(self, own: OwnNet) -> OpenedModel:
         if self.weights is not None and _is_ours(self.weights):
             header = files.read_header(self.weights)
-            fresh = own.with_classes(self.num_classes or len(header.classes) or None).build()
-            fresh = as_logits(_resized_head(fresh, len(header.classes)), len(header.mean) or 3, header.size or SIZE)
-            net, header = files.load(self.weights, fresh)
-            code = str(own.with_classes(self.num_classes or len(header.classes) or None))
-            return self._made(name_code(net, code), dataclasses.replace(header, code=code), ())
+            own = own.with_classes(header.built_for)
+            fresh = _resized_head(own.build(), header.built_for or 0)
+            fresh = as_logits(fresh, len(header.mean) or 3, header.size or SIZE)
+            net, header = self._with_wanted_head(*files.load(self.weights, fresh))
+            return self._made(name_code(net, str(own)), dataclasses.replace(header, code=str(own)), ())
 
         def build(num_classes: int | None) -> nn.Module:
             return own.with_classes(num_classes).build()

@@ -31,7 +31,7 @@ from solution.formats.onnx import ONNX
 from solution.formats.openvino import OPENVINO
 from solution.formats.pt2 import PT2
 from solution.models.cifar_resnet import CifarResNet
-from solution.models.classifiers import Classifier
+from solution.models.classifiers import Classifier, HeadPlan
 from solution.models.shufflenet import ShuffleNet
 from solution.models.ssdlite import SsdLite
 from solution.models.yolo import Yolo
@@ -76,6 +76,7 @@ PLANS: dict[str, type[Plan]] = {
         QuantizePlan,
         ConvertPlan,
         FoldPlan,
+        HeadPlan,
     )
 }
 

@@ -96,6 +96,8 @@ def opened_model(arguments: argparse.Namespace, data: Data | None, name: str | N
     """
     import dataclasses
 
+    from solution.data.loaders import in_order_of
+
     found = data.info().classes if data is not None else ()
     opened = source_of(arguments, name, len(found) or None).open()
     for note in opened.notes:
@@ -104,31 +106,27 @@ def opened_model(arguments: argparse.Namespace, data: Data | None, name: str | N
         return opened
     header = opened.header
     if header.classes:
-        check_classes(header.classes, found, 0, own=opened.source.own is not None)
+        check_classes(header.classes, found, 0)
+        found = in_order_of(header.classes, found)
     else:
         print(f"classes: the net names none; they are taken to be, in this order, {_some(found)}")
     return dataclasses.replace(opened, header=dataclasses.replace(header, classes=found))
 
 
-def check_classes(known: tuple[str, ...], found: tuple[str, ...], outputs: int, own: bool = False) -> None:
-    """`InputError` unless a net of these classes, or of so many outputs without names, can be judged on the data.
-
-    own  it is a file of ours, whose classifier --new-head does not replace
-    """
+def check_classes(known: tuple[str, ...], found: tuple[str, ...], outputs: int) -> None:
+    """`InputError` unless a net of these classes, or of so many outputs without names, can be judged on the data."""
     fresh = ", or fit a fresh classifier: compress MODEL --new-head --step train --data PHOTOS"
-    fresh = "" if own or len(known or range(outputs)) == len(found) else fresh
+    fresh = "" if len(known or range(outputs)) == len(found) else fresh
     if not known and outputs and outputs != len(found):
         raise InputError(
             f"the net has {outputs} outputs, and the data have {len(found)} classes ({_some(found)}): name photos of "
             f"its own classes{fresh}"
         )
-    same = [name.casefold() for name in known], [name.casefold() for name in found]
-    if not known or same[0] == same[1]:
+    names = [name.casefold() for name in known]
+    if not known or sorted(names) == sorted(name.casefold() for name in found):
         return
     both = f"the net knows the classes {_some(known)}; the data have {_some(found)}"
-    if sorted(same[0]) == sorted(same[1]):
-        raise InputError(f"{both}: the same in another order: name the folders of the photos so that they sort like it")
-    others = [name for name in found if name.casefold() not in same[0]]
+    others = [name for name in found if name.casefold() not in names]
     which = f", of which it knows {'none' if len(others) == len(found) else 'no ' + _some(others)}" if others else ""
     raise InputError(
         f"{both}{which}: name photos of its own classes{fresh}; where the names alone differ, give --classes FILE"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence, Sized
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -148,6 +149,7 @@ class Data:
     workers             processes that make training batches; 0 makes them in this one
     calibration_images  how many training pictures calibrate
     zip_encoding        of names in a .zip that are not in UTF-8, such as "gbk" or "shift_jis"; None recognizes it
+    classes             names in the order of a net's outputs, for a set of these very classes; () takes their own order
     """
 
     path: str | None = None
@@ -171,6 +173,7 @@ class Data:
     workers: int = 1
     calibration_images: int = 256
     zip_encoding: str | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         least = {"size": 8, "batch_size": 1, "workers": 0, "calibration_images": 1, "split_seed": 0, "views": 0}
@@ -202,9 +205,9 @@ class Data:
         return InputSpec(mean=self.mean, std=self.std, size=self.size, crop=self.crop, interpolation=self.interpolation)
 
     def fed_as(self, spec: InputSpec) -> Data:
-        """The same data as a net of this description sees them."""
+        """The same data as a net of this description sees them, labels as its outputs are ordered."""
         cache = None if self.size != spec.size else self.cache_size
-        fed = {name: getattr(spec, name) for name in ("mean", "std", "size", "crop", "interpolation")}
+        fed = {name: getattr(spec, name) for name in ("mean", "std", "size", "crop", "interpolation", "classes")}
         return replace(self, cache_size=cache, **fed)
 
     def source(self) -> Source:
@@ -227,9 +230,8 @@ class Data:
 
         Raises `InputError` when the data set cannot serve.
         """
-        source = self.source()
+        source, parts, made = self._read()
         normalization = normalization or (self.mean, self.std)
-        parts, made = self.parts(source)
         splits = [split for split in splits if split != "dev" or not self.use_all_train]
         for split in splits:
             _require(source, split, parts.get(split, ()))
@@ -242,8 +244,26 @@ class Data:
 
     def info(self) -> DatasetInfo:
         """What the data set is; no picture is decoded."""
+        return _info(*self._read())
+
+    def _read(self) -> tuple[Source, dict[str, tuple[Item, ...]], str]:
+        """The data set, its `parts` and how val came about. Parts do not depend on the order of classes."""
         source = self.source()
-        return _info(source, *self.parts(source))
+        parts, made = self.parts(source)
+        names = in_order_of(self.classes, source.classes)
+        if names != source.classes:
+            if source.of_pixels:
+                raise InputError(
+                    f"{source.path} numbers its classes {', '.join(source.classes)}, and the net {', '.join(names)}: "
+                    "number the masks as the net does"
+                )
+            label = [names.index(name) for name in source.classes]
+            parts = {
+                split: tuple(replace(item, label=label[item.label]) for item in items) for split, items in parts.items()
+            }
+            source = copy(source)
+            source.classes = names
+        return source, parts, made
 
     def parts(self, source: Source) -> tuple[dict[str, tuple[Item, ...]], str]:
         """{split: its items} for train, dev, val and calibration, and how val came about.
@@ -296,6 +316,15 @@ class Data:
         views = PairViews(*cached, Viewer(self.augment, self.size, seed), normalization)
         sampler = EpochSampler(cached[0].labels, self.batch_size, seed, "shuffle", self.views)
         return train_loader(views, sampler, self.workers)
+
+
+def in_order_of(known: tuple[str, ...], found: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes `found` in the order in which a net knows them, whatever their capitals; as they are when it knows
+    others.
+    """
+    spelled = {name.casefold(): name for name in found}
+    names = [name.casefold() for name in known]
+    return tuple(spelled[name] for name in names) if sorted(names) == sorted(spelled) else found
 
 
 def _split_off(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:

@@ -128,7 +128,7 @@ def _eager(path: Model, threads: int, wrap: Callable[[nn.Module], Callable] | No
         with torch.inference_mode():
             return called(torch.from_numpy(images)).numpy()
 
-    outputs = header.spec.num_classes if header.spec is not None else len(header.classes)
+    outputs = header.outputs or 0
     if not outputs and header.size:
         with torch.inference_mode():
             outputs = net(torch.zeros(1, len(header.mean), header.size, header.size)).shape[1]

@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
-from solution.contracts import InputError, ModelSpec, remember
+from solution.contracts import InputError, ModelSpec, Plan, remember
 from solution.input_spec import IMAGENET_MEAN, IMAGENET_STD
 from solution.models.outputs import classifier_path, replace
 from solution.models.weights import OWN, fill, read_state
@@ -165,6 +165,22 @@ def replace_classifier(net: nn.Module, num_classes: int) -> nn.Module:
     else:
         replace(net, path, nn.Conv2d(last.in_channels, num_classes, 1, bias=has_bias))
     return net
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPlan(Plan):
+    """A fresh classifier for `num_classes` in place of one for `before`."""
+
+    kind: ClassVar[str] = "head"
+    num_classes: int
+    before: int
+
+    def cut(self, model: nn.Module) -> nn.Module:
+        """Replace it in place."""
+        return replace_classifier(model, self.num_classes)
+
+    def __str__(self) -> str:
+        return f"a fresh classifier for {self.num_classes} classes in place of one for {self.before}"
 
 
 def fill_trunk(net: nn.Module, path: Path, num_classes: int) -> nn.Module:

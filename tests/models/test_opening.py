@@ -1,5 +1,6 @@
 """The front door: every kind of net and file of weights, made here as their own tools make them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,10 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import solution as fw
+from solution import checkpoint
 from solution.compress.channels.step import PruneChannels
 from solution.contracts import InputError
 from solution.data.decode import resize
 from solution.models.classifiers import Classifier, fed_as_preprocessor
+from solution.models.shufflenet import ShuffleNet
 from solution.opening import open_model
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -125,6 +128,32 @@ def test_another_number_of_classes_offers_a_new_head(code, trained, tmp_path):
     net = opened(f"{code}:Net", weights=tmp_path / "net.pth", num_classes=5, new_head=True).net
     assert net(X).shape == (2, 5)
     assert torch.equal(net.features(X), trained.features(X))
+
+
+@pytest.mark.parametrize("whose", ["ours", "own"])
+def test_a_file_of_ours_takes_a_new_head_after_its_cuts(code, trained, tmp_path, whose):
+    """It is built again with the plans and the new number of classes, also from what is saved then."""
+    name = f"{code}:Net" if whose == "own" else str(tmp_path / "cut.safetensors")
+    about = {"weights": tmp_path / "cut.safetensors"} if whose == "own" else {}
+    net = trained if whose == "own" else ShuffleNet(units=(1, 1, 1), width=0.3).build(3).eval()
+    cut = PruneChannels(ratio=0.5)(net, X)
+    fields = {"classes": ("blue", "green", "red"), **FED}
+    checkpoint.save(tmp_path / "cut.safetensors", cut, checkpoint.header_of(cut, **fields))
+    with pytest.raises(InputError, match=r"(3 outputs, and )?5 classes are named"):
+        open_model(name, **about, num_classes=5, feed={"classes": tuple("abcde")})
+    fresh = open_model(name, **about, num_classes=5, new_head=True)
+    assert fresh.net(X).shape == (2, 5)
+    assert fresh.header.classes == ()
+    kept = {one: value for one, value in cut.state_dict().items() if value.shape == fresh.net.state_dict()[one].shape}
+    assert {one.partition(".")[0] for one in cut.state_dict().keys() - kept} <= {"head", "output"}
+    assert all(torch.equal(fresh.net.state_dict()[one], value) for one, value in kept.items())
+    header = dataclasses.replace(fresh.header, classes=tuple("abcde"))
+    checkpoint.save(tmp_path / "again.safetensors", fresh.net, header)
+    again = open_model(name if whose == "own" else str(tmp_path / "again.safetensors"),
+                       **({"weights": tmp_path / "again.safetensors"} if whose == "own" else {}))  # fmt: skip
+    assert torch.equal(again.net(X), fresh.net(X))
+    same = open_model(name, **about, num_classes=3, new_head=True)
+    assert torch.equal(same.net(X), cut(X)), "as many classes: the head stays"
 
 
 @pytest.mark.parametrize("name", ["timm:lcnet_035", "torchvision:shufflenet_v2_x0_5", "pytorchcv:shufflenet_g3_wd4"])
