@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -45,7 +46,8 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
         except InputError as error:
             return 2 if _ended_with_the_first() else _say(f"error: {error}", 2)
         except KeyboardInterrupt as stop:
-            temporaries.remove_all()  # of those too whose own removal was interrupted
+            # Those too whose own removal was interrupted; libraries still clean up in the folder of the temporary ones.
+            temporaries.remove_all(but=tempfile.gettempdir())
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             return _say(stopped if is_main_process() else "", 128 + number)
         except BrokenPipeError:

@@ -89,10 +89,11 @@ def final_name(path: Path) -> str:
     return path.name[1 : found.start()] if found and path.name.startswith(".") else path.name
 
 
-def remove_all() -> None:
-    """Remove what this process holds: it is about to end."""
+def remove_all(but: str = "") -> None:
+    """Remove what this process holds, `but` one: it is about to end."""
     for path in tuple(_live):
-        _remove(path)
+        if str(path) != but:
+            _remove(path)
 
 
 def sweep(folder: Path) -> None:

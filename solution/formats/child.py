@@ -119,9 +119,9 @@ def main(kind: str, path: Path, seconds: int, memory: int) -> dict[str, Any]:
         if kind == "executorch":
             from solution.formats.executorch_runtime import described
         elif kind.startswith(("onnx", "openvino")):
-            from solution.formats.foreign import described
+            from solution.formats import foreign
 
-            return described(kind, path, allow)
+            return foreign.described(kind, path, allow)
         else:
             from solution.formats.litert_runtime import described
         return described(kind, path)

@@ -193,7 +193,8 @@ def _refusal(what: str) -> InputError:
 def check_expression(text: str) -> None:
     """`InputError` unless `text` is a comparison of the grammar above."""
     try:
-        tokens, position = [], 0
+        tokens: list[str] = []
+        position = 0
         while position < len(text.rstrip()):
             found = _TOKEN.match(text, position)
             if found is None or len(tokens) == _MOST_TOKENS or len(found[1] or "") > _MOST_DIGITS:

@@ -113,8 +113,7 @@ def components_of(ledger: ChannelIds, before: Coupling | None = None) -> Couplin
     mixing = {int(one): call for ids, call in reversed(ledger.mixing) for one in np.unique(label[ids.numpy()])}
     coupling = _compacted([_side(axis, label) for axis in axes], reason, runs, _passages(ledger, label), mixing)
     over_all, approximated = frozenset(ledger.over_all), tuple(sorted(ledger.approximated))
-    found = {"approximated": approximated, "constants": constants}
-    return replace(coupling, views=ledger.views, over_all=over_all, **found)
+    return replace(coupling, views=ledger.views, over_all=over_all, approximated=approximated, constants=constants)
 
 
 def _settled_labels(ledger: ChannelIds, made_axes: Mapping[str, int] | None) -> tuple[np.ndarray, frozenset[str]]:

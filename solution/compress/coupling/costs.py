@@ -94,11 +94,9 @@ def _einsum(arguments: dict[str, Any], trace: Trace) -> int:
 def _recurrent(kind: str, arguments: dict[str, Any], trace: Trace) -> tuple[list[Ref], int]:
     """Every matrix of every layer, once for each step of each sequence."""
     if kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") and "params" in arguments:
-        data = arguments.get("input", arguments.get("data"))
-        steps, matrices = (
-            prod(trace.shape(data)[:-1]),
-            [one for one in arguments["params"] if len(trace.shape(one)) > 1],
-        )
+        data: Any = arguments.get("input", arguments.get("data"))
+        steps = prod(trace.shape(data)[:-1])
+        matrices = [one for one in arguments["params"] if len(trace.shape(one)) > 1]
         return matrices[:1], steps * sum(prod(trace.shape(one)) for one in matrices)
     if kind in ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"):
         matrices = [arguments["w_ih"], arguments["w_hh"]]

@@ -155,7 +155,8 @@ def _layer(call: OpCall) -> Tensor | None:
             return None
         outputs, inputs = outputs.transpose(0, 1), inputs.transpose(0, 1)
     made = channels(call.ledger, outputs, 0)
-    read = call.ledger.collapse(inputs, range(2, inputs.ndim))[(..., *[0] * (inputs.ndim - 2))]
+    first: tuple[Any, ...] = (..., *[0] * (inputs.ndim - 2))
+    read = call.ledger.collapse(inputs, range(2, inputs.ndim))[first]
     if groups == len(arriving) > 1 and len(made) % len(arriving) == 0 and read.shape[1] == 1:
         every = arriving.repeat_interleave(len(made) // len(arriving))
         call.ledger.tie(every, made)
@@ -178,7 +179,9 @@ def _product(call: OpCall) -> Any:
     factors = (call["self"], call[name])
     if any(not isinstance(one, Pair) and as_ids(call.ledger, one).ndim < 2 for one in factors):
         return None
-    sides = [[one.rows, one.columns] if isinstance(one, Pair) else [as_ids(call.ledger, one), None] for one in factors]
+    sides: list[list[Any]] = [
+        [one.rows, one.columns] if isinstance(one, Pair) else [as_ids(call.ledger, one), None] for one in factors
+    ]
     met: list[Tensor] = []
     for side, inner in zip(sides, (-1, -2), strict=True):
         for number, ids in enumerate(side):
