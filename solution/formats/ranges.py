@@ -23,11 +23,12 @@ _BEYOND = 1e30
 
 @dataclass(kw_only=True)
 class Ranges:
-    """{tensor: least, greatest number, samples of each image}."""
+    """{tensor: least, greatest number, samples of each image, sum of the images' means of each channel}."""
 
     low: dict[str, float] = field(default_factory=dict)
     high: dict[str, float] = field(default_factory=dict)
     samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def watched(cls, data: bytes, graph: Graph, images: Iterable[np.ndarray]) -> Ranges:
@@ -43,10 +44,13 @@ class Ranges:
             interpreter.set_tensor(graph.inputs[0], as_input(image, graph))
             interpreter.invoke()
             for index, name in flowing:
-                found._note(name, interpreter.get_tensor(index).ravel())
+                found._note(name, interpreter.get_tensor(index))
         return found
 
     def _note(self, name: str, values: np.ndarray) -> None:
+        channels = np.where(np.abs(values) < _BEYOND, values, 0).reshape(-1, values.shape[-1] if values.ndim else 1)
+        self.sums[name] = self.sums.get(name, 0) + channels.mean(0, dtype=np.float64)
+        values = values.ravel()
         low, high = float(values.min()), float(values.max())
         if low < -_BEYOND or high > _BEYOND:
             values = values[np.abs(values) < _BEYOND]
@@ -54,6 +58,10 @@ class Ranges:
         self.low[name] = min(self.low.get(name, 0.0), low)
         self.high[name] = max(self.high.get(name, 0.0), high)
         self.samples.setdefault(name, []).append(values[:: math.ceil(len(values) / _SAMPLES)].copy())
+
+    def means(self) -> dict[str, np.ndarray]:
+        """{tensor: (C,) mean of each of the last axis}."""
+        return {name: total / len(self.samples[name]) for name, total in self.sums.items()}
 
     def extremes(self) -> dict[str, tuple[float, float]]:
         """{tensor: range that holds all that flowed, and 0}."""

@@ -24,7 +24,7 @@ TYPES = {"FLOAT32": "f4", "FLOAT16": "f2", "INT8": "i1", "UINT8": "u1", "INT16":
          "BOOL": "?", "FLOAT64": "f8", "UINT32": "u4", "UINT64": "u8", "UINT16": "u2"}  # fmt: skip
 """{type of a tensor, as the schema calls it: numpy's}."""
 _MOST_TEXT = 2**20
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +217,23 @@ def name_layers(model: Any, layers: Iterable[tuple[str, np.ndarray]]) -> None:
                 named.add(index)
 
 
+def kind_of(model: Any, item: Any) -> str:
+    """What an operation of a ``ModelT`` is, as the schema calls it."""
+    kinds = {value: name for name, value in vars(schema().BuiltinOperator).items() if isinstance(value, int)}
+    return _kind(model.operatorCodes[item.opcodeIndex], kinds)
+
+
+def array_of(model: Any, tensor: Any) -> np.ndarray | None:
+    """The numbers of a constant of a ``ModelT``; None of what is none, or of a type without a name here."""
+    data = model.buffers[tensor.buffer].data
+    types = {value: name for name, value in vars(schema().TensorType).items() if isinstance(value, int)}
+    if data is None or not len(data) or types.get(tensor.type) not in TYPES:
+        return None
+    return np.frombuffer(bytes(bytearray(data)), TYPES[types[tensor.type]]).reshape(
+        [int(size) for size in tensor.shape]
+    )
+
+
 def _is_constant(model: Any, index: int) -> bool:
     data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
     return data is not None and len(data) > 0
@@ -224,7 +241,7 @@ def _is_constant(model: Any, index: int) -> bool:
 
 def _outputs_first(model: Any, item: Any, kind: str) -> np.ndarray | None:
     """(O, I) the directions of an operation's float weights; None where it has none."""
-    if kind not in _WEIGHTED[:3]:
+    if kind not in WEIGHTED[:3]:
         return None
     tensor = model.subgraphs[0].tensors[item.inputs[1]]
     data = model.buffers[tensor.buffer].data
@@ -341,7 +358,7 @@ def float_ends(model: Any) -> None:
 
 def role_of(kind: str, position: int, names: Sequence[str] = ("input", "weight", "bias")) -> str:
     """What a constant that an operation of this kind reads at `position` is called."""
-    return names[position] if kind in _WEIGHTED and position < len(names) else f"constant {position}"
+    return names[position] if kind in WEIGHTED and position < len(names) else f"constant {position}"
 
 
 def clean_message(error: BaseException) -> str:

@@ -93,6 +93,16 @@ def test_the_interpreter_for_chips_knows_the_classes_and_memory_is_told(chip, ph
     assert {file.name for file in path.parent.iterdir()} == {"net.cc", "net.h", "net.main.cpp"}
 
 
+def test_phones_and_chips_give_the_same_integers(chip, color_net, photos, tmp_path):
+    config = ExportConfig(file=color_net, format="litert", precision="int8_full", out=tmp_path / "net.tflite",
+                          data=str(photos))  # fmt: skip
+    val = Data(path=str(photos), size=32).open(splits=("val",)).val
+    images = torch.cat([batch for batch, _ in val])
+    phone, other = files.open_file(make(config, quiet))(images), files.open_file(chip[0])(images)
+    assert (phone.argmax(1) == other.argmax(1)).float().mean() >= 0.99
+    assert (phone == other).float().mean() > 0.8
+
+
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 def test_the_program_compiles_and_prepares_a_picture_as_we_do(chip, tmp_path):
     path, _ = chip
