@@ -15,6 +15,8 @@ from solution.demo import MAIN_SET, PRETRAINED, _beside, _forms
 from solution.export import files
 from solution.runtime import ROOT
 
+pytestmark = pytest.mark.long
+
 CORE = """
 import runpy, sys
 sys.modules.update(onnxruntime=None, openvino=None)

@@ -19,6 +19,8 @@ from models.foreign import clever, net_of, write_code
 from solution.__main__ import main
 from solution.runtime import ROOT
 
+pytestmark = pytest.mark.long
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "input" / "README.md", ROOT / "pretrained" / "README.md",
          *sorted((ROOT / "docs").rglob("*.md"))]  # fmt: skip
 LANGUAGES = {"python", "sh", "text"}

@@ -29,6 +29,8 @@ from solution.locks import claimed
 from solution.models.shufflenet import ShuffleNet
 from solution.run_folder import read_rows
 
+pytestmark = pytest.mark.long
+
 DATA = ("data.batch_size=8", "data.workers=0")
 SHORT = (*DATA, "data.size=16", "data.calibration_images=8", "model.width=0.1", "model.units=2,2,2",
          "prune_layers.units=1,1,1", "train.epochs=2", "before.epochs=1", "after.epochs=1",
@@ -261,8 +263,9 @@ LANDMARKS = {
 
 
 @pytest.mark.parametrize(("phase", "number"), [
-    *((phase, signal.SIGTERM) for phase in ("run", "compress", "export", "prepare")), ("compress", signal.SIGINT),
+    *((phase, signal.SIGTERM) for phase in ("run", "compress", "export", "prepare")),
     *(pytest.param(phase, signal.SIGTERM, marks=pytest.mark.slow) for phase in ("shrink", "search")),
+    pytest.param("compress", signal.SIGINT, marks=pytest.mark.slow),
 ], ids=str)  # fmt: skip
 def test_a_signal_stops_a_command_says_how_to_go_on_and_leaves_nothing(place, phase, number):
     for attempt in range(20):  # a command may be over before the signal reaches it

@@ -199,6 +199,7 @@ def test_a_size_that_a_later_stage_cannot_have_is_known_before_the_training(reci
         replace(recipe, data=replace(recipe.data, cache_size=40), stages=stages)
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_stage_resumes_to_the_same_weights(photos, finished, tmp_path):
     whole = weights(finished[0])
     out = tmp_path / "cut"
@@ -264,6 +265,7 @@ def test_a_recipe_that_cannot_be_addressed_is_refused(recipe, stages, message):
         replace(recipe, stages=stages, before="a", after="a")
 
 
+@pytest.mark.long
 def test_folds_run_one_after_another_and_their_spread_is_shown(photos, tmp_path):
     done = run(command(photos, tmp_path / "folds", "--folds", "2"))
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ def test_committed_rows_are_those_of_the_checkpoints(pair, role):
     assert (figures["macs"], figures["quality"], figures["score"]) == (row["macs"], row["quality"], row["score"])
 
 
+@pytest.mark.long
 @pytest.mark.real_data
 def test_the_demo_on_photos_shows_the_committed_figures(real_data):
     done = demo("--data", real_data / "recycle9.tar", "--json", "-")
@@ -67,6 +68,7 @@ def test_the_demo_on_photos_shows_the_committed_figures(real_data):
         assert figures["macs"] == stored["macs"]
 
 
+@pytest.mark.long
 def test_cost_alone_is_that_of_the_photo_pair():
     models = json.loads(demo("--eval", "False", "--json", "-").stdout)["models"]
     assert (models["before"]["macs"], models["after"]["macs"]) == (1688940, 667404)

@@ -76,6 +76,7 @@ def test_a_plan_survives_its_file(tmp_path):
             fw.load_plan(tmp_path / "bad.json")
 
 
+@pytest.mark.long
 def test_a_chain_on_a_net_of_ones_own_reloads_bit_for_bit_in_a_fresh_process(tmp_path):
     (tmp_path / "my_net.py").write_text(inspect.getsource(_code))
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from my_net import _code; exec_net = _code()\n"

@@ -17,6 +17,8 @@ from solution.__main__ import COMMANDS
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
 
+pytestmark = pytest.mark.long
+
 REFUSING = """
 import os, socket
 

@@ -25,6 +25,7 @@ def test_ours_cuts_what_is_promised_and_never_less_than_the_peer(source, least):
     assert sum(ours.values()) >= max(least * len(ours), at_best)
 
 
+@pytest.mark.long
 def test_a_net_is_cut_and_proven_in_a_process_of_its_own(tmp_path, monkeypatch):
     asked = "pytorchcv-shufflenets --only shufflenet_g3_wd4 --tools ours --log"
     monkeypatch.chdir(ROOT)

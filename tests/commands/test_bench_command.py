@@ -25,6 +25,7 @@ def net_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_files_are_measured_in_their_runtimes(net_file, tmp_path, capsys):
     files.save(tmp_path / "net.packed", *files.load(net_file))
     onnx = form_for(net_file, "onnxruntime", tmp_path)

@@ -36,6 +36,7 @@ def net_file(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("nets") / "net.safetensors")
 
 
+@pytest.mark.long
 def test_steps_follow_each_other_into_a_checkpoint_that_reloads(net_file, photos, tmp_path, capsys):
     out = tmp_path / "new" / "small.safetensors"
     steps = ["--step", "prune_layers count=1", "--step", "prune_layers units=1,1,1 ranking=last"]
@@ -83,6 +84,7 @@ def test_sensitivity_writes_a_table_and_a_picture(photos, tmp_path, capsys):
         assert image.format == "PNG"
 
 
+@pytest.mark.long
 def test_the_score_is_computed_where_it_is_asked_for(net_file, photos, tmp_path, capsys):
     words = ["compress", str(net_file), "--step", "prune_layers count=1 ranking=last", "--data", str(photos)]
     assert main([*words, "--out", str(tmp_path / "a.safetensors")]) == 0

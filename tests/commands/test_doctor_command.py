@@ -78,6 +78,7 @@ def test_clean_deletes_what_was_cached_and_nothing_else(quick, tmp_path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {*others, f"views-{'2' * 32}.npy"}
 
 
+@pytest.mark.long
 def test_a_place_that_cannot_be_written_is_broken(quick, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SOLUTION_CACHE", str(tmp_path / "file" / "cache"))

@@ -61,6 +61,7 @@ def test_a_net_that_is_fed_wrong_is_told_to_be_at_chance(here, photos, capsys):
     assert "at chance: are mean and std right" in text
 
 
+@pytest.mark.long
 def test_every_command_takes_it(here, photos, tmp_path, capsys):
     photo = photos / "val/red/0.png"
     assert said(capsys, "predict", *OWN, photo).split()[1:3] == ["class", "2"]
@@ -79,6 +80,7 @@ def test_every_command_takes_it(here, photos, tmp_path, capsys):
     assert "accuracy 1.0000" in said(capsys, "validate", out, "--data", photos)
 
 
+@pytest.mark.long
 def test_four_commands_lead_from_trained_weights_to_an_int8_file_that_answers_alone(here, photos, tmp_path):
     text = (ROOT / "docs" / "quickstart.md").read_text()
     block = text[text.index("## Your own trained net") :].split("```sh\n")[1].split("```")[0]
@@ -206,6 +208,7 @@ def test_what_is_wrong_with_a_net_is_one_line(here, photos, tmp_path, capsys, wo
     assert not (tmp_path / "x.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_librarys_net_without_class_names_is_exported_timed_and_asked(tmp_path, photos, capsys):
     out = tmp_path / "lib.safetensors"
     said(capsys, "compress", "timm:lcnet_035", "--step", "prune_channels ratio=0.3", "--size", 64, "--out", out)

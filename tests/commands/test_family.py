@@ -9,6 +9,8 @@ from solution.commands import family as family_command, run as run_command
 from solution.contracts import InputError
 from solution.run_folder import read_rows
 
+pytestmark = pytest.mark.long
+
 FAMILY = """
 from solution.contracts import Recipe, Stage
 from solution.data.loaders import Data

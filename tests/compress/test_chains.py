@@ -87,6 +87,7 @@ def test_any_chain_reloads_bit_for_bit(tmp_path_factory, settings, names, train)
     }
 
 
+@pytest.mark.long
 def test_a_long_chain_reloads_in_a_fresh_process(tmp_path):
     torch.manual_seed(0)
     names = ["weights", "decompose", "channels", "cluster", "layers", "weights, local", "cluster, groups"]

@@ -200,6 +200,7 @@ def assert_whole_detector(name, parts, ratio):
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
+@pytest.mark.long
 def test_whole_ssdlite():
     assert_whole_detector("ssdlite320_mobilenet_v3_large", ["head"], 0.5)
 

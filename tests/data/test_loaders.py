@@ -357,6 +357,7 @@ print(loaded(sys.argv[1] + "/large.npz", 75_000) - small)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["stored", "compressed"])
 def test_three_times_the_pictures_take_no_more_memory(tmp_path, kind):
     """50,000 more pictures are 150 MB: neither the array nor the cache nor an epoch may hold them."""

@@ -82,6 +82,7 @@ def test_class_folders_win_over_a_table_beside_them(tmp_path):
     assert len(open_source(root).items) == 2
 
 
+@pytest.mark.long
 def test_a_table_of_forty_thousand_columns_is_refused_by_number(tmp_path, monkeypatch):
     wide = "file,label," + ",".join(f"c{number}" for number in range(40_000))
     root = _flat(tmp_path / "wide", {"train.csv": wide + "\n1.jpg,A"}, ["train/1.jpg"])

@@ -107,6 +107,7 @@ def test_a_file_without_class_names_is_exported_and_asked(nameless, photos, tmp_
     assert "class " in answer
 
 
+@pytest.mark.long
 def test_a_file_without_class_names_is_timed(nameless, capsys):
     words = ["--runtimes", "eager", "onnxruntime", "--rounds", "1", "--batch", "1", "--threads", "1"]
     assert main(["bench", str(nameless), *words]) == 0

@@ -41,6 +41,7 @@ def test_both_are_called_in_turns():
     assert rounds == [(("slow", "quick"), ("quick", "slow"))[number % 2] for number in range(len(rounds))]
 
 
+@pytest.mark.long
 def test_an_int8_export_says_whether_it_pays(color_net, photos, tmp_path):
     said = []
     export(color_net, "onnx", tmp_path / "net.onnx", precision="int8", data=str(photos), log=said.append)

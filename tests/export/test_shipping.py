@@ -20,6 +20,8 @@ from solution.report.tables import shipped, side_by_side
 from solution.run_folder import read_rows, read_run, write_rows
 from solution.train.step import Train
 
+pytestmark = pytest.mark.long
+
 FORMS = ("onnxruntime", "openvino fp16")
 
 

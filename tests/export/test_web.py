@@ -273,6 +273,7 @@ def test_dropped_photos_and_the_camera_are_classified(page, runtime, photos, tmp
     assert [line for line in complaints if "CONSOLE" in line and "127.0.0.2" not in line] == []
 
 
+@pytest.mark.long
 @pytest.mark.real_data
 def test_ten_real_photos_are_answered_as_in_python(runtime, real_data, tmp_path):
     folder, data = tmp_path / "site", real_data / "recycle9.tar"

@@ -12,6 +12,8 @@ from solution.report.tracking import FOLDER, PARENT, STEP, open_store
 from solution.run_folder import read_rows, write_rows
 from solution.runtime import ROOT
 
+pytestmark = pytest.mark.long
+
 ROW = Row(step="train", macs=1000, params=100, bytes=400, quality={"accuracy": 0.7}, seconds=6.0, hardware="a CPU")
 
 

@@ -17,6 +17,8 @@ from solution.contracts import InputError
 from solution.runtime import ROOT
 from solution.search.study import open_storage
 
+pytestmark = pytest.mark.long
+
 NUM_TRIALS = 200
 STORAGE = "SOLUTION_STORAGE"
 

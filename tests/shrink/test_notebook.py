@@ -3,8 +3,12 @@
 import ast
 import json
 
+import pytest
+
 import solution as fw
 from solution.runtime import ROOT
+
+pytestmark = pytest.mark.long
 
 NOTEBOOK = ROOT / "docs" / "examples" / "shrink.ipynb"
 

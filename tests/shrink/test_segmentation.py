@@ -14,6 +14,8 @@ from solution.data.rendered.pairs import SHAPES, write_pairs
 from solution.evaluate.segment import pixel_loss, segment
 from solution.export import files
 
+pytestmark = pytest.mark.long
+
 CODE = """
 import torch
 from torch import nn

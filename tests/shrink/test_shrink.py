@@ -16,6 +16,8 @@ from solution.evaluate.cost import macs
 from solution.export import files
 from solution.run_folder import read_run
 
+pytestmark = pytest.mark.long
+
 CODE = """
 from torch import nn
 

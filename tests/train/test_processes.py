@@ -14,6 +14,8 @@ from shell import SHORT, SMALL, run
 from solution.run_folder import read_history, read_rows
 from solution.runtime import ROOT
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(shared_training.__file__)
 # On processors too: with --cpu this launcher starts one process alone.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",

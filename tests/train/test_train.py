@@ -106,6 +106,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(small_net, toy, settings
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
 
 
+@pytest.mark.long
 def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
     code = textwrap.dedent("""
         import os, signal, sys, torch
