@@ -8,7 +8,8 @@ in int8, in LiteRT and in TensorFlow Lite Micro's interpreter, on all pictures o
 
     python -m benchmarks.edge ... --chips runs/micro/after.safetensors runs/mobilenet/after.safetensors
 
-also writes each of these nets for microcontrollers, and prints flash, memory, MACs and macro F1 side by side.
+also writes each of these nets for microcontrollers, and prints flash, memory, MACs and macro F1 side by side: those of
+`run waste_micro`, and of `run waste_micro_peer`, with `--set model.name=timm:mobilenetv3_small_075` for another peer.
 Everything needs the extras litert and micro.
 """
 

@@ -24,7 +24,9 @@ _E = 0.0019
 """Below 1 / 511: k is at most 255."""
 _SHIFTS = (2, 20)
 """Other factors stay as they are."""
-_MOST = 127
+_MOST, _MOST_SUM = 127, 2**31 - 1
+_LEAST = 1e-12
+"""The step of weights that are all 0."""
 
 
 def round_alike(integers: Any, floats: Any, means: Mapping[str, np.ndarray]) -> None:
@@ -53,17 +55,18 @@ def round_alike(integers: Any, floats: Any, means: Mapping[str, np.ndarray]) -> 
         weight.quantization.scale = scales.tolist()
         bias.quantization.scale = (np.float32(given) * scales).tolist()
         _put(integers, weight, rounded.astype(np.int8))
-        _put(integers, bias, np.round(sums / (float(given) * scales.astype(np.float64))).astype("<i4"))
+        steps = np.round(sums / (float(given) * scales.astype(np.float64)))
+        _put(integers, bias, np.clip(steps, -_MOST_SUM, _MOST_SUM).astype("<i4"))
 
 
 def _scales(old: np.ndarray, weight: np.ndarray, axis: int, ratio: float) -> np.ndarray:
     """(O,) or (1,) float32, the steps of a weight; `ratio` is that of the steps of input and output."""
     rest = tuple(place for place in range(weight.ndim) if place != axis or len(old) == 1)
-    least = np.maximum(np.abs(weight).max(rest), 1e-12).reshape(-1) / _MOST * ratio
+    least = np.maximum(np.abs(weight).max(rest), _LEAST).reshape(-1) / _MOST * ratio
     shifts = np.floor(-np.log2(least))
     shifts -= _factor(shifts) < least
     fits = (shifts >= _SHIFTS[0]) & (shifts <= _SHIFTS[1])
-    return np.where(fits, _factor(shifts) / ratio, old).astype(np.float32)
+    return np.where(fits, _factor(shifts) / ratio, np.maximum(old, _LEAST)).astype(np.float32)
 
 
 def _factor(shifts: np.ndarray) -> np.ndarray:

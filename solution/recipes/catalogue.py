@@ -22,6 +22,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "waste_four_bits": four_bits.recipe,
     "waste_micro": micro.recipe,
     "waste_micro_small": micro.small,
+    "waste_micro_peer": micro.peer,
     "waste_teacher": teacher.recipe,
     "waste_teacher_efficientnet": teacher.efficientnet,
     "googlenet_cifar100": googlenet.recipe,
