@@ -58,9 +58,10 @@ def open_store(uri: str = "") -> Store:
     # It otherwise retries a server that is down for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "4")
     try:
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
+        from mlflow.store.db import utils
     except ImportError as error:
         raise InputError(f'tracking needs {error.name}, which is not here: pip install -e ".[tracking]"') from error
     uri, artifacts = uri or DEFAULT, None
@@ -68,12 +69,15 @@ def open_store(uri: str = "") -> Store:
         path = Path(uri.removeprefix(_SQLITE)).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         uri, artifacts = f"{_SQLITE}{path}", (path.parent / "mlartifacts").as_uri()
+    utils.MAX_RETRY_COUNT = 1  # of databases; the pauses in between grow to minutes
     try:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, OSError, ValueError) as error:
-        kind = ServerDownError if uri.startswith(("http://", "https://")) else InputError
-        raise kind(without_password(f"cannot track in {uri}: {str(error).splitlines()[0]}")) from error
+    except Exception as error:  # MLflow's, SQLAlchemy's, those of each driver
+        down = uri.startswith(("http://", "https://")) or type(error).__name__ == "OperationalError"
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        kind = ServerDownError if down and not uri.startswith(_SQLITE) else InputError
+        raise kind(without_password(f"cannot track in {uri}: {reason}")) from error
     return Store(client=client, uri=uri, artifacts=artifacts)
 
 

@@ -132,6 +132,22 @@ def test_a_server_that_is_down_costs_no_training_and_shows_no_password(tmp_path,
     assert len(read_rows(tmp_path / "run")) == 2
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql"])
+def test_a_database_that_is_down_is_one_line_at_once(scheme):
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    code = "import sys; from solution.report.tracking import open_store; open_store(sys.argv[1])"
+    with socket.socket() as deaf:  # takes connections and never answers
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        for port in (1, deaf.getsockname()[1]):
+            uri = f"{scheme}://me:hush@127.0.0.1:{port}/db"
+            done = subprocess.run([sys.executable, "-c", code, uri], cwd=ROOT, capture_output=True, text=True,
+                                  timeout=60)  # fmt: skip
+            last = done.stderr.strip().splitlines()[-1]
+            assert f"cannot track in {scheme}://me:***@127.0.0.1:{port}/db: " in last
+            assert "hush" not in last
+
+
 def test_a_run_by_the_command_is_tracked_whole(store, tmp_path, photos, capsys):
     (tmp_path / "mine.py").write_text(RECIPE)
     words = ["run", str(tmp_path / "mine.py"), "--data", str(photos), "--out", str(tmp_path / "run"), "--device", "cpu"]
