@@ -103,6 +103,18 @@ def test_a_channel_shuffle_is_one_transposition_and_joined_layers_cut_off_themse
     assert "relu" not in operations
 
 
+def test_a_bias_far_larger_than_what_is_summed_stays_in_integers(photos, tmp_path):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    net = nn.Sequential(*layers).eval()
+    with torch.no_grad():
+        net[0].weight.mul_(1e-10)
+        net[0].bias.zero_()
+    path = export(net, "litert", tmp_path / "net.tflite", example=torch.randn(4, 3, 32, 32), precision="int8",
+                  data=str(photos), log=quiet)  # fmt: skip
+    assert torch.allclose(files.open_file(path)(torch.zeros(2, 3, 32, 32)), net[-1].bias.expand(2, 3), atol=0.01)
+
+
 class Odd(nn.Module):
     """A layer that the format lacks."""
 
