@@ -426,7 +426,8 @@ KINDS |= {
     for name, format in FORMATS.items()
 }
 """Formats that are read in a child process take a second each."""
-NEEDED = {"onnx": "onnxscript", "openvino": "openvino", "litert": "litert_torch", "executorch": "executorch"}
+NEEDED = {"onnx": "onnxscript", "openvino": "openvino", "litert": "litert_torch", "micro": "tflite_micro",
+          "executorch": "executorch"}  # fmt: skip
 
 
 def tried(kind, trials, folder):

@@ -49,8 +49,9 @@ def round_alike(integers: Any, floats: Any, means: Mapping[str, np.ndarray]) -> 
         axis = 3 if kind == "DEPTHWISE_CONV_2D" else 0
         given, gives = image.quantization.scale[0], own.tensors[item.outputs[0]].quantization.scale[0]
         wanted_sums = old * np.asarray(bias.quantization.scale, np.float64)
-        if np.abs(old.astype(np.float64)).max() >= _MOST_SUM - 1 and bias.name in whole:
-            wanted_sums = whole[bias.name].astype(np.float64)  # it did not fit into steps as fine as those of the sums
+        plain = whole.get(bias.name)
+        if np.abs(old.astype(np.float64)).max() >= _MOST_SUM - 1 and plain is not None:
+            wanted_sums = plain.astype(np.float64)  # it did not fit into steps as fine as those of the sums
         scales = _scales(np.asarray(weight.quantization.scale, np.float32), wanted, axis, float(given) / float(gives))
         if len(scales) == len(wanted_sums):
             scales = np.maximum(scales, (np.abs(wanted_sums) / float(given) / 2**30).astype(np.float32))
