@@ -78,6 +78,7 @@ def own_temporary_folder() -> Iterator[None]:
         if any(folder.glob("pymp-*")):  # multiprocessing removes a folder of its own when Python ends, at -100
             from multiprocessing.util import Finalize
 
+            _live.discard(folder)  # the end of another command is none of this process
             Finalize(None, _remove, args=(folder,), exitpriority=-200)
         else:
             _remove(folder)

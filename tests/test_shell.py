@@ -81,6 +81,17 @@ def test_a_signal_leaves_nothing_whichever_line_it_interrupts(tmp_path, make):
     assert 10 < line < 1000
 
 
+def test_a_stop_leaves_what_processes_of_an_earlier_command_still_use():
+    used = []
+    assert guarded(lambda: used.append(Path(tempfile.mkdtemp(prefix="pymp-")))) == 0
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    assert guarded(stopped) == 130
+    assert used[0].is_dir()
+
+
 def test_what_a_killed_process_left_is_swept_and_nothing_else_is(tmp_path):
     killed, left = start(WRITING.format(work="__import__('time').sleep(600)"), tmp_path / "net.bin")
     alive, kept = start(WRITING.format(work="__import__('time').sleep(600)"), tmp_path / "net.bin")

@@ -110,7 +110,8 @@ def _openvino(path: Path, runs: bool) -> dict[str, Any]:
                 (_text(one.get_friendly_name()), list(one.get_output_shape(0)), one.get_byte_size())
                 for one in constants
             ],
-            "texts": {name: str(item.value) for name, item in model.rt_info.items()},
+            # What quantized a net notes its settings in trees.
+            "texts": {name: str(item.value) for name, item in model.rt_info.items() if hasattr(item, "value")},
         }
         if runs:
             # On processors with bfloat16 the runtime would otherwise compute in it.
