@@ -178,19 +178,24 @@ def load(path: Path, into: nn.Module | None = None) -> tuple[nn.Module, Header]:
 
     into  a fresh module of the net's own code, as it was before the first step; it is left untouched
     """
+    header = read_header(path)
+    state = read_weights(path)
+    return filled(rebuilt(header, path, into), state, path).eval(), header
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by their names. `InputError` when the file is not as it was written."""
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    header = read_header(path)
     try:
         data = Path(path).read_bytes()
         _check_sum(data, path)
-        state = from_bytes(data)
+        return from_bytes(data)
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
-    return filled(rebuilt(header, path, into), state, path).eval(), header
 
 
 def _check_sum(data: bytes, path: Path) -> None:

@@ -77,17 +77,19 @@ def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool,
     log(_head(next(iter(stages.values())).loaders))
     if processes.is_main_process:
         folder.begin(recipe, data_facts(next(iter(stages.values())).loaders), log)
+        for stage in recipe.stages[: len(rows)]:  # a kill may have come between its row and this
+            folder.drop_states(stage.name)
     yield from rows
-    for stage in list(stages.values())[len(rows) :]:
+    for stage_run in list(stages.values())[len(rows) :]:
         later = recipe.stages[len(rows) + 1 :]
         epochs_after = sum(getattr(one.step, "epochs", 0) for one in later)
-        with placed(Place(name=stage.place, epochs_after=epochs_after)):
-            model, seconds = stage.step()
+        with placed(Place(name=stage_run.place, epochs_after=epochs_after)):
+            model, seconds = stage_run.step()
             if processes.is_main_process:
-                with busy(f"judging {stage.name}"):
-                    row = stage.row(model, seconds)
+                with busy(f"judging {stage_run.name}"):
+                    row = stage_run.row(model, seconds)
                 folder.write_rows([*rows, row])
-                folder.drop_states(stage.name)
+                folder.drop_states(stage_run.name)
         processes.wait_for_everyone()
         rows = folder.rows()
         yield rows[-1]

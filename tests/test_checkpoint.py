@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from solution import PruneChannels, PruneWeights, checkpoint
 from solution.compress.prune_layers import PruneLayers
 from solution.contracts import InputError, StepContext, plans_of
+from solution.export.files import listing
 from solution.models.classifiers import Classifier
 from solution.models.shufflenet import ShuffleNet
 from solution.runtime import ROOT
@@ -190,6 +191,8 @@ def test_every_flipped_bit_is_refused(saved):
         saved.write_bytes(changed)
         with pytest.raises(InputError):
             checkpoint.load(saved)
+        with pytest.raises(InputError):
+            listing(saved)
 
 
 @pytest.mark.parametrize("text", [b"[]", b"3", b'{"__metadata__": [3]}', b"[" * 100_000])

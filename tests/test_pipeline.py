@@ -127,6 +127,16 @@ def test_a_run_does_not_go_on_with_other_data(recipe, photos, tmp_path, how, mes
         next(pipeline.run(recipe, tmp_path / "run", resume=True, log=lambda _: None))
 
 
+def test_the_state_that_a_kill_left_of_a_finished_stage_goes(recipe, tmp_path):
+    recipe = replace(recipe, stages=recipe.stages[:2])
+    next(pipeline.run(recipe, tmp_path, log=lambda _: None))
+    state = tmp_path / recipe.stages[0].name / "training.safetensors"
+    assert not state.exists()
+    state.write_bytes(b"left")
+    list(pipeline.run(recipe, tmp_path, resume=True, log=lambda _: None))
+    assert not state.exists()
+
+
 def test_a_run_that_goes_on_with_other_versions_says_so(recipe, tmp_path):
     recipe = replace(recipe, stages=recipe.stages[:2])
     next(pipeline.run(recipe, tmp_path, log=lambda _: None))

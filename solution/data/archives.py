@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from solution.contracts import InputError
-from solution.data.source import Files, UnreadableImage, digest, hidden, one_form, refuse_huge
+from solution.data.source import Files, UnreadableImage, changed_stamp, digest, hidden, one_form, refuse_huge
 from solution.runtime import limit
 from solution.text import printable
 
@@ -139,7 +139,7 @@ class TarFiles(Files):
         self._resolve(links)
         status = path.stat()
         self.stamps = {name: (member.size, member.mtime) for name, member in self._members.items()}
-        self._stamp = (status.st_size, status.st_mtime_ns)
+        self._stamp = changed_stamp(status)
 
     def _list(self, member: tarfile.TarInfo, links: dict[str, str]) -> None:
         name = one_form(_path_inside(member.name, self.path), self._members)

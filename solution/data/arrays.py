@@ -23,6 +23,7 @@ from solution.data.source import (
     Item,
     Source,
     UnreadableImage,
+    changed_stamp,
     class_name,
     digest,
     in_order,
@@ -155,7 +156,7 @@ def open_npz(path: Path) -> ArraySource:
     named = next((arrays[key] for key in arrays if key.lower() in _CLASSES), None)
     classes = () if named is None else tuple(class_name(str(name)) for name in named[:])
     status = path.stat()
-    return ArraySource(path.stem, path, parts, classes, (path.name, status.st_size, status.st_mtime_ns))
+    return ArraySource(path.stem, path, parts, classes, (path.name, *changed_stamp(status)))
 
 
 def _load(path: Path) -> dict[str, np.ndarray | Rows]:

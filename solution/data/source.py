@@ -180,6 +180,13 @@ class Files(ABC):
         return digest(sorted(self.stamps.items()))
 
 
+def changed_stamp(status: os.stat_result) -> tuple[int, ...]:
+    """Differs whenever a file was written: tools that copy set the time of its content back, but not that of its
+    entry.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 class FolderFiles(Files):
     """A folder on disk. Links in it are followed: whoever owns the folder made them."""
 
@@ -206,7 +213,7 @@ class FolderFiles(Files):
                         self._walk(Path(entry.path), written + "/", depth + 1)
                 elif entry.is_file():
                     status = entry.stat()
-                    self.stamps[name] = (status.st_size, status.st_mtime_ns)
+                    self.stamps[name] = changed_stamp(status)
                     if name != written:
                         self._written[name] = written
 

@@ -158,13 +158,6 @@ def listing(model: Model) -> Listing:
     if path.suffix != _CHECKPOINT:
         known = ", ".join((_CHECKPOINT, *(format.suffix for format in FORMATS.values())))
         raise InputError(f"{path} is no file of ours: those are packed, or end in {known}")
-    from safetensors import SafetensorError, safe_open
-
     checkpoint.read_header(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}); copy or train it again") from error
-    lines = tuple(Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in tensors.items())
+    lines = tuple(Line.of(name, tensor.shape, tensor.nbytes) for name, tensor in checkpoint.read_weights(path).items())
     return Listing(kind="checkpoint", lines=lines, num_bytes=path.stat().st_size)

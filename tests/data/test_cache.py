@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,38 @@ def test_size_items_and_content_have_caches_of_their_own(tmp_path):
     Image.new("RGB", (9, 9), "white").save(tmp_path / "a" / "train" / "A" / "000.png")
     changed = open_source(tmp_path / "a")
     assert (decode_once(changed, changed.items, 16).images[0] == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "npz"])
+def test_a_picture_that_changed_is_seen_though_size_and_time_are_as_before(tmp_path, kind):
+    """As tools that copy with times leave it."""
+
+    def written(color):
+        pixels = np.full((2, 9, 9, 3), color, np.uint8)
+        where = tmp_path / f"set.{kind}"
+        if kind == "npz":
+            np.savez(where, x_train=pixels, y_train=[0, 1])
+            return where
+        folder = tmp_path / "set"
+        for name, image in zip("ab", pixels, strict=True):
+            (folder / "train" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / "train" / name / "0.bmp")
+            os.utime(folder / "train" / name / "0.bmp", (10, 10))
+        if kind == "folder":
+            return folder
+        with tarfile.open(where, "w") as archive:
+            archive.add(folder, "set")
+        return where
+
+    def shown(color):
+        path = written(color)
+        if path.is_file():
+            os.utime(path, (10, 10))
+        source = open_source(path)
+        return decode_once(source, source.items, 9).images
+
+    assert (shown(10) == 10).all()
+    assert (shown(20) == 20).all()
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "notes", "gone", "shape", "garbage"])
