@@ -175,8 +175,10 @@ def analyze(request: TraceRequest, sizes: Sizes | None = None, before: Analysis 
         traces, meta = _traces(request, meta, mode, before)
         attributes = attributes_after(request.model, all_shapes(meta), request.learned)
     coupling, derived = _coupled(request, traces, None if before is None else before.coupling, frozenset())
-    if before is None and coupling.constants:
-        coupling, derived = _coupled(request, traces, None, coupling.constants)
+    known: frozenset[str] = frozenset()
+    while before is None and coupling.constants - known:
+        known = known | coupling.constants
+        coupling, derived = _coupled(request, traces, None, known)
     return Analysis(
         coupling=coupling,
         traces=traces,

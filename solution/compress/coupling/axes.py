@@ -41,12 +41,15 @@ class Passage:
     counts: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Meeting:
-    """Operands that meet element by element, some `stretched` over the channels of others."""
+    """Operands that meet element by element, some `stretched` over the channels of others; `numbers` are their places
+    among all operands of the call.
+    """
 
     call: str
     views: list[Tensor]
     stretched: list[bool]
+    numbers: list[int]
     shape: tuple[int, ...]
     reason: str

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from solution.compress.coupling.axes import Axis
-from solution.compress.coupling.ids import KEPT, ChannelIds
+from solution.compress.coupling.ids import KEPT, ChannelIds, slim
 
 NO_COMPONENT = -1
 FIXED = "it is fed by the input or a constant"
@@ -57,7 +57,7 @@ class Coupling:
     views      view, by its label -> along which dimensions of its result channels lie
     mixing     component -> the operator that ties several channels into it
     approximated  operators that mix neighbouring channels and were taken not to
-    constants  vectors that belong to no channel, though channels are stretched over them
+    constants  vectors that belong to no channel, though channels are stretched over them, and operands that stay
     """
 
     sides: tuple[Side, ...]
@@ -131,9 +131,27 @@ def _settled_labels(ledger: ChannelIds, made_axes: Mapping[str, int] | None) -> 
         if not ledger.settle(representative) and not ledger.settle_elements(representative):
             makers = [label[axis.ids.numpy()] for axis in ledger.axes.values() if axis.role == "out"]
             is_made = np.isin(label, np.concatenate([label[:0], *makers]))
-            constants = ledger.constants | ledger.constant_vectors(torch.from_numpy(is_made))
+            constants = ledger.constants | _in_the_way(ledger, torch.from_numpy(is_made))
             ledger.give_up_postponed()
             return label, constants
+
+
+def _in_the_way(ledger: ChannelIds, is_made: Tensor) -> frozenset[str]:
+    """Vectors over which channels are stretched though no layer makes what lies along them. And of two kinds of
+    channels that are stretched over each other the fewer, for these stay and the others may go.
+
+    is_made  (ids,) whether a layer makes a channel
+    """
+    vectors = {name: one.ids for (name, _), one in ledger.axes.items() if one.role in ("with", "in")}
+    found: set[str] = set()
+    for meeting in ledger.postponed:
+        few = [slim(view) for view in meeting.views]
+        over = [ids for ids in few if bool((ids > KEPT).all()) and not bool(is_made[ids].any())]
+        found |= {name for name, ids in vectors.items() if any(bool(torch.isin(ids, one).all()) for one in over)}
+        if not over and len(few) == sum(meeting.stretched) == 2 and few[0].numel() != few[1].numel():
+            fewer = meeting.numbers[int(few[1].numel() < few[0].numel())]
+            found.add(f"{meeting.call} yields {fewer}")
+    return frozenset(found)
 
 
 def _labels(ledger: ChannelIds) -> np.ndarray:

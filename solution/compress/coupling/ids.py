@@ -80,7 +80,8 @@ class ChannelIds:
         decided      calls over all channels that tie none of them together (`over_all`)
         approximate  calls that mix neighbouring channels tie none of them together either
         carriers     tensors along which channels lie, also where one is left
-        constants    vectors of numbers that belong to no channel, such as powers or centers of bases
+        constants    vectors of numbers that belong to no channel, such as powers or centers of bases; and operands
+                     that stay, of calls that multiply two kinds of channels with each other
         """
         self.constants = constants
         self.readers, self.in_groups, self.carriers = readers, in_groups, carriers
@@ -252,10 +253,15 @@ class ChannelIds:
         An operand that is stretched over another one's channels (a spatial gate, one value for all) is not one of
         them: the result has the other's ids. It is looked at again when all ties are known (`settle`).
         """
-        views = _with_channels([ids[(None,) * (len(shape) - ids.ndim)] for ids in operands])
+        padded = [ids[(None,) * (len(shape) - ids.ndim)] for ids in operands]
+        for number in [number for number in range(len(padded)) if f"{self.label} yields {number}" in self.constants]:
+            self.keep(padded[number], f"{reason} multiplies other channels by it")
+            padded[number] = uniform(NEUTRAL, padded[number].shape)
+        views = _with_channels(padded)
+        numbers = [number for number, ids in enumerate(padded) if any(ids is view for view in views)]
         stretched = [self._stretches(_is_stretched(view, views), number) for number, view in enumerate(views)]
         if any(stretched):
-            met = Meeting(call=self.label, views=views, stretched=stretched, shape=tuple(shape), reason=reason)
+            met = Meeting(self.label, views, stretched, numbers, tuple(shape), reason)
             self.postponed.append(met)
             views = [view for view, is_stretched in zip(views, stretched, strict=True) if not is_stretched]
         return self._met(views, shape, reason)
@@ -309,17 +315,6 @@ class ChannelIds:
             ids = self.elements.pop(axis.tensor)
             ids = self.collapse(ids, [dim for dim in range(ids.ndim) if dim != axis.axis]).movedim(axis.axis, 0)
             self.tie(ids.reshape(len(ids), -1)[:, 0], axis.ids)
-
-    def constant_vectors(self, is_made: Tensor) -> frozenset[str]:
-        """Vectors over which channels are stretched though no layer makes what lies along them. is_made: (ids,)."""
-        vectors = {name: one.ids for (name, _), one in self.axes.items() if one.role in ("with", "in")}
-        over = [
-            slim(view)
-            for meeting in self.postponed
-            for view in meeting.views
-            if bool((slim(view) > KEPT).all()) and not bool(is_made[slim(view)].any())
-        ]
-        return frozenset(name for name, ids in vectors.items() if any(bool(torch.isin(one, ids).all()) for one in over))
 
     def give_up_postponed(self) -> None:
         """Operands that really are stretched over several channels stay; channels keep the element that they meet."""
