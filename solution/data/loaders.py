@@ -251,6 +251,11 @@ class Data:
         source = self.source()
         parts, made = self.parts(source)
         names = in_order_of(self.classes, source.classes)
+        if self.classes and [name.casefold() for name in names] != [name.casefold() for name in self.classes]:
+            raise InputError(
+                f"{source.path} has the classes {', '.join(source.classes)}, and the net {', '.join(self.classes)}: "
+                "name data of its own classes"
+            )
         if names != source.classes:
             if source.of_pixels:
                 raise InputError(

@@ -262,12 +262,6 @@ def _loaders(config: ExportConfig, header: InputSpec) -> Loaders:
     """The splits that the export needs. `InputError` when they are of other classes, or too few to calibrate on."""
     wanted = config.calibration_images
     data = Data(path=config.data, calibration_images=wanted or _CALIBRATION_IMAGES).fed_as(header)
-    classes = data.info().classes
-    if header.classes and classes != header.classes:
-        raise InputError(
-            f"{config.file or 'this net'} knows {', '.join(header.classes)}; the data have {', '.join(classes)}: "
-            "name the data that it was trained on with --data"
-        )
     splits = ("val", "dev", "calibration") if config.precision in CALIBRATED else ("val",)
     loaders = data.open(splits=splits)
     if wanted and config.precision in CALIBRATED and loaders.num_images("calibration") < wanted:

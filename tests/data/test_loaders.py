@@ -262,6 +262,16 @@ def test_impossible_settings_are_named(settings, message):
         Data(**settings)
 
 
+def test_classes_take_the_order_that_is_given_and_no_others(tmp_path):
+    path = _photos(tmp_path / "photos", FULL)
+    turned = _small(path, classes=("b", "A")).open()
+    assert turned.info.classes == ("B", "A")
+    labels = [int(label) for _, batch in turned.val for label in batch]
+    assert (labels.count(0), labels.count(1)) == (FULL["val/B"], FULL["val/A"])
+    with pytest.raises(InputError, match="photos has the classes A, B, and the net A, C: name data of its own classes"):
+        _small(path, classes=("A", "C")).open()
+
+
 def test_unknown_splits_are_refused(tmp_path):
     with pytest.raises(InputError, match="there is no split 'choose'; there are train, dev, val, calibration"):
         _small(_photos(tmp_path / "waste", FULL)).open(splits=("choose",))

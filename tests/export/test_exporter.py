@@ -149,7 +149,7 @@ def test_other_data_are_refused(color_net, photos, tmp_path):
         for number in range(3):
             source = next((photos / "val").rglob("*.png"))
             (tmp_path / "other/val" / name / f"{number}.png").write_bytes(source.read_bytes())
-    with pytest.raises(InputError, match="knows blue, green, red; the data have cat, dog"):
+    with pytest.raises(InputError, match="has the classes cat, dog, and the net blue, green, red: name data"):
         made(color_net, tmp_path / "other", tmp_path / "net.onnx", format="onnx")
 
 
