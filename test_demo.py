@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from solution.shell import guarded
+from solution.shell import guarded, refuse_empty
 
 
 def truth(text: str) -> bool:
@@ -43,6 +43,7 @@ def demo(flags: argparse.Namespace) -> None:
     """What the flags ask for."""
     from solution.demo import DemoConfig, show
 
+    refuse_empty(sys.argv[1:])
     config = DemoConfig(
         both=flags.customized_model,
         judge=flags.eval,

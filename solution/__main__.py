@@ -27,7 +27,7 @@ from solution.commands import (
 )
 from solution.contracts import InputError
 from solution.runtime import num_processes
-from solution.shell import guarded
+from solution.shell import guarded, refuse_empty
 from solution.text import did_you_mean
 
 COMMANDS = {
@@ -63,6 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
     command = COMMANDS[arguments.command]
 
     def start() -> int | None:
+        refuse_empty(words)
         if num_processes() > 1 and command is not run:
             raise InputError(f"{arguments.command} is not shared by processes: start it without a launcher")
         return command.run(arguments)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from solution import temporaries
@@ -79,6 +79,15 @@ def _say(line: str, code: int) -> int:
     if line:
         print(without_password(line), file=sys.stderr, flush=True)
     return code
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """`InputError` when a word of the command line is empty: as a path it would name the folder that one is in."""
+    for index, word in enumerate(words):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            flag = word.rstrip("=") or (words[index - 1] if index else "")
+            where = f"the value of {flag}" if flag.startswith("--") else f"word {index + 1} of the command"
+            raise InputError(f"{where} is empty: give one; is a variable of the shell not set?")
 
 
 @contextlib.contextmanager

@@ -286,3 +286,18 @@ def test_impossible_numbers_are_named(here, capsys, words, said):
     before = sorted(here.iterdir())
     assert said in refused(capsys, *words)
     assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "waste_shufflenet", "--out", ""], "the value of --out is empty"),
+        (["run", "waste_shufflenet", "--out="], "the value of --out is empty"),
+        (["predict", "net.onnx", ""], "word 3 of the command is empty"),
+        (["prepare", "", "there"], "word 2 of the command is empty"),
+    ],
+)
+def test_an_empty_word_is_no_path(here, capsys, words, said):
+    before = sorted(here.iterdir())
+    assert said in refused(capsys, *words)
+    assert sorted(here.iterdir()) == before
