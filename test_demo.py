@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from solution.shell import guarded, refuse_empty
+from solution.shell import exit_with, guarded, refuse_empty
 
 
 def truth(text: str) -> bool:
@@ -57,4 +57,4 @@ def demo(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from solution.commands import (
     bench,
@@ -27,7 +28,7 @@ from solution.commands import (
 )
 from solution.contracts import InputError
 from solution.runtime import num_processes
-from solution.shell import guarded, refuse_empty
+from solution.shell import exit_with, guarded, refuse_empty
 from solution.text import did_you_mean
 
 COMMANDS = {
@@ -87,5 +88,10 @@ def _unknown(words: Sequence[str], parsers: Mapping[str, argparse.ArgumentParser
     return ""
 
 
+def start() -> NoReturn:
+    """`main` as a process of its own."""
+    exit_with(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

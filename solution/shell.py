@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -12,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from solution import temporaries
 from solution.contracts import InputError
@@ -58,6 +59,25 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
             where = f": {error.filename}" if error.filename else ""
             return _say(f"error: {reason}{where}; make room, or write elsewhere (--out, SOLUTION_CACHE, TMPDIR)", 2)
     return code
+
+
+def exit_with(command: Callable[[], int]) -> NoReturn:
+    """Run `command`, and end the process with the number that it returns.
+
+    The modules are not taken down: with PyTorch that takes a second, in which a stopped command would still be there.
+    """
+    code: int | None = None
+
+    def leave() -> None:
+        if code is not None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    atexit.register(leave)  # the first that is registered is the last that runs
+    code = command()
+    sys.exit(code)
 
 
 def without_password(text: str) -> str:

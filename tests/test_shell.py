@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,32 @@ def test_a_command_that_started_processes_ends_without_a_word_and_leaves_nothing
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_ends_with_the_number_of_its_command_and_all_that_is_registered_for_its_end(tmp_path):
+    """What modules hold is not taken down, which would take a second with PyTorch."""
+    code = f"""
+    import atexit
+    from pathlib import Path
+
+    from solution.shell import exit_with
+
+    class Held:
+        def __del__(self):
+            print("taken down", flush=True)
+
+    held = Held()
+
+    def command():
+        from multiprocessing.util import Finalize
+
+        atexit.register(print, "registered")
+        Finalize(None, Path({str(tmp_path / "finalized")!r}).touch, exitpriority=-200)
+        print("computed")
+        return 3
+
+    exit_with(command)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (3, ["computed", "registered"], "")
+    assert (tmp_path / "finalized").exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import logging
 import socket
 import sys
 import threading
@@ -133,6 +134,7 @@ def server(app: Flask, host: str, port: int, limit_bytes: int) -> Any:
     """What serves `app` to several browsers; ``run()`` it. `InputError` when the port is taken or not allowed."""
     with needed("the web page", EXTRA):
         import waitress
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that waits
     try:
         made = waitress.create_server(
             app,
