@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solution.commands.model import FORMS, add_model_flags, models_of
+from solution.commands.model import FORMS, RUNTIME_NAMES, add_model_flags, models_of
 from solution.contracts import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL... and how to measure."""
     parser.add_argument("models", metavar="MODEL", nargs="+", help=f"an exported file, or {FORMS}")
     parser.add_argument("--runtimes", metavar="NAME", nargs="+",
-                        help="eager, compile, onnxruntime, openvino, litert... (default: all that are here)"
+                        help=f"{RUNTIME_NAMES} (default: all that are here)"
                         )  # fmt: skip
     parser.add_argument("--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="default: 1 2")
     parser.add_argument("--batch", metavar="N", nargs="+", type=int, default=[1, 64],

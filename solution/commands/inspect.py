@@ -43,7 +43,8 @@ def table(found: Listing) -> list[str]:
     rest = found.description_bytes
     rows.append(("(header, names, graph)", "", "", f"{rest:,.0f}", _share(rest, found)))
     count = sum(line.count for line in found.lines)
-    rows.append(("all", "", f"{8 * found.num_bytes / max(count, 1):.2f}", f"{found.num_bytes:,}", "100.0 %"))
+    bits = f"{8 * found.num_bytes / count:.2f}" if count else ""
+    rows.append(("all", "", bits, f"{found.num_bytes:,}", "100.0 %"))
     return columns(rows, left=(0, 1))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMS = ("a file of ours, timm:NAME, torchvision:NAME, pytorchcv:NAME, my_model.py:Net(width=32), or a folder of timm "
          "or Hugging Face")  # fmt: skip
+RUNTIME_NAMES = "eager, compile, onnxruntime, openvino, litert, executorch or tflite-micro"
 _SHOWN = 10
 """Names of classes in a message."""
 

@@ -12,18 +12,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from solution.commands.model import FORMS, add_model_flags, model_of
+from solution.commands.model import FORMS, RUNTIME_NAMES, add_model_flags, model_of
 from solution.contracts import InputError
 from solution.text import columns
 
-HELP = "classify photos with a checkpoint, packed file, .onnx, .xml or .pt2: class names and probabilities"
+HELP = "classify photos with a checkpoint, a packed or an exported file: class names and probabilities"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE, IMAGES and how to answer."""
     parser.add_argument("model", metavar="MODEL", help=f"an exported file, or {FORMS}")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="photos, folders of photos, or wildcards")
-    parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: the file's own)")
+    parser.add_argument("--runtime", help=f"{RUNTIME_NAMES} (default: the file's own)")
     parser.add_argument("--format", choices=tuple(_FORMATS), default="table", help="default: table")
     parser.add_argument("--top", metavar="K", type=int, default=3, help="classes printed for each photo (default: 3)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the answers there instead of the screen")

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from solution.commands.model import FORMS, add_model_flags, models_of
+from solution.commands.model import FORMS, RUNTIME_NAMES, add_model_flags, models_of
 from solution.contracts import InputError
 
 HELP = "open a page where a photo is dropped and Before and After classify it side by side"
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", metavar="MODEL", nargs="*",
                         help=f"an exported file, or {FORMS}; two are called Before and After "
                         "(default: the pretrained Before and the packed After)")  # fmt: skip
-    parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: each file's own)")
+    parser.add_argument("--runtime", help=f"{RUNTIME_NAMES} (default: each file's own)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: 8000)")
     parser.add_argument("--limit-mb", metavar="MB", type=float, default=10.0, help="largest photo taken (default: 10)")

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solution.commands.model import FORMS, add_model_flags, check_classes, model_of, quality_line
+from solution.commands.model import FORMS, RUNTIME_NAMES, add_model_flags, check_classes, model_of, quality_line
 
 if TYPE_CHECKING:
     from solution.data.loaders import Loaders
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="PATH", required=True, help="photos: folder, archive, .npz or torchvision name"
     )
-    parser.add_argument("--runtime", help="eager, compile, onnxruntime or openvino (default: the file's own)")
+    parser.add_argument("--runtime", help=f"{RUNTIME_NAMES} (default: the file's own)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
     add_model_flags(parser)
 

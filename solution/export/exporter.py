@@ -36,7 +36,7 @@ _CALIBRATION_IMAGES = 256
 _ADVICE = {
     "fp32": "try another format",
     "fp16": "try fp32, or another format",
-    "int8": "try fp16, or quantize the net in a recipe",
+    "int8": "try a float form, or quantize the net in a recipe",
 }
 
 

@@ -105,8 +105,9 @@ def _processor_s(pid: int) -> float:
 
 
 def main(kind: str, path: Path, seconds: int, memory: int) -> dict[str, Any]:
-    """kind: "tflite" describes a .tflite file, "litert" and "micro" run it once, too, "executorch" a .pte file, "onnx"
-    and "openvino" theirs, which they describe alone as "onnx_tensors" and "openvino_tensors".
+    """kind: "tflite" describes a .tflite file, "litert" and "micro" run it once, too, "chip" says what memory it needs,
+    "executorch" is for a .pte file, "onnx" and "openvino" for theirs, which they describe alone as "onnx_tensors" and
+    "openvino_tensors".
     """
 
     def allow(num_bytes: int = 0) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from solution.contracts import InputError
+from solution.formats.litert_runtime import quiet
 from solution.runtime import needed
 
 EXTRA = "executorch"
@@ -44,10 +45,11 @@ def loaded(path: Path) -> tuple[Any, Any]:
     with needed("running a .pte file", EXTRA):
         from executorch.runtime import Runtime
     try:
-        program = Runtime.get().load_program(path)
-        if _FORWARD not in program.method_names:
-            raise InputError(f"{path} has no method forward: it is a file for something else")
-        return program, program.load_method(_FORWARD)
+        with quiet():  # it prints what it finds out about the processor
+            program = Runtime.get().load_program(path)
+            if _FORWARD not in program.method_names:
+                raise InputError(f"{path} has no method forward: it is a file for something else")
+            return program, program.load_method(_FORWARD)
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read as a .pte file ({error}): copy or export it again") from error
 

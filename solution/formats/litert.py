@@ -20,7 +20,8 @@ from solution.formats.exported import KEY, Exported, Metadata
 from solution.formats.litert_runtime import quiet
 from solution.formats.ranges import Ranges
 from solution.formats.same_rounding import round_alike
-from solution.formats.tflite import EXTRA, Graph, float_ends, graph_of, name_layers, packed, parsed, role_of
+from solution.formats.tflite import EXTRA, Graph, graph_of, name_layers, parsed, role_of
+from solution.formats.tflite_writing import float_ends, packed
 from solution.runtime import needed
 
 
@@ -129,9 +130,16 @@ class LiteRt(Format):
 
     def listing(self, path: Path) -> Listing:
         """Its constants, by the operations that read them; also of a file of others."""
-        graph = Graph.from_fields(in_child("tflite", path)["graph"])
+        graph, flash = Graph.from_fields(in_child("tflite", path)["graph"]), path.stat().st_size
         check_description(graph.metadata.get(KEY), path)
-        return Listing(kind="LiteRT", lines=lines_of(graph), num_bytes=path.stat().st_size, notes=notes_of(graph))
+        try:
+            arena = in_child("chip", path)["arena"]
+        except InputError as error:
+            notes, arena = (*notes_of(graph), f"on a microcontroller: {error}"), None
+        else:
+            notes = (*notes_of(graph), room(flash, arena))
+        return Listing(kind="LiteRT", lines=lines_of(graph), num_bytes=flash, notes=notes, flash=flash, ram=arena,
+                       peak=graph.peak()[1])  # fmt: skip
 
 
 LITERT = LiteRt()
@@ -163,6 +171,11 @@ def notes_of(graph: Graph) -> tuple[str, ...]:
     """Operations, and the activations' peak."""
     peak, where = graph.peak()
     return graph.summary(), f"activations: {peak:,} bytes at the most, at {where}"
+
+
+def room(flash: int, arena: int) -> str:
+    """What a microcontroller needs, in a line."""
+    return f"flash: {flash:,} bytes of model; arena: {arena:,} bytes, measured by tflite-micro"
 
 
 def _quantized(model: Any, recipe: Any, limits: dict[str, tuple[float, float]] | None = None) -> Any:

@@ -28,9 +28,13 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def described(kind: str, path: Path) -> dict[str, Any]:
-    """What `solution.formats.child` prints: the graph, and what a first run measures, for "litert" and "micro"."""
+    """What `solution.formats.child` prints: the graph, and what a first run measures, for "litert" and "micro"; for
+    "chip" what memory a .tflite file needs there, which is not run.
+    """
     data = path.read_bytes() if kind != "micro" else array_in(path)
     graph = graph_of(parsed(data, path), path)
+    if kind == "chip":
+        return {"arena": arena_of(data, graph, path, runs=False)}
     if kind == "micro":
         return {"graph": dataclasses.asdict(graph), "arena": arena_of(data, graph, path)}
     if kind == "litert":
@@ -133,12 +137,13 @@ def micro_running(interpreter: Any, graph: Graph) -> Run:
     return run
 
 
-def arena_of(data: bytes, graph: Graph, path: object) -> int:
-    """Bytes of memory that the interpreter used for one run: activations, and what it keeps of every operation."""
+def arena_of(data: bytes, graph: Graph, path: object, *, runs: bool = True) -> int:
+    """Bytes of memory that the interpreter needs for one run: activations, and what it keeps of every operation."""
     interpreter = micro(data, _MOST_ARENA, path)
-    place = graph.places[graph.inputs[0]]
-    interpreter.set_input(np.zeros(place.shape, TYPES[place.type]), 0)
-    interpreter.invoke()
+    if runs:
+        place = graph.places[graph.inputs[0]]
+        interpreter.set_input(np.zeros(place.shape, TYPES[place.type]), 0)
+        interpreter.invoke()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)  # it prints to the standard error alone

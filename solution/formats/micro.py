@@ -15,10 +15,11 @@ from solution.formats import litert_runtime
 from solution.formats.base import Format, Listing, check_description
 from solution.formats.child import in_child
 from solution.formats.exported import KEY, Exported, Metadata
-from solution.formats.litert import LITERT, lines_of, notes_of, signature
+from solution.formats.litert import LITERT, lines_of, notes_of, room, signature
 from solution.formats.litert_runtime import MICRO_EXTRA
 from solution.formats.micro_code import header_text, program_text, source_text
-from solution.formats.tflite import Graph, graph_of, packed
+from solution.formats.tflite import Graph, graph_of
+from solution.formats.tflite_writing import packed
 from solution.runtime import needed
 from solution.temporaries import final_name
 
@@ -108,9 +109,9 @@ class Micro(Format):
         graph = Graph.from_fields(found["graph"])
         check_description(graph.metadata.get(KEY), path)
         flash, arena = len(litert_runtime.array_in(path)), found["arena"]
-        notes = (*notes_of(graph), f"flash: {flash:,} bytes of model; arena: {arena:,} bytes, measured by tflite-micro")
-        room = {"flash": flash, "ram": arena, "peak": graph.peak()[1]}
-        return Listing(kind="micro", lines=lines_of(graph), num_bytes=flash, notes=notes, **room)
+        notes = (*notes_of(graph), room(flash, arena))
+        return Listing(kind="micro", lines=lines_of(graph), num_bytes=flash, notes=notes, flash=flash, ram=arena,
+                       peak=graph.peak()[1])  # fmt: skip
 
 
 MICRO = Micro()

@@ -1,4 +1,4 @@
-"""The flatbuffer of a .tflite file: read as plain values, written again without what no runtime reads.
+"""The flatbuffer of a .tflite file, read as plain values.
 
 This file imports no PyTorch: a child process reads files of others with it (`solution.formats.child`).
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from solution.contracts import InputError
-from solution.liveness import ALIGNMENT, live_bytes, placed_bytes
+from solution.liveness import live_bytes, placed_bytes
 from solution.runtime import needed
 from solution.text import printable
 
@@ -149,7 +149,7 @@ def _graph_of(model: Any) -> Graph:
         zero = quantization.zeroPoint[0] if single and quantization.zeroPoint is not None else 0
         places.append(
             Place(
-                name=_text(tensor.name),
+                name=text_of(tensor.name),
                 shape=shape,
                 type=type_,
                 num_bytes=len(buffer.data) if constant else prod(abs(size) for size in shape) * width,
@@ -159,15 +159,16 @@ def _graph_of(model: Any) -> Graph:
             )
         )
     operations = []
+    unnamed: Counter[str] = Counter()
     for number, item in enumerate(inner.operators or ()):
-        outputs = tuple(int(index) for index in item.outputs)
-        name = (places[outputs[0]].name if outputs else "") or f"operation {number}"
+        outputs, kind = tuple(int(index) for index in item.outputs), codes[item.opcodeIndex]
+        name = (places[outputs[0]].name if outputs else "") or next_name(kind, unnamed)
         inputs = tuple(int(index) for index in (item.inputs if item.inputs is not None else ()))
         for index in (*inputs, *outputs):
             if not -1 <= index < len(places):
                 raise ValueError(f"operation {number} names tensor {index} of {len(places)}")
-        operations.append(Operation(kind=codes[item.opcodeIndex], name=name, inputs=inputs, outputs=outputs))
-    entries = {_text(item.name): model.buffers[item.buffer].data for item in model.metadata or ()}
+        operations.append(Operation(kind=kind, name=name, inputs=inputs, outputs=outputs))
+    entries = {text_of(item.name): model.buffers[item.buffer].data for item in model.metadata or ()}
     return Graph(
         places=tuple(places),
         operations=tuple(operations),
@@ -183,10 +184,19 @@ def _graph_of(model: Any) -> Graph:
 
 def _kind(code: Any, kinds: dict[int, str]) -> str:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return f"CUSTOM {_text(code.customCode)}" if kinds.get(number) == "CUSTOM" else kinds.get(number, f"CODE {number}")
+    return (
+        f"CUSTOM {text_of(code.customCode)}" if kinds.get(number) == "CUSTOM" else kinds.get(number, f"CODE {number}")
+    )
 
 
-def _text(value: bytes | str | None) -> str:
+def next_name(kind: str, counts: Counter[str]) -> str:
+    """What an operation without a name is called, the next of its kind; it is counted."""
+    counts[kind] += 1
+    return f"{kind.lower()} {counts[kind]}"
+
+
+def text_of(value: bytes | str | None) -> str:
+    """A name in a file as text that can be printed."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
     return printable(text)
 
@@ -209,10 +219,9 @@ def name_layers(model: Any, layers: Iterable[tuple[str, np.ndarray]]) -> None:
         if fitting:
             path, _ = left.pop(max(fitting, key=lambda place: abs(float((own * left[place][1]).sum()))))
         else:
-            counts[kind] += 1
-            path = f"{kind.lower()} {counts[kind]}"
+            path = next_name(kind, counts)
         for position, index in (*enumerate(item.inputs, 1), *enumerate(item.outputs)):
-            if index >= 0 and index not in named and (index in item.outputs or _is_constant(model, index)):
+            if index >= 0 and index not in named and (index in item.outputs or is_constant(model, index)):
                 inner.tensors[index].name = (f"{path}/{position}" if index not in item.outputs[:1] else path).encode()
                 named.add(index)
 
@@ -234,7 +243,8 @@ def array_of(model: Any, tensor: Any) -> np.ndarray | None:
     )
 
 
-def _is_constant(model: Any, index: int) -> bool:
+def is_constant(model: Any, index: int) -> bool:
+    """Whether a tensor of a ``ModelT`` has numbers in the file."""
     data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
     return data is not None and len(data) > 0
 
@@ -256,104 +266,6 @@ def directions(weight: np.ndarray) -> np.ndarray:
     """(O, ...) each output's weights at length 1, flat: (O, I)."""
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
-
-
-def packed(model: Any, metadata: dict[str, str], *, names: bool = False, lean: bool = False) -> bytes:
-    """The file's bytes, every tensor's data at a multiple of 16.
-
-    metadata  {name: text} to be written with it
-    names     constants keep theirs; else they are called by the operations that read them
-    lean      without what the interpreter for microcontrollers never reads: scales of biases, zero points of weights,
-          which are all 0, and signatures
-    """
-    known = schema()
-    inner = model.subgraphs[0]
-    read = {index for item in inner.operators for index in item.inputs if index >= 0}
-    constants = [inner.tensors[index] for index in read if _is_constant(model, index)]
-    for tensor in () if names else constants:
-        tensor.name = None
-    if lean:
-        model.signatureDefs = None
-        for tensor in (tensor for tensor in constants if tensor.quantization is not None):
-            zeros = tensor.quantization.zeroPoint
-            if tensor.type == known.TensorType.INT32:
-                tensor.quantization = None
-            elif zeros is not None and not np.any(zeros):
-                tensor.quantization.zeroPoint = [0]
-    model.description = None
-    _share_buffers(model)
-    model.metadata = []
-    for name, text in metadata.items():
-        buffer, entry = known.BufferT(), known.MetadataT()
-        buffer.data = np.frombuffer(text.encode(), np.uint8)
-        model.buffers.append(buffer)
-        entry.name, entry.buffer = name, len(model.buffers) - 1
-        model.metadata.append(entry)
-
-    import flatbuffers
-
-    class Builder(flatbuffers.Builder):
-        """Bytes of data begin where numbers of any type may: some processors stop at others."""
-
-        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802, N803
-            return super().StartVector(elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment)
-
-    builder = Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _share_buffers(model: Any) -> None:
-    """Equal data are kept once, and data that no tensor names not at all."""
-    known = schema()
-    empty = known.BufferT()
-    kept: list[Any] = [empty]  # the first is empty by convention
-    places: dict[bytes, int] = {b"": 0}
-    for inner in model.subgraphs:
-        for tensor in inner.tensors:
-            data = model.buffers[tensor.buffer].data
-            content = b"" if data is None else bytes(bytearray(data))
-            if content not in places:
-                places[content] = len(kept)
-                buffer = known.BufferT()
-                buffer.data = np.frombuffer(content, np.uint8)
-                kept.append(buffer)
-            tensor.buffer = places[content]
-    model.buffers = kept
-
-
-def float_ends(model: Any) -> None:
-    """Give a graph of integers inputs and outputs in float32, in place: operations that change them stand around it."""
-    known, inner = schema(), model.subgraphs[0]
-
-    def beside(index: int, kind: int) -> tuple[int, Any]:
-        tensor, new, operation = inner.tensors[index], known.TensorT(), known.OperatorT()
-        new.name, new.shape, new.type, new.buffer = (tensor.name or b"") + b"/float", tensor.shape, 0, 0
-        new.hasRank, new.shapeSignature = tensor.hasRank, tensor.shapeSignature
-        inner.tensors.append(new)
-        code = known.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = kind
-        code.version = 1
-        model.operatorCodes.append(code)
-        operation.opcodeIndex = len(model.operatorCodes) - 1
-        return len(inner.tensors) - 1, operation
-
-    kinds = known.BuiltinOperator
-    for ends, kind in ((inner.inputs, kinds.QUANTIZE), (inner.outputs, kinds.DEQUANTIZE)):
-        (index,) = ends
-        if inner.tensors[index].type != known.TensorType.INT8:
-            continue
-        new, operation = beside(index, kind)
-        given = ends is inner.inputs
-        operation.inputs, operation.outputs = ([new], [index]) if given else ([index], [new])
-        inner.operators.insert(0 if given else len(inner.operators), operation)
-        for own in model.signatureDefs or ():
-            for entry in own.inputs if given else own.outputs:
-                entry.tensorIndex = new
-        if given:
-            inner.inputs = [new]
-        else:
-            inner.outputs = [new]
 
 
 def role_of(kind: str, position: int, names: Sequence[str] = ("input", "weight", "bias")) -> str:

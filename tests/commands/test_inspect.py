@@ -1,12 +1,14 @@
 import pytest
 
 from solution.__main__ import main
+from solution.commands.inspect import table
 from solution.demo import PRETRAINED
 from solution.export import files
 from solution.export.exporter import ExportConfig, write_unproven
 from solution.export.files import listing
 from solution.export.packed import container, packed
 from solution.formats import exported
+from solution.formats.base import Listing
 
 NET = PRETRAINED / "rendered/after.safetensors"
 
@@ -86,3 +88,8 @@ def test_a_newer_exported_file_asks_for_an_update(tmp_path, monkeypatch, capsys,
 def test_a_folder_is_named_as_one(tmp_path, capsys):
     assert main(["inspect", str(tmp_path)]) == 2
     assert f"{tmp_path} is a folder without config.json" in capsys.readouterr().err
+
+
+def test_a_file_whose_tensors_cannot_be_listed_has_bytes_and_no_bits():
+    *_, last = table(Listing(kind="sealed", lines=(), num_bytes=1234))
+    assert last.split() == ["all", "1,234", "100.0", "%"]

@@ -68,6 +68,7 @@ def test_a_budget_of_memory_is_met():
         PruneChannels(ram="1 KiB")(net, images)
 
 
+@pytest.mark.edge
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [32, 48])
 @pytest.mark.parametrize(
@@ -82,7 +83,8 @@ def test_the_estimate_lies_near_what_the_interpreter_takes(settings, side):
     runtime = pytest.importorskip("solution.formats.litert_runtime")
     pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="needs the extra micro")
     from solution.formats.litert import LITERT
-    from solution.formats.tflite import graph_of, packed
+    from solution.formats.tflite import graph_of
+    from solution.formats.tflite_writing import packed
 
     torch.manual_seed(0)
     net, image = settings.build(num_classes=5).eval().requires_grad_(False), torch.randn(1, 3, side, side)

@@ -15,6 +15,7 @@ from solution.export.exporter import ExportConfig, make
 from solution.export.files import listing
 
 pytest.importorskip("executorch.exir", reason="needs the extra executorch")
+pytestmark = pytest.mark.edge
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])

@@ -20,6 +20,7 @@ from solution.models.classifiers import Classifier
 
 pytest.importorskip("litert_torch", reason="needs the extra litert")
 pytest.importorskip("ai_edge_quantizer", reason="needs the extra litert")
+pytestmark = pytest.mark.edge
 
 
 def quiet(_):
@@ -58,7 +59,10 @@ def test_an_export_says_what_the_net_says(color_net, photos, tmp_path, integers,
     assert exported(torch.zeros(3, 3, 32, 32)).shape == (3, 3)
     val = Data(path=str(photos), size=header.size).open(splits=("val",)).val
     assert classify(exported, val).f1 > 0.9
-    assert min(round(line.bits) for line in listing(path).lines if len(line.shape) == 4) == bits
+    found = listing(path)
+    assert min(round(line.bits) for line in found.lines if len(line.shape) == 4) == bits
+    if precision == "int8_dynamic":
+        assert re.match("on a microcontroller: .* (does not run in tflite-micro|needs)", found.notes[-1])
 
 
 def test_what_lies_inside_is_called_by_the_nets_own_layers_and_its_peak_is_told(integers):
@@ -66,10 +70,30 @@ def test_what_lies_inside_is_called_by_the_nets_own_layers_and_its_peak_is_told(
     layers = {line.name: line for line in found.layers()}
     assert layers["features.init_block.conv"].shape == (3, 3, 3, 3)
     assert {"features.stage2.unit2.dw_conv2", "output"} <= set(layers)
-    operations, activations = found.notes
+    operations, activations, _ = found.notes
     assert re.match(r"\d+ operations: \d+ conv_2d", operations)
     peak = int(re.search(r"activations: ([\d,]+) bytes", activations)[1].replace(",", ""))
     assert 32 * 32 * 3 <= peak < 32 * 32 * 3 * 12
+
+
+def test_what_a_chip_would_need_is_told_of_a_file_for_phones(integers):
+    pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="needs the extra micro")
+    found, size = listing(integers[0]), integers[0].stat().st_size
+    assert found.flash == size
+    assert 32 * 32 * 3 < found.ram < 32 * 32 * 3 * 20
+    assert found.notes[-1] == f"flash: {size:,} bytes of model; arena: {found.ram:,} bytes, measured by tflite-micro"
+
+
+def test_nothing_stands_in_the_file_twice(integers):
+    from solution.formats.tflite import graph_of, parsed
+    from solution.formats.tflite_writing import packed
+
+    whole, channels = integers[0].read_bytes(), [line.shape[0] for line in listing(integers[0]).layers() if line.shape]
+    graph = graph_of(parsed(whole, "net"), "net")
+    assert packed(parsed(whole, "net"), graph.metadata) == whole
+    for count in {count for count in channels if channels.count(count) > 1 and count > 2}:
+        assert whole.count(count.to_bytes(4, "little") + bytes(8 * count)) <= 1
+    assert [item.name for item in graph.operations if item.kind == "PAD"][:2] == ["pad 1", "pad 2"]
 
 
 class Shuffled(nn.Module):
@@ -98,7 +122,7 @@ def test_a_channel_shuffle_is_one_transposition_and_joined_layers_cut_off_themse
     torch.manual_seed(0)
     net, example = Shuffled(own).eval(), torch.randn(4, 3, 16, 16)
     path = export(net, "litert", tmp_path / "net.tflite", example=example, log=quiet)
-    operations, _ = listing(path).notes
+    operations, *_ = listing(path).notes
     assert re.search(r"\b1 transpose\b", operations), operations
     assert "relu" not in operations
 
@@ -174,7 +198,8 @@ def test_commands_take_the_file(integers, photos, capsys):
 
 
 def test_a_file_of_others_is_listed_and_runs_by_what_it_is_told(integers, tmp_path):
-    from solution.formats.tflite import packed, parsed
+    from solution.formats.tflite import parsed
+    from solution.formats.tflite_writing import packed
 
     other = tmp_path / "other.tflite"
     other.write_bytes(packed(parsed(integers[0].read_bytes(), "net"), {}))

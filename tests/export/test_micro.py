@@ -20,6 +20,7 @@ from solution.export.files import listing
 pytest.importorskip("litert_torch", reason="needs the extra micro")
 pytest.importorskip("ai_edge_quantizer", reason="needs the extra micro")
 pytest.importorskip("tflite_micro.python.tflite_micro.runtime", reason="needs the extra micro")
+pytestmark = pytest.mark.edge
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 STUBS = {
     "tensorflow/lite/schema/schema_generated.h": "#pragma once\n",
