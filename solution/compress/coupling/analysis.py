@@ -36,6 +36,8 @@ Sizes = dict[tuple[str, int], np.ndarray]
 """(Tensor, axis) -> positions that a skeleton has; only their number in each group matters."""
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+SAMPLE_DROPS = ("StochasticDepth", "DropPath")
+"""Classes of others that read the mode to drop samples; a second pass for them alone would cost time."""
 
 
 def skeleton_sizes(coupling: Coupling, stays: np.ndarray) -> Sizes:
@@ -217,8 +219,8 @@ def _resized(request: TraceRequest, shapes: dict[str, tuple[int, ...]], mode: Fa
 def _traces(
     request: TraceRequest, meta: nn.Module, mode: FakeTensorMode, before: Analysis | None
 ) -> tuple[tuple[Trace, ...], nn.Module]:
-    """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads); and what they ran on,
-    which is another one where layers had to be fitted to what arrives at them.
+    """The eval pass, and the train pass when it alone reaches some parameters (auxiliary heads) or makes other calls;
+    and what they ran on, which is another one where layers had to be fitted to what arrives at them.
     """
     example, traces = request.inputs(), []
     if before is not None:
@@ -227,10 +229,31 @@ def _traces(
             traces.append(made)
         return tuple(traces), meta
     traces.append(trace(meta.eval(), example, mode))
-    if traces[0].unused():
+    if traces[0].unused() or _reads_mode(request.model):
         with suppress(TraceError):
-            traces.append(trace(meta.train(), _two(example), mode))
+            trained = trace(meta.train(), _two(example), mode)
+            traces += [trained] if traces[0].unused() or _kinds(trained) != _kinds(traces[0]) else []
     return tuple(traces), meta
+
+
+def _reads_mode(model: nn.Module) -> bool:
+    """Whether a forward of somebody's own may do something else in training. What drops whole samples does not count:
+    channels have no part in it.
+    """
+    classes = {one for module in model.modules() for one in type(module).__mro__ if issubclass(one, nn.Module)}
+    theirs = [one for one in classes if not one.__module__.startswith("torch.") and one.__name__ not in SAMPLE_DROPS]
+    return any(_names(getattr(value, "__code__", None)) for one in theirs for value in vars(one).values())
+
+
+def _names(code: Any) -> bool:
+    """Whether a function, or one inside it, names the mode."""
+    return code is not None and (
+        "training" in code.co_names or any(_names(one) for one in code.co_consts if hasattr(one, "co_names"))
+    )
+
+
+def _kinds(one: Trace) -> list[object]:
+    return [call.op for call in one.calls]
 
 
 def _two(example: Any) -> Any:

@@ -357,7 +357,7 @@ class ChannelIds:
         return self._merged(views).expand(tuple(shape))
 
     def _merged(self, views: list[Tensor]) -> Tensor:
-        views = sorted(views, key=lambda view: slim(view).numel())
+        views = sorted(views, key=lambda view: (slim(view).numel(), int(slim(view).max())))  # older ids say more
         result = views[0]
         for view in views[1:]:
             self.tie(result, view)

@@ -29,6 +29,13 @@ def across(ids: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
     return ids.reshape(view).expand(shape)
 
 
+def narrowed(ids: Tensor, dims: list[int]) -> Tensor:
+    """The first along `dims`."""
+    for dim in dims:
+        ids = ids.narrow(dim, 0, 1)
+    return ids
+
+
 def unknown(call: OpCall) -> Tensor | list[Tensor] | None:
     """A call without a rule: everything that enters it stays."""
     for ids in call.tensors():
@@ -47,8 +54,8 @@ def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
         return unknown(call)
     transposed = "transpose" in call.name or bool(call["transposed"])
     dim = ids.ndim - len(weight.shape) + 1
-    if _is_beside(call, ids, weight, dim):
-        return ids.narrow(dim, 0, 1).expand(call.shape)
+    if call.ledger.is_over_all(_is_beside(call, ids, weight, dim), " beside"):
+        return narrowed(ids, [other for other in range(dim, ids.ndim) if not varies(ids, other)]).expand(call.shape)
     if not varies(ids, dim) and ids.shape[dim] == 1:  # a gate that looks at neighbouring channels
         lengths = {other: call.ledger.blended(ids, other, call.shape[other]) for other in range(dim + 1, ids.ndim)}
         kept = next((one for one in lengths.values() if one is not None), None)
@@ -69,10 +76,13 @@ def convolution(call: OpCall) -> Tensor | list[Tensor] | None:
 
 
 def _is_beside(call: OpCall, ids: Tensor, weight: Weight, dim: int) -> bool:
-    """Whether a convolution mixes tokens, say, and channels lie along a dimension that its kernel does not widen."""
+    """Whether a convolution mixes tokens, say, and channels lie along a dimension that its kernel does not widen; or in
+    the place of samples, each filtered alone.
+    """
     spatial = [other for other in range(dim + 1, ids.ndim) if varies(ids, other)]
     beside = all(weight.shape[other - dim + 1] == 1 and call.shape[other] == ids.shape[other] for other in spatial)
-    return bool(spatial) and beside and not varies(ids, dim)
+    alone = any(varies(ids, other) for other in range(dim))
+    return (bool(spatial) or alone) and beside and not varies(ids, dim)
 
 
 def deformable(call: OpCall) -> Tensor | list[Tensor] | None:

@@ -114,6 +114,8 @@ def _past(number: int, maker: dict[int, Recorded]) -> set[int]:
 def _derived(weight: int, sources: list[int], trace: Trace) -> Derived | None:
     shape = trace.shapes[weight]
     same = [number for number in sources if trace.shapes[number] == shape]
+    if not same and len(shape) > 2:  # a kernel that is summed, say, over height and width
+        same = [n for n in sources if len(trace.shapes[n]) == len(shape) and trace.shapes[n][:2] == shape[:2]]
     learned = [number for number in same if trace.tensors[number] in trace.parameters]
     if len(learned) != 1 or len(shape) < 2:
         return None
