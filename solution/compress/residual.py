@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from solution.compress.coupling.inputs import tensors_in
 from solution.compress.layers import module_at
 from solution.compress.parametrized import materialize_all
 from solution.contracts import Example, copied
@@ -190,20 +191,20 @@ def _macs_inside(model: nn.Module, example: Example, paths: Iterable[str]) -> di
 
 def _spared(model: nn.Module, example: Example, blocks: list[Block]) -> tuple[Block, ...]:
     """The blocks without which the net runs. All at once is the usual case; one by one is looked at when it fails."""
-    shape = _output_shape(model, example)
-    if _output_shape(taken_out(model, blocks), example) == shape:
+    shapes = _output_shapes(model, example)
+    if _output_shapes(taken_out(model, blocks), example) == shapes:
         return tuple(blocks)
-    return tuple(block for block in blocks if _output_shape(taken_out(model, [block]), example) == shape)
+    return tuple(block for block in blocks if _output_shapes(taken_out(model, [block]), example) == shapes)
 
 
-def _output_shape(model: nn.Module, example: Example) -> tuple[int, ...] | None:
-    """The shape of the output for one image; None when the net does not run."""
+def _output_shapes(model: nn.Module, example: Example) -> list[tuple[int, ...]] | None:
+    """The shapes of all outputs for one image; None when the net does not run."""
     try:
         with as_judged(model):
             output = call(model, one_for(model, example))
     except Exception:  # whatever a net cannot do without the block, the block has to stay
         return None
-    return tuple(getattr(output, "shape", ()))
+    return [tuple(one.shape) for one in tensors_in(output)]
 
 
 def taken_out(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:

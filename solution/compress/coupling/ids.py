@@ -295,17 +295,27 @@ class ChannelIds:
 
         Such as centers of clusters, each of which has all channels. Returns whether there were any.
         """
-        ranges = [(int(ids.min()), int(ids.max())) for ids in self.elements.values()]
+        return any(
+            self._settled(meeting, view, packed(representative[slim(view)]).expand(view.shape)) is not None
+            for meeting in self.postponed
+            for view in meeting.views
+        )
+
+    def with_channels(self, ids: Tensor) -> Tensor:
+        """`ids`; where they are such elements, those of one element for each channel."""
         for meeting in self.postponed:
             for view in meeting.views:
-                low, high = int(slim(view).min()), int(slim(view).max())
-                known = packed(representative[slim(view)]).expand(view.shape)
-                dims = [dim for dim in range(view.ndim) if varies(known, dim)]
-                lacking = [dim for dim in dims if any(other.shape[dim] == 1 for other in meeting.views)]
-                if any(first <= low and high <= last for first, last in ranges) and 0 < len(lacking) < len(dims):
-                    self.collapse(view, lacking)
-                    return True
-        return False
+                if meeting.shape == tuple(ids.shape) and torch.equal(slim(view), slim(ids)):
+                    found = self._settled(meeting, view, view)
+                    return ids if found is None else found.expand(ids.shape)
+        return ids
+
+    def _settled(self, meeting: Meeting, view: Tensor, known: Tensor) -> Tensor | None:
+        low, high = int(slim(view).min()), int(slim(view).max())
+        dims = [dim for dim in range(view.ndim) if varies(known, dim)]
+        lacking = [dim for dim in dims if any(other.shape[dim] == 1 for other in meeting.views)]
+        held = any(int(ids.min()) <= low and high <= int(ids.max()) for ids in self.elements.values())
+        return self.collapse(view, lacking) if held and 0 < len(lacking) < len(dims) else None
 
     def settle_axes(self) -> None:
         """Elements of a tensor along one axis of which channels lie, too, go along with these."""

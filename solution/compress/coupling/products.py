@@ -164,6 +164,11 @@ def _of_two(call: OpCall, terms: list[str], factors: list[Any], output: str, sha
     shared = [one for one in output if one in terms[0] and one in terms[1] and one in along[0] | along[1]]
     alone = [[one for one in term if one in some and one not in other]
              for term, some, other in ((terms[0], along[0], terms[1]), (terms[1], along[1], terms[0]))]  # fmt: skip
+    for number, other in ((0, 1), (1, 0)):
+        gates = along[number] & set(shared) and not alone[number] and alone[other] and along[other] == set(alone[other])
+        if call.ledger.is_over_all(bool(gates), f" of a gate {number}"):
+            call.ledger.keep((left, right)[number], "einsum multiplies other channels by it")
+            return ordered((left, right)[other], terms[other], list(output)).expand(shape)
     summed = [one for one in summed if one in along[0] | along[1]]
     if any(set(names) - set(output) for names in alone):
         return None

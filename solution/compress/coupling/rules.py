@@ -160,6 +160,9 @@ def reduction(call: OpCall) -> Any:
     single = isinstance(call.result, torch.Tensor)
     shape = tuple((call.result if single else call.result[0]).shape)
     along = {dim for dim in range(ids.ndim) if varies(ids, dim)}
+    if along - set(dims):
+        ids = call.ledger.with_channels(ids)
+        along = {dim for dim in range(ids.ndim) if varies(ids, dim)}
     picks = call.name in PICKING or call.picks
     over_all = bool(along) and along <= set(dims) and (call.ledger.approximate or not picks)
     if call.ledger.is_over_all(over_all):

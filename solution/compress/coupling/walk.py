@@ -43,6 +43,10 @@ class Derived:
     along: tuple[tuple[int, int, int], ...]
 
 
+TURNS = ("t_", "transpose_", "numpy_T", "mT")
+"""Calls that swap the axes of a matrix."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
     """Along which axes of a parameter rows and columns lie of a weight that is computed from several parameters."""
@@ -68,7 +72,7 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[in
         if call.name.startswith(("conv", "linear", "embedding")) and ref.number < len(trace.tensors)
     }
     for call in trace.calls:
-        weight = call.arguments.get("weight") if call.name.startswith(("conv", "linear")) else None
+        weight = _weight_of(call, maker)
         if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
             past = _past(weight.number, maker)
             sources = sorted(past - maker.keys() - trace.constants.keys())
@@ -76,7 +80,7 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[in
             if derived is not None:
                 found[weight.number] = derived
                 between |= past & maker.keys()
-            else:
+            elif call.arguments.get("weight") is not None:
                 held = [number for number in sources if number < len(trace.tensors) and number not in whole]
                 axes = {number: _rows_of(trace.shapes[number], trace.shapes[weight.number]) for number in held}
                 kernels |= {
@@ -85,6 +89,18 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[in
                     if axis is not None
                 }
     return found, between, kernels
+
+
+def _weight_of(call: Recorded, maker: dict[int, Recorded]) -> Any:
+    """What a layer multiplies with, before it is turned."""
+    if call.name.startswith(("conv", "linear")):
+        return call.arguments.get("weight")
+    if not call.name.startswith(("matmul", "mm_")):
+        return None
+    factor = call.arguments.get("other", call.arguments.get("mat2"))
+    while isinstance(factor, Ref) and factor.number in maker and maker[factor.number].name.startswith(TURNS):
+        factor = maker[factor.number].arguments["self"]
+    return factor
 
 
 def _rows_of(own: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
