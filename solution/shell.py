@@ -24,6 +24,8 @@ _GRACE_S = 1.5
 _FIRST_S = 10.0
 """How long the launcher of several processes may take to end the others when the first has ended."""
 _watching = threading.Event()
+_RACE_S = 0.5
+"""How much later than its workers a process may receive a signal to the whole group."""
 _SECRET = "(?:passw|pwd|token|secret|api_?key|credential|signature)"
 """What settings behind the ? of a URL are called that nobody else should read."""
 
@@ -41,7 +43,7 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
     code, stopped = 0, f"stopped{f'; {advice}' if advice else ''}"
     with _plain_warnings(), temporaries.own_temporary_folder(), _ended_in_time(stopped):
         try:
-            done = command()
+            done = _or_stopped(command)
             code = done if isinstance(done, int) else 0
             sys.stdout.flush()
         except InputError as error:
@@ -59,6 +61,19 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
             where = f": {error.filename}" if error.filename else ""
             return _say(f"error: {reason}{where}; make room, or write elsewhere (--out, SOLUTION_CACHE, TMPDIR)", 2)
     return code
+
+
+def _or_stopped(command: Callable[[], Any]) -> Any:
+    """What `command` returns. Where a signal to the whole group ends a worker first, the error is a stop, too."""
+    try:
+        return command()
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        time.sleep(_RACE_S)
+        raise
 
 
 def exit_with(command: Callable[[], int]) -> NoReturn:

@@ -52,6 +52,23 @@ def test_a_signal_ends_a_command_wherever_it_is(tmp_path, number, code, work):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_to_the_whole_group_may_reach_a_worker_first(tmp_path):
+    work = """
+        from multiprocessing import active_children
+        from torch.utils.data import DataLoader
+        batches = iter(DataLoader([1.0] * 10**6, num_workers=1))
+        next(batches)
+        active_children()[0].terminate()
+        import os, threading
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        all(batch is not None for batch in batches)
+        """
+    process, _ = start(WRITING.format(work=work), tmp_path / "net.bin")
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error.strip()) == (143, "stopped; type it again")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("make", [temporaries.file_beside, temporaries.folder_beside])
 def test_a_signal_leaves_nothing_whichever_line_it_interrupts(tmp_path, make):
     for line in range(1000):
