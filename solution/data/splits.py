@@ -28,7 +28,7 @@ _CALLED = {
     "val": "val|valid|validate|validation|dev|devel|development",
     "test": "test|testing|eval|evaluation|hold[ _-]?out",
 }
-_AFTER = r"([ _-]?set)?[ _-]?\d*"
+_AFTER = r"([ _-]?(set|data|dataset|split|images?|imgs?|photos?|pictures))?[ _-]?\d*"
 KNOWN = "train, training; val, valid, validation, dev; test, testing, eval, evaluation, holdout"
 
 

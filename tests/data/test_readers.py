@@ -152,6 +152,7 @@ def test_numbered_classes_sort_by_value():
         ("Training", "train"), ("train2017", "train"), ("TRAIN_SET", "train"), ("trainset", "train"),
         ("valid", "val"), ("Validation_set", "val"), ("dev", "val"), ("val-2", "val"),
         ("Testing", "test"), ("evaluation", "test"), ("Eval", "test"), ("holdout", "test"), ("hold_out_1", "test"),
+        ("training_data", "train"), ("val_images", "val"), ("Test Dataset 2", "test"), ("train-split", "train"),
         ("dataset", None), ("devices", None), ("trainer", None), ("tests", None), ("latest", None), ("set", None),
     ],
 )  # fmt: skip
