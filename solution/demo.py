@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from solution.contracts import InputError
+from solution.run_folder import RunFolder
 from solution.runtime import ROOT, check_writable, hardware, pick_device, set_threads, write_text
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _roles(folder: Path, both: bool) -> dict[str, Path]:
 
 def _role(folder: Path, role: str) -> Path:
     """The checkpoint, or where there is none the packed file."""
-    path = folder / f"{role}.safetensors"
+    path = RunFolder(path=folder).compared(role)
     if path.is_file():
         return path
     if path.with_suffix(".packed").is_file():
@@ -112,7 +113,9 @@ def _role(folder: Path, role: str) -> Path:
 def matching(classes: tuple[str, ...]) -> Path:
     """The folder under `pretrained/` whose Before knows exactly these classes, else the newest run that does."""
     committed = sorted({path.parent for path in PRETRAINED.glob("*/before.*")})
-    runs = sorted(RUNS.rglob("before.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+    runs = sorted(
+        RUNS.rglob(RunFolder(path=Path()).compared("before").name), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for folder in (*committed, *(path.parent for path in runs)):
         if _classes_known(folder) == classes:
             if folder not in committed:

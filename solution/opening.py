@@ -41,6 +41,7 @@ from solution.models.outputs import SIZE, answer_of, as_logits, classifier_path,
 from solution.models.own_code import OwnNet, suggested
 from solution.models.weights import fill, fitted, misfits, read_weights, within_limits
 from solution.registry import FORMATS
+from solution.run_folder import RunFolder
 
 _OURS = (".safetensors", ".packed")
 _WEIGHTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
@@ -97,7 +98,7 @@ class ModelSource:
     def own(self) -> Path | None:
         """The file of ours, or the exported net, that MODEL is; None where it names something else."""
         path = Path(self.name)
-        after = path / "after.safetensors"
+        after = RunFolder(path=path).compared("after")
         if after.is_file():
             return after
         return path if path.suffix in _OURS or files.format_of(path) is not None else None

@@ -38,7 +38,8 @@ _NOTED = {"name": str, "seed": int, "before": str, "after": str, "settings": dic
 """What recipe.json may hold, and of which kind."""
 _DECODING = ("pillow", "opencv-python-headless")  # other versions may make other pixels of the same pictures
 MODEL, PACKED, HISTORY, STATE = "model.safetensors", "model.packed", "history.csv", "training.safetensors"
-RECIPE, ROWS, TABLE, PLAN, PLAN_TEXT = "recipe.json", "rows.json", "rows.csv", "plan.json", "plan.txt"
+RECIPE, ROWS, TABLE, PAGE = "recipe.json", "rows.json", "rows.csv", "report.html"
+PLAN, PLAN_TEXT = "plan.json", "plan.txt"
 
 Defaults = Callable[[str], Mapping[str, Any]]
 """A recipe's name -> the settings that it has today."""

@@ -32,11 +32,11 @@ def run(arguments: argparse.Namespace) -> None:
         write_docs(ROOT / "docs")
         return
     from solution.report.tables import spread_table
-    from solution.run_folder import read_run
+    from solution.run_folder import PAGE, read_run
 
     runs = [read_run(folder) for folder in arguments.folders]
     print(spread_table([one.rows for one in runs]))
-    target = arguments.html or (runs[0].folder / "report.html" if len(runs) == 1 else None)
+    target = arguments.html or (runs[0].folder / PAGE if len(runs) == 1 else None)
     if target is not None:
         write_page(runs, target, arguments.data)
     elif arguments.data is not None:

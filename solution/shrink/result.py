@@ -18,7 +18,7 @@ from solution.report.plots import Point, Series, pareto
 from solution.report.sections import Findings, RecipeInfo
 from solution.report.style import COLORS, Drawing
 from solution.report.tables import Table
-from solution.run_folder import Run, RunFolder, read_run
+from solution.run_folder import PAGE, Run, RunFolder, read_run
 from solution.runtime import write_text
 
 NAME, FACTS = "shrink", "shrink.json"
@@ -196,4 +196,4 @@ def write(result: Result, rows: Sequence[Row], about: Mapping[str, Any]) -> None
     write_text(result.out / FACTS, json.dumps(facts, indent=1) + "\n")
     if drawing := _drawing(facts):
         write_text(result.out / "front.svg", drawing.file_text())
-    write_text(result.out / "report.html", page([read_run(result.out)], None, lambda _name: INFO))
+    write_text(result.out / PAGE, page([read_run(result.out)], None, lambda _name: INFO))

@@ -17,7 +17,7 @@ from solution import checkpoint
 from solution.contracts import Batches, InputError
 from solution.export.runtimes import import_runtime
 from solution.locks import claimed
-from solution.run_folder import data_facts
+from solution.run_folder import ROWS, data_facts
 from solution.runtime import check_writable, commit, hardware, set_threads, write_text
 from solution.shrink.choice import Choice, choose, settled
 from solution.shrink.goal import LIMITS, Goal
@@ -101,8 +101,8 @@ def check(goal: Goal, out: Path, resume: bool) -> None:
     """`InputError` for what can be known before anything is read: a missing runtime, a place that is taken."""
     if goal.runtime not in OF_PYTORCH:
         import_runtime(goal.runtime)
-    check_writable(out / "rows.json")
-    if (out / "rows.json").exists() and not resume:
+    check_writable(out / ROWS)
+    if (out / ROWS).exists() and not resume:
         raise InputError(f"{out} already holds a result: add --resume to see it again, or choose another --out")
 
 
