@@ -1,4 +1,4 @@
-"""Nets that differ in training, computed filters, codebooks, shifts, and other kinds that an attack tried."""
+"""Nets that differ in training or draw numbers, computed filters, codebooks, shifts, and more that an attack tried."""
 
 from __future__ import annotations
 
@@ -60,6 +60,35 @@ class TrainsParts(Trunk):
 
     def middle(self, x: Tensor) -> Tensor:
         return torch.cat([x[:, :5].sigmoid(), -x[:, 5:]], 1) if self.training else x
+
+
+class AlwaysDrops(Trunk):
+    """Dropout that goes on after training (Gal and Ghahramani, 2016)."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        return F.dropout2d(F.dropout(x, 0.2, True), 0.1, True)
+
+
+class Noisy(Trunk):
+    """Random numbers of several kinds, added to and multiplied with all channels."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        return (x + 0.1 * torch.randn_like(x)) * torch.empty_like(x).uniform_(0.9, 1.1) + torch.rand(x.shape)
+
+
+class Gumbel(Trunk):
+    """A random choice of one place, for each channel."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        return x * F.gumbel_softmax(x, dim=-1)
+
+
+class Spikes(Trunk):
+    """Zeros and ones at random, passed straight through."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        share = x.sigmoid()
+        return share + (torch.bernoulli(share) - share).detach()
 
 
 class CentralDifference(nn.Module):
@@ -282,6 +311,7 @@ IMAGES = (2, 3, 12, 12)
 NETS: tuple[UserNet, ...] = nets(
     "attacks",
     *((build, IMAGES, "training") for build in (DropsChannels, MixesSamples, DropsBlocks, TrainsParts)),
+    *((build, IMAGES, "random") for build in (AlwaysDrops, Noisy, Gumbel, Spikes)),
     *((build, IMAGES) for build in (CentralDifference, CentralKernel, Wavelet, CosineProduct, Centers, Reassembly)),
     *((build, IMAGES) for build in (NetVlad, GroupMeans, GroupPlaces, SumOverWidth, fan_in, NearestCode)),
     *((build, IMAGES) for build in (ProductCodes, ShiftedPlaces)),

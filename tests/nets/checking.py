@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nets.catalogue import UserNet, example_of
 from nets.project import Choice, Refused, call, cut
-from solution.compress.coupling.absent import NAN, Present
+from solution.compress.coupling.absent import NAN, Present, Steady
 from solution.contracts import copied
 
 RATIOS = (0.3, 0.5, 0.7)
@@ -222,7 +222,7 @@ def _run(net: nn.Module, example: Any, counted: bool = True) -> tuple[list[Tenso
     fast, counter = torch.backends.mha.get_fastpath_enabled(), FlopCounterMode(display=False)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), Steady():
             if counted:
                 with counter:
                     output = call(net, example)

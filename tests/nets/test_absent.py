@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from solution.compress.coupling.absent import NAN, Present
+from solution.compress.coupling.absent import NAN, Present, Steady
 
 KEPT = (0, 2, 3, 5)
 FUNCTIONS = {
@@ -51,6 +51,23 @@ def test_functions(name):
         found = FUNCTIONS[name](absent(x, 1))
     wanted = FUNCTIONS[name](x[:, KEPT])
     assert torch.allclose(present(found), wanted.flatten(), atol=1e-12)
+
+
+CHANCE = {
+    "noise": lambda x: x + torch.randn_like(x) + torch.rand(x.shape, dtype=x.dtype) + torch.zeros_like(x).normal_(1, 2),
+    "dropout": lambda x: F.dropout2d(F.dropout(x, 0.4, True), 0.4, True),
+    "choices": lambda x: torch.bernoulli(x.sigmoid()) + F.gumbel_softmax(x, dim=-1),
+    "scale": lambda x: x * torch.empty_like(x).uniform_(0.5, 2),
+}
+
+
+@pytest.mark.parametrize("name", CHANCE)
+def test_what_is_drawn_does_not_depend_on_how_many_channels_there_are(name):
+    x = example()
+    with Present(), Steady():
+        found = CHANCE[name](absent(x, 1))
+    with Steady():
+        assert torch.equal(present(found), CHANCE[name](x[:, KEPT]).flatten())
 
 
 @pytest.mark.parametrize("inputs", [True, False])

@@ -30,6 +30,8 @@ SAMPLE = (
     "metric.GeneralMean",
     "unusual.Regions",
     "wrapped.brain",
+    "attacks.DropsChannels",
+    "attacks.Spikes",
 )
 
 

@@ -20,6 +20,13 @@ NAN = float("nan")
 Arguments = dict[str, Any]
 
 
+def given_to(func: Any, args: Any, kwargs: Arguments) -> Arguments:
+    """All arguments of a call by name, those left out too."""
+    schema = func._schema.arguments
+    named = dict(zip((argument.name for argument in schema), args, strict=False))
+    return {**{argument.name: argument.default_value for argument in schema}, **named, **kwargs}
+
+
 class Present(TorchDispatchMode):
     """A forward over the present numbers only."""
 
@@ -30,9 +37,32 @@ class Present(TorchDispatchMode):
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
         if rule is None or not any(isinstance(leaf, Tensor) and is_absent(leaf).any() for leaf in leaves):
             return func(*args, **kwargs)
-        names = [argument.name for argument in func._schema.arguments]
-        given = {argument.name: argument.default_value for argument in func._schema.arguments}
-        return rule(func, {**given, **dict(zip(names, args, strict=False)), **kwargs})
+        return rule(func, given_to(func, args, kwargs))
+
+
+class Steady(TorchDispatchMode):
+    """A forward that draws the same number everywhere: nets of two widths would else draw different ones."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The call as it is, unless it draws numbers."""
+        kwargs, name = kwargs or {}, func.overloadpacket.__name__
+        draw = DRAWS.get(name.rstrip("_"))
+        if draw is None:
+            return func(*args, **kwargs)
+        drawn = draw(given_to(func, args, kwargs))
+        if name.endswith("_"):
+            return args[0].copy_(drawn) if isinstance(drawn, Tensor) else args[0].fill_(drawn)
+        return drawn.clone() if isinstance(drawn, Tensor) else func(*args, **kwargs).fill_(drawn)
+
+
+DRAWS: dict[str, Callable[[Arguments], Any]] = {
+    **dict.fromkeys(("rand", "rand_like", "randn", "randn_like"), lambda given: 0.5),
+    "uniform": lambda given: (given["from"] + given["to"]) / 2,
+    "normal": lambda given: given["mean"] + given["std"] / 2,
+    "exponential": lambda given: 1 / given["lambd"],
+    "bernoulli": lambda given: given.get("p", given["self"]),
+}
+"""What draws numbers -> one that it may draw; of choices between 0 and 1 their mean, by which nothing is dropped."""
 
 
 def is_absent(x: Tensor) -> Tensor:

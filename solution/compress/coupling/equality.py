@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solution.compress.coupling.absent import NAN, Present
+from solution.compress.coupling.absent import NAN, Present, Steady
 from solution.compress.coupling.analysis import Analysis, TraceRequest, analyze
 from solution.compress.coupling.inputs import call, tensors_in, unwrapped, with_tensors
 from solution.compress.coupling.plan import ChannelPlan
@@ -181,10 +181,10 @@ def _telling(example: Any) -> Any:
 
 
 def outputs_of(model: nn.Module, example: Any, *modes: TorchDispatchMode) -> list[Tensor]:
-    """The floating-point outputs of `model` in eval mode, attention taken apart, under `modes`."""
+    """The floating-point outputs of `model` in eval mode, attention taken apart and chance left out, under `modes`."""
     torch.manual_seed(0)
     with contextlib.ExitStack() as stack:
-        contexts: tuple[Any, ...] = (as_judged(model), sdpa_kernel(SDPBackend.MATH), *modes)
+        contexts: tuple[Any, ...] = (as_judged(model), sdpa_kernel(SDPBackend.MATH), *modes, Steady())
         for context in contexts:
             stack.enter_context(context)
         return [leaf for leaf in tensors_in(call(model, example)) if leaf.is_floating_point()]

@@ -59,6 +59,11 @@ def neutral(call: OpCall) -> Tensor:
     return uniform(NEUTRAL, call.shape)
 
 
+def drawn(call: OpCall) -> Tensor:
+    """Random numbers, each by itself, of what is given for it or of nothing but its shape."""
+    return call.ledger.meet(call.tensors(), call.shape, call.name)
+
+
 def numbered(call: OpCall) -> Tensor:
     """A new tensor of values that depend on where they stand: channels that meet it stay."""
     return uniform(KEPT if call.result.numel() > 1 else NEUTRAL, call.shape)
@@ -269,10 +274,10 @@ RULES: dict[str, Rule] = {
         pooling,
     ),
     **_named(
-        "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty "
-        "bernoulli",
+        "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty",
         neutral,
     ),
+    **_named("bernoulli uniform normal exponential log_normal cauchy geometric poisson", drawn),
     **_named("arange linspace logspace eye tril_indices triu_indices scalar_tensor", numbered),
     **_named(
         "dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous to _to_copy type_as detach "
