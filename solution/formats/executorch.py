@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +15,8 @@ from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.base import Format, Listing, check_description
 from solution.formats.channels_last import traced
 from solution.formats.child import in_child
-from solution.formats.executorch_runtime import EXTRA, loaded, ran
-from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.executorch_runtime import EXTRA, library, loaded
+from solution.formats.exported import KEY, Exported, Metadata, in_parts
 from solution.formats.litert_runtime import quiet
 from solution.runtime import needed
 
@@ -31,8 +32,7 @@ class ExecuTorch(Format):
 
     def check_runtime(self) -> None:
         """ExecuTorch can be imported."""
-        with needed(f"the runtime {self.runtime}", EXTRA), quiet():
-            import executorch.runtime  # noqa: F401
+        library()
 
     def base(self, net: nn.Module, example: Tensor) -> nn.Module:
         """The net itself."""
@@ -91,13 +91,21 @@ class ExecuTorch(Format):
         found = in_child("executorch", path)
         ports = [[tuple(shape) for shape in shapes] for shapes in found["shapes"]]
         metadata = Metadata.of_file(found["texts"].get(KEY), path, task, feed, ports)
+        if not found["floating"]:
+            raise InputError(f"{path} takes numbers that are no float32: only nets of float images run here")
         program, forward = loaded(path)
 
         def run(images: Any, _kept: Any = program) -> Any:  # the method reads what the program holds
             torch.set_num_threads(threads)
-            return ran(forward, images)
+            try:
+                return forward.call([torch.from_numpy(images)])[0].numpy().copy()
+            except RuntimeError as error:
+                raise InputError(f"{path} does not run in ExecuTorch ({error}): export it again") from error
 
-        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=(path,))
+        with quiet():  # the first call prints what it finds out about the processor
+            run(np.zeros(ports[0][0], np.float32))
+        whole = in_parts(run, ports[0][0][0])
+        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=whole, files=(path,))
 
     def listing(self, path: Path) -> Listing:
         """Its methods: weights lie inside what XNNPACK alone reads."""

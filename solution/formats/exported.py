@@ -145,6 +145,22 @@ class Metadata(InputSpec):
             )
 
 
+def in_parts(run: Run, at_once: Any) -> Run:
+    """`run` for any number of images, where the file takes `at_once`: the last part is filled up with its last image.
+
+    What is no whole number takes any.
+    """
+
+    def whole(images: np.ndarray) -> np.ndarray:
+        if not isinstance(at_once, int) or len(images) == at_once:
+            return run(images)
+        full = np.concatenate([images, np.repeat(images[-1:], -len(images) % at_once, axis=0)])
+        parts = [run(full[start : start + at_once]) for start in range(0, len(full), at_once)]
+        return np.concatenate(parts)[: len(images)]
+
+    return whole
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Exported:
     """An opened file: ``logits = exported(images)``, so that the same evaluation judges it.

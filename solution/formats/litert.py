@@ -16,7 +16,7 @@ from solution.formats import litert_runtime
 from solution.formats.base import Format, Line, Listing, check_description
 from solution.formats.channels_last import channels_last, traced
 from solution.formats.child import in_child
-from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.exported import KEY, Exported, Metadata, in_parts
 from solution.formats.litert_runtime import quiet
 from solution.formats.ranges import Ranges
 from solution.formats.same_rounding import round_alike
@@ -125,7 +125,13 @@ class LiteRt(Format):
         self.check_runtime()
         graph = Graph.from_fields(in_child("litert", path)["graph"])
         metadata = Metadata.of_file(graph.metadata.get(KEY), path, task, feed, signature(graph))
-        run = litert_runtime.running(litert_runtime.litert(path.read_bytes(), threads, path), graph)
+        given = graph.places[graph.inputs[0]]
+        if not given.type.startswith("FLOAT") and given.scale is None:
+            raise InputError(
+                f"{path} takes {given.type.lower()} without a step: it needs float images, or integers with one"
+            )
+        run = litert_runtime.running(litert_runtime.litert(path.read_bytes(), threads, path), graph, path)
+        run = in_parts(run, given.shape[0])
         return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=(path,))
 
     def listing(self, path: Path) -> Listing:

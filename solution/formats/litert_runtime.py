@@ -61,30 +61,30 @@ def litert(data: bytes, threads: int, path: object) -> Any:
     return interpreter
 
 
-def running(interpreter: Any, graph: Graph) -> Run:
-    """Images (B, C, H, W) float32, normalized, to the outputs of all, run one at a time; integers are scaled."""
+def running(interpreter: Any, graph: Graph, path: object) -> Run:
+    """Images (B, C, H, W) float32, normalized, as many as the graph takes, to its outputs; integers are scaled."""
     given, gives = graph.inputs[0], graph.outputs[0]
 
     def run(images: np.ndarray) -> np.ndarray:
-        outputs = []
-        for image in images:
-            interpreter.set_tensor(given, as_input(image, graph))
+        interpreter.set_tensor(given, as_input(images, graph))
+        try:
             interpreter.invoke()
-            outputs.append(as_output(interpreter.get_tensor(gives), graph))
-        return np.concatenate(outputs)
+        except (ValueError, RuntimeError) as error:  # such as an index that the image makes too large
+            raise InputError(f"{path} does not run in LiteRT ({clean_message(error)}): export it again") from error
+        return as_output(interpreter.get_tensor(gives), graph)
 
     return run
 
 
-def as_input(image: np.ndarray, graph: Graph) -> np.ndarray:
-    """(C, H, W) float32 as the graph's input takes it, (1, H, W, C), and rounded to its steps where it is of integers.
+def as_input(images: np.ndarray, graph: Graph) -> np.ndarray:
+    """(B, C, H, W) float32 as the graph's input takes it: (B, H, W, C), rounded to its steps where it is of integers.
 
-    Files of others may take (1, C, H, W).
+    Files of others may take (B, C, H, W).
     """
     place = graph.places[graph.inputs[0]]
-    values = np.ascontiguousarray(image.transpose(1, 2, 0) if is_channels_last(place.shape) else image)[None]
-    if place.scale is None or place.type == "FLOAT32":
-        return values.astype(np.float32, copy=False)
+    values = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if is_channels_last(place.shape) else images)
+    if place.scale is None or place.type.startswith("FLOAT"):
+        return values.astype(TYPES[place.type], copy=False)
     limits = np.iinfo(np.dtype(place.type.lower()))
     steps = np.round(values / np.float32(place.scale)) + place.zero_point
     return np.clip(steps, limits.min, limits.max).astype(limits.dtype)
@@ -98,7 +98,7 @@ def is_channels_last(shape: tuple[int, ...]) -> bool:
 def as_output(values: np.ndarray, graph: Graph) -> np.ndarray:
     """What the graph gave, as float32."""
     place = graph.places[graph.outputs[0]]
-    if place.scale is None or place.type == "FLOAT32":
+    if place.scale is None or place.type.startswith("FLOAT"):
         return np.array(values, np.float32)
     return (values.astype(np.float32) - place.zero_point) * np.float32(place.scale)
 
@@ -127,12 +127,9 @@ def micro_running(interpreter: Any, graph: Graph) -> Run:
     """As `running`, in the interpreter for microcontrollers."""
 
     def run(images: np.ndarray) -> np.ndarray:
-        outputs = []
-        for image in images:
-            interpreter.set_input(as_input(image, graph), 0)
-            interpreter.invoke()
-            outputs.append(as_output(interpreter.get_output(0), graph))
-        return np.concatenate(outputs)
+        interpreter.set_input(as_input(images, graph), 0)
+        interpreter.invoke()
+        return as_output(interpreter.get_output(0), graph)
 
     return run
 

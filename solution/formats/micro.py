@@ -14,7 +14,7 @@ from solution.contracts import CLASSIFICATION, InputError
 from solution.formats import litert_runtime
 from solution.formats.base import Format, Listing, check_description
 from solution.formats.child import in_child
-from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.exported import KEY, Exported, Metadata, in_parts
 from solution.formats.litert import LITERT, lines_of, notes_of, room, signature
 from solution.formats.litert_runtime import MICRO_EXTRA
 from solution.formats.micro_code import header_text, program_text, source_text
@@ -100,6 +100,7 @@ class Micro(Format):
         metadata = Metadata.of_file(graph.metadata.get(KEY), path, task, feed, signature(graph))
         data = litert_runtime.array_in(path)
         run = litert_runtime.micro_running(litert_runtime.micro(data, found["arena"], path), graph)
+        run = in_parts(run, graph.places[graph.inputs[0]].shape[0])
         files = tuple(file for file in self.files(path) if file.is_file())
         return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=files)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.base import Format, Line, Listing, check_description
 from solution.formats.child import in_child
-from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.exported import KEY, Exported, Metadata, in_parts
 from solution.runtime import needed
 
 OPSET = 20
@@ -143,17 +143,13 @@ class Onnx(Format):
         ports = [(shape[0], shape[3], *shape[1:3])] if last else shapes, [tuple(port.shape) for port in outputs]
         metadata = Metadata.of_file(text, path, task, feed, ports)
         kind = np.float16 if inputs[0].type == "tensor(float16)" else np.float32
-        at_once = shape[0] if isinstance(shape[0], int) else None
 
         def run(images: np.ndarray) -> np.ndarray:
             seen = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if last else images, dtype=kind)
-            if at_once in (None, len(seen)):
-                return session.run([result], {name: seen})[0]
-            full = np.concatenate([seen, np.repeat(seen[-1:], -len(seen) % at_once, axis=0)])
-            parts = [full[start : start + at_once] for start in range(0, len(full), at_once)]
-            return np.concatenate([session.run([result], {name: part})[0] for part in parts])[: len(seen)]
+            return session.run([result], {name: seen})[0]
 
-        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=(path,))
+        whole = in_parts(run, shape[0])
+        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=whole, files=(path,))
 
     def read(self, path: Path) -> Any:
         """The graph of a classifier of others, as `base` would give it: its ports have our names."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.base import Format, Line, Listing, check_description
 from solution.formats.child import in_child
-from solution.formats.exported import KEY, Exported, Metadata
+from solution.formats.exported import KEY, Exported, Metadata, in_parts
 from solution.formats.onnx import ONNX
 from solution.runtime import needed
 
@@ -134,7 +134,8 @@ class OpenVino(Format):
         def run(images: np.ndarray) -> np.ndarray:
             return request.infer({0: images})[0]
 
-        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=run, files=self._whole(path))
+        whole = in_parts(run, ports[0][0][0])
+        return Exported(path=path, runtime=self.runtime, metadata=metadata, run=whole, files=self._whole(path))
 
     def listing(self, path: Path) -> Listing:
         """Its constants."""

@@ -41,7 +41,7 @@ class Ranges:
                    if not place.constant and place.type == "FLOAT32"]  # fmt: skip
         found = cls()
         for image in images:
-            interpreter.set_tensor(graph.inputs[0], as_input(image, graph))
+            interpreter.set_tensor(graph.inputs[0], as_input(image[None], graph))
             interpreter.invoke()
             for index, name in flowing:
                 found._note(name, interpreter.get_tensor(index))

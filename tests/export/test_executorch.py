@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from solution import checkpoint
 from solution.__main__ import main
@@ -50,3 +51,19 @@ def test_a_missing_package_names_its_extra(color_net, photos, tmp_path, monkeypa
         config = ExportConfig(file=color_net, format="executorch", out=tmp_path / "n.pte", data=str(photos))
         make(config, lambda _: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_others_run_on_any_number_of_images_or_say_what_they_map(tmp_path):
+    from executorch.exir import to_edge_transform_and_lower
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    words = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(80, 3)).eval()
+    path, images = tmp_path / "net.pte", torch.randn(7, 3, 32, 32)
+    for module, example in ((net, images[:4]), (words, torch.zeros(1, 10, dtype=torch.long))):
+        path.write_bytes(to_edge_transform_and_lower(torch.export.export(module, (example,))).to_executorch().buffer)
+        if module is net:
+            assert torch.allclose(files.open_file(path)(images), net(images), atol=1e-5)
+        else:
+            with pytest.raises(InputError, match=r"maps \[1, 10\] to \[1, 3\]: only classifiers of square images"):
+                files.open_file(path)

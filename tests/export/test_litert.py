@@ -139,6 +139,18 @@ def test_a_bias_far_larger_than_what_is_summed_stays_in_integers(photos, tmp_pat
     assert torch.allclose(files.open_file(path)(torch.zeros(2, 3, 32, 32)), net[-1].bias.expand(2, 3), atol=0.01)
 
 
+def test_a_file_of_others_that_takes_four_images_at_once_runs_on_any_number(tmp_path):
+    import litert_torch
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    path, images = tmp_path / "four.tflite", torch.randn(7, 3, 32, 32)
+    litert_torch.convert(net, (images[:4],)).export(str(path))
+    exported = files.open_file(path)
+    for count in (1, 4, 7):
+        assert torch.allclose(exported(images[:count]), net(images[:count]), atol=1e-5)
+
+
 class Odd(nn.Module):
     """A layer that the format lacks."""
 
