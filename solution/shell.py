@@ -26,6 +26,8 @@ _FIRST_S = 10.0
 _watching = threading.Event()
 _RACE_S = 0.5
 """How much later than its workers a process may receive a signal to the whole group."""
+_OF_NONE = "--exports"
+"""The flag whose list may hold nothing."""
 _SECRET = "(?:passw|pwd|token|secret|api_?key|credential|signature)"
 """What settings behind the ? of a URL are called that nobody else should read."""
 
@@ -119,8 +121,8 @@ def _say(line: str, code: int) -> int:
 def refuse_empty(words: Sequence[str]) -> None:
     """`InputError` when a word of the command line is empty: as a path it would name the folder that one is in."""
     for index, word in enumerate(words):
-        if not word or re.fullmatch(r"--[\w-]+=", word):
-            flag = word.rstrip("=") or (words[index - 1] if index else "")
+        flag = word.rstrip("=") or (words[index - 1] if index else "")
+        if flag != _OF_NONE and (not word or re.fullmatch(r"--[\w-]+=", word)):
             where = f"the value of {flag}" if flag.startswith("--") else f"word {index + 1} of the command"
             raise InputError(f"{where} is empty: give one; is a variable of the shell not set?")
 
