@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,24 +32,38 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         hooks = [value for name, value in vars(module).items() if name.endswith("_hooks") and isinstance(value, dict)]
         for functions in (vars(module), *hooks):
             functions.update({name: rebound(function, memo) for name, function in functions.items()
-                              if isinstance(function, FunctionType) and function.__closure__})  # fmt: skip
+                              if isinstance(function, FunctionType | MethodType)})  # fmt: skip
     return made
 
 
-def rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+def rebound(function: FunctionType | MethodType, memo: dict[int, Any]) -> FunctionType | MethodType:
     """`function`, such as a hook, that holds the copies of what it held: `copy.deepcopy` does not look into functions.
 
     memo  of the copy: id of an object -> its copy
     """
+
+    if isinstance(function, MethodType):
+        return MethodType(rebound(function.__func__, memo), memo.get(id(function.__self__), function.__self__))
+
+    def copy_of(held: Any) -> Any:
+        if isinstance(held, MethodType):
+            return rebound(held, memo) if id(held.__self__) in memo else held
+        nested = isinstance(held, FunctionType) and held is not function
+        return rebound(held, memo) if nested else memo.get(id(held), held)
+
     try:
         held = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a name that was not given a value yet
         return function
-    if not any(id(one) in memo and memo[id(one)] is not one for one in held):
+    defaults, named = function.__defaults__ or (), function.__kwdefaults__ or {}
+    before = [*held, *defaults, *named.values()]
+    after = [copy_of(one) for one in before]
+    if all(one is other for one, other in zip(before, after, strict=True)):
         return function
-    cells = tuple(CellType(memo.get(id(one), one)) for one in held)
-    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
-    made.__kwdefaults__ = function.__kwdefaults__
+    cells = tuple(CellType(one) for one in after[: len(held)])
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
+    made.__defaults__ = tuple(after[len(held) : len(held) + len(defaults)]) or None
+    made.__kwdefaults__ = dict(zip(named, after[len(held) + len(defaults) :], strict=True)) or None
     return made
 
 

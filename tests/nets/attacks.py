@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MethodType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -163,6 +166,41 @@ class Reassembly(Trunk):
         return torch.einsum("bkhw,bckhw->bchw", kernels, windows)
 
 
+class Patched(Trunk):
+    """Forwards put in place of others, by a function that holds one and by a method with one as its default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = self.more.forward, self.after.forward
+
+        def doubled(_layer: nn.Module, x: Tensor, old: Callable[[Tensor], Tensor] = second) -> Tensor:
+            return old(x) * 2
+
+        self.more.forward = lambda x: first(x).abs()
+        self.after.forward = MethodType(doubled, self.after)
+
+
+class Cached(Trunk):
+    """Noise of one seed, kept from the first forward on."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        if getattr(self, "noise", None) is None or self.noise.shape != x.shape[1:]:
+            self.noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+        return x + self.noise
+
+
+class ByWindows(Trunk):
+    """A convolution as a product of filters and windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(16, 16, 3, 3) * 0.1)
+
+    def middle(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        return (self.filters.flatten(1) @ F.unfold(x, 3, padding=1)).view(b, -1, h, w)
+
+
 class NetVlad(nn.Module):
     """Residuals to clusters, added up by soft assignment (Arandjelovic et al., 2016)."""
 
@@ -314,6 +352,6 @@ NETS: tuple[UserNet, ...] = nets(
     *((build, IMAGES, "random") for build in (AlwaysDrops, Noisy, Gumbel, Spikes)),
     *((build, IMAGES) for build in (CentralDifference, CentralKernel, Wavelet, CosineProduct, Centers, Reassembly)),
     *((build, IMAGES) for build in (NetVlad, GroupMeans, GroupPlaces, SumOverWidth, fan_in, NearestCode)),
-    *((build, IMAGES) for build in (ProductCodes, ShiftedPlaces)),
+    *((build, IMAGES) for build in (ProductCodes, ShiftedPlaces, Patched, Cached, ByWindows)),
     (HeadScales, (2, 9, 12)),
 )

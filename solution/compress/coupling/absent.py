@@ -46,10 +46,10 @@ class Steady(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call as it is, unless it draws numbers."""
         kwargs, name = kwargs or {}, func.overloadpacket.__name__
-        draw = DRAWS.get(name.rstrip("_"))
-        if draw is None:
+        draw, given = DRAWS.get(name.rstrip("_")), given_to(func, args, kwargs)
+        if draw is None or given.get("generator") is not None:  # of a seed of its own it draws what it always does
             return func(*args, **kwargs)
-        drawn = draw(given_to(func, args, kwargs))
+        drawn = draw(given)
         if name.endswith("_"):
             return args[0].copy_(drawn) if isinstance(drawn, Tensor) else args[0].fill_(drawn)
         return drawn.clone() if isinstance(drawn, Tensor) else func(*args, **kwargs).fill_(drawn)

@@ -367,13 +367,19 @@ class ChannelIds:
         return self._merged(views).expand(tuple(shape))
 
     def _merged(self, views: list[Tensor]) -> Tensor:
-        views = sorted(views, key=lambda view: (slim(view).numel(), int(slim(view).max())))  # older ids say more
+        views = sorted(views, key=_size_and_age)
         result = views[0]
         for view in views[1:]:
             self.tie(result, view)
             if bool((slim(result) == NEUTRAL).any()):
                 result = packed(torch.where(result == NEUTRAL, view, result))
         return result
+
+
+def _size_and_age(view: Tensor) -> tuple[int, int]:
+    """Older ids first, for new ones say less of what goes together; constants last."""
+    newest = int(slim(view).max())
+    return slim(view).numel(), newest if newest > KEPT else 1 << PAIR_BITS
 
 
 def _with_channels(views: list[Tensor]) -> list[Tensor]:

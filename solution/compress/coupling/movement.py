@@ -228,7 +228,7 @@ def unfolded(call: OpCall) -> Tensor:
     """im2col: (B, C, H, W) -> (B, C * kernel, L)."""
     ids = call.ledger.collapse(call.ids("self"), [2, 3])
     window = call["kernel_size"][0] * call["kernel_size"][1]
-    return ids[:, :, 0, 0].repeat_interleave(window, 1)[:, :, None].expand(call.shape)
+    return packed(ids[:, :, 0, 0].repeat_interleave(window, 1)[:, :, None]).expand(call.shape)
 
 
 def folded(call: OpCall) -> Tensor:

@@ -60,8 +60,8 @@ def neutral(call: OpCall) -> Tensor:
 
 
 def drawn(call: OpCall) -> Tensor:
-    """Random numbers, each by itself, of what is given for it or of nothing but its shape."""
-    return call.ledger.meet(call.tensors(), call.shape, call.name)
+    """Random numbers, each by itself, of what is given for it or of its shape alone; of a seed, always the same."""
+    return numbered(call) if call["generator"] is not None else call.ledger.meet(call.tensors(), call.shape, call.name)
 
 
 def numbered(call: OpCall) -> Tensor:
@@ -277,7 +277,7 @@ RULES: dict[str, Rule] = {
         "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty",
         neutral,
     ),
-    **_named("bernoulli uniform normal exponential log_normal cauchy geometric poisson", drawn),
+    **_named("rand randn bernoulli uniform normal exponential log_normal cauchy geometric poisson", drawn),
     **_named("arange linspace logspace eye tril_indices triu_indices scalar_tensor", numbered),
     **_named(
         "dropout feature_dropout alpha_dropout feature_alpha_dropout clone contiguous to _to_copy type_as detach "

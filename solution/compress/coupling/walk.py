@@ -72,6 +72,9 @@ def derived_weights(trace: Trace) -> tuple[dict[int, Derived], set[int], dict[in
         if call.name.startswith(("conv", "linear", "embedding")) and ref.number < len(trace.tensors)
     }
     for call in trace.calls:
+        flat = call.arguments.get("self") if call.name.startswith(("matmul", "mm_")) else None
+        if isinstance(flat, Ref) and (filters := _flattened(flat, maker, trace)) is not None and filters not in whole:
+            kernels[filters] = Kernels(rows=0, columns=1, transposed=False)
         weight = _weight_of(call, maker)
         if isinstance(weight, Ref) and weight.number in maker and weight.number not in found:
             past = _past(weight.number, maker)
@@ -101,6 +104,18 @@ def _weight_of(call: Recorded, maker: dict[int, Recorded]) -> Any:
     while isinstance(factor, Ref) and factor.number in maker and maker[factor.number].name.startswith(TURNS):
         factor = maker[factor.number].arguments["self"]
     return factor
+
+
+def _flattened(matrix: Ref, maker: dict[int, Recorded], trace: Trace) -> int | None:
+    """The parameter of which `matrix` is a view with a row for each filter; None for any other."""
+    view = maker.get(matrix.number)
+    source = (
+        view.arguments.get("self") if view is not None and view.name.startswith(("view", "reshape", "flat")) else None
+    )
+    if not isinstance(source, Ref) or trace.source(source) not in trace.parameters:
+        return None
+    rows, *each = trace.shape(source)
+    return source.number if len(each) > 1 and trace.shape(matrix) == (rows, prod(each)) else None
 
 
 def _rows_of(own: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
