@@ -36,35 +36,40 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     return made
 
 
-def rebound(function: FunctionType | MethodType, memo: dict[int, Any]) -> FunctionType | MethodType:
-    """`function`, such as a hook, that holds the copies of what it held: `copy.deepcopy` does not look into functions.
+def rebound(function: Any, memo: dict[int, Any]) -> Any:
+    """A function or method, such as a hook, that holds the copies of what it held, which `copy.deepcopy` does not look
+    into.
 
     memo  of the copy: id of an object -> its copy
     """
-
     if isinstance(function, MethodType):
-        return MethodType(rebound(function.__func__, memo), memo.get(id(function.__self__), function.__self__))
-
-    def copy_of(held: Any) -> Any:
-        if isinstance(held, MethodType):
-            return rebound(held, memo) if id(held.__self__) in memo else held
-        nested = isinstance(held, FunctionType) and held is not function
-        return rebound(held, memo) if nested else memo.get(id(held), held)
-
+        owner = memo.get(id(function.__self__), function.__self__)
+        return MethodType(copy_held(function.__func__, memo), owner)
     try:
         held = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a name that was not given a value yet
         return function
+    cells = tuple(CellType() for _ in held)
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
+    memo[id(function)] = made  # functions may hold each other
     defaults, named = function.__defaults__ or (), function.__kwdefaults__ or {}
     before = [*held, *defaults, *named.values()]
-    after = [copy_of(one) for one in before]
-    if all(one is other for one, other in zip(before, after, strict=True)):
-        return function
-    cells = tuple(CellType(one) for one in after[: len(held)])
-    made = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
+    after = [copy_held(one, memo) for one in before]
+    for cell, one in zip(cells, after, strict=False):
+        cell.cell_contents = one
     made.__defaults__ = tuple(after[len(held) : len(held) + len(defaults)]) or None
     made.__kwdefaults__ = dict(zip(named, after[len(held) + len(defaults) :], strict=True)) or None
-    return made
+    if all(one is other or one is function for one, other in zip(before, after, strict=True)):
+        memo[id(function)] = function
+    return memo[id(function)]
+
+
+def copy_held(value: Any, memo: dict[int, Any]) -> Any:
+    """What stands for `value` in the copy."""
+    if id(value) in memo:
+        return memo[id(value)]
+    holds = isinstance(value, FunctionType) or (isinstance(value, MethodType) and id(value.__self__) in memo)
+    return rebound(value, memo) if holds else value
 
 
 def forget_computed(model: nn.Module) -> nn.Module:

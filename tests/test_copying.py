@@ -1,6 +1,7 @@
 """Copies of nets are deep, keep what is shared, and leave the history of computed values behind."""
 
 import copy
+from types import MethodType
 
 import torch
 from torch import nn
@@ -111,3 +112,22 @@ def test_a_function_without_the_net_stays_itself():
     net.register_forward_hook(lambda module, inputs, output: calls.append(1))
     copied(net)(torch.ones(1, 2))
     assert calls == [1]
+
+
+def test_functions_and_methods_that_hold_a_layer_hold_its_copy():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    first, second = net[0].forward, net[1].forward
+
+    def one(x, count):
+        return first(x) if count == 0 else other(x, count - 1)
+
+    def other(x, count):
+        return one(x, count) + 1
+
+    net[0].forward = lambda x: one(x, 2)
+    net[1].forward = MethodType(lambda layer, x, *, old=second: old(x) * layer.out_features, net[1])
+    made, x = copied(net), torch.randn(3, 2)
+    assert torch.equal(made(x), net(x))
+    made.double()
+    assert made(x.double()).dtype == torch.float64
+    assert net(x).dtype == torch.float32

@@ -4,6 +4,7 @@ inputs      any example, any output, any wrapper
 recorder    notes ATen calls while a forward runs on tensors without memory
 tracing     model + example -> the list of those calls
 ids         channel ids, ties between them, the axes they lie along (axes)
+derived     weights that a forward computes from parameters
 walk        sends ids through a pass, one rule per call
 rules       what each call does to ids (layers, products, movement: those with weights, products, views; pairs: numbers
             of two channels at once)

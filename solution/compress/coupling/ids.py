@@ -378,8 +378,7 @@ class ChannelIds:
 
 def _size_and_age(view: Tensor) -> tuple[int, int]:
     """Older ids first, for new ones say less of what goes together; constants last."""
-    newest = int(slim(view).max())
-    return slim(view).numel(), newest if newest > KEPT else 1 << PAIR_BITS
+    return slim(view).numel(), int(slim(view).max()) if int(slim(view).max()) > KEPT else 1 << PAIR_BITS
 
 
 def _with_channels(views: list[Tensor]) -> list[Tensor]:
@@ -396,11 +395,6 @@ def _is_stretched(view: Tensor, views: Sequence[Tensor]) -> bool:
     return any(view.shape[dim] == 1 and varies(other, dim) for other in views for dim in range(view.ndim))
 
 
-def varies_at_all(ids: Tensor) -> bool:
-    """Whether ids change along any dimension."""
-    return any(varies(ids, dim) for dim in range(ids.ndim))
-
-
 def is_neutral(ids: Tensor) -> bool:
     """Whether no element has to do with channels."""
-    return not varies_at_all(ids) and (ids.numel() == 0 or int(slim(ids).reshape(-1)[0]) == NEUTRAL)
+    return ids.numel() == 0 or (slim(ids).numel() == 1 and int(slim(ids)) == NEUTRAL)
