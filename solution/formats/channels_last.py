@@ -37,6 +37,20 @@ def traced(net: nn.Module, example: Tensor) -> Any:
         raise InputError(f"this net cannot be traced by torch.export: {str(error).splitlines()[0]}") from error
 
 
+def lacks(program: Any, operation: str, suffix: str) -> str:
+    """The message about an operation of a traced net that a format lacks, with the layer in which it stands."""
+    layer = ""
+    for graph in (program.graph, program.run_decompositions().graph):
+        for node in graph.nodes:
+            if str(node.target) == operation and (stack := node.meta.get("nn_module_stack")):
+                layer = list(stack.values())[-1][0]
+    where = f" in {layer}" if layer else ""
+    return (
+        f"this net cannot be written as {suffix}: the format has no {operation}{where}; write that layer with "
+        "operations that it has, or export the net as ONNX"
+    )
+
+
 def channels_last(program: Any) -> fx.GraphModule:
     """The program as a module, shuffles and ReLUs moved; its input is still (1, C, H, W)."""
     module = program.module()

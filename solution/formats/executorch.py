@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats.base import Format, Listing, check_description
-from solution.formats.channels_last import traced
+from solution.formats.channels_last import lacks, traced
 from solution.formats.child import in_child
 from solution.formats.executorch_runtime import EXTRA, library, loaded
 from solution.formats.exported import KEY, Exported, Metadata, in_parts
@@ -77,6 +78,8 @@ class ExecuTorch(Format):
                 path.write_bytes(edge.to_executorch().buffer)
         except Exception as error:  # whatever the compiler makes of an operation that it lacks
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            if found := re.search(r"Operator torch\._ops\.(aten\.[\w.]+) is not", reason):
+                raise InputError(lacks(graph, found[1], self.suffix)) from error
             raise InputError(f"this net cannot be written as .pte ({reason}): export it as ONNX") from error
 
     def open(

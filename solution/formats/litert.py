@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from solution.contracts import CLASSIFICATION, InputError
 from solution.formats import litert_runtime
 from solution.formats.base import Format, Line, Listing, check_description
-from solution.formats.channels_last import channels_last, traced
+from solution.formats.channels_last import channels_last, lacks, traced
 from solution.formats.child import in_child
 from solution.formats.exported import KEY, Exported, Metadata, in_parts
 from solution.formats.litert_runtime import quiet
@@ -225,13 +225,4 @@ def _lacking(error: Exception, program: Any) -> str:
     found = re.search(r"(?:Lowering not found: |call_function\[target=torch\.ops\.)(aten\.[\w.]+)", text)
     if not found:
         return f"this net cannot be written as .tflite ({text.splitlines()[0] if text else error!r}): export it as ONNX"
-    operation, layer = found[1], ""
-    for graph in (program.graph, program.run_decompositions().graph):
-        for node in graph.nodes:
-            if str(node.target) == operation and (stack := node.meta.get("nn_module_stack")):
-                layer = list(stack.values())[-1][0]
-    where = f" in {layer}" if layer else ""
-    return (
-        f"this net cannot be written as .tflite: the format has no {operation}{where}; write that layer with "
-        "operations that it has, or export the net as ONNX"
-    )
+    return lacks(program, found[1], ".tflite")

@@ -12,7 +12,7 @@ from solution.contracts import InputError
 from solution.data.loaders import Data
 from solution.evaluate.classify import classify
 from solution.export import files
-from solution.export.exporter import ExportConfig, make
+from solution.export.exporter import ExportConfig, export, make
 from solution.export.files import listing
 
 pytest.importorskip("executorch.exir", reason="needs the extra executorch")
@@ -67,3 +67,19 @@ def test_files_of_others_run_on_any_number_of_images_or_say_what_they_map(tmp_pa
         else:
             with pytest.raises(InputError, match=r"maps \[1, 10\] to \[1, 3\]: only classifiers of square images"):
                 files.open_file(path)
+
+
+class Odd(nn.Module):
+    """A layer that the format lacks."""
+
+    def forward(self, x):
+        return torch.linalg.svdvals(x.flatten(2))
+
+
+def test_an_operation_that_the_format_lacks_is_named_with_its_layer(tmp_path):
+    net = nn.Sequential()
+    net.add_module("plain", nn.Conv2d(3, 4, 3, padding=1))
+    net.add_module("odd", Odd())
+    with pytest.raises(InputError, match=r"the format has no aten\.\w*svd\S* in odd; write that layer with .* as ONNX"):
+        export(net.eval(), "executorch", tmp_path / "net.pte", example=torch.randn(2, 3, 8, 8), log=lambda _: None)
+    assert list(tmp_path.iterdir()) == []
