@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from solution import temporaries
@@ -26,6 +28,8 @@ _FIRST_S = 10.0
 _watching = threading.Event()
 _RACE_S = 0.5
 """How much later than its workers a process may receive a signal to the whole group."""
+_BY_NAME = "postgres|mysql|mariadb|mssql|oracle|ssh"
+"""Before ://, where what stands alone before the @ is a name, and not a token."""
 _OF_NONE = "--exports"
 """The flag whose list may hold nothing."""
 _SECRET = "(?:passw|pwd|token|secret|api_?key|credential|signature)"
@@ -60,7 +64,7 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
         except OSError as error:
             if not (reason := no_room(error)):
                 raise
-            where = f": {error.filename}" if error.filename else ""
+            where = f": {temporaries.final_name(Path(error.filename))}" if error.filename else ""
             return _say(f"error: {reason}{where}; make room, or write elsewhere (--out, SOLUTION_CACHE, TMPDIR)", 2)
     return code
 
@@ -92,6 +96,8 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
                 sys.stderr.flush()
             os._exit(code)
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log shows each line as it comes
     atexit.register(leave)  # the first that is registered is the last that runs
     code = command()
     sys.exit(code)
@@ -99,6 +105,8 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
 
 def without_password(text: str) -> str:
     """`text` with *** in place of the passwords and tokens of its URLs."""
+    text = re.sub(rf"\b((?!{_BY_NAME})[a-z][a-z\d+.-]*://)[^/\s:@'\"]+@", r"\1***@", text)
+    text = re.sub(r"(host(?:name)? ['\"])[^\s@'\"]*@", r"\1***@", text)  # of a password that holds an "@"
     text = re.sub(r"(://[^/\s:@]*):[^\s'\"]*@", r"\1:***@", text)  # a password may hold "/" and "@"
     return re.sub(rf"([?&][\w.-]*{_SECRET}[\w.-]*=)[^&\s'\"]*[^&\s'\":,;.)]", r"\1***", text, flags=re.IGNORECASE)
 

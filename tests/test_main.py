@@ -9,10 +9,11 @@ from solution import __main__
     ("words", "said"),
     [
         (["run", "waste_shufflenet"], "; the best epoch so far is kept; run the same command with --resume to go on"),
-        (["export", "net.safetensors", "--format", "onnx"], ""),
+        (["export", "net.safetensors", "--format", "onnx"], "; nothing was written; run the same command again"),
+        (["data", "photos"], ""),
     ],
 )
-def test_only_a_command_that_can_go_on_says_so(words, said, monkeypatch, capsys):
+def test_a_stopped_command_says_how_to_go_on(words, said, monkeypatch, capsys):
     def stopped(arguments):
         raise KeyboardInterrupt
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HELP = "make a net smaller by steps such as prune_channels, or measure how sensitive its layers are"
 SELF = "self"
 """What --teacher calls the net as it came."""
-GO_ON = "what was trained is kept; run the same command with --resume to go on"
+GO_ON = "what was finished is kept; run the same command with --resume to go on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

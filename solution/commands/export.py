@@ -7,6 +7,7 @@ from pathlib import Path
 
 from solution.commands.model import FORMS, add_model_flags, model_of
 
+GO_ON = "nothing was written; run the same command again"
 HELP = "write a checkpoint as a packed file, ONNX, LiteRT, a web page and others, and check it against the net"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from solution.commands.model import FORMS, RUNTIME_NAMES, add_model_flags, model_of
 from solution.contracts import InputError
-from solution.text import columns
+from solution.text import columns, printable
 
 HELP = "classify photos with a checkpoint, a packed or an exported file: class names and probabilities"
 
@@ -63,7 +63,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _tell(answers: list[Prediction], arguments: argparse.Namespace) -> None:
     from solution.runtime import write_text
-    from solution.text import printable
 
     text = _FORMATS[arguments.format](answers)
     if arguments.out is None:
@@ -98,7 +97,7 @@ def _ranked(classes: tuple[str, ...], probabilities: list[float]) -> tuple[tuple
 
 
 def _table(answers: list[Prediction]) -> str:
-    rows = [(answer.image, *(f"{name} {share:.1%}" for name, share in answer.classes)) for answer in answers]
+    rows = [(printable(answer.image), *(f"{name} {share:.1%}" for name, share in answer.classes)) for answer in answers]
     return "\n".join(columns(rows, left=range(len(rows[0]))))
 
 
@@ -108,7 +107,7 @@ def _csv(answers: list[Prediction]) -> str:
     writer.writerow(("image", "rank", "class", "probability"))
     for answer in answers:
         for rank, (name, share) in enumerate(answer.classes, start=1):
-            writer.writerow((answer.image, rank, name, f"{share:.6f}"))
+            writer.writerow((printable(answer.image), rank, printable(name), f"{share:.6f}"))
     return text.getvalue().rstrip("\n")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+GO_ON = "nothing was written; run the same command again"
 HELP = "turn downloaded images into <split>/<Class>/<name>.jpg, near-duplicates inside one split"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from solution.shrink.subject import Subject
 
 HELP = "from a trained net to the smallest that keeps its quality, exported, measured and judged"
-GO_ON = "what was done is kept; run the same command with --resume to go on"
+GO_ON = "what was finished is kept; run the same command with --resume to go on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

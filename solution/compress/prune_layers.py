@@ -107,6 +107,8 @@ class PruneLayers(AnyNetStep):
         if sum(value is not None for value in given.values()) != 1:
             got = ", ".join(f"{name}={value}" for name, value in given.items())
             raise InputError(f"give either units or count or macs, got {got}")
+        if self.units is not None and (not self.units or min(self.units) < 1):
+            raise InputError(f"units must be one or more numbers of at least 1, got {self.units}")
         if self.count is not None and self.count < 1:
             raise InputError(f"count must be at least 1, got {self.count}")
         if self.macs is not None:

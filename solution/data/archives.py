@@ -95,7 +95,7 @@ class ZipFiles(Files):
         try:
             return self._zip.read(self._members[name])
         except BROKEN as error:
-            raise UnreadableImage(name, f"broken in the archive ({error})") from None
+            raise _broken_archive(self.path, f"{name}: {error}") from None
 
     def open(self, name: str) -> IO[bytes]:
         """The member `name` as a stream, whatever its size; its checksum is verified at its end."""
@@ -180,7 +180,7 @@ class TarFiles(Files):
             self._stream.seek(member.offset_data)
             data = self._stream.read(member.size)
         except BROKEN as error:
-            raise UnreadableImage(name, f"broken in the archive ({error})") from None
+            raise _broken_archive(self.path, f"{name}: {error}") from None
         if len(data) < member.size:
             raise UnreadableImage(name, f"cut short in the archive ({len(data)} of {member.size} bytes)")
         return data
@@ -341,5 +341,5 @@ USUAL = {
 """{encoding of names that are not UTF-8: the codes of its usual characters}."""
 
 
-def _broken_archive(path: Path, error: Exception) -> InputError:
+def _broken_archive(path: Path, error: Exception | str) -> InputError:
     return InputError(f"{path}: cannot be read as an archive ({error}); it may be cut short: fetch or pack it again")

@@ -180,8 +180,8 @@ class Data:
         for name, low in (least | {"folds": 0, "fold": 0, "most_images": 0}).items():
             if getattr(self, name) < low:
                 raise InputError(f"data.{name} must be at least {low}, got {getattr(self, name)}")
-        most = {"size": MAX_SIDE, "workers": limit("WORKERS", 256), "views": limit("VIEWS", 1000)}
-        for name, high in {**most, "cache_size": 2 * MAX_SIDE}.items():
+        most = {"workers": limit("WORKERS", 256), "views": limit("VIEWS", 1000), "batch_size": limit("BATCH", 65_536)}
+        for name, high in {**most, "size": MAX_SIDE, "cache_size": 2 * MAX_SIDE}.items():
             if (getattr(self, name) or 0) > high:
                 raise InputError(f"data.{name} must be at most {high}, got {getattr(self, name)}")
         for name in ("dev_share", "val_share"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import unicodedata
@@ -202,7 +203,9 @@ def _stage_one(image: np.ndarray, item: Item, place: tuple[Path, str], settings:
     file, folder = place
     inner = trim_borders(image) if settings.trim_borders else image
     small = shrink(inner, settings.max_side)
-    Image.fromarray(small).save(file, quality=_JPEG_QUALITY)
+    picture = io.BytesIO()  # Pillow does not see when a file takes less than it is given
+    Image.fromarray(small).save(picture, Image.registered_extensions()[file.suffix.lower()], quality=_JPEG_QUALITY)
+    file.write_bytes(picture.getvalue())
     return _Staged(
         look=look_at(item, small),
         file=file,

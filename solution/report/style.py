@@ -110,6 +110,7 @@ def _settings() -> dict[str, Any]:
         **{name: color(value) for name, value in lines.items()},
         "font.family": "DejaVu Sans",
         "font.size": 11,
+        "text.parse_math": False,  # names hold what they like
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
         "axes.titleweight": "bold",

@@ -118,7 +118,11 @@ def is_own(name: str, host: str) -> bool:
     Any other name may be one of a foreign site that was made to lead here, so that its scripts could read the page.
     """
     try:
-        found = urlsplit(f"//{name}").hostname or ""
+        asked = urlsplit(f"//{name}")
+        found, _ = asked.hostname or "", asked.port  # a port that is no number is a ValueError
+    except ValueError:
+        return False
+    try:
         ipaddress.ip_address(found)
     except ValueError:
         return bool(name) and found in {"localhost", host.lower(), socket.gethostname().lower()}

@@ -13,6 +13,7 @@ from torch import Tensor
 from solution.contracts import InputError
 from solution.losses.classification import Loss, Mixing
 from solution.losses.margins import Margin
+from solution.runtime import limit
 
 
 def warmup_cosine(step: int, total: int, warmup: int) -> float:
@@ -103,8 +104,8 @@ class TrainSettings:
     keep: str = "best"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"epochs must be at least 1, got {self.epochs}")
+        if not 1 <= self.epochs <= limit("EPOCHS", 1_000_000):
+            raise InputError(f"epochs must be 1 to {limit('EPOCHS', 1_000_000):,}, got {self.epochs}")
         for name, low, high in (("lr", 0, 100), ("warmup_epochs", -1, 1e6)):
             if not low < getattr(self, name) <= high:
                 raise InputError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")

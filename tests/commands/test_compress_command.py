@@ -105,7 +105,7 @@ def test_what_a_stopped_command_trained_is_not_lost(net_file, photos, tmp_path):
     started.terminate()
     _, error = started.communicate(timeout=60)
     assert (started.returncode, error.strip()) == (
-        143, "stopped; what was trained is kept; run the same command with --resume to go on"
+        143, "stopped; what was finished is kept; run the same command with --resume to go on"
     )  # fmt: skip
     assert not out.exists()
     done = subprocess.run([*words, "--out", str(out), "--resume"], cwd=ROOT, capture_output=True, text=True)

@@ -238,6 +238,7 @@ def test_the_default_is_input_data_else_the_rendered_demo_data(tmp_path, monkeyp
         ({"size": 7}, r"data\.size must be at least 8, got 7"),
         ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
         ({"workers": -1}, r"data\.workers must be at least 0, got -1"),
+        ({"batch_size": 10**12}, r"data\.batch_size must be at most 65536, got 1000000000000"),
         ({"workers": 100_000}, r"data\.workers must be at most 256, got 100000"),
         ({"size": 1_000_000}, r"data\.size must be at most 4096, got 1000000"),
         ({"views": 10**9}, r"data\.views must be at most 1000, got 1000000000"),

@@ -1,5 +1,8 @@
 import json
+import subprocess
+import sys
 import tarfile
+import textwrap
 import zipfile
 
 import numpy as np
@@ -11,6 +14,7 @@ from solution.contracts import InputError
 from solution.data.describe import across_splits, describe
 from solution.data.prepare import Preparation, grouped_split, prepare, shrink
 from solution.data.readers import open_source
+from solution.runtime import ROOT
 
 
 def save(path, seed=0, size=(48, 36)):
@@ -322,3 +326,18 @@ def test_a_picture_called_like_a_device_and_one_in_either_unicode_form(tmp_path)
     written = {file.stem for file in (tmp_path / "out").rglob("*.jpg")}
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
     assert written & {"nul", "COM1", "e\u0301"} == set()
+
+
+def test_pictures_that_do_not_fit_are_an_error_and_leave_nothing(unsplit, tmp_path):
+    code = f"""
+    import resource, signal
+    from solution.__main__ import main
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+    raise SystemExit(main(["prepare", {str(unsplit)!r}, {str(tmp_path / "out")!r}]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "the file is larger than is allowed" in done.stderr
+    assert not (tmp_path / "out").exists()

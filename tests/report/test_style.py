@@ -79,3 +79,12 @@ def test_a_file_stands_alone_in_literal_colors_that_every_viewer_knows(drawings)
     assert f"stroke: {light}" in text
     assert "prefers-color-scheme: dark" in root[0].text
     assert f'[style*="stroke: {light}"]{{stroke:{dark}!important}}' in root[0].text
+
+
+def test_names_that_look_like_formulas_are_text():
+    with canvas(2.0) as (figure, axes):
+        axes.set_title("$frac{1}{$")
+        axes.set_xticks([0, 1], ["$x^2$", "a"])
+        text = str(drawn(figure, "formula", "formula", ""))
+    assert "$frac{1}{$" in text
+    assert "$x^2$" in text

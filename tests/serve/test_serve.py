@@ -125,6 +125,7 @@ def test_only_its_own_addresses_are_answered(app, headers, status):
 def test_a_name_that_it_serves_on_is_its_own():
     assert web.is_own("photos.home:80", "photos.home")
     assert not web.is_own("photos.home:80", "0.0.0.0")
+    assert not web.is_own("127.0.0.1:80, photos.evil", "127.0.0.1")
 
 
 @pytest.mark.parametrize(
