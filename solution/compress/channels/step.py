@@ -40,6 +40,8 @@ from solution.graph import as_judged
 RANKINGS = ("uniform", "global", "per_cost")
 BUDGETS = {"macs": "macs", "params": "params", "bytes": "bytes", "ram": "bytes", "latency": "ms"}
 """Setting -> what it limits, as `Budget` calls it."""
+TOLERANCES = {"latency": 0.05, "ram": 0.1}
+"""The fraction of a budget that may stay unused, 1 % of all others; a clock that differs takes the other 5 %."""
 MULTIPLES, REWARD = (1, 4, 8, 16, 32), 0.03
 """What ``round_to="auto"`` tries, and the share of time that a multiple must save."""
 
@@ -232,7 +234,7 @@ class PruneChannels(StructuralStep):
                 return before * latency_ratio(cut, model, context.example, context.device)
             return cost_of(name, cut, context)
 
-        tolerance = 0.1 if name in ("latency", "ram") else 0.01
+        tolerance = TOLERANCES.get(name, 0.01)
         return CostLimit(name=name, before=before, limit=self.limit(before), tolerance=tolerance, measure=measure)
 
 
