@@ -14,8 +14,8 @@ QUIET = tuple(HealthCheck)
 def outcome(pieces, ratio, importance):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    net = randomized(grown(pieces).eval(), generator)
-    return verdict(net, torch.randn(2, 3, SIZE, SIZE, generator=generator), ratio, importance)
+    net = randomized(grown(pieces).eval(), generator).double()  # scaled weights round
+    return verdict(net, torch.randn(2, 3, SIZE, SIZE, generator=generator).double(), ratio, importance)
 
 
 def refusals(number):
