@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     set_threads()
     log = functools.partial(print, flush=True) if is_main_process() else _nothing
-    _store(arguments, log)  # before hours of training, and before several processes would make it at once
+    if _store(arguments, log) is None:  # before hours of training, and before several processes would make it at once
+        arguments.track = None
     cells = family_named(arguments.recipe, arguments.data)
     if cells:
         if num_processes() > 1:

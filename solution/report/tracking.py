@@ -77,6 +77,10 @@ def open_store(uri: str = "") -> Store:
         down = uri.startswith(("http://", "https://")) or type(error).__name__ == "OperationalError"
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         kind = ServerDownError if down and not uri.startswith(_SQLITE) else InputError
+        cause: BaseException | None = error
+        while cause is not None:  # what the system said, beneath the words of three libraries
+            reason = (isinstance(cause, OSError) and cause.strerror) or reason
+            cause = cause.__cause__ or cause.__context__
         raise kind(without_password(f"cannot track in {uri}: {reason}")) from error
     return Store(client=client, uri=uri, artifacts=artifacts)
 
