@@ -90,6 +90,7 @@ def test_it_is_judged_at_the_door(user, tmp_path, capsys):
     assert json.loads((tmp_path / "found.json").read_text())["miou"] > 0.22  # all ground would have 0.18
 
 
+@pytest.mark.slow
 def test_shrink_halves_it_and_the_file_is_as_good(user, tmp_path, capsys):
     out = tmp_path / "out"
     fed = ["--pixels", *FED[1:], "--set", "data.batch_size=16", "--set", "data.workers=0"]
