@@ -130,10 +130,12 @@ class Step(ABC):
 class StructuralStep(Step):
     """A step that changes the shape of a net: it decides, then cuts.
 
-    recoverable: whether what a cut costs in quality can be trained back without labels (`Recover`).
+    recoverable  whether what a cut costs in quality can be trained back without labels (`Recover`)
+    foreseen     whether its `cost_only` takes a moment, so that a run tries it before hours of training
     """
 
     recoverable: ClassVar[bool] = False
+    foreseen: ClassVar[bool] = False
 
     def plan(self, model: nn.Module, context: StepContext | Example) -> Plan:
         """What would be cut. Raises `InputError` when that is nothing."""

@@ -73,6 +73,7 @@ def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool,
     # Data that cannot be read, or sizes they cannot have, are better known now as well.
     loaders = opener(recipe.data, recipe.seed)
     stages = stage_runs(recipe, recipe.stages, folder, loaders, **shared)
+    _check_cuts(recipe, list(stages.values())[len(rows) :])
     processes.wait_for_everyone()
     log(_head(next(iter(stages.values())).loaders))
     if processes.is_main_process:
@@ -140,6 +141,32 @@ def check_requirements(recipe: Recipe, finished: int = 0) -> None:
                     "checkpoint and no finished run: train it first, or name yours with "
                     f"--set {stage.name}.{setting}=PATH"
                 )
+
+
+def stages_to(recipe: Recipe, name: str) -> tuple[Stage, ...]:
+    """The stages that lead from a fresh net to the stage called `name`, in order."""
+    found = []
+    while name != Stage.NEW:
+        found.append(recipe.stage(name))
+        name = recipe.source(name)
+    return tuple(reversed(found))
+
+
+def _check_cuts(recipe: Recipe, stages: Sequence[StageRun]) -> None:
+    """`InputError` for blocks that the recipe's nets do not have. What a cut of another kind makes of them is not known
+    before it is made.
+    """
+    for stage in stages:
+        way = stages_to(recipe, stage.name)
+        cuts = [one.step for one in way if isinstance(one.step, StructuralStep)]
+        if not isinstance(stage.stage.step, StructuralStep) or not all(step.foreseen for step in cuts):
+            continue
+        side, classes = recipe.size_of(stage.name), len(stage.loaders.info.classes)
+        context = StepContext(example=torch.zeros(2, 3, side, side), log=lambda _: None)
+        with torch.random.fork_rng(devices=[]):  # training draws what it would draw without this
+            net = built(way[0].model or recipe.model, classes).eval()
+        for step in cuts:
+            net = step.cost_only(net, context)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,6 +203,13 @@ def test_a_stage_may_bring_a_net_and_a_size_of_its_own(recipe, tmp_path):
     assert sizes == [40, 32, 48, 48]
 
 
+def test_a_cut_of_blocks_that_are_not_there_is_refused_before_the_training(recipe, tmp_path):
+    longer = replace(recipe, stages=(recipe.stages[0], replace(recipe.stages[1], step=PruneLayers(units=(1, 3, 1)))))
+    with pytest.raises(InputError, match="has 2 blocks and can keep 1 to 2, not 3"):
+        next(pipeline.run(longer, tmp_path / "out"))
+    assert not (tmp_path / "out" / "train").exists()
+
+
 def test_a_size_that_a_later_stage_cannot_have_is_known_before_the_training(recipe):
     stages = (*recipe.stages, Stage(name="larger", step=Train(epochs=1), size=64))
     with pytest.raises(InputError, match="cache_size must be at least"):

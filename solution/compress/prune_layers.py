@@ -96,6 +96,7 @@ class PruneLayers(AnyNetStep):
 
     currency: ClassVar[str | None] = "macs"
     recoverable: ClassVar[bool] = True
+    foreseen = True
     units: tuple[int, ...] | None = None
     count: int | None = None
     macs: str | int | None = None

@@ -19,12 +19,12 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from solution.contracts import InputError, Recipe
-from solution.pipeline import check_requirements
+from solution.pipeline import check_requirements, stages_to
 from solution.search.hyperband import Hyperband
 from solution.search.outcome import Outcome
 from solution.search.space import Plain, Space, space_of
 from solution.search.study import figures_of, is_rejected, latest, open_storage, open_study
-from solution.search.trainer import Limits, Trainer, stages_to, total_epochs
+from solution.search.trainer import Limits, Trainer, total_epochs
 from solution.search.worker import TrialQueue, work
 from solution.settings import settings_of
 

@@ -25,7 +25,7 @@ from solution.evaluate.cost import macs
 from solution.evaluate.ram import memory
 from solution.evaluate.score import Scorer
 from solution.models.weights import built
-from solution.pipeline import StageRun, opener, stage_runs
+from solution.pipeline import StageRun, opener, stage_runs, stages_to
 from solution.run_folder import HISTORY, RunFolder, read_history
 from solution.search.space import applied
 from solution.search.study import Figures, TrialRejected
@@ -34,15 +34,6 @@ from solution.tasks import judge, score
 
 UNBUILDABLE = 1.0
 """How bad a net that cannot be built is to the sampler: as if it had the competition's reference MACs too many."""
-
-
-def stages_to(recipe: Recipe, name: str) -> tuple[Stage, ...]:
-    """The stages that lead from a fresh net to the stage called `name`, in order."""
-    found = []
-    while name != Stage.NEW:
-        found.append(recipe.stage(name))
-        name = recipe.source(name)
-    return tuple(reversed(found))
 
 
 def epochs_of(stage: Stage) -> int:

@@ -104,8 +104,10 @@ class TrainSettings:
     keep: str = "best"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.epochs <= limit("EPOCHS", 1_000_000):
-            raise InputError(f"epochs must be 1 to {limit('EPOCHS', 1_000_000):,}, got {self.epochs}")
+        if self.epochs < 1:
+            raise InputError(f"epochs must be at least 1, got {self.epochs}")
+        if self.epochs > (most := limit("EPOCHS", 1_000_000)):
+            raise InputError(f"epochs must be at most {most:,}, got {self.epochs}")
         for name, low, high in (("lr", 0, 100), ("warmup_epochs", -1, 1e6)):
             if not low < getattr(self, name) <= high:
                 raise InputError(f"{name} must lie in ({low}, {high}], got {getattr(self, name)}")

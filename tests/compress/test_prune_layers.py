@@ -184,7 +184,7 @@ def test_a_plan_of_an_older_checkpoint_still_applies(small_net, toy):
         ({"count": 1, "ranking": "best"}, "best"),
         ({"units": (1, 1)}, "names 2 stages, the net has 3"),
         ({"units": (4, 1, 1)}, "stage1 has 3 blocks and can keep 1 to 3, not 4"),
-        ({"units": (0, 1, 1)}, "not 0"),
+        ({"units": (0, 1, 1)}, "at least 1, got \\(0, 1, 1\\)"),
         ({"units": (3, 3, 2)}, "nothing"),
         ({"count": 99}, "only 5 keep"),
     ],

@@ -16,10 +16,11 @@ from solution.contracts import InputError, Recipe, Stage
 from solution.data.loaders import Data
 from solution.evaluate.score import Scorer
 from solution.models.shufflenet import ShuffleNet
+from solution.pipeline import stages_to
 from solution.recipes.catalogue import named
 from solution.search.session import Search
 from solution.search.study import Figures, TrialRejected, figures_of, is_rejected, latest, rungs_of, tried
-from solution.search.trainer import Limits, foreseen_macs, stages_to, total_epochs
+from solution.search.trainer import Limits, foreseen_macs, total_epochs
 from solution.search.worker import TrialQueue
 from solution.train.distillation import Assist, Distill
 from solution.train.step import Train
