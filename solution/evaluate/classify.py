@@ -106,12 +106,16 @@ def classify(predict: Predict, batches: Batches) -> Classified:
     return Classified(labels=true, predictions=predicted, top5=among_five / len(true), num_classes=num_classes)
 
 
+class NoNumbersError(InputError):
+    """A net answers with NaN or infinity."""
+
+
 def _check(logits: Tensor, labels: Tensor, batch: int) -> None:
     if logits.dim() != 2 or len(logits) != len(labels):
         raise InputError(f"{len(labels)} images need logits (B, classes), the model gave {tuple(logits.shape)}")
     damaged = int((~torch.isfinite(logits)).any(1).sum())
     if damaged:
-        raise InputError(
+        raise NoNumbersError(
             f"the model answers with NaN or infinity for {damaged} of {len(logits)} images of batch {batch}: "
             "its weights are damaged, or half precision overflowed"
         )

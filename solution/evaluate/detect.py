@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from solution.contracts import Batches, InputError
+from solution.evaluate.classify import NoNumbersError
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) to candidates (B, 4 + num_classes, N): corners in pixels, then scores from 0 to 1."""
@@ -66,7 +67,7 @@ def _check(candidates: Tensor, count: int) -> None:
     if candidates.dim() != 3 or len(candidates) != count or candidates.shape[1] < 5:
         raise InputError(f"{count} images need candidates (B, 4 + classes, N), got {tuple(candidates.shape)}")
     if not torch.isfinite(candidates).all():
-        raise InputError("the model answers with NaN or infinity: its weights are damaged, or float16 overflowed")
+        raise NoNumbersError("the model answers with NaN or infinity: its weights are damaged, or float16 overflowed")
 
 
 def picked(candidates: Tensor) -> Tensor:

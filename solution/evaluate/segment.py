@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solution.contracts import Batches, InputError
+from solution.evaluate.classify import NoNumbersError
 
 Predict = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) to logits (B, num_classes, h, w)."""
@@ -90,7 +91,9 @@ def _check(logits: Tensor, masks: Tensor) -> None:
             f"masks {tuple(masks.shape)} need logits (B, classes, H, W), and the net gave {tuple(logits.shape)}"
         )
     if not torch.isfinite(logits).all():
-        raise InputError("the net answers with NaN or infinity: its weights are damaged, or half precision overflowed")
+        raise NoNumbersError(
+            "the net answers with NaN or infinity: its weights are damaged, or half precision overflowed"
+        )
     if int(masks.max()) >= logits.shape[1]:
         raise InputError(
             f"masks hold class {int(masks.max())}, and the net knows {logits.shape[1]} classes: it was trained for "

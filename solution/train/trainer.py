@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from solution.batches import TidyBatches
 from solution.contracts import InputError, StepContext
-from solution.evaluate.classify import classify, predictor
+from solution.evaluate.classify import NoNumbersError, classify, predictor
 from solution.graph import as_judged, run
 from solution.models.outputs import classifier_path
 from solution.runtime import imitates_bf16, is_main_process, seed_everything
@@ -56,7 +56,10 @@ def fit(
                 run.batches.set_epoch(epoch)
             start = time.perf_counter()
             figures = run.epoch(epoch, bar.watch(run.batches, epoch))
-            figures |= run.judge()
+            try:
+                figures |= run.judge()
+            except NoNumbersError as error:
+                raise InputError(run.diverged_by(epoch)) from error
             history.append({"epoch": epoch + 1, **figures, "seconds": round(time.perf_counter() - start, 2)})
             if context.folder and is_main_process():
                 save_state(context.folder, run.state(), history)
@@ -185,7 +188,7 @@ class Trainer:
     def _diverged(self, step: int, images: Tensor) -> str:
         """Where the loss stopped being a number, and why, as far as that can be known."""
         epoch, batch = divmod(step, self.steps)
-        settings, lr = self.settings, self.settings.lr * self.lr_factor(step)
+        lr = self.settings.lr * self.lr_factor(step)
         where = f"the loss is no longer a number in batch {batch + 1} of epoch {epoch + 1}, at learning rate {lr:.3g}: "
         if not torch.isfinite(images).all():
             return where + "the batch itself holds values that are no numbers; check the pictures and data.std"
@@ -193,10 +196,19 @@ class Trainer:
             return where + "the net came with weights that are no numbers; start from another file"
         if not step:
             return where + "before the first step, so the net's outputs are too large for its loss or its precision"
+        return f"{where}{self._too_fast()}"
+
+    def diverged_by(self, epoch: int) -> str:
+        """The message about an epoch whose losses were numbers, after which the net's answers on dev are none."""
+        lr = self.settings.lr * max(map(self.lr_factor, range(epoch * self.steps, (epoch + 1) * self.steps)))
+        return f"answers are no numbers after epoch {epoch + 1}, at learning rate {lr:.3g}: {self._too_fast()}"
+
+    def _too_fast(self) -> str:
+        settings = self.settings
         way_out = f"lower lr (now {settings.lr}) or lengthen warmup_epochs (now {settings.warmup_epochs})"
         if self.accelerator.mixed_precision == "fp16":
             way_out += ", or use precision fp32: fp16 knows no numbers above 65,504"
-        return f"{where}the learning rate is too high; {way_out}. The best epoch so far is kept"
+        return f"the learning rate is too high; {way_out}. The best epoch so far is kept"
 
     def lr_factor(self, step: int) -> float:
         """Factor on the peak learning rate at optimizer step `step`."""

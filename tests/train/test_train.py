@@ -175,6 +175,12 @@ def test_a_rate_that_is_too_high_is_named_with_the_batch_where_it_shows(small_ne
         step(small_net, toy)
 
 
+def test_answers_that_are_no_numbers_name_the_rate_though_all_losses_were_numbers(small_net, toy):
+    huge = [(images * 1e38, labels) for images, labels in toy.dev]
+    with pytest.raises(InputError, match=r"no numbers after epoch 1, at learning rate .*lower lr \(now 0.05\)"):
+        Train(epochs=1, lr=0.05, warmup_epochs=0)(small_net, dataclasses.replace(toy, dev=huge))
+
+
 def test_weights_that_are_no_numbers_are_not_blamed_on_the_rate(small_net, toy):
     small_net.output.weight.data[0] = math.nan
     with pytest.raises(InputError, match=r"batch 1 of epoch 1.*the net came with weights that are no numbers"):
