@@ -73,7 +73,7 @@ def _run(recipe: Recipe, folder: RunFolder, processes: Any, measure_later: bool,
     # Data that cannot be read, or sizes they cannot have, are better known now as well.
     loaders = opener(recipe.data, recipe.seed)
     stages = stage_runs(recipe, recipe.stages, folder, loaders, **shared)
-    _check_cuts(recipe, list(stages.values())[len(rows) :])
+    _check_cuts(recipe, stages, len(rows))
     processes.wait_for_everyone()
     log(_head(next(iter(stages.values())).loaders))
     if processes.is_main_process:
@@ -152,19 +152,18 @@ def stages_to(recipe: Recipe, name: str) -> tuple[Stage, ...]:
     return tuple(reversed(found))
 
 
-def _check_cuts(recipe: Recipe, stages: Sequence[StageRun]) -> None:
+def _check_cuts(recipe: Recipe, stages: Mapping[str, StageRun], finished: int) -> None:
     """`InputError` for blocks that the recipe's nets do not have. What a cut of another kind makes of them is not known
     before it is made.
     """
-    for stage in stages:
+    for stage in recipe.stages[finished:]:
         way = stages_to(recipe, stage.name)
         cuts = [one.step for one in way if isinstance(one.step, StructuralStep)]
-        if not isinstance(stage.stage.step, StructuralStep) or not all(step.foreseen for step in cuts):
+        if not isinstance(stage.step, StructuralStep) or not all(step.foreseen for step in cuts):
             continue
-        side, classes = recipe.size_of(stage.name), len(stage.loaders.info.classes)
-        context = StepContext(example=torch.zeros(2, 3, side, side), log=lambda _: None)
-        with torch.random.fork_rng(devices=[]):  # training draws what it would draw without this
-            net = built(way[0].model or recipe.model, classes).eval()
+        side, channels = recipe.size_of(stage.name), len(stages[stage.name].loaders.mean)
+        context = StepContext(example=torch.zeros(2, channels, side, side), log=lambda _: None)
+        net = stages[way[0].name].source().eval()
         for step in cuts:
             net = step.cost_only(net, context)
 
