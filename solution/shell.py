@@ -64,7 +64,8 @@ def guarded(command: Callable[[], Any], advice: str = "") -> int:
         except OSError as error:
             if not (reason := no_room(error)):
                 raise
-            where = f": {temporaries.final_name(Path(error.filename))}" if error.filename else ""
+            path = Path(str(error.filename or ""))
+            where = f": {path.parent / temporaries.final_name(path)}" if error.filename else ""
             return _say(f"error: {reason}{where}; make room, or write elsewhere (--out, SOLUTION_CACHE, TMPDIR)", 2)
     return code
 
